@@ -1,0 +1,290 @@
+"""The errors that nbloader raises.
+
+Every error has a `reference` (kebab-case, stable, to search for), a `message` (what happened) and
+a `hint` (what to do, in words that can be pasted). All three stand in `str(error)`, because a
+notebook shows little else.
+
+    NbloaderError
+    ├── InputError                    the call itself cannot work
+    │   ├── InvalidRepoIdError
+    │   ├── InvalidArgumentError
+    │   └── InvalidSettingError
+    ├── RepoError                     the repository, or the access to it
+    │   ├── RepoNotFoundError
+    │   ├── RevisionNotFoundError
+    │   ├── GatedRepoError
+    │   ├── InvalidTokenError
+    │   ├── UnsupportedRepoError
+    │   ├── NoWeightsError
+    │   ├── VariantNotFoundError
+    │   ├── MalformedFileError
+    │   └── UnsafePathError
+    ├── PreflightError                a check failed before the first weight
+    ├── TransferError                 the way from the Hub to the disk
+    │   ├── HubUnreachableError
+    │   ├── DownloadError
+    │   ├── IntegrityError
+    │   ├── DiskFullError
+    │   ├── CacheNotWritableError
+    │   ├── NotCachedError
+    │   ├── ProtocolError
+    │   └── WorkerDiedError
+    └── LoadError                     from the disk to a working model
+        ├── MissingPackageError
+        ├── UnsupportedClassError
+        ├── ModelLoadError
+        └── SelfTestError
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+__all__ = [
+    "CacheNotWritableError",
+    "DiskFullError",
+    "DownloadError",
+    "GatedRepoError",
+    "HubUnreachableError",
+    "InputError",
+    "IntegrityError",
+    "InvalidArgumentError",
+    "InvalidRepoIdError",
+    "InvalidSettingError",
+    "InvalidTokenError",
+    "LoadError",
+    "MalformedFileError",
+    "MissingPackageError",
+    "ModelLoadError",
+    "NbloaderError",
+    "NoWeightsError",
+    "NotCachedError",
+    "PreflightError",
+    "ProtocolError",
+    "RepoError",
+    "RepoNotFoundError",
+    "RevisionNotFoundError",
+    "SelfTestError",
+    "TransferError",
+    "UnsafePathError",
+    "UnsupportedClassError",
+    "UnsupportedRepoError",
+    "VariantNotFoundError",
+    "WorkerDiedError",
+    "error_from_parts",
+]
+
+
+class NbloaderError(Exception):
+    """Base of all errors that nbloader raises on purpose.
+
+    Attributes:
+        reference: stable kebab-case name of the kind of error.
+        message: what happened, one or a few plain sentences.
+        hint: what to do about it; may hold lines to paste. Never a token.
+    """
+
+    reference: ClassVar[str] = "nbloader-error"
+
+    def __init__(self, message: str, *, hint: str) -> None:
+        super().__init__(message, hint)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  Hint: {self.hint}\n  [{self.reference}]"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return error_from_parts, (self.reference, self.message, self.hint)
+
+
+class InputError(NbloaderError, ValueError):
+    """The call cannot work as it was written."""
+
+    reference = "invalid-input"
+
+
+class InvalidRepoIdError(InputError):
+    """The text is no repository id of the Hub."""
+
+    reference = "invalid-repo-id"
+
+
+class InvalidArgumentError(InputError):
+    """An argument has a value that is not allowed."""
+
+    reference = "invalid-argument"
+
+
+class InvalidSettingError(InputError):
+    """A setting in the environment or in a file is unknown or has a bad value."""
+
+    reference = "invalid-setting"
+
+
+class RepoError(NbloaderError):
+    """The repository, or the access to it, does not allow the load."""
+
+    reference = "repo-error"
+
+
+class RepoNotFoundError(RepoError):
+    """There is no such repository, or it is private and the token does not open it."""
+
+    reference = "repo-not-found"
+
+
+class RevisionNotFoundError(RepoError):
+    """The repository has no such branch, tag or commit."""
+
+    reference = "revision-not-found"
+
+
+class GatedRepoError(RepoError):
+    """The repository's conditions have to be accepted first."""
+
+    reference = "gated-repo"
+
+
+class InvalidTokenError(RepoError):
+    """The Hub does not accept the token."""
+
+    reference = "invalid-token"
+
+
+class UnsupportedRepoError(RepoError):
+    """No loader fits the files of the repository."""
+
+    reference = "unsupported-repo"
+
+
+class NoWeightsError(RepoError):
+    """The repository, or a component that the load needs, has no weights."""
+
+    reference = "no-weights"
+
+
+class VariantNotFoundError(RepoError):
+    """The repository has no weights of the variant that was asked for."""
+
+    reference = "variant-not-found"
+
+
+class MalformedFileError(RepoError):
+    """A file that decides the plan cannot be read."""
+
+    reference = "malformed-file"
+
+
+class UnsafePathError(RepoError):
+    """A file name of the repository would leave the cache folder."""
+
+    reference = "unsafe-path"
+
+
+class PreflightError(NbloaderError):
+    """At least one check failed before the first weight was fetched."""
+
+    reference = "preflight-failed"
+
+
+class TransferError(NbloaderError):
+    """The files could not be brought to the disk."""
+
+    reference = "transfer-error"
+
+
+class HubUnreachableError(TransferError):
+    """The Hub does not answer."""
+
+    reference = "hub-unreachable"
+
+
+class DownloadError(TransferError):
+    """A file could not be downloaded in all the attempts that the settings allow."""
+
+    reference = "download-failed"
+
+
+class IntegrityError(TransferError):
+    """A file arrived with the wrong bytes."""
+
+    reference = "wrong-bytes"
+
+
+class DiskFullError(TransferError):
+    """The disk of the cache is full."""
+
+    reference = "disk-full"
+
+
+class CacheNotWritableError(TransferError):
+    """The cache folder cannot be written."""
+
+    reference = "cache-not-writable"
+
+
+class NotCachedError(TransferError):
+    """The files are not in the cache and must not be downloaded."""
+
+    reference = "not-cached"
+
+
+class ProtocolError(TransferError):
+    """The worker process sent something that is no message."""
+
+    reference = "worker-protocol"
+
+
+class WorkerDiedError(TransferError):
+    """The worker process ended before its work was done."""
+
+    reference = "worker-died"
+
+
+class LoadError(NbloaderError):
+    """The files are on the disk, but no working model came of them."""
+
+    reference = "load-error"
+
+
+class MissingPackageError(LoadError, ImportError):
+    """A package that the model needs is not installed."""
+
+    reference = "missing-package"
+
+
+class UnsupportedClassError(LoadError):
+    """The installed library does not have the class that the model needs."""
+
+    reference = "unsupported-class"
+
+
+class ModelLoadError(LoadError):
+    """The library could not build the model from its files."""
+
+    reference = "model-load-failed"
+
+
+class SelfTestError(LoadError):
+    """The model was built, but does not work."""
+
+    reference = "self-test-failed"
+
+
+def _tree(root: type[NbloaderError]) -> Iterator[type[NbloaderError]]:
+    yield root
+    for child in root.__subclasses__():
+        yield from _tree(child)
+
+
+def error_from_parts(reference: str, message: str, hint: str) -> NbloaderError:
+    """Build the error that `reference` names, as it arrives from another process.
+
+    An unknown reference gives a plain `NbloaderError`, so that nothing is lost.
+    """
+    for kind in _tree(NbloaderError):
+        if kind.reference == reference:
+            return kind(message, hint=hint)
+    return NbloaderError(message, hint=hint)

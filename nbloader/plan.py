@@ -1,0 +1,1 @@
+"""Which files of a repository will be loaded, and by what."""
