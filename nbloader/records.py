@@ -268,7 +268,7 @@ class Ready:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
-    """The work ended with an error of `errors`, or by an interrupt (`reference` is `interrupted`)."""
+    """The work ended with an error of `errors`, or by an interrupt (reference `interrupted`)."""
 
     reference: str
     message: str

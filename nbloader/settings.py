@@ -1,0 +1,269 @@
+"""What can be tuned, and where it may be written.
+
+Arguments > environment > `nbloader.yaml` > `config.yaml` > `[tool.nbloader]` > defaults.
+
+The files are looked for in the working folder. `nbloader.yaml` and `config.yaml` hold the keys
+under `download:`; in `pyproject.toml` they stand under `[tool.nbloader]`. A `config.yaml` belongs
+to others too, so its `download:` mapping is read only if a key there is ours, and foreign keys in
+it are left alone unless one looks like a misspelling of ours.
+
+`endpoint`, `token` and `trust_remote_code` are arguments of the call and never settings: a foreign
+file in the working folder could otherwise send the token away.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from nbloader.errors import InvalidSettingError
+from nbloader.records import TransferPolicy
+
+__all__ = ["Settings"]
+
+_ENV_PREFIX = "NBLOADER_"
+_DAY_S = 86_400
+
+
+class Settings(BaseSettings):
+    """What can be tuned. Every field can be set in the environment, as `NBLOADER_MAX_RETRIES=3`.
+
+    Raises:
+        InvalidSettingError: a key is unknown or a value is not allowed; the text names the place.
+    """
+
+    model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(
+        env_prefix=_ENV_PREFIX, extra="forbid", frozen=True
+    )
+
+    max_retries: int = Field(
+        5, ge=1, le=100, description="Attempts for each file or call, the first included."
+    )
+    retry_delay_min: float = Field(
+        5.0, ge=0, le=3600, description="Seconds before the second attempt; doubles from there."
+    )
+    retry_delay_max: float = Field(
+        60.0, ge=0, le=3600, description="The longest wait between two attempts, in seconds."
+    )
+    timeout: float = Field(
+        300.0,
+        gt=0,
+        le=_DAY_S,
+        description="The longest that a file may make no progress over all its attempts, in "
+        "seconds.",
+    )
+    large_file_timeout: float = Field(
+        1800.0, gt=0, le=_DAY_S, description="The same for files over 10 GB, in seconds."
+    )
+    max_workers: int = Field(4, ge=1, le=32, description="Files downloaded at the same time.")
+    check_network: bool = Field(
+        True, description="Check that the Hub answers before anything is fetched."
+    )
+    check_disk_space: bool = Field(
+        True, description="Check the free space on the disk of the cache before the download."
+    )
+    required_disk_space_gb: float | None = Field(
+        None,
+        ge=0,
+        description="Free space to ask for, in GB (10^9 bytes); unset, the exact missing bytes.",
+    )
+    show_download_speed: bool = Field(True, description="Show the speed of the download.")
+    show_eta: bool = Field(True, description="Show the time left.")
+
+    def __init__(self, **values: Any) -> None:
+        _reject_unknown_variables(os.environ)
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise _explain(error, values) from None
+
+    @model_validator(mode="after")
+    def _bounds_in_order(self) -> Settings:
+        if self.retry_delay_min > self.retry_delay_max:
+            raise ValueError(
+                f"retry_delay_min ({self.retry_delay_min:g}) is above retry_delay_max "
+                f"({self.retry_delay_max:g})"
+            )
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Put the files of the working folder behind arguments and environment."""
+        del dotenv_settings, file_secret_settings
+        files = (InitSettingsSource(settings_cls, found.values) for found in _files(Path.cwd()))
+        return (init_settings, env_settings, *files)
+
+    def policy(self) -> TransferPolicy:
+        """Give the part of the settings that the worker needs."""
+        return TransferPolicy(
+            max_retries=self.max_retries,
+            retry_delay_min_s=self.retry_delay_min,
+            retry_delay_max_s=self.retry_delay_max,
+            timeout_s=self.timeout,
+            large_file_timeout_s=self.large_file_timeout,
+            max_workers=self.max_workers,
+        )
+
+
+def _reject_unknown_variables(environ: Mapping[str, str]) -> None:
+    """Find misspelled variables, which pydantic-settings passes over."""
+    for variable in environ:
+        key = variable.upper().removeprefix(_ENV_PREFIX).lower()
+        if variable.upper().startswith(_ENV_PREFIX) and key not in Settings.model_fields:
+            near = _nearest(key)
+            known = ", ".join(_ENV_PREFIX + name.upper() for name in Settings.model_fields)
+            raise InvalidSettingError(
+                f"environment variable {variable[:80]} is none that nbloader knows",
+                hint=f"Did you mean {_ENV_PREFIX}{near.upper()}?" if near else f"Known: {known}.",
+            )
+
+
+@dataclass(frozen=True)
+class _Found:
+    """The values that one file holds."""
+
+    place: str
+    values: dict[str, Any]
+
+
+def _files(folder: Path) -> list[_Found]:
+    """Read the files of `folder` that may hold settings, strongest first."""
+    found = []
+    for name, section in (
+        ("nbloader.yaml", _own_yaml),
+        ("config.yaml", _shared_yaml),
+        ("pyproject.toml", _pyproject),
+    ):
+        path = folder / name
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except (OSError, UnicodeDecodeError) as error:
+            if name != "nbloader.yaml":
+                continue  # Not ours to complain about.
+            raise InvalidSettingError(
+                f"{name} cannot be read: {error}", hint=f"Mend or remove {path}."
+            ) from error
+        if values := section(text):
+            found.append(_Found(name, values))
+    return found
+
+
+def _mapping(value: object) -> dict[str, Any] | None:
+    """Give `value` if it is a mapping from text."""
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        return value
+    return None
+
+
+def _own_yaml(text: str) -> dict[str, Any]:
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InvalidSettingError(
+            f"nbloader.yaml is not valid YAML: {error}",
+            hint="A file that works:\n\n    download:\n      max_retries: 5\n",
+        ) from error
+    if document is None:
+        return {}
+    sections = _mapping(document)
+    if sections is None or set(sections) - {"download"}:
+        wrong = ", ".join(sorted(set(sections) - {"download"})) if sections else "no mapping"
+        raise InvalidSettingError(
+            f"nbloader.yaml may hold only the section `download:`, but has: {wrong[:200]}",
+            hint="Put the keys under `download:`:\n\n    download:\n      max_retries: 5\n",
+        )
+    section = sections["download"]
+    values = {} if section is None else _mapping(section)
+    if values is None:
+        raise InvalidSettingError(
+            "nbloader.yaml: `download:` must be a mapping of keys to values",
+            hint="A file that works:\n\n    download:\n      max_retries: 5\n",
+        )
+    return values
+
+
+def _shared_yaml(text: str) -> dict[str, Any]:
+    try:
+        document = _mapping(yaml.safe_load(text))
+    except yaml.YAMLError:
+        return {}
+    values = _mapping(document.get("download")) if document else None
+    if not values or not set(values) & set(Settings.model_fields):
+        return {}
+    return {key: value for key, value in values.items() if key in _fields() or _nearest(key)}
+
+
+def _pyproject(text: str) -> dict[str, Any]:
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return {}
+    tool = document.get("tool")
+    return (_mapping(tool.get("nbloader")) if isinstance(tool, dict) else None) or {}
+
+
+def _fields() -> Mapping[str, Any]:
+    return Settings.model_fields
+
+
+def _nearest(key: str) -> str | None:
+    return next(iter(difflib.get_close_matches(key, _fields(), n=1, cutoff=0.8)), None)
+
+
+def _place(key: str, arguments: Mapping[str, Any]) -> str:
+    """Name the source that a value came from."""
+    if key in arguments:
+        return "settings"
+    variable = _ENV_PREFIX + key.upper()
+    if any(name.upper() == variable for name in os.environ):
+        return f"environment variable {variable}"
+    for found in _files(Path.cwd()):
+        if key in found.values:
+            return found.place
+    return "settings"
+
+
+def _explain(error: ValidationError, arguments: Mapping[str, Any]) -> InvalidSettingError:
+    """Turn pydantic's findings into one text with place, key and what is allowed."""
+    lines: list[str] = []
+    hints: list[str] = []
+    for finding in error.errors(include_url=False):
+        key = str(finding["loc"][0]) if finding["loc"] else ""
+        place = _place(key, arguments)
+        if finding["type"] == "extra_forbidden":
+            lines.append(f"{place}: unknown key {key[:80]!r}")
+            near = _nearest(key)
+            hints.append(
+                f"Did you mean {near}?" if near else f"Known keys: {', '.join(_fields())}."
+            )
+        elif key:
+            given = repr(finding["input"])[:80]
+            lines.append(f"{place}: {key} = {given}: {finding['msg']}")
+            hints.append(f"{key}: {_fields()[key].description} Default: {_fields()[key].default}.")
+        else:
+            lines.append(finding["msg"].removeprefix("Value error, "))
+            hints.append("Swap the two values, or leave one out.")
+    return InvalidSettingError("; ".join(lines), hint=" ".join(dict.fromkeys(hints)))
