@@ -1,0 +1,1 @@
+"""From the Hub to the disk: a worker process with all the network code, and its supervisor."""

@@ -1,0 +1,364 @@
+"""The Hub as the worker sees it: listing, small files, downloads. Only the worker imports this.
+
+Every call has a timeout and goes through `retry`. What fails for good leaves as an error of
+`errors`, with a hint that fits the case.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+from huggingface_hub import HfApi, constants, get_session, get_token, hf_hub_download
+from huggingface_hub import errors as hub_errors
+from huggingface_hub.file_download import repo_folder_name
+from huggingface_hub.hf_api import RepoFile as HubRepoFile
+from tqdm import tqdm
+
+from nbloader.errors import (
+    CacheNotWritableError,
+    DiskFullError,
+    DownloadError,
+    GatedRepoError,
+    HubUnreachableError,
+    IntegrityError,
+    InvalidRepoIdError,
+    InvalidTokenError,
+    NbloaderError,
+    NotCachedError,
+    RepoNotFoundError,
+    RevisionNotFoundError,
+)
+from nbloader.records import Listing, Notice, RepoFile, Retry, TransferPolicy
+from nbloader.transfer.cache import RepoCache, matches
+from nbloader.transfer.retry import TransientError, call_with_retries, is_transient, reason_of
+
+__all__ = ["LARGE_FILE_BYTES", "Hub"]
+
+LARGE_FILE_BYTES = 10_000_000_000
+"""From this size on, `large_file_timeout` bounds how long a file may stand still."""
+
+CALL_TIMEOUT_S = 20.0
+"""For calls that the Hub's library makes without a timeout of its own."""
+
+_T = TypeVar("_T")
+_URL = re.compile(r"\b[a-z][a-z0-9+.-]*://\S+", re.IGNORECASE)
+
+
+@dataclass(slots=True)
+class Hub:
+    """One repository at one endpoint.
+
+    Attributes:
+        token: a token, None for the one that is stored on this machine, False for none at all.
+        publish: told of retries and notices.
+        on_bytes: told the path and the bytes of a file that have arrived so far.
+        downloaded: paths that were not in the cache before.
+    """
+
+    repo_id: str
+    policy: TransferPolicy
+    token: str | bool | None
+    publish: Callable[[Retry | Notice], object]
+    on_bytes: Callable[[str, int], object]
+    cache: RepoCache = field(init=False)
+    downloaded: set[str] = field(init=False, default_factory=set)
+    _quiet_since: dict[str, float] = field(init=False, default_factory=dict)
+    _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        name = repo_folder_name(repo_id=self.repo_id, repo_type="model")
+        self.cache = RepoCache(Path(constants.HF_HUB_CACHE) / name)
+        # The library calls `/api/...` without any timeout; this is the client's own default.
+        get_session().timeout = CALL_TIMEOUT_S
+
+    # -- what is there ---------------------------------------------------------------------
+
+    def resolve(self, revision: str) -> tuple[str, bool, bool]:
+        """Find the commit of a revision. Gives (commit hash, private, gated).
+
+        A token that the Hub refuses must not stand between a user and a public model: the call is
+        made again without it, and a notice tells.
+        """
+        try:
+            return self._resolve(revision)
+        except (InvalidTokenError, RepoNotFoundError) as error:
+            if not self._sends_token() or self._token_is_valid():
+                raise
+            kept, self.token = self.token, False
+            try:
+                found = self._resolve(revision)
+            except (RepoNotFoundError, GatedRepoError):
+                self.token = kept
+                raise InvalidTokenError(
+                    f"the Hub does not accept the token, and without one {self.repo_id} is not "
+                    "visible",
+                    hint="Make a new token at https://huggingface.co/settings/tokens and store it "
+                    "with `hf auth login`, or pass it as `token=`.",
+                ) from error
+            self.publish(
+                Notice(
+                    reference="invalid-token",
+                    message="the Hub does not accept the token; going on without it",
+                    hint="Make a new token at https://huggingface.co/settings/tokens and store it "
+                    "with `hf auth login`, or remove the old one with `hf auth logout`.",
+                )
+            )
+            return found
+
+    def _resolve(self, revision: str) -> tuple[str, bool, bool]:
+        info = self._call(
+            lambda: HfApi(token=self.token).model_info(
+                self.repo_id, revision=revision, timeout=CALL_TIMEOUT_S
+            ),
+            revision=revision,
+        )
+        commit_hash = str(info.sha)
+        if not re.fullmatch("[0-9a-f]{40}", commit_hash):
+            raise HubUnreachableError(
+                f"the Hub's answer about {self.repo_id} holds no commit",
+                hint="Check `endpoint=` and HF_ENDPOINT: the address may be no Hub.",
+            )
+        return commit_hash, bool(info.private), bool(info.gated)
+
+    def listing(
+        self, revision: str, commit_hash: str, *, private: bool = False, gated: bool = False
+    ) -> Listing:
+        """List all files of a commit."""
+        entries = self._call(
+            lambda: list(
+                HfApi(token=self.token).list_repo_tree(
+                    self.repo_id, recursive=True, revision=commit_hash
+                )
+            ),
+            revision=revision,
+        )
+        files = tuple(
+            RepoFile(
+                path=entry.path,
+                size=entry.size,
+                etag=entry.lfs.sha256 if entry.lfs else entry.blob_id,
+                lfs=bool(entry.lfs),
+                xet_hash=getattr(entry, "xet_hash", None),
+            )
+            for entry in entries
+            if isinstance(entry, HubRepoFile)
+        )
+        return Listing(
+            repo_id=self.repo_id,
+            revision=revision,
+            commit_hash=commit_hash,
+            files=files,
+            private=private,
+            gated=gated,
+        )
+
+    def _sends_token(self) -> bool:
+        return bool(get_token() if self.token in (None, True) else self.token)
+
+    def _token_is_valid(self) -> bool:
+        try:
+            HfApi(token=self.token).whoami()
+        except hub_errors.HfHubHTTPError as error:
+            return error.response.status_code != 401
+        except Exception:
+            return True  # Not known: keep the first error.
+        return True
+
+    # -- fetching --------------------------------------------------------------------------
+
+    def fetch(self, commit_hash: str, file: RepoFile, *, verify_cached: bool = False) -> Path:
+        """Bring one file into the cache and give its place there.
+
+        What the cache holds with the right size is taken as it is, or hashed if `verify_cached`.
+        What is downloaded is always hashed; wrong bytes are removed, and come a second time only
+        once.
+        """
+        pointer = self.cache.pointer(commit_hash, file.path)
+        if self.cache.has_pointer(commit_hash, file):
+            if not verify_cached or matches(pointer, file):
+                return pointer
+            self.cache.discard(commit_hash, file)
+        elif self.cache.has_bytes(commit_hash, file):
+            if verify_cached and not matches(self.cache.blob(file), file):
+                self.cache.discard(commit_hash, file)
+        elif pointer.exists():
+            self.cache.discard(commit_hash, file)  # A wrong size can never become right.
+        wrong = 0
+
+        def attempt() -> Path:
+            nonlocal wrong
+            self._heard_of(file.path)
+            self.on_bytes(file.path, 0)
+            path = Path(
+                hf_hub_download(
+                    self.repo_id,
+                    file.path,
+                    revision=commit_hash,
+                    token=self.token,
+                    tqdm_class=self._bar(file),
+                )
+            )
+            if matches(path, file):
+                self.downloaded.add(file.path)
+                return path
+            self.cache.discard(commit_hash, file)
+            wrong += 1
+            if wrong > 1:
+                raise IntegrityError(
+                    f"{file.path} arrived with the wrong bytes twice; they were removed",
+                    hint="A proxy or a mirror on the way may serve a broken copy. Try again later, "
+                    "or from another network.",
+                )
+            raise TransientError("wrong bytes")
+
+        large = file.size >= LARGE_FILE_BYTES
+        return self._call(
+            attempt,
+            path=file.path,
+            timeout_s=self.policy.large_file_timeout_s if large else self.policy.timeout_s,
+        )
+
+    def _bar(self, file: RepoFile) -> type[tqdm[Any]]:
+        """Make the class that the library counts the bytes of `file` with."""
+        heard, on_bytes = self._heard_of, self.on_bytes
+
+        class Bar(tqdm):  # type: ignore[type-arg]
+            def __init__(self, **kwargs: Any) -> None:
+                self.arrived = int(kwargs.get("initial") or 0)
+                super().__init__(disable=True)
+
+            def update(self, n: float | None = 1) -> None:
+                self.arrived += int(n or 0)
+                heard(file.path)
+                on_bytes(file.path, max(0, min(self.arrived, file.size)))
+
+        return Bar
+
+    def _heard_of(self, path: str) -> None:
+        with self._lock:
+            self._quiet_since[path] = time.monotonic()
+
+    def _quiet_for(self, path: str | None) -> float:
+        with self._lock:
+            since = self._quiet_since.get(path or "")
+        return 0.0 if since is None else time.monotonic() - since
+
+    # -- errors ----------------------------------------------------------------------------
+
+    def _call(
+        self,
+        function: Callable[[], _T],
+        *,
+        revision: str | None = None,
+        path: str | None = None,
+        timeout_s: float | None = None,
+    ) -> _T:
+        try:
+            return call_with_retries(
+                function,
+                policy=self.policy,
+                path=path,
+                publish=self.publish,
+                quiet_for=lambda: self._quiet_for(path),
+                timeout_s=timeout_s,
+            )
+        except NbloaderError:
+            raise
+        except Exception as error:
+            self._raise(error, revision, path)
+
+    def _raise(self, error: Exception, revision: str | None, path: str | None) -> NoReturn:
+        """Raise the error of our tree that says the same."""
+        raise self._translated(error, revision, path) from error
+
+    def _translated(
+        self, error: Exception, revision: str | None, path: str | None
+    ) -> NbloaderError:
+        if is_transient(error):
+            return self._gave_up(reason_of(error), path)
+        match error:
+            case hub_errors.HFValidationError():
+                return InvalidRepoIdError(
+                    f"{self.repo_id!r} is no repository id",
+                    hint='Ids look like "Qwen/Qwen-Image-Edit-2509".',
+                )
+            case hub_errors.OfflineModeIsEnabled():
+                return NotCachedError(
+                    f"{self.repo_id} is not complete in the cache, and offline mode is on",
+                    hint="Unset HF_HUB_OFFLINE, or run once with a network.",
+                )
+            case hub_errors.GatedRepoError():
+                return GatedRepoError(
+                    f"{self.repo_id} is gated: its conditions have to be accepted first",
+                    hint=f"Accept them at https://huggingface.co/{self.repo_id} "
+                    + (
+                        "with the account of the token, and check that a fine-grained token may "
+                        "read public gated repositories."
+                        if self._sends_token()
+                        else "and pass a token of that account as `token=`, or store it with "
+                        "`hf auth login`."
+                    ),
+                )
+            case hub_errors.RevisionNotFoundError():
+                return RevisionNotFoundError(
+                    f"{self.repo_id} has no revision {revision!r}",
+                    hint=f"See https://huggingface.co/{self.repo_id}/tree/main for its branches "
+                    "and tags, or leave `revision=` out.",
+                )
+            case hub_errors.RepositoryNotFoundError():
+                return self._not_found()
+            case hub_errors.HfHubHTTPError() if error.response.status_code == 401:
+                return InvalidTokenError(
+                    "the Hub does not accept the token",
+                    hint="Make a new token at https://huggingface.co/settings/tokens and store it "
+                    "with `hf auth login`, or pass it as `token=`.",
+                )
+            case OSError() if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                return DiskFullError(
+                    f"the disk of {constants.HF_HUB_CACHE} is full",
+                    hint="Free some space there, or pass another folder as `cache_dir=`.",
+                )
+            case OSError() if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+                return CacheNotWritableError(
+                    f"the cache folder {constants.HF_HUB_CACHE} cannot be written",
+                    hint="Pass a folder of your own as `cache_dir=`, or set HF_HOME.",
+                )
+        text = _URL.sub("<url>", str(error)).strip().partition("\n")[0][:200]
+        return DownloadError(
+            f"{path or self.repo_id}: {type(error).__name__}: {text}",
+            hint="Run the line again. If it fails the same way, report it with the full text.",
+        )
+
+    def _gave_up(self, reason: str, path: str | None) -> NbloaderError:
+        tried = f"{self.policy.max_retries} attempts"
+        if path is None:
+            return HubUnreachableError(
+                f"the Hub at {constants.ENDPOINT} does not answer ({reason}; {tried})",
+                hint="Check the connection of this machine. On Kaggle, turn on Internet in the "
+                "notebook's settings. With the files in the cache, pass `local_files_only=True`.",
+            )
+        return DownloadError(
+            f"{path} could not be downloaded ({reason}; {tried})",
+            hint="Run the line again: files that are complete are kept. On a bad link, set "
+            "NBLOADER_MAX_RETRIES=10.",
+        )
+
+    def _not_found(self) -> NbloaderError:
+        if self._sends_token():
+            return RepoNotFoundError(
+                f"{self.repo_id} does not exist, or is private and the token does not open it",
+                hint="Check the spelling. For a private repository, use a token of an account "
+                "that may read it.",
+            )
+        return RepoNotFoundError(
+            f"{self.repo_id} does not exist, or is private",
+            hint="Check the spelling. For a private repository, pass `token=` or store a token "
+            "with `hf auth login`.",
+        )

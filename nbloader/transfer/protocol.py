@@ -1,0 +1,143 @@
+"""What the parent and the worker say to each other: one JSON object a line.
+
+The parent sends `Start`, then `Fetch`. The worker answers with `Hello`, events of `records`, and at
+the end `Finished` or `Stopped`. A line that is no message of the right direction is an error, not
+something to pass over: both ends come from the same installation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from nbloader.errors import ProtocolError
+from nbloader.records import (
+    FileDone,
+    FileProgress,
+    Notice,
+    Planned,
+    PlanRequest,
+    Retry,
+    StageStarted,
+    TransferPolicy,
+)
+
+_T = TypeVar("_T")
+
+__all__ = [
+    "MAX_LINE_BYTES",
+    "PROTOCOL_VERSION",
+    "Command",
+    "Fetch",
+    "Finished",
+    "Hello",
+    "Report",
+    "Start",
+    "Stopped",
+    "decode_command",
+    "decode_report",
+    "encode",
+]
+
+PROTOCOL_VERSION = 1
+
+MAX_LINE_BYTES = 64 * 1024 * 1024
+"""A plan of 100,000 files takes about 20 MB; a longer line is a fault, not a message."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """Look at a repository and make the plan.
+
+    Attributes:
+        token: a token, None for the one that is stored on this machine, False for none at all.
+        verify: hash what the cache holds already, too.
+    """
+
+    repo_id: str
+    revision: str
+    request: PlanRequest
+    policy: TransferPolicy
+    token: str | bool | None = field(default=None, repr=False)
+    local_files_only: bool = False
+    verify: bool = False
+    version: int = PROTOCOL_VERSION
+    type: Literal["start"] = "start"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetch:
+    """Download what the plan names and the cache lacks."""
+
+    type: Literal["fetch"] = "fetch"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hello:
+    """The worker is there."""
+
+    version: int
+    type: Literal["hello"] = "hello"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """All files are in the cache.
+
+    Attributes:
+        folder: the snapshot folder.
+    """
+
+    folder: str
+    type: Literal["finished"] = "finished"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stopped:
+    """The worker gave up, with an error of `errors`."""
+
+    reference: str
+    message: str
+    hint: str
+    type: Literal["stopped"] = "stopped"
+
+
+Command = Start | Fetch
+Report = (
+    Hello | StageStarted | Planned | FileProgress | FileDone | Retry | Notice | Finished | Stopped
+)
+
+_COMMANDS: TypeAdapter[Command] = TypeAdapter(Annotated[Command, Field(discriminator="type")])
+_REPORTS: TypeAdapter[Report] = TypeAdapter(Annotated[Report, Field(discriminator="type")])
+
+
+def encode(message: Command | Report) -> bytes:
+    """Write a message as one line, with its line break."""
+    adapter: TypeAdapter[Command] | TypeAdapter[Report] = (
+        _COMMANDS if isinstance(message, Command) else _REPORTS
+    )
+    return adapter.dump_json(message) + b"\n"  # type: ignore[arg-type]
+
+
+def decode_command(line: bytes) -> Command:
+    """Read a line of the parent. Raises ProtocolError."""
+    return _decode(_COMMANDS, line)
+
+
+def decode_report(line: bytes) -> Report:
+    """Read a line of the worker. Raises ProtocolError."""
+    return _decode(_REPORTS, line)
+
+
+def _decode(adapter: TypeAdapter[_T], line: bytes) -> _T:
+    try:
+        return adapter.validate_json(line)
+    except ValidationError as error:
+        # The line itself stays out of the text: a command holds the token.
+        kinds = sorted({finding["type"] for finding in error.errors(include_url=False)})
+        raise ProtocolError(
+            f"a line between nbloader and its worker is no message ({', '.join(kinds)[:200]})",
+            hint="Restart the kernel: the installed version may have changed under it.",
+        ) from None

@@ -1,0 +1,300 @@
+"""The parent's side of the worker: starts it, listens, and ends it whatever happens.
+
+The parent never opens a socket; all it does is read a pipe. So it can always go on: a transfer
+that hangs is ended by killing the process that it runs in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import re
+import subprocess
+import sys
+import sysconfig
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+from nbloader.errors import (
+    DownloadError,
+    NbloaderError,
+    ProtocolError,
+    WorkerDiedError,
+    error_from_parts,
+)
+from nbloader.records import Event, Planned, TransferPolicy
+from nbloader.transfer.protocol import (
+    MAX_LINE_BYTES,
+    PROTOCOL_VERSION,
+    Command,
+    Fetch,
+    Finished,
+    Hello,
+    Report,
+    Start,
+    Stopped,
+    decode_report,
+    encode,
+)
+
+__all__ = ["Cancelled", "Worker", "transfer"]
+
+WAIT_STEP_S = 0.05
+"""An interrupt must reach a waiting main thread at once, on every platform."""
+
+STDERR_LINES = 40
+LARGE_FILE_BYTES = 10_000_000_000
+
+_TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACEHUB_API_TOKEN")
+_SECRET = re.compile(r"hf_[A-Za-z0-9]{8,}|(?i:bearer)\s+\S+|[a-z]+://\S+")
+
+
+class Cancelled(Exception):  # noqa: N818 - not an error: the caller asked for it
+    """The transfer was cancelled from another thread."""
+
+
+def transfer(
+    start: Start,
+    *,
+    endpoint: str | None,
+    cache_dir: str | None,
+    publish: Callable[[Event], object],
+    approve: Callable[[Planned], object],
+    check: Callable[[], object] = lambda: None,
+    cancelled: threading.Event,
+) -> Path:
+    """Run a worker from the first question to the complete snapshot folder.
+
+    Args:
+        endpoint, cache_dir: None for the Hub library's own defaults.
+        publish: told of every event.
+        approve: called with the plan before the first weight is fetched; raises to stop there.
+        check: called before every report and while none comes; raises to stop.
+        cancelled: when set, the worker is killed and `Cancelled` raised within a tenth of a second.
+
+    Raises:
+        NbloaderError: of the tree under `RepoError` or `TransferError`.
+    """
+    with Worker(environment(os.environ, endpoint=endpoint, cache_dir=cache_dir)) as worker:
+        worker.send(start)
+        limit = _QuietLimit(start.policy)
+
+        def may_go_on() -> None:
+            limit.check()
+            check()
+
+        for report in worker.reports(cancelled, may_go_on):
+            limit.heard(report)
+            match report:
+                case Hello(version=version):
+                    if version != PROTOCOL_VERSION:
+                        raise ProtocolError(
+                            "the worker is of another version of nbloader",
+                            hint="Restart the kernel: nbloader was upgraded under it.",
+                        )
+                case Planned():
+                    publish(report)
+                    approve(report)
+                    worker.send(Fetch())
+                case Finished(folder=folder):
+                    return Path(folder)
+                case Stopped():
+                    raise error_from_parts(report.reference, report.message, report.hint)
+                case _:
+                    publish(report)
+    raise AssertionError("unreachable: reports() ends by an exception")
+
+
+class _QuietLimit:
+    """The last resort: a worker that has said nothing for longer than any attempt may take."""
+
+    def __init__(self, policy: TransferPolicy, clock: Callable[[], float] = time.monotonic) -> None:
+        # Waits between attempts are silent, and longer if the server asks for it.
+        self._spare = 2 * policy.retry_delay_max_s + 60
+        self._policy = policy
+        self._limit = policy.timeout_s
+        self._clock = clock
+        self._last = clock()
+
+    def heard(self, report: Report) -> None:
+        self._last = self._clock()
+        if isinstance(report, Planned) and any(
+            file.size >= LARGE_FILE_BYTES for file in report.plan.files
+        ):
+            self._limit = self._policy.large_file_timeout_s
+
+    def check(self) -> None:
+        quiet = self._clock() - self._last
+        if quiet > self._limit + self._spare:
+            raise DownloadError(
+                f"nothing has arrived for {quiet:.0f} s; the transfer was ended",
+                hint="Run the line again: files that are complete are kept.",
+            )
+
+
+def environment(
+    parent: Mapping[str, str], *, endpoint: str | None, cache_dir: str | None
+) -> dict[str, str]:
+    """Make the environment of the worker.
+
+    The Hub's library reads its settings once, when it is imported, so they are set before. Tokens
+    are taken out: they travel over stdin only.
+    """
+    env = {name: value for name, value in parent.items() if name not in _TOKEN_VARIABLES}
+    env["PYTHONPATH"] = os.pathsep.join(worker_path(sys.path, os.getcwd()))  # noqa: PTH109
+    env["PYTHONIOENCODING"] = "utf-8"
+    env["PYTHONWARNINGS"] = "ignore"
+    env["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    env["HF_HUB_DISABLE_SYMLINKS_WARNING"] = "1"
+    env["HF_HUB_VERBOSITY"] = "error"
+    # Xet's own default of 300 s would let a dead connection stand for five minutes. The unit is
+    # needed: a bare number is ignored.
+    env.setdefault("HF_XET_CLIENT_READ_TIMEOUT", "30s")
+    if endpoint is not None:
+        env["HF_ENDPOINT"] = endpoint
+    if cache_dir is not None:
+        env["HF_HUB_CACHE"] = cache_dir
+    return env
+
+
+def worker_path(path: list[str], working_folder: str) -> list[str]:
+    """Order the parent's `sys.path` for the worker.
+
+    The worker has to find what the parent finds, but a `queue.py` in the user's folder must not
+    break it: the standard library goes first, and the working folder is left out.
+    """
+    stdlib = Path(sysconfig.get_path("stdlib"))
+    archive = f"python{sys.version_info.major}{sys.version_info.minor}.zip"
+    standard = {
+        *(str(place) for place in (stdlib, stdlib / "lib-dynload", stdlib.parent / archive)),
+        sysconfig.get_path("platstdlib"),
+    }
+    known = [entry for entry in path if entry and os.path.realpath(entry) != working_folder]
+    own = str(Path(__file__).parents[2])
+    return [
+        *(entry for entry in known if entry in standard),
+        *(entry for entry in known if entry not in {*standard, own}),
+        own,
+    ]
+
+
+class Worker:
+    """A running worker process. Use as a context manager: leaving it kills the process."""
+
+    def __init__(self, env: Mapping[str, str]) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "nbloader.transfer.worker", str(os.getpid())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=dict(env),
+            # A kernel's interrupt goes to the whole process group; the worker is ended by us.
+            start_new_session=True,
+        )
+        assert self._process.stdin
+        assert self._process.stdout
+        assert self._process.stderr
+        self._commands: IO[bytes] = self._process.stdin
+        self._queue: queue.SimpleQueue[Report | NbloaderError | None] = queue.SimpleQueue()
+        self._stderr: deque[str] = deque(maxlen=STDERR_LINES)
+        self._threads = (
+            threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True),
+            threading.Thread(target=self._listen, args=(self._process.stderr,), daemon=True),
+        )
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.kill()
+
+    def kill(self) -> None:
+        """End the process at once, and wait for it. Bytes on the disk stay."""
+        self._process.kill()
+        self._process.wait()
+        for thread in self._threads:
+            thread.join(timeout=1)
+        for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
+            # A thread that still reads means that another process holds the pipe open.
+            if stream and not any(thread.is_alive() for thread in self._threads):
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
+
+    def send(self, command: Command) -> None:
+        """Send a command; a worker that is gone is noticed by `reports`."""
+        with contextlib.suppress(BrokenPipeError, ValueError):
+            self._commands.write(encode(command))
+            self._commands.flush()
+
+    def reports(
+        self, cancelled: threading.Event, check: Callable[[], object] = lambda: None
+    ) -> Iterator[Report]:
+        """Give what the worker says, until the caller has heard enough.
+
+        Args:
+            check: called before every report and while none comes; raises to stop.
+
+        Raises:
+            Cancelled: `cancelled` was set.
+            WorkerDiedError: the process ended.
+            ProtocolError: it sent something that is no message.
+        """
+        while True:
+            if cancelled.is_set():
+                raise Cancelled
+            check()
+            try:
+                report = self._queue.get(timeout=WAIT_STEP_S)
+            except queue.Empty:
+                continue
+            if report is None:
+                raise self._death()
+            if isinstance(report, NbloaderError):
+                raise report
+            yield report
+
+    def stderr_tail(self) -> str:
+        """Give the last lines that the worker wrote to stderr, without secrets and addresses."""
+        return _SECRET.sub("<redacted>", "\n".join(self._stderr))
+
+    def _death(self) -> WorkerDiedError:
+        code = self._process.wait()
+        self._threads[1].join(timeout=1)
+        how = f"by signal {-code}" if code < 0 else f"with exit status {code}"
+        hint = "Run the line again: files that are complete are kept."
+        if code == -9:
+            hint = f"The system may have run out of memory. {hint}"
+        tail = self.stderr_tail()
+        return WorkerDiedError(
+            f"the download process ended {how}" + (f":\n{tail}" if tail else ""), hint=hint
+        )
+
+    def _read(self, stream: IO[bytes]) -> None:
+        while line := stream.readline(MAX_LINE_BYTES):
+            try:
+                self._queue.put(decode_report(line))
+            except ProtocolError as error:
+                self._queue.put(error)
+        self._queue.put(None)
+
+    def _listen(self, stream: IO[bytes]) -> None:
+        for line in stream:
+            self._stderr.append(line.decode("utf-8", "replace").rstrip()[:500])
