@@ -1,0 +1,1 @@
+"""Views: functions of a `JobState`. A view starts nothing and decides nothing."""

@@ -1,0 +1,42 @@
+"""One line in a notebook cell: check the machine, download a model, load it on the GPU.
+
+    import nbloader
+    pipe = nbloader.load("Qwen/Qwen-Image-Edit-2509")
+
+Importing this package is cheap: names are resolved when they are first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from nbloader._version import __version__
+
+if TYPE_CHECKING:
+    from nbloader import errors
+    from nbloader.job import aload, download, load
+    from nbloader.settings import Settings
+
+__all__ = ["Settings", "__version__", "aload", "download", "errors", "load"]
+
+_HOME = {
+    "Settings": "nbloader.settings",
+    "aload": "nbloader.job",
+    "download": "nbloader.job",
+    "load": "nbloader.job",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "errors":
+        return importlib.import_module("nbloader.errors")
+    if name in _HOME:
+        value = getattr(importlib.import_module(_HOME[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

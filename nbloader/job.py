@@ -1,0 +1,402 @@
+"""The stages put together: `load`, `aload`, `download`. The only module that knows them all."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nbloader import arguments
+from nbloader.errors import InvalidArgumentError, NbloaderError
+from nbloader.records import (
+    Event,
+    Failed,
+    Kind,
+    Plan,
+    Planned,
+    PlanRequest,
+    Ready,
+    Stage,
+    StageStarted,
+)
+from nbloader.state import JobState, apply
+from nbloader.views.base import NoView, View
+
+if TYPE_CHECKING:
+    import torch
+
+    from nbloader.settings import Settings
+
+__all__ = ["aload", "download", "load"]
+
+
+class ViewName(StrEnum):
+    """The views that can be asked for."""
+
+    AUTO = "auto"
+    TEXT = "text"
+    NONE = "none"
+
+
+class _KindName(StrEnum):
+    AUTO = "auto"
+    DIFFUSERS = "diffusers"
+    SENTENCE_TRANSFORMERS = "sentence-transformers"
+    TRANSFORMERS = "transformers"
+
+
+_DTYPES = {"bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp32": "float32"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Request:
+    """The checked arguments of a call."""
+
+    repo_id: str
+    revision: str
+    plan: PlanRequest
+    settings: Settings
+    device: str = "auto"
+    dtype: str = "auto"
+    cache_dir: str | None
+    endpoint: str | None
+    token: str | bool | None
+    local_files_only: bool
+    verify: bool
+    loader_kwargs: Mapping[str, Any]
+    view: ViewName
+    on_event: Callable[[Event], object] | None
+
+
+def load(
+    repo_id: str,
+    *,
+    revision: str | None = None,
+    variant: str | None = None,
+    kind: str = "auto",
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "auto",
+    cache_dir: str | os.PathLike[str] | None = None,
+    endpoint: str | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+    trust_remote_code: bool = False,
+    verify: bool = False,
+    settings: Settings | Mapping[str, Any] | None = None,
+    view: str = "auto",
+    on_event: Callable[[Event], object] | None = None,
+    loader_kwargs: Mapping[str, Any] | None = None,
+) -> Any:
+    """Download a model into the Hub's cache, load it on the device, test it, and return it.
+
+    Args:
+        repo_id: the Hub's name of the model, such as `Qwen/Qwen-Image-Edit-2509`.
+        revision: a branch, a tag or a commit; `main` by default.
+        variant: a variant of the weights, such as `fp16`.
+        kind: `diffusers`, `sentence-transformers`, `transformers`, or `auto`: the files decide.
+        device: `cuda`, `cuda:1`, `mps`, `cpu`, or `auto`: the best there is.
+        dtype: `bfloat16`, `float16`, `float32`, or `auto`: bfloat16 on CUDA from compute
+            capability 8.0, float16 on older CUDA and on MPS, float32 on the CPU.
+        cache_dir: the Hub's cache folder; by default where every library looks.
+        endpoint: the address of the Hub; by default HF_ENDPOINT or huggingface.co.
+        token: a token of the Hub; None for the one that is stored on this machine, False for none.
+        local_files_only: use the cache only, no network.
+        trust_remote_code: allow Python files of the repository to be fetched and run.
+        verify: hash what the cache holds already, too. Downloads are always hashed.
+        settings: `Settings` or a mapping of their fields.
+        view: `auto`, `text`, `none`.
+        on_event: called with every record of `records.Event`, from the thread that loads.
+        loader_kwargs: passed on to the library's own loader.
+
+    Returns:
+        The diffusers pipeline, the SentenceTransformer, or the transformers pipeline.
+
+    Raises:
+        NbloaderError: with a reference and a hint; see `nbloader.errors`.
+        KeyboardInterrupt: passed on after the download process was ended.
+    """
+    request = _checked(**locals())
+    return _run(request, _load, threading.Event())
+
+
+async def aload(repo_id: str, **keywords: Any) -> Any:
+    """Do what `load` does without holding the event loop. Takes the same arguments.
+
+    `on_event` and the view are called from another thread. Cancelling the task ends the download
+    process.
+    """
+    cancelled = threading.Event()
+    _reject_unknown(keywords)
+    request = _checked(repo_id=repo_id, **keywords)
+    work = asyncio.ensure_future(asyncio.to_thread(_run, request, _load, cancelled))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        cancelled.set()
+        await asyncio.wait({work})
+        if not work.cancelled():
+            work.exception()
+        raise
+
+
+def download(
+    repo_id: str,
+    *,
+    revision: str | None = None,
+    variant: str | None = None,
+    kind: str = "auto",
+    cache_dir: str | os.PathLike[str] | None = None,
+    endpoint: str | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+    trust_remote_code: bool = False,
+    verify: bool = False,
+    settings: Settings | Mapping[str, Any] | None = None,
+    view: str = "auto",
+    on_event: Callable[[Event], object] | None = None,
+) -> Path:
+    """Download exactly the files that `load` would use, and return the snapshot folder.
+
+    Imports none of the libraries that build models. Arguments and errors are those of `load`.
+    """
+    request = _checked(**locals())
+    folder: Path = _run(request, _download, threading.Event())
+    return folder
+
+
+# -- arguments -----------------------------------------------------------------------------------
+
+
+def _reject_unknown(keywords: Mapping[str, Any]) -> None:
+    known = load.__kwdefaults__ or {}
+    for name in keywords:
+        if name not in known:
+            raise TypeError(f"aload() got an unexpected keyword argument {name!r}")
+
+
+def _checked(
+    *,
+    repo_id: str,
+    revision: str | None = None,
+    variant: str | None = None,
+    kind: str = "auto",
+    device: object = "auto",
+    dtype: object = "auto",
+    cache_dir: str | os.PathLike[str] | None = None,
+    endpoint: str | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+    trust_remote_code: bool = False,
+    verify: bool = False,
+    settings: Settings | Mapping[str, Any] | None = None,
+    view: str = "auto",
+    on_event: Callable[[Event], object] | None = None,
+    loader_kwargs: Mapping[str, Any] | None = None,
+) -> _Request:
+    """Check everything that can be checked before anything is started."""
+    from nbloader.settings import Settings
+
+    chosen = arguments.one_of("kind", kind, _KindName)
+    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+    return _Request(
+        repo_id=arguments.check_repo_id(repo_id),
+        revision=arguments.check_revision(revision),
+        plan=PlanRequest(
+            kind=None if chosen is _KindName.AUTO else Kind(chosen),
+            variant=arguments.check_variant(variant),
+            trust_remote_code=trust_remote_code,
+        ),
+        settings=settings if isinstance(settings, Settings) else Settings(**(settings or {})),
+        device=_device_name(device),
+        dtype=_dtype_name(dtype),
+        cache_dir=None if cache_dir is None else os.path.abspath(Path(cache_dir).expanduser()),  # noqa: PTH100 - resolve() would follow links
+        endpoint=arguments.check_endpoint(endpoint),
+        token=_token(token),
+        local_files_only=local_files_only or offline,
+        verify=verify,
+        loader_kwargs=dict(loader_kwargs or {}),
+        view=arguments.one_of("view", view, ViewName),
+        on_event=on_event,
+    )
+
+
+def _device_name(device: object) -> str:
+    name = str(device)
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,2})?", name):
+        raise InvalidArgumentError(
+            f"device={name[:60]!r} is not known",
+            hint='Choose "cuda", "cuda:1", "mps", "cpu", or leave it out for the best there is.',
+        )
+    return name
+
+
+def _dtype_name(dtype: object) -> str:
+    name = str(dtype).removeprefix("torch.")
+    name = _DTYPES.get(name, name)
+    if name not in {"auto", *_DTYPES.values()}:
+        raise InvalidArgumentError(
+            f"dtype={name[:60]!r} is not known",
+            hint='Choose "bfloat16", "float16", "float32", or leave it out.',
+        )
+    return name
+
+
+def _token(token: str | bool | None) -> str | bool | None:
+    """Give the token of the call or of the environment; the worker looks on the disk itself."""
+    if token is None or token is True:
+        for variable in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+            if value := os.environ.get(variable, "").strip():
+                return value
+    return token
+
+
+# -- the stages ----------------------------------------------------------------------------------
+
+
+class _Reporter:
+    """Folds every event into the state and hands it to the view and to the caller."""
+
+    def __init__(self, request: _Request, view: View) -> None:
+        self._view = view
+        self._on_event = request.on_event
+        now = time.monotonic()
+        self.state = JobState(repo_id=request.repo_id, started_at=now, updated_at=now)
+
+    def publish(self, event: Event) -> None:
+        self.state = apply(self.state, event, time.monotonic())
+        self._view.update(self.state)
+        if self._on_event is not None:
+            self._on_event(event)
+
+    def begin(self, stage: Stage) -> None:
+        self.publish(StageStarted(stage=stage))
+
+    def close(self) -> None:
+        self._view.close(self.state)
+
+
+_Work = Callable[[_Request, _Reporter, threading.Event], tuple[Any, str]]
+
+
+def _run(request: _Request, work: _Work, cancelled: threading.Event) -> Any:
+    """Do the work, and see that the view learns of its end, whatever it is."""
+    reporter = _Reporter(request, _view(request))
+    try:
+        result, summary = work(request, reporter, cancelled)
+        reporter.publish(Ready(summary=summary))
+    except NbloaderError as error:
+        reporter.publish(Failed(reference=error.reference, message=error.message, hint=error.hint))
+        raise
+    except BaseException as error:
+        interrupted = isinstance(error, KeyboardInterrupt)
+        reporter.publish(
+            Failed(
+                reference="interrupted" if interrupted else "internal-error",
+                message="stopped" if interrupted else type(error).__name__,
+                hint="Run the line again: files that are complete are kept.",
+            )
+        )
+        raise
+    finally:
+        reporter.close()
+    return result
+
+
+def _view(request: _Request) -> View:
+    if request.view is ViewName.NONE:
+        return NoView()
+    from nbloader.views.text import TextView
+
+    return TextView(
+        sys.stdout,
+        interactive=sys.stdout.isatty(),
+        speed=request.settings.show_download_speed,
+        eta=request.settings.show_eta,
+    )
+
+
+def _transfer(
+    request: _Request,
+    reporter: _Reporter,
+    cancelled: threading.Event,
+    approve: Callable[[Plan], object] | None = None,
+    check: Callable[[], object] = lambda: None,
+) -> Path:
+    """Bring the files of the plan into the cache."""
+    from nbloader.transfer.protocol import Start
+    from nbloader.transfer.supervisor import transfer
+
+    def planned(event: Planned) -> None:
+        if approve is not None:
+            approve(event.plan)
+        reporter.begin(Stage.DOWNLOAD)
+
+    reporter.begin(Stage.CONNECT)
+    return transfer(
+        Start(
+            repo_id=request.repo_id,
+            revision=request.revision,
+            request=request.plan,
+            policy=request.settings.policy(),
+            token=request.token,
+            local_files_only=request.local_files_only,
+            verify=request.verify,
+        ),
+        endpoint=request.endpoint,
+        cache_dir=request.cache_dir,
+        publish=reporter.publish,
+        approve=planned,
+        check=check,
+        cancelled=cancelled,
+    )
+
+
+def _download(
+    request: _Request, reporter: _Reporter, cancelled: threading.Event
+) -> tuple[Path, str]:
+    folder = _transfer(request, reporter, cancelled)
+    reporter.begin(Stage.FINISH)
+    return folder, str(folder)
+
+
+def _load(request: _Request, reporter: _Reporter, cancelled: threading.Event) -> tuple[Any, str]:
+    from nbloader import loaders
+    from nbloader.transfer.supervisor import Cancelled
+
+    running: list[loaders.Import] = []
+
+    def check_imports() -> None:
+        for task in running:
+            task.check()
+
+    folder = _transfer(
+        request,
+        reporter,
+        cancelled,
+        # The libraries are imported while the files arrive.
+        approve=lambda plan: running.append(loaders.Import(plan)),
+        check=check_imports,
+    )
+    plan = reporter.state.plan
+    assert plan is not None
+    reporter.begin(Stage.INITIALISE)
+    if not running[0].wait(cancelled):
+        raise Cancelled
+    placement = loaders.place(request.device, request.dtype)
+    model = loaders.load(plan, folder, placement, request.loader_kwargs)
+    reporter.begin(Stage.SELF_TEST)
+    own_placement = "device_map" in request.loader_kwargs
+    loaders.check_modules(loaders.modules_of(model, plan), None if own_placement else placement)
+    if plan.kind is Kind.SENTENCE_TRANSFORMERS:
+        reporter.begin(Stage.TEST_EMBEDDINGS)
+        loaders.check_embeddings(model)
+    reporter.begin(Stage.FINISH)
+    return model, f"{type(model).__name__} on {placement.device}, {placement.dtype}"

@@ -1,0 +1,55 @@
+"""The libraries' own bars, notices and warnings, off for as long as a load takes."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+__all__ = ["quiet"]
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence the libraries that are imported, through their own switches, and restore them.
+
+    Only one load runs at a time in a process, so the switches are not fought over.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
+        for name in ("diffusers.utils.logging", "transformers.utils.logging"):
+            stack.enter_context(_silent_logging(name))
+        stack.enter_context(_silent_hub())
+        yield
+
+
+@contextmanager
+def _silent_logging(name: str) -> Iterator[None]:
+    library = sys.modules.get(name)
+    if library is None:
+        yield
+        return
+    verbosity, bars = library.get_verbosity(), library.is_progress_bar_enabled()
+    library.set_verbosity_error()
+    library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        library.set_verbosity(verbosity)
+        if bars:
+            library.enable_progress_bar()
+
+
+@contextmanager
+def _silent_hub() -> Iterator[None]:
+    hub = sys.modules.get("huggingface_hub.utils")
+    if hub is None or hub.are_progress_bars_disabled():
+        yield
+        return
+    hub.disable_progress_bars()
+    try:
+        yield
+    finally:
+        hub.enable_progress_bars()

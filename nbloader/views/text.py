@@ -1,0 +1,155 @@
+"""A job as lines of text: for a terminal, a log file, or a batch run.
+
+On a terminal the newest line rewrites itself while bytes arrive; elsewhere lines are sparse, so
+that a log stays readable.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from typing import TextIO
+
+from nbloader.records import Notice, Retry, Stage
+from nbloader.state import STAGE_SPANS, JobState, Status
+from nbloader.units import format_bytes, format_duration, format_speed
+from nbloader.views.base import plain
+
+__all__ = ["TextView", "progress_line", "stage_line"]
+
+REWRITE_EVERY_S = 0.1
+LINE_EVERY_S = 10.0
+
+
+def stage_line(state: JobState, stage: Stage) -> str:
+    """Write the line that announces a stage."""
+    text = f"[{STAGE_SPANS[stage][0]:3d} %] {stage}"
+    plan = state.plan
+    if stage is Stage.CONNECT:
+        text += f": {plain(state.repo_id)}"
+    elif stage is Stage.DOWNLOAD and plan is not None:
+        there = f", {format_bytes(state.cached_bytes)} of it cached" if state.cached else ""
+        text += f": {len(plan.files)} files, {format_bytes(plan.total)}{there}"
+    return text
+
+
+def progress_line(state: JobState, *, speed: bool = True, eta: bool = True) -> str:
+    """Write how far the download is."""
+    completed = state.cached_bytes + state.fetched
+    parts = [f"{format_bytes(completed)} of {format_bytes(state.total)}"]
+    if speed:
+        parts.append(format_speed(state.speed))
+    if eta and state.time_remaining is not None:
+        parts.append(f"{format_duration(state.time_remaining)} left")
+    return f"[{state.percent:3.0f} %] " + ", ".join(parts)
+
+
+def download_line(state: JobState) -> str:
+    """Write what the download came to."""
+    seconds = next((s.seconds for s in state.stages if s.stage is Stage.DOWNLOAD), None)
+    return (
+        f"        downloaded {format_bytes(state.fetched)} in {format_duration(seconds)}, "
+        f"{format_speed(state.average_speed)}"
+    )
+
+
+def retry_line(retry: Retry) -> str:
+    """Write that an attempt failed and when the next one comes."""
+    what = plain(retry.path) if retry.path else "the Hub"
+    return (
+        f"        retry: {what}: {plain(retry.reason)}; attempt {retry.attempt} of "
+        f"{retry.max_attempts} failed, the next in {format_duration(retry.wait_s)}"
+    )
+
+
+def notice_line(notice: Notice) -> str:
+    """Write a notice with its hint."""
+    return f"        note: {plain(notice.message)}. {plain(notice.hint)}"
+
+
+def end_line(state: JobState) -> str:
+    """Write how the job ended."""
+    took = format_duration(state.elapsed)
+    if state.status is Status.READY:
+        return f"[100 %] ready in {took}: {plain(state.summary)}"
+    failure = state.failure
+    if failure is None:
+        return f"        stopped after {took}"
+    return f"        failed after {took}: {plain(failure.message)} [{plain(failure.reference)}]"
+
+
+class TextView:
+    """Writes a job to a text stream.
+
+    Args:
+        stream: where to.
+        interactive: whether the stream is a terminal whose last line can be rewritten.
+        speed, eta: whether the speed and the time left are shown.
+        clock: seconds, steady.
+    """
+
+    def __init__(
+        self,
+        stream: TextIO,
+        *,
+        interactive: bool,
+        speed: bool = True,
+        eta: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._stream = stream
+        self._interactive = interactive
+        self._speed = speed
+        self._eta = eta
+        self._clock = clock
+        self._stages = self._retries = self._notices = 0
+        self._shown_at = clock()
+        self._open_line = False
+
+    def update(self, state: JobState) -> None:
+        """Write what is new since the last call."""
+        self._write_news(state)
+        if state.stage is not Stage.DOWNLOAD or state.status is not Status.RUNNING:
+            return
+        if state.fetched >= state.to_fetch:
+            return
+        now = self._clock()
+        if now - self._shown_at < (REWRITE_EVERY_S if self._interactive else LINE_EVERY_S):
+            return
+        self._shown_at = now
+        line = progress_line(state, speed=self._speed, eta=self._eta)
+        if self._interactive:
+            width = shutil.get_terminal_size().columns
+            self._stream.write("\r" + line[: width - 1] + "\x1b[K")
+            self._open_line = True
+        else:
+            self._stream.write(line + "\n")
+        self._stream.flush()
+
+    def close(self, state: JobState) -> None:
+        """Write the end."""
+        self._write_news(state)
+        self._line(end_line(state))
+
+    def _write_news(self, state: JobState) -> None:
+        for number, begun in enumerate(state.stages[self._stages :], self._stages):
+            if number and state.stages[number - 1].stage is Stage.DOWNLOAD and state.fetched:
+                self._line(download_line(state))
+            self._line(stage_line(state, begun.stage))
+        for notice in state.notices[self._notices :]:
+            self._line(notice_line(notice))
+        for retry in state.retries[self._retries :]:
+            self._line(retry_line(retry))
+        if len(state.stages) > self._stages:
+            self._shown_at = self._clock()
+        self._stages = len(state.stages)
+        self._notices = len(state.notices)
+        self._retries = len(state.retries)
+
+    def _line(self, line: str) -> None:
+        if self._open_line:
+            self._stream.write("\r\x1b[K")
+            self._open_line = False
+        self._stream.write(line + "\n")
+        self._stream.flush()
