@@ -27,7 +27,7 @@ from nbloader.records import (
     Stage,
     StageStarted,
 )
-from nbloader.state import JobState, apply
+from nbloader.state import JobState, advance, apply
 from nbloader.views.base import NoView, View
 
 if TYPE_CHECKING:
@@ -276,6 +276,11 @@ class _Reporter:
         if self._on_event is not None:
             self._on_event(event)
 
+    def tick(self) -> None:
+        """Let the view show that time passes."""
+        self.state = advance(self.state, time.monotonic())
+        self._view.update(self.state)
+
     def begin(self, stage: Stage) -> None:
         self.publish(StageStarted(stage=stage))
 
@@ -328,7 +333,7 @@ def _transfer(
     reporter: _Reporter,
     cancelled: threading.Event,
     approve: Callable[[Plan], object] | None = None,
-    check: Callable[[], object] = lambda: None,
+    check: Callable[[], object] | None = None,
 ) -> Path:
     """Bring the files of the plan into the cache."""
     from nbloader.transfer.protocol import Start
@@ -338,6 +343,11 @@ def _transfer(
         if approve is not None:
             approve(event.plan)
         reporter.begin(Stage.DOWNLOAD)
+
+    def may_go_on() -> None:
+        reporter.tick()
+        if check is not None:
+            check()
 
     reporter.begin(Stage.CONNECT)
     return transfer(
@@ -354,7 +364,7 @@ def _transfer(
         cache_dir=request.cache_dir,
         publish=reporter.publish,
         approve=planned,
-        check=check,
+        check=may_go_on,
         cancelled=cancelled,
     )
 

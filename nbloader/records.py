@@ -14,6 +14,9 @@ from enum import StrEnum
 from typing import Literal
 
 __all__ = [
+    "CheckResult",
+    "CheckStatus",
+    "Checked",
     "Component",
     "ComponentLoaded",
     "Event",
@@ -175,6 +178,33 @@ class TransferPolicy:
     max_workers: int = 4
 
 
+class CheckStatus(StrEnum):
+    """What a check found."""
+
+    PASSED = "passed"
+    WARNING = "warning"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckResult:
+    """What one check found.
+
+    Attributes:
+        name: short and stable, such as `disk`.
+        message: what was found, one line, with the figures.
+        hint: what to do about it; empty where nothing is to be done.
+        reference: of the error that a failure is, such as `disk-full`; empty if there is none.
+    """
+
+    name: str
+    status: CheckStatus
+    message: str
+    hint: str = ""
+    reference: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageStarted:
     """A stage begins; the one before it is over."""
@@ -194,6 +224,14 @@ class Planned:
     plan: Plan
     cached: tuple[str, ...] = ()
     type: Literal["planned"] = "planned"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """The checks were made; the download begins only if none has failed, or if it is forced."""
+
+    results: tuple[CheckResult, ...]
+    type: Literal["checked"] = "checked"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -279,6 +317,7 @@ class Failed:
 Event = (
     StageStarted
     | Planned
+    | Checked
     | FileProgress
     | FileDone
     | Retry

@@ -12,6 +12,8 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from nbloader.records import (
+    Checked,
+    CheckResult,
     Component,
     ComponentLoaded,
     Event,
@@ -27,7 +29,7 @@ from nbloader.records import (
     StageStarted,
 )
 
-__all__ = ["STAGE_SPANS", "ComponentState", "JobState", "StageState", "Status", "apply"]
+__all__ = ["STAGE_SPANS", "ComponentState", "JobState", "StageState", "Status", "advance", "apply"]
 
 SPEED_WINDOW_S = 15.0
 """The speed is an average over this time: long enough to be calm, short enough to show a stall."""
@@ -110,6 +112,7 @@ class JobState:
     cached: frozenset[str] = frozenset()
     completed: Mapping[str, int] = field(default_factory=lambda: _NOTHING)
     done: frozenset[str] = frozenset()
+    checks: tuple[CheckResult, ...] = ()
     loaded: tuple[ComponentLoaded, ...] = ()
     retries: tuple[Retry, ...] = ()
     notices: tuple[Notice, ...] = ()
@@ -150,9 +153,12 @@ class JobState:
         """Bytes per second over the last `SPEED_WINDOW_S`; None until two samples exist."""
         if len(self.samples) < 2:
             return None
-        (start, first), (end, last) = self.samples[0], self.samples[-1]
-        end = max(end, self.updated_at)
-        return max(0, last - first) / (end - start) if end > start else None
+        oldest = self.updated_at - SPEED_WINDOW_S
+        window = [sample for sample in self.samples if sample[0] >= oldest]
+        if not window:
+            return 0.0
+        seconds = self.updated_at - window[0][0]
+        return max(0, window[-1][1] - window[0][1]) / seconds if seconds > 0 else None
 
     @property
     def average_speed(self) -> float | None:
@@ -204,13 +210,18 @@ class JobState:
         )
 
 
+def advance(state: JobState, now: float) -> JobState:
+    """Let time pass while nothing happens, so that a stall shows."""
+    return replace(state, updated_at=max(now, state.updated_at))
+
+
 def apply(state: JobState, event: Event, now: float) -> JobState:
     """Fold one event into the state.
 
     Args:
         now: seconds of a steady clock; never smaller than in the call before.
     """
-    state = replace(state, updated_at=max(now, state.updated_at))
+    state = advance(state, now)
     match event:
         case StageStarted():
             return _begin(state, event.stage)
@@ -223,6 +234,8 @@ def apply(state: JobState, event: Event, now: float) -> JobState:
                 completed=MappingProxyType(there),
                 done=frozenset(event.cached),
             )
+        case Checked():
+            return replace(state, checks=event.results)
         case FileProgress():
             return _progress(state, event.path, event.completed)
         case FileDone():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import socket
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -81,7 +82,7 @@ def is_transient(error: BaseException) -> bool:
         return True
     if isinstance(error, NbloaderError):
         return False
-    network = (ConnectionError, TimeoutError, transport_error())
+    network = (ConnectionError, TimeoutError, socket.gaierror, transport_error())
     for link in _chain(error):
         status = _status(link)
         if status is not None:
@@ -116,6 +117,8 @@ def reason_of(error: BaseException) -> str:
         status = _status(link)
         if status is not None:
             return f"the server answered {status}"
+    if any(isinstance(link, socket.gaierror) for link in _chain(error)):
+        return "the host name is not known"
     for link in _chain(error):
         if isinstance(link, TransientError):
             return str(link)

@@ -1,0 +1,103 @@
+"""What a handler returns, before faults change it and the server sends it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from io import FileIO
+
+from nbloader.localhub.ranges import UnsatisfiableRangeError, select_range
+from nbloader.localhub.store import LostContentError, Store, StoredFile
+
+__all__ = ["Answer", "FilePart", "RefusedError", "file_answer", "json_answer"]
+
+
+@dataclass(frozen=True, slots=True)
+class FilePart:
+    """Bytes `start` up to and without `stop` of an open file."""
+
+    file: FileIO
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Status, headers without Content-Length, and body. `close` it after use."""
+
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | FilePart = b""
+
+    @property
+    def length(self) -> int:
+        """Bytes of the body."""
+        if isinstance(self.body, FilePart):
+            return self.body.stop - self.body.start
+        return len(self.body)
+
+    def close(self) -> None:
+        """Close the file that the body comes from."""
+        if isinstance(self.body, FilePart):
+            self.body.file.close()
+
+
+class RefusedError(Exception):
+    """The request ends with an error of the Hub.
+
+    Attributes:
+        answer: the JSON body and the headers by which clients know the error. `X-Error-Code` is
+            what they look at over plain http.
+    """
+
+    def __init__(
+        self, status: int, message: str, *, code: str | None = None, **headers: str
+    ) -> None:
+        super().__init__(message)
+        all_headers = {"X-Error-Message": message}
+        if code is not None:
+            all_headers["X-Error-Code"] = code
+        all_headers |= {name.replace("_", "-"): value for name, value in headers.items()}
+        self.answer = json_answer({"error": message}, status=status, headers=all_headers)
+
+
+def json_answer(
+    value: object, *, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Answer:
+    """Return an answer with a JSON body."""
+    return Answer(
+        status,
+        {"Content-Type": "application/json; charset=utf-8", **(headers or {})},
+        json.dumps(value).encode(),
+    )
+
+
+def file_answer(
+    store: Store, file: StoredFile, request_headers: Mapping[str, str], **headers: str
+) -> Answer:
+    """Return the content of a file, or the part of it that the request's Range names.
+
+    Raises:
+        RefusedError: the content is not there any more.
+    """
+    etag = f'"{file.oid}"'
+    common = {
+        "ETag": etag,
+        "Accept-Ranges": "bytes",
+        "Content-Type": "application/octet-stream",
+        **{name.replace("_", "-"): value for name, value in headers.items()},
+    }
+    try:
+        part = select_range(
+            file.size, etag, request_headers.get("Range"), request_headers.get("If-Range")
+        )
+    except UnsatisfiableRangeError:
+        return Answer(416, common | {"Content-Range": f"bytes */{file.size}"})
+    try:
+        content = store.open(file.oid)
+    except LostContentError:
+        raise RefusedError(404, "The content was overwritten", code="EntryNotFound") from None
+    if part.partial:
+        common["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{file.size}"
+    return Answer(206 if part.partial else 200, common, FilePart(content, part.start, part.stop))

@@ -1,0 +1,249 @@
+"""The handle: starts the server as a process, and speaks to its control routes."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import select
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Literal, Self
+from urllib.parse import quote, urlsplit
+
+from nbloader.localhub.records import KEY_HEADER, Access, Counters, Fault, LoggedRequest, Token
+
+__all__ = ["LocalHub", "LocalHubError"]
+
+_CONTROL_TIMEOUT_S = 30.0
+_STOP_TIMEOUT_S = 5.0
+_STDERR_TAIL = 4000
+
+
+class LocalHubError(RuntimeError):
+    """The server did not start, or refused what the handle asked for."""
+
+
+class LocalHub:
+    """A running server. Make one by `LocalHub.start`, end it by `stop` or by leaving `with`.
+
+    The server also ends with this process, however that ends.
+
+    Attributes:
+        endpoint: URL of the Hub, for `HF_ENDPOINT` or `endpoint=`.
+        cdn: URL of the CDN.
+    """
+
+    def __init__(
+        self, process: subprocess.Popen[bytes], stderr: IO[bytes], addresses: dict[str, str]
+    ) -> None:
+        self._process = process
+        self._stderr = stderr
+        self._control = urlsplit(addresses["control"]).netloc
+        self._key = addresses["key"]
+        self.endpoint = addresses["endpoint"]
+        self.cdn = addresses["cdn"]
+
+    @classmethod
+    def start(
+        cls,
+        root: str | os.PathLike[str],
+        *,
+        demo: bool = False,
+        page_size: int = 1000,
+        signature_seconds: int = 3600,
+        resolve_cache: bool = True,
+        max_seconds: float = 3600.0,
+        start_timeout_s: float = 300.0,
+    ) -> Self:
+        """Start a server for the repositories under `root`, and wait until it listens.
+
+        Args:
+            root: folder with `models/<org>/<name>/`; made if it is missing.
+            demo: publish the demo repositories there first, unless they are there already.
+            page_size: entries of a page of the tree.
+            signature_seconds: how long the CDN's URLs are valid.
+            resolve_cache: redirect small files to `/api/resolve-cache` first, as the Hub does.
+            max_seconds: the server ends after this time whatever happens.
+            start_timeout_s: how long to wait for it; publishing the demo takes most of that.
+
+        Raises:
+            LocalHubError: the process ended, or is not ready in time; with the end of its stderr.
+        """
+        Path(root).mkdir(parents=True, exist_ok=True)
+        command = [
+            sys.executable,
+            "-P",
+            *("-m", "nbloader.localhub"),
+            *("--root", os.fspath(root)),
+            *("--page-size", str(page_size)),
+            *("--signature-seconds", str(signature_seconds)),
+            *("--max-seconds", str(max_seconds)),
+            "--resolve-cache" if resolve_cache else "--no-resolve-cache",
+            "--until-stdin-closes",
+            *(["--demo"] if demo else []),
+        ]
+        # -P keeps modules in the working folder from shadowing those of the server, which is why
+        # the place of this package has to be named.
+        paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+        stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            env=environment,
+            # The interrupt of a notebook's kernel goes to its process group; this is not for us.
+            start_new_session=True,
+        )
+        try:
+            addresses = _read_addresses(process, stderr, start_timeout_s)
+            return cls(process, stderr, addresses)
+        except BaseException:
+            _end(process, stderr)
+            raise
+
+    @property
+    def pid(self) -> int:
+        """The id of the server's process."""
+        return self._process.pid
+
+    def stop(self) -> None:
+        """End the server; harmless if it has ended."""
+        _end(self._process, self._stderr)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def set_faults(self, faults: Iterable[Fault]) -> None:
+        """Put these faults in the place of all that were set; each starts to count anew."""
+        self._call("PUT", "/faults", [fault.to_json() for fault in faults])
+
+    def clear_faults(self) -> None:
+        """Remove all faults. Answers that stall already go on stalling."""
+        self.set_faults([])
+
+    def counters(self) -> Counters:
+        """Return what was served since the start or the last reset."""
+        return Counters.from_json(self._call("GET", "/counters"))
+
+    def requests(self) -> list[LoggedRequest]:
+        """Return the latest 10,000 requests to Hub and CDN, in the order of their arrival."""
+        return [LoggedRequest.from_json(item) for item in self._call("GET", "/requests")]
+
+    def reset_counters(self) -> None:
+        """Set the counters to zero and empty the log."""
+        self._call("DELETE", "/traffic")
+
+    def set_access(
+        self,
+        repo_id: str,
+        *,
+        private: bool = False,
+        gated: Literal[False, "auto", "manual"] = False,
+    ) -> None:
+        """Say who may read a repository; goes before its access file while the server runs."""
+        access = Access(private=private, gated=gated)
+        self._call("PUT", f"/access/{quote(repo_id)}", access.to_json())
+
+    def add_token(
+        self, token: str, *, name: str = "user", repos: Iterable[str] = (), stale: bool = False
+    ) -> None:
+        """Make a token known; see `Token` for the arguments."""
+        record = Token(name=name, repos=frozenset(repos), stale=stale)
+        self._call("PUT", "/tokens", {"value": token, "token": record.to_json()})
+
+    def set_ref(
+        self,
+        repo_id: str,
+        name: str,
+        *,
+        commit_hash: str | None = None,
+        kind: Literal["branch", "tag", "pull-request"] = "branch",
+    ) -> str:
+        """Name a commit (default: that of `main` now); return its hash."""
+        ref = {"name": name, "sha": commit_hash, "kind": kind}
+        answer = self._call("PUT", f"/refs/{quote(repo_id)}", ref)
+        return str(answer["sha"])
+
+    def list_also(self, repo_id: str, paths: Sequence[str]) -> None:
+        """Let the listings of a repository name paths for which there is no file.
+
+        For what a hostile Hub might say, such as `../outside`, which no folder can hold.
+        """
+        self._call("PUT", f"/listed/{quote(repo_id)}", list(paths))
+
+    def _call(self, method: str, path: str, body: object = None) -> Any:
+        connection = http.client.HTTPConnection(self._control, timeout=_CONTROL_TIMEOUT_S)
+        try:
+            connection.request(
+                method,
+                path,
+                body=None if body is None else json.dumps(body),
+                headers={KEY_HEADER: self._key, "Content-Type": "application/json"},
+            )
+            response = connection.getresponse()
+            content = response.read()
+        except OSError as error:
+            raise LocalHubError(f"the local Hub does not answer: {error}") from error
+        finally:
+            connection.close()
+        if response.status != 200:
+            raise LocalHubError(f"the local Hub refused: {content.decode(errors='replace')}")
+        return json.loads(content) if content else None
+
+
+def _read_addresses(
+    process: subprocess.Popen[bytes], stderr: IO[bytes], timeout_s: float
+) -> dict[str, str]:
+    assert process.stdout is not None
+    deadline = time.monotonic() + timeout_s
+    line = b""
+    # Read from the descriptor: select knows nothing of what a buffer holds.
+    descriptor = process.stdout.fileno()
+    while not line.endswith(b"\n"):
+        left = max(0.0, deadline - time.monotonic())
+        if not select.select([descriptor], [], [], left)[0]:
+            raise LocalHubError(f"not ready after {timeout_s:.0f} s{_tail(stderr)}")
+        chunk = os.read(descriptor, 4096)
+        if not chunk:
+            status = process.wait(_STOP_TIMEOUT_S)
+            raise LocalHubError(f"the local Hub ended with status {status}{_tail(stderr)}")
+        line += chunk
+    addresses: dict[str, str] = json.loads(line)
+    return addresses
+
+
+def _tail(stderr: IO[bytes]) -> str:
+    """Return the last of what the process wrote to its stderr, on lines of its own."""
+    size = stderr.seek(0, os.SEEK_END)
+    stderr.seek(max(0, size - _STDERR_TAIL))
+    text = stderr.read().decode(errors="replace").strip()
+    return f":\n{text}" if text else ""
+
+
+def _end(process: subprocess.Popen[bytes], stderr: IO[bytes]) -> None:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.close()
+    try:
+        process.wait(_STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    process.stdout.close()
+    stderr.close()

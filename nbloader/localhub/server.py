@@ -1,0 +1,163 @@
+"""The server: Hub, CDN and control routes, each on a port of its own on 127.0.0.1."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from aiohttp import web
+
+from nbloader.localhub.answers import Answer, RefusedError
+from nbloader.localhub.cdn import Cdn, expired
+from nbloader.localhub.control import Control
+from nbloader.localhub.hub import Hub, HubState
+from nbloader.localhub.records import RequestClass
+from nbloader.localhub.sending import apply, send
+from nbloader.localhub.store import Store
+from nbloader.localhub.traffic import Entry
+
+__all__ = ["Addresses", "Options", "serving"]
+
+_HOST = "127.0.0.1"
+_SHUTDOWN_S = 0.2
+
+Handler = Callable[[web.Request], Awaitable[Answer]]
+AiohttpHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How to serve; a port of 0 is chosen by the system. See `HubState` for the rest."""
+
+    root: Path
+    port: int = 0
+    cdn_port: int = 0
+    page_size: int = 1000
+    signature_s: int = 3600
+    resolve_cache: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Addresses:
+    """Where the server listens: three URLs without a slash at the end, and the control key."""
+
+    endpoint: str
+    cdn: str
+    control: str
+    key: str
+
+    def to_json(self) -> dict[str, str]:
+        return asdict(self)
+
+
+@asynccontextmanager
+async def serving(options: Options) -> AsyncIterator[Addresses]:
+    """Serve while the context lasts.
+
+    Raises:
+        OSError: a port is taken.
+    """
+    key = secrets.token_urlsafe(24)
+    state = HubState(
+        store=Store(options.root),
+        secret=secrets.token_bytes(32),
+        page_size=options.page_size,
+        signature_s=options.signature_s,
+        resolve_cache=options.resolve_cache,
+    )
+    control = Control(state, key)
+    async with AsyncExitStack() as stack:
+        state.cdn = await _listen(stack, _cdn_app(Cdn(state), control), options.cdn_port)
+        state.endpoint = await _listen(stack, _hub_app(Hub(state), control), options.port)
+        control_url = await _listen(stack, control.app(), 0)
+        yield Addresses(endpoint=state.endpoint, cdn=state.cdn, control=control_url, key=key)
+
+
+async def _listen(stack: AsyncExitStack, app: web.Application, port: int) -> str:
+    # handler_cancellation: a stalled answer ends when its client leaves.
+    runner = web.AppRunner(
+        app, access_log=None, handler_cancellation=True, shutdown_timeout=_SHUTDOWN_S
+    )
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    await web.TCPSite(runner, _HOST, port).start()
+    return f"http://{_HOST}:{runner.addresses[0][1]}"
+
+
+def _hub_app(hub: Hub, control: Control) -> web.Application:
+    model = "/api/models/{org}/{name}"
+    cached = "/api/resolve-cache/models/{org}/{name}/{revision}/{path:.+}"
+    resolved = "/{org:(?!api/)[^/]+}/{name}/resolve/{revision}/{path:.+}"
+    app = web.Application()
+    for method, path, request_class, handler in (
+        ("GET", model, RequestClass.MODEL_INFO, hub.model_info),
+        ("GET", f"{model}/revision/{{revision}}", RequestClass.MODEL_INFO, hub.model_info),
+        ("GET", f"{model}/tree/{{revision}}", RequestClass.TREE, hub.tree),
+        ("GET", f"{model}/tree/{{revision}}/{{path:.*}}", RequestClass.TREE, hub.tree),
+        ("POST", f"{model}/paths-info/{{revision}}", RequestClass.PATHS_INFO, hub.paths_info),
+        ("GET", f"{model}/refs", RequestClass.REFS, hub.refs),
+        ("GET", "/api/whoami-v2", RequestClass.WHOAMI, hub.whoami),
+        ("HEAD", cached, RequestClass.RESOLVE_HEAD, hub.resolve_cache),
+        ("GET", cached, RequestClass.RESOLVE_GET, hub.resolve_cache),
+        ("HEAD", resolved, RequestClass.RESOLVE_HEAD, hub.resolve),
+        ("GET", resolved, RequestClass.RESOLVE_GET, hub.resolve),
+        ("*", "/{rest:.*}", RequestClass.OTHER, hub.other),
+    ):
+        app.router.add_route(method, path, _served(request_class, handler, control))
+    return app
+
+
+def _cdn_app(cdn: Cdn, control: Control) -> web.Application:
+    content = "/repos/{org}/{name}/{sha256:[0-9a-f]{64}}/{path:.+}"
+    app = web.Application()
+    for method, path, request_class, handler in (
+        ("HEAD", content, RequestClass.CDN_HEAD, cdn.content),
+        ("GET", content, RequestClass.CDN_GET, cdn.content),
+        ("*", "/{rest:.*}", RequestClass.OTHER, cdn.other),
+    ):
+        app.router.add_route(method, path, _served(request_class, handler, control))
+    return app
+
+
+def _served(request_class: RequestClass, handler: Handler, control: Control) -> AiohttpHandler:
+    """Wrap a handler: its request is counted, and its answer sent with the faults that are set."""
+
+    async def serve(request: web.Request) -> web.StreamResponse:
+        log = control.traffic
+        entry = Entry(
+            request_class=request_class,
+            method=request.method,
+            path=_subject(request),
+            range=request.headers.get("Range"),
+            had_authorization="Authorization" in request.headers,
+        )
+        log.start(entry)
+        try:
+            answer = await handler(request)
+        except RefusedError as error:
+            answer = error.answer
+        try:
+            has_body = answer.length > 0 and request.method != "HEAD"
+            effect = control.book.take(request_class, entry.path, has_body=has_body)
+            await asyncio.sleep(effect.latency_s)
+            if effect.expired:
+                answer.close()
+                answer = expired().answer
+            answer = apply(answer, effect)
+            return await send(request, answer, effect, log, entry)
+        finally:
+            answer.close()
+
+    return serve
+
+
+def _subject(request: web.Request) -> str:
+    """Return what the log and the faults know a request by: repository and path, or the URL's."""
+    info = request.match_info
+    if "org" not in info:
+        return request.path
+    return "/".join(info[name] for name in ("org", "name", "path") if info.get(name))

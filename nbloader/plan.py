@@ -1,1 +1,0 @@
-"""Which files of a repository will be loaded, and by what."""

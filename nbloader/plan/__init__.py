@@ -1,0 +1,107 @@
+"""Which files of a repository will be loaded, and by what.
+
+Pure: no network, disk or clock. A caller asks `reads` which small files decide the plan, fetches
+them, asks again until there are none, and then calls `make_plan`. All of them belong to the plan,
+so nothing is fetched in vain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from nbloader.errors import UnsupportedRepoError
+from nbloader.plan._diffusers import plan_diffusers
+from nbloader.plan._formats import unsupported
+from nbloader.plan._paths import check_portable, quote
+from nbloader.plan._repo import Repo
+from nbloader.plan._sentence_transformers import plan_sentence_transformers
+from nbloader.plan._transformers import plan_transformers
+from nbloader.records import Component, Kind, Listing, Plan, PlanRequest
+
+__all__ = ["make_plan", "reads"]
+
+_PLANNERS = {
+    Kind.DIFFUSERS: plan_diffusers,
+    Kind.SENTENCE_TRANSFORMERS: plan_sentence_transformers,
+    Kind.TRANSFORMERS: plan_transformers,
+}
+# The files that tell a kind, in the order in which they are looked for; a repository of
+# sentence-transformers has a config.json too.
+_MARKS = {
+    Kind.DIFFUSERS: ("model_index.json",),
+    Kind.SENTENCE_TRANSFORMERS: ("modules.json", "config_sentence_transformers.json"),
+    Kind.TRANSFORMERS: ("config.json",),
+}
+
+
+def reads(listing: Listing, request: PlanRequest, known: Mapping[str, bytes]) -> tuple[str, ...]:
+    """The files to read next before the plan can be made, sorted; empty when enough is known.
+
+    Args:
+        known: content of the files that were read so far, by path.
+
+    Raises:
+        RepoError: what is known already shows that there can be no plan; see `make_plan`.
+    """
+    repo = Repo(listing, request, known)
+    _PLANNERS[_kind(repo, request.kind)](repo)
+    return tuple(sorted(repo.missing))
+
+
+def make_plan(listing: Listing, request: PlanRequest, known: Mapping[str, bytes]) -> Plan:
+    """Exactly the files that the library will open to load the model, and their parts.
+
+    Args:
+        known: content of every file that `reads` asked for, by path.
+
+    Raises:
+        UnsupportedRepoError: no loader fits, or the load would run code that is not trusted.
+        NoWeightsError: a component that needs weights has none that could be loaded.
+        VariantNotFoundError: nothing has weights of the variant.
+        MalformedFileError: a file that decides the plan is wrong.
+        UnsafePathError: a file name could leave its folder.
+        ValueError: `reads` still asks for a file.
+    """
+    repo = Repo(listing, request, known)
+    kind = _kind(repo, request.kind)
+    class_name, components = _PLANNERS[kind](repo)
+    if repo.missing:
+        raise ValueError(f"not read yet: {', '.join(sorted(repo.missing))}")
+    wanted = {path for component in components for path in component.paths}
+    check_portable(sorted(wanted))
+    return Plan(
+        repo_id=listing.repo_id,
+        revision=listing.revision,
+        commit_hash=listing.commit_hash,
+        kind=kind,
+        class_name=class_name,
+        components=tuple(component for component in components if _is_part(component)),
+        files=tuple(
+            sorted((file for file in listing.files if file.path in wanted), key=lambda f: f.path)
+        ),
+        custom_code=any(path.endswith(".py") for path in wanted),
+        variant=repo.variant,
+    )
+
+
+def _is_part(component: Component) -> bool:
+    return component.name != "config" or bool(component.paths)
+
+
+def _kind(repo: Repo, kind: Kind | None) -> Kind:
+    """The kind that was asked for, or that the files show."""
+    kinds = [kind for kind, marks in _MARKS.items() if not repo.paths.isdisjoint(marks)]
+    if kind is None:
+        if not kinds:
+            raise unsupported(repo, "model_index.json, modules.json or config.json")
+        return kinds[0]
+    # sentence-transformers can make an embedding model of any transformers model.
+    fits = kind in kinds or (kind is Kind.SENTENCE_TRANSFORMERS and Kind.TRANSFORMERS in kinds)
+    if not fits and kinds:
+        raise UnsupportedRepoError(
+            f"{quote(repo.repo_id)} has no {_MARKS[kind][0]}, so {kind} cannot load it.",
+            hint=f"Its files are for {kinds[0]}: leave out kind=.",
+        )
+    if not fits:
+        raise unsupported(repo, _MARKS[kind][0])
+    return kind

@@ -1,0 +1,214 @@
+"""Pipelines of diffusers: a folder for each component that `model_index.json` declares.
+
+The rules are those of `DiffusionPipeline.download` and of the classes' `from_pretrained` on a local
+folder (diffusers 0.42), with less fetched where the first takes what the second does not open.
+"""
+
+from __future__ import annotations
+
+from nbloader.errors import UnsupportedRepoError
+from nbloader.plan._formats import has_foreign_weights, no_weights
+from nbloader.plan._paths import check_safe, quote
+from nbloader.plan._repo import Repo, malformed
+from nbloader.plan._transformers import processing_files
+from nbloader.plan._weights import (
+    DIFFUSERS,
+    TRANSFORMERS,
+    Weights,
+    find_weights,
+    variant_not_found,
+)
+from nbloader.records import Component
+
+__all__ = ["plan_diffusers"]
+
+INDEX = "model_index.json"
+
+# Classes without weights, by the end of their names (a test compares this with the libraries).
+_ONE_FILE = {"Scheduler": "scheduler_config.json", "Guidance": "guider_config.json"}
+_PROCESSING = (
+    "Backend",
+    "FeatureExtractor",
+    "Processor",
+    "ProcessorFast",
+    "ProcessorPil",
+    "Tokenizer",
+    "TokenizerFast",
+)
+# What a class without weights opens. A file without an ending, such as LICENSE, must stay out:
+# with a variant, diffusers looks for the second part of every name in a component's folder.
+_DATA = (".json", ".txt", ".model", ".jinja", ".codes", ".tokenizer", ".tiktoken", ".spm", ".bpe")
+
+
+def plan_diffusers(repo: Repo) -> tuple[str | None, list[Component]]:
+    """The class of the pipeline, and its components in the order of `model_index.json`.
+
+    Raises:
+        RepoError: of a kind that says why the pipeline cannot be loaded.
+    """
+    index = repo.read_object(INDEX)
+    if index is None:
+        return None, [Component(name="config", paths=(INDEX,))]
+    ignored = index.get("_ignore_files")
+    repo.leave_out(ignored if isinstance(ignored, list) else ())
+    class_name, code = _pipeline_class(repo, index)
+    components: list[Component] = []
+    taken = {INDEX, *code}
+    for name, library, part_class in _declared(index):
+        component = _component(repo, name, library, part_class)
+        if not taken.isdisjoint(component.paths):
+            # Components in the root share its files; each file is listed once.
+            component = Component(
+                name=name,
+                library=library,
+                class_name=part_class,
+                paths=tuple(path for path in component.paths if path not in taken),
+                weights=tuple(path for path in component.weights if path not in taken),
+            )
+        taken.update(component.paths)
+        components.append(component)
+    if repo.variant is not None and not _has_variant(repo, components):
+        raise variant_not_found(repo, [component.name for component in components])
+    return class_name, [*components, Component(name="config", paths=tuple(sorted((INDEX, *code))))]
+
+
+def _pipeline_class(repo: Repo, index: dict[str, object]) -> tuple[str, list[str]]:
+    """The pipeline's class, and the file with its code where it comes with the repository."""
+    named = index.get("_class_name")
+    if isinstance(named, str):
+        class_name, module = named, ""
+    else:
+        match named:
+            case [str(module), str(class_name)] if module:
+                pass
+            case _:
+                class_name = module = ""
+    if not class_name:
+        raise malformed(INDEX, "names no pipeline class (_class_name)")
+    if class_name.startswith(("Onnx", "Flax")):
+        raise _other_framework(f"{quote(repo.repo_id)} is a pipeline", class_name)
+    if not module and class_name.endswith("CombinedPipeline"):
+        raise UnsupportedRepoError(
+            f"{quote(class_name)} is put together from more than one repository.",
+            hint="Load the prior and the decoder, each from its own repository.",
+        )
+    if not module:
+        return class_name, []
+    path = f"{module}.py"
+    if path not in repo.paths:
+        raise malformed(INDEX, f"names the pipeline code {quote(path)}, which is not there")
+    _require_trust(repo, path)
+    return class_name, [path]
+
+
+def _declared(index: dict[str, object]) -> list[tuple[str, str, str]]:
+    """Name, library and class of the components that are not null."""
+    declared = []
+    for name, value in index.items():
+        if name.startswith("_") or not isinstance(value, list) or len(value) != 2:
+            continue
+        match value:
+            case [str(library), str(class_name)]:
+                check_safe(name, where=f"The file {quote(INDEX)}")
+                if "/" in name or name == "config":
+                    raise malformed(INDEX, f"has a component with the name {quote(name)}")
+                declared.append((name, library, class_name))
+            case [str(), _]:
+                raise malformed(INDEX, f"declares the component {quote(name)} wrongly")
+            case _:  # null, or a pair of settings
+                pass
+    if not declared:
+        raise malformed(INDEX, "declares no components")
+    return declared
+
+
+def _component(repo: Repo, name: str, library: str, class_name: str) -> Component:
+    in_folder = name in repo.top_folders
+    # diffusers looks into the root for a component without a folder, and never for a variant there.
+    folder = name if in_folder else ""
+    if class_name == "OnnxRuntimeModel" or class_name.startswith("Flax"):
+        raise _other_framework(f"The component {quote(name)} is", class_name)
+    code = repo.existing(folder, f"{library}.py") if in_folder else []
+    if code:
+        _require_trust(repo, code[0])
+    weights, files = _contents(repo, folder, library, class_name)
+    paths = {*code, *files, *(weights.paths if weights else ())}
+    if not paths:
+        raise malformed(INDEX, f"declares the component {quote(name)}, which has no files")
+    return Component(
+        name=name,
+        library=library,
+        class_name=class_name,
+        paths=tuple(sorted(paths)),
+        weights=weights.files if weights else (),
+    )
+
+
+def _contents(
+    repo: Repo, folder: str, library: str, class_name: str
+) -> tuple[Weights | None, list[str]]:
+    """The weights of a component, and the files beside them that its class opens."""
+    if library == "diffusers":
+        for end, name in _ONE_FILE.items():
+            if class_name.endswith(end):
+                return None, repo.existing(folder, name)
+    if library == "transformers" and class_name.endswith(_PROCESSING):
+        return None, _data_files(repo, folder)
+    # A variant is looked for in a component's folder only, and mixes with plain weights elsewhere.
+    variant = repo.variant if folder else None
+    weights = _find(repo, folder, library, variant) or _find(repo, folder, library, None)
+    if weights is not None:
+        config = repo.existing(folder, "config.json")
+        if not config and library in ("diffusers", "transformers"):
+            raise malformed(INDEX, f"declares {quote(class_name)}, which has no config.json")
+        return weights, config
+    if not folder:
+        raise malformed(INDEX, f"declares a {quote(class_name)}, which has no folder")
+    # Classes that belong to one pipeline, or come as code, may do without weights.
+    if library in ("diffusers", "transformers") or has_foreign_weights(repo, folder):
+        raise no_weights(repo, folder)
+    return None, _data_files(repo, folder)
+
+
+def _find(repo: Repo, folder: str, library: str, variant: str | None) -> Weights | None:
+    if library != "transformers" and (weights := find_weights(repo, folder, DIFFUSERS, variant)):
+        return weights
+    return None if library == "diffusers" else find_weights(repo, folder, TRANSFORMERS, variant)
+
+
+def _data_files(repo: Repo, folder: str) -> list[str]:
+    if not folder:
+        return processing_files(repo, folder)
+    files = [
+        path
+        for path in repo.existing(folder, *repo.names(folder))
+        if path.endswith(_DATA) and ".index." not in path
+    ]
+    # With a variant, diffusers cannot have folders in a component's folder (see _DATA).
+    templates = f"{folder}/additional_chat_templates"
+    if repo.variant is None:
+        files += repo.existing(templates, *repo.names(templates))
+    return files
+
+
+def _has_variant(repo: Repo, components: list[Component]) -> bool:
+    return any(
+        component.name in repo.top_folders
+        and _find(repo, component.name, component.library or "", repo.variant) is not None
+        for component in components
+    )
+
+
+def _require_trust(repo: Repo, path: str) -> None:
+    if not repo.trust_remote_code:
+        raise UnsupportedRepoError(
+            f"{quote(repo.repo_id)} brings code of its own: {quote(path)}.",
+            hint="Read that file on the Hub; if you trust it, pass trust_remote_code=True.",
+        )
+
+
+def _other_framework(subject: str, class_name: str) -> UnsupportedRepoError:
+    return UnsupportedRepoError(
+        f"{subject} for another framework than PyTorch: {quote(class_name)}.",
+        hint="Try revision='main', or the repository that it was made from.",
+    )

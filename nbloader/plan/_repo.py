@@ -1,0 +1,104 @@
+"""A listing and the small files read so far, as the planners look at them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+
+from nbloader.errors import MalformedFileError, UnsafePathError
+from nbloader.plan._paths import check_safe, join, quote
+from nbloader.records import Listing, PlanRequest
+
+__all__ = ["Repo", "malformed"]
+
+# The index of the largest published mixture-of-experts models is about 15 MB.
+_MAX_JSON_BYTES = 64 * 2**20
+
+
+def malformed(path: str, what: str) -> MalformedFileError:
+    """The error for a file that decides the plan and says something impossible."""
+    return MalformedFileError(
+        f"The file {quote(path)} of the repository {what}.",
+        hint="Try another revision (revision=...), or tell the repository's author.",
+    )
+
+
+class Repo:
+    """The files of a repository, and what is known of their content.
+
+    Attributes:
+        paths: every file.
+        top_folders: folders in the root.
+        variant: the variant of the weights that was asked for; None for the plain ones.
+        missing: files that a planner asked for and that are not known yet.
+
+    Raises:
+        UnsafePathError: the listing has a file name that could leave its folder, or one twice.
+    """
+
+    def __init__(self, listing: Listing, request: PlanRequest, known: Mapping[str, bytes]) -> None:
+        self.repo_id = listing.repo_id
+        self.variant = request.variant or None
+        self.trust_remote_code = request.trust_remote_code
+        self.missing: set[str] = set()
+        self._known = known
+        self._sizes: dict[str, int] = {}
+        self._names: dict[str, set[str]] = {}
+        for file in listing.files:
+            check_safe(file.path, where="The repository")
+            if file.path in self._sizes:
+                raise UnsafePathError(
+                    f"The repository lists the file {quote(file.path)} twice.",
+                    hint="Try again; if it stays so, do not use this repository.",
+                )
+            self._sizes[file.path] = file.size
+            folder, _, name = file.path.rpartition("/")
+            self._names.setdefault(folder, set()).add(name)
+        self.paths = frozenset(self._sizes)
+        self.top_folders = frozenset(folder.partition("/")[0] for folder in self._names if folder)
+
+    def names(self, folder: str) -> list[str]:
+        """Names of the files directly in `folder`, sorted; the root is the empty string."""
+        return sorted(self._names.get(folder, ()))
+
+    def existing(self, folder: str, *names: str) -> list[str]:
+        """Paths of those of `names` that `folder` has, in their order."""
+        return [path for name in names if (path := join(folder, name)) in self.paths]
+
+    def leave_out(self, paths: Iterable[object]) -> None:
+        """Treat `paths` as if the repository did not have them."""
+        for path in self.paths.intersection(path for path in paths if isinstance(path, str)):
+            folder, _, name = path.rpartition("/")
+            self._names[folder].discard(name)
+            self.paths -= {path}
+
+    def read(self, path: str) -> object:
+        """The JSON value in a file of the listing; None, and a note in `missing`, if not known yet.
+
+        Raises:
+            MalformedFileError: the file is no JSON, or too large to be a configuration.
+        """
+        if self._sizes[path] > _MAX_JSON_BYTES:
+            raise malformed(path, f"is too large to be read as JSON ({self._sizes[path]:,} bytes)")
+        if path not in self._known:
+            self.missing.add(path)
+            return None
+        try:
+            # Decoded here because json.loads would also take UTF-16 and UTF-32.
+            value: object = json.loads(self._known[path].decode("utf-8"))
+        except UnicodeDecodeError:
+            raise malformed(path, "is not UTF-8 text") from None
+        except RecursionError:
+            raise malformed(path, "is nested too deeply") from None
+        except ValueError:
+            raise malformed(path, "is not valid JSON") from None
+        if value is None:
+            raise malformed(path, "holds null")
+        return value
+
+    def read_object(self, path: str) -> dict[str, object] | None:
+        """Like `read`, for a file that must hold a JSON object."""
+        value = self.read(path)
+        if value is not None and not isinstance(value, dict):
+            raise malformed(path, "does not hold a JSON object")
+        return value

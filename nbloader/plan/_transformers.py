@@ -1,0 +1,202 @@
+"""Repositories that transformers loads: one model, with its tokenizer or processor."""
+
+from __future__ import annotations
+
+import re
+
+from nbloader.errors import UnsupportedRepoError
+from nbloader.plan._formats import no_weights
+from nbloader.plan._paths import check_safe, join, quote
+from nbloader.plan._repo import Repo, malformed
+from nbloader.plan._weights import (
+    TRANSFORMERS,
+    Weights,
+    find_weights,
+    from_index,
+    variant_not_found,
+)
+from nbloader.records import Component
+
+__all__ = ["code_files", "model_weights", "plan_transformers", "processing_files"]
+
+# Names that the tokenizer, processor and feature extractor classes of transformers 4 and 5 open:
+# the constants of `transformers.utils` and `tokenization_utils_base`, and every
+# `vocab_files_names` (a test compares them with the installed version).
+_PROCESSING = frozenset(
+    {
+        "added_tokens.json",
+        "audio_tokenizer_config.json",
+        "bpe.codes",
+        "byte_maps.json",
+        "chat_template.jinja",
+        "chat_template.json",
+        "dict.txt",
+        "emoji.json",
+        "entity_vocab.json",
+        "merges.txt",
+        "normalizer.json",
+        "preprocessor_config.json",
+        "processor_config.json",
+        "prophetnet.tokenizer",
+        "sentencepiece.bpe.model",
+        "sentencepiece.model",
+        "source.spm",
+        "special_tokens_map.json",
+        "spiece.model",
+        "spm.model",
+        "spm_char.model",
+        "target.spm",
+        "target_vocab.json",
+        "tekken.json",
+        "tiktoken.model",
+        "tokenizer.json",
+        "tokenizer.model",
+        "tokenizer_config.json",
+        "video_preprocessor_config.json",
+        "vocab-src.json",
+        "vocab-tgt.json",
+        "vocab.bpe",
+        "vocab.json",
+        "vocab.txt",
+        "word_pronunciation.json",
+        "word_shape.json",
+    }
+)
+# `configuration_files` and `fast_tokenizer_files`: copies for later versions of the library.
+_VERSIONED_CONFIG = re.compile(r"config\.\d+(\.\d+)*\.json")
+_VERSIONED_TOKENIZER = re.compile(r"tokenizer\.\d+(\.\d+)*\.json")
+_CODE_MAPS = (
+    "config.json",
+    "tokenizer_config.json",
+    "processor_config.json",
+    "preprocessor_config.json",
+    "video_preprocessor_config.json",
+)
+# What custom code may open beside the weights; which of it cannot be known without running it.
+_CODE_DATA = (".py", ".json", ".txt", ".model", ".tiktoken", ".jinja", ".spm", ".bpe")
+
+
+def plan_transformers(repo: Repo) -> tuple[str | None, list[Component]]:
+    """The class that the repository names, and the files of the model in its root.
+
+    Raises:
+        RepoError: of a kind that says why the model cannot be loaded.
+    """
+    config = repo.read_object("config.json")
+    if config is None:
+        # What else will be read is asked for in the same round.
+        find_weights(repo, "", TRANSFORMERS, repo.variant)
+        code_files(repo, "")
+        return None, []
+    if "_diffusers_version" in config:
+        raise UnsupportedRepoError(
+            f"{quote(repo.repo_id)} is one model of diffusers, not a whole pipeline: "
+            f"{quote(config.get('_class_name'))}.",
+            hint="Load the pipeline that uses it, and hand the model to it.",
+        )
+    weights = model_weights(repo, "", config)
+    architectures = config.get("architectures")
+    first = architectures[0] if isinstance(architectures, list) and architectures else None
+    class_name = first if isinstance(first, str) else None
+    code = code_files(repo, "")
+    model_files = {*config_files(repo, ""), *weights.paths}
+    shared = {*processing_files(repo, ""), *code} - model_files
+    return class_name, [
+        Component(
+            name="model",
+            library="transformers",
+            class_name=class_name,
+            paths=tuple(sorted(model_files)),
+            weights=weights.files,
+        ),
+        Component(name="config", paths=tuple(sorted(shared))),
+    ]
+
+
+def model_weights(repo: Repo, folder: str, config: dict[str, object]) -> Weights:
+    """The weights that `PreTrainedModel.from_pretrained` loads from `folder`.
+
+    Args:
+        config: the content of its `config.json`, as far as it is known.
+
+    Raises:
+        RepoError: of a kind that says what is there instead.
+    """
+    explicit = config.get("transformers_weights")
+    if explicit is not None:
+        return _explicit_weights(repo, folder, explicit)
+    variant = repo.variant
+    weights = find_weights(repo, folder, TRANSFORMERS, variant)
+    if weights is None and variant is not None and find_weights(repo, folder, TRANSFORMERS, None):
+        raise variant_not_found(repo, [folder])
+    if weights is None:
+        raise no_weights(repo, folder)
+    return weights
+
+
+def _explicit_weights(repo: Repo, folder: str, name: object) -> Weights:
+    config_path = join(folder, "config.json")
+    if not isinstance(name, str) or not name.endswith((".safetensors", ".safetensors.index.json")):
+        raise malformed(config_path, "has a transformers_weights that is no safetensors file")
+    check_safe(name, where=f"The file {quote(config_path)}")
+    paths = repo.existing(folder, name)
+    if not paths:
+        raise malformed(config_path, f"names the weights {quote(name)}, which are not there")
+    if name.endswith(".json"):
+        return from_index(repo, paths[0], nested=True)
+    return Weights((paths[0],))
+
+
+def config_files(repo: Repo, folder: str) -> list[str]:
+    """The configuration of the model in `folder`."""
+    names = [name for name in repo.names(folder) if _VERSIONED_CONFIG.fullmatch(name)]
+    return repo.existing(folder, "config.json", "generation_config.json", *names)
+
+
+def processing_files(repo: Repo, folder: str) -> list[str]:
+    """Everything in `folder` that a tokenizer, processor or feature extractor opens."""
+    names = [
+        name
+        for name in repo.names(folder)
+        if name in _PROCESSING or _VERSIONED_TOKENIZER.fullmatch(name)
+    ]
+    templates = join(folder, "additional_chat_templates")
+    jinja = [name for name in repo.names(templates) if name.endswith(".jinja")]
+    return repo.existing(folder, *names) + repo.existing(templates, *jinja)
+
+
+def code_files(repo: Repo, folder: str) -> list[str]:
+    """Python files that the configurations in `folder` name, and what they may open.
+
+    Without trust_remote_code none: the library then takes its own class, or says what is missing.
+
+    Raises:
+        UnsupportedRepoError: the code is in another repository.
+    """
+    if not repo.trust_remote_code:
+        return []
+    uses_code = False
+    for path in repo.existing(folder, *_CODE_MAPS):
+        auto_map = (repo.read_object(path) or {}).get("auto_map")
+        for reference in _strings(auto_map):
+            uses_code = True
+            if "--" in reference:
+                raise UnsupportedRepoError(
+                    f"The code of {quote(repo.repo_id)} is in another repository: "
+                    f"{quote(reference.partition('--')[0])}.",
+                    hint="Load it with the library itself, or without trust_remote_code=True.",
+                )
+    generate = repo.existing("custom_generate", "generate.py", "requirements.txt")
+    if not uses_code:
+        return generate
+    names = [
+        name for name in repo.names(folder) if name.endswith(_CODE_DATA) and ".index." not in name
+    ]
+    return repo.existing(folder, *names) + generate
+
+
+def _strings(value: object) -> list[str]:
+    """The class references in an `auto_map`: strings, or pairs of a slow and a fast tokenizer."""
+    values = value.values() if isinstance(value, dict) else []
+    flat = [item for entry in values for item in (entry if isinstance(entry, list) else [entry])]
+    return [item for item in flat if isinstance(item, str)]

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+
+import nbloader
+
+HEAVY = (
+    "torch",
+    "diffusers",
+    "transformers",
+    "sentence_transformers",
+    "huggingface_hub",
+    "ipywidgets",
+    "matplotlib",
+    "pydantic",
+    "tenacity",
+    "asyncio",
+)
+
+
+def python(code: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    return done.stdout
+
+
+def test_import_takes_under_a_tenth_of_a_second() -> None:
+    code = "import time; t = time.perf_counter(); import nbloader; print(time.perf_counter() - t)"
+    seconds = [float(python(code)) for _ in range(10)]
+    assert statistics.median(seconds) < 0.1
+
+
+def test_import_brings_in_nothing_heavy() -> None:
+    code = f"import sys, nbloader; print([m for m in {HEAVY!r} if m in sys.modules])"
+    assert python(code).strip() == "[]"
+
+
+def test_public_names() -> None:
+    assert nbloader.__all__ == [
+        "Settings",
+        "__version__",
+        "aload",
+        "download",
+        "errors",
+        "load",
+    ]
+    assert dir(nbloader) == sorted(nbloader.__all__)
+    assert all(getattr(nbloader, name) is not None for name in nbloader.__all__)

@@ -1,0 +1,918 @@
+"""The plan, as tables: what a repository has, and what of it is planned or refused."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Mapping
+from typing import TypeAlias
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nbloader.errors import (
+    MalformedFileError,
+    NbloaderError,
+    NoWeightsError,
+    RepoError,
+    UnsafePathError,
+    UnsupportedRepoError,
+    VariantNotFoundError,
+)
+from nbloader.plan import make_plan, reads
+from nbloader.records import Kind, Listing, Plan, PlanRequest, RepoFile
+
+# Path to content: a JSON value, or bytes as they are. `...` is a file that no plan may read.
+Files: TypeAlias = Mapping[str, object]
+
+
+def listing_of(files: Files) -> Listing:
+    return Listing(
+        repo_id="someone/something",
+        revision="main",
+        commit_hash="0" * 40,
+        files=tuple(RepoFile(path=path, size=10, etag="0" * 40) for path in files),
+    )
+
+
+def content(value: object) -> bytes:
+    assert value is not ..., "a file was read that the plan must not need"
+    return value if isinstance(value, bytes) else json.dumps(value).encode()
+
+
+def plan_of(files: Files, request: PlanRequest | None = None, *, rounds: int = 3) -> Plan:
+    """Plan as the worker does: read what is asked for, until nothing is."""
+    request = request or PlanRequest()
+    listing = listing_of(files)
+    known: dict[str, bytes] = {}
+    for _ in range(rounds):
+        wanted = reads(listing, request, known)
+        if not wanted:
+            break
+        assert not known.keys() & set(wanted)
+        known |= {path: content(files[path]) for path in wanted}
+    plan = make_plan(listing, request, known)
+    planned = [path for component in plan.components for path in component.paths]
+    assert sorted(planned) == [file.path for file in plan.files]
+    assert set(planned) <= set(files)
+    assert set(known) <= set(planned), "read in vain"
+    assert all(set(part.weights) <= set(part.paths) for part in plan.components)
+    return plan
+
+
+def parts(plan: Plan) -> dict[str, list[str]]:
+    return {component.name: list(component.paths) for component in plan.components}
+
+
+def unused(*paths: str) -> dict[str, object]:
+    return dict.fromkeys(paths, ...)
+
+
+def index_of(*shards: str) -> dict[str, object]:
+    return {"metadata": {}, "weight_map": {str(key): shard for key, shard in enumerate(shards)}}
+
+
+def shards(stem: str, suffix: str = "safetensors") -> list[str]:
+    return [f"{stem}-00001-of-00002.{suffix}", f"{stem}-00002-of-00002.{suffix}"]
+
+
+UNET = ["diffusers", "UNet2DConditionModel"]
+TEXT_ENCODER = ["transformers", "CLIPTextModel"]
+PIPELINE = {"_class_name": "StableDiffusionPipeline", "_diffusers_version": "0.42.1"}
+
+
+# --- transformers -------------------------------------------------------------------------------
+
+MODEL = {"config.json": {"architectures": ["BertModel"]}}
+
+
+@pytest.mark.parametrize(
+    ("present", "variant", "expected"),
+    [
+        (["model.safetensors", "pytorch_model.bin"], None, ["model.safetensors"]),
+        (["pytorch_model.bin", "tf_model.h5", "model.onnx"], None, ["pytorch_model.bin"]),
+        (
+            ["model.safetensors", "model.safetensors.index.json", *shards("model")],
+            None,
+            ["model.safetensors"],
+        ),
+        (
+            ["pytorch_model.bin", "model.safetensors.index.json", *shards("model")],
+            None,
+            [*shards("model"), "model.safetensors.index.json"],
+        ),
+        (
+            ["pytorch_model.bin.index.json", *shards("pytorch_model", "bin")],
+            None,
+            [*shards("pytorch_model", "bin"), "pytorch_model.bin.index.json"],
+        ),
+        (["model.safetensors", "model.fp16.safetensors"], None, ["model.safetensors"]),
+        (["model.safetensors", "model.fp16.safetensors"], "fp16", ["model.fp16.safetensors"]),
+        (["model.safetensors", "pytorch_model.fp16.bin"], "fp16", ["pytorch_model.fp16.bin"]),
+        (
+            ["model.safetensors", "model.safetensors.index.fp16.json", *shards("model.fp16")],
+            "fp16",
+            [*shards("model.fp16"), "model.safetensors.index.fp16.json"],
+        ),
+    ],
+)
+def test_transformers_weights(present: list[str], variant: str | None, expected: list[str]) -> None:
+    files = MODEL | {
+        path: index_of(*[name for name in present if "-of-" in name]) if ".index." in path else ...
+        for path in present
+    }
+    plan = plan_of(files, PlanRequest(variant=variant), rounds=1 + 1)
+    assert parts(plan) == {"model": sorted(["config.json", *expected])}
+    assert plan.variant == variant
+    assert plan.components[0].weights == tuple(
+        sorted(name for name in expected if ".index." not in name)
+    )
+
+
+def test_transformers_takes_the_processing_files_and_nothing_else() -> None:
+    wanted = unused(
+        "added_tokens.json",
+        "additional_chat_templates/tools.jinja",
+        "chat_template.jinja",
+        "merges.txt",
+        "preprocessor_config.json",
+        "processor_config.json",
+        "special_tokens_map.json",
+        "spiece.model",
+        "tokenizer.4.0.0.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "video_preprocessor_config.json",
+        "vocab.json",
+    )
+    others = unused(
+        ".gitattributes",
+        "LICENSE",
+        "README.md",
+        "additional_chat_templates/notes.txt",
+        "consolidated.safetensors",
+        "flax_model.msgpack",
+        "modeling_x.py",
+        "onnx/config.json",
+        "onnx/model.onnx",
+        "original/tokenizer.model",
+        "tf_model.h5",
+        "training_args.bin",
+        "trainer_state.json",
+        "x.Q4_K_M.gguf",
+    )
+    model = unused("generation_config.json", "model.safetensors")
+    plan = plan_of(MODEL | wanted | others | model)
+    assert parts(plan) == {
+        "model": ["config.json", "generation_config.json", "model.safetensors"],
+        "config": sorted(wanted),
+    }
+    assert (plan.kind, plan.class_name, plan.custom_code) == (Kind.TRANSFORMERS, "BertModel", False)
+
+
+def test_transformers_follows_the_weights_that_the_config_names() -> None:
+    files = {
+        "config.json": {"transformers_weights": "ours.safetensors"},
+        **unused("model.safetensors", "ours.safetensors"),
+    }
+    assert parts(plan_of(files)) == {"model": ["config.json", "ours.safetensors"]}
+
+
+def test_python_files_are_planned_only_when_they_are_trusted_and_used() -> None:
+    files = {
+        "config.json": {"auto_map": {"AutoModel": "modeling_x.Model"}},
+        **unused("modeling_x.py", "parts.py", "vocab.tiktoken", "model.safetensors", "README.md"),
+    }
+    plain = plan_of(files)
+    assert (parts(plain), plain.custom_code) == (
+        {"model": ["config.json", "model.safetensors"]},
+        False,
+    )
+    trusted = plan_of(files, PlanRequest(trust_remote_code=True))
+    assert (parts(trusted), trusted.custom_code) == (
+        {
+            "model": ["config.json", "model.safetensors"],
+            "config": ["modeling_x.py", "parts.py", "vocab.tiktoken"],
+        },
+        True,
+    )
+    unmapped = plan_of({**files, "config.json": {}}, PlanRequest(trust_remote_code=True))
+    assert parts(unmapped) == parts(plain)
+
+
+# --- sentence-transformers ----------------------------------------------------------------------
+
+
+def modules(*entries: tuple[str, str]) -> dict[str, object]:
+    return {
+        "modules.json": [
+            {"idx": idx, "name": str(idx), "path": path, "type": class_ref}
+            for idx, (path, class_ref) in enumerate(entries)
+        ]
+    }
+
+
+LEGACY = "sentence_transformers.models."
+
+
+def test_the_shape_of_minilm_leaves_every_copy_behind() -> None:
+    files = {
+        **modules(
+            ("", f"{LEGACY}Transformer"),
+            ("1_Pooling", f"{LEGACY}Pooling"),
+            ("2_Normalize", f"{LEGACY}Normalize"),
+        ),
+        **unused(
+            ".gitattributes",
+            "1_Pooling/config.json",
+            "README.md",
+            "config.json",
+            "config_sentence_transformers.json",
+            "data_config.json",
+            "model.safetensors",
+            "onnx/model.onnx",
+            "onnx/model_O4.onnx",
+            "openvino/openvino_model.bin",
+            "openvino/openvino_model.xml",
+            "pytorch_model.bin",
+            "rust_model.ot",
+            "sentence_bert_config.json",
+            "special_tokens_map.json",
+            "tf_model.h5",
+            "tokenizer.json",
+            "tokenizer_config.json",
+            "train_script.py",
+            "vocab.txt",
+        ),
+    }
+    plan = plan_of(files, rounds=1)
+    assert parts(plan) == {
+        "model": [
+            "config.json",
+            "model.safetensors",
+            "sentence_bert_config.json",
+            "special_tokens_map.json",
+            "tokenizer.json",
+            "tokenizer_config.json",
+            "vocab.txt",
+        ],
+        "1_Pooling": ["1_Pooling/config.json"],
+        "2_Normalize": [],
+        "config": ["config_sentence_transformers.json", "modules.json"],
+    }
+    assert [part.class_name for part in plan.components] == [
+        "Transformer",
+        "Pooling",
+        "Normalize",
+        None,
+    ]
+    assert plan.kind is Kind.SENTENCE_TRANSFORMERS
+
+
+@pytest.mark.parametrize(
+    ("class_ref", "present", "expected"),
+    [
+        (
+            f"{LEGACY}Transformer",
+            ["config.json", "pytorch_model.bin", "sentence_roberta_config.json", "merges.txt"],
+            ["config.json", "merges.txt", "pytorch_model.bin", "sentence_roberta_config.json"],
+        ),
+        (
+            f"{LEGACY}CLIPModel",
+            ["config.json", "model.safetensors", "pytorch_model.bin", "preprocessor_config.json"],
+            ["config.json", "model.safetensors", "preprocessor_config.json"],
+        ),
+        (
+            f"{LEGACY}Dense",
+            ["config.json", "model.safetensors", "pytorch_model.bin", "tf_model.h5"],
+            ["config.json", "model.safetensors"],
+        ),
+        (
+            "sentence_transformers.base.modules.dense.Dense",
+            ["config.json", "pytorch_model.bin"],
+            ["config.json", "pytorch_model.bin"],
+        ),
+        (
+            f"{LEGACY}WordEmbeddings",
+            [
+                "pytorch_model.bin",
+                "whitespacetokenizer_config.json",
+                "wordembedding_config.json",
+                "notes.json",
+            ],
+            ["pytorch_model.bin", "whitespacetokenizer_config.json", "wordembedding_config.json"],
+        ),
+        (
+            f"{LEGACY}StaticEmbedding",
+            ["model.safetensors", "tokenizer.json", "README.md"],
+            ["model.safetensors", "tokenizer.json"],
+        ),
+        (f"{LEGACY}LSTM", ["lstm_config.json", "pytorch_model.bin"], None),
+        (f"{LEGACY}CNN", ["cnn_config.json", "model.safetensors"], None),
+        (f"{LEGACY}BoW", ["config.json", "bow.bin"], ["config.json"]),
+        (
+            f"{LEGACY}FromTheFuture",
+            ["config.json", "model.safetensors", "x.onnx"],
+            [
+                "config.json",
+                "model.safetensors",
+            ],
+        ),
+    ],
+)
+def test_sentence_transformers_modules(
+    class_ref: str, present: list[str], expected: list[str] | None
+) -> None:
+    files = modules(("0_Part", class_ref)) | unused(*[f"0_Part/{name}" for name in present])
+    assert parts(plan_of(files)) == {
+        "0_Part": sorted(f"0_Part/{name}" for name in expected or present),
+        "config": ["modules.json"],
+    }
+
+
+def test_a_router_brings_the_modules_in_its_folders() -> None:
+    files = {
+        **modules(("", f"{LEGACY}Asym"), ("1_Normalize", f"{LEGACY}Normalize")),
+        "config.json": {
+            "types": {
+                "query_0_StaticEmbedding": f"{LEGACY}StaticEmbedding",
+                "document_0_Transformer": f"{LEGACY}Transformer",
+                "document_1_Pooling": f"{LEGACY}Pooling",
+            },
+        },
+        **unused(
+            "query_0_StaticEmbedding/model.safetensors",
+            "query_0_StaticEmbedding/tokenizer.json",
+            "document_0_Transformer/config.json",
+            "document_0_Transformer/model.safetensors",
+            "document_0_Transformer/onnx/model.onnx",
+            "document_1_Pooling/config.json",
+            "stray/model.safetensors",
+        ),
+    }
+    plan = plan_of(files)
+    assert parts(plan) == {
+        "model": [
+            "config.json",
+            "document_0_Transformer/config.json",
+            "document_0_Transformer/model.safetensors",
+            "document_1_Pooling/config.json",
+            "query_0_StaticEmbedding/model.safetensors",
+            "query_0_StaticEmbedding/tokenizer.json",
+        ],
+        "1_Normalize": [],
+        "config": ["modules.json"],
+    }
+
+
+def test_a_plain_transformer_can_be_asked_for_as_an_embedding_model() -> None:
+    files = MODEL | unused("model.safetensors", "tokenizer.json")
+    plan = plan_of(files, PlanRequest(kind=Kind.SENTENCE_TRANSFORMERS))
+    assert parts(plan) == {"model": ["config.json", "model.safetensors", "tokenizer.json"]}
+
+
+# --- diffusers ----------------------------------------------------------------------------------
+
+
+def diffusers_files(index: dict[str, object], **folders: list[str]) -> dict[str, object]:
+    files: dict[str, object] = {"model_index.json": PIPELINE | index}
+    for folder, names in folders.items():
+        for name in names:
+            present = [shard for shard in names if "-of-" in shard]
+            files[f"{folder}/{name}"] = index_of(*present) if ".index." in name else ...
+    return files
+
+
+D = "diffusion_pytorch_model"
+
+
+@pytest.mark.parametrize(
+    ("component", "present", "variant", "expected"),
+    [
+        (UNET, [f"{D}.safetensors", f"{D}.bin"], None, [f"{D}.safetensors"]),
+        (UNET, [f"{D}.bin", f"{D}.onnx", "flax.msgpack"], None, [f"{D}.bin"]),
+        # ModelMixin asks for the index first.
+        (
+            UNET,
+            [f"{D}.safetensors", f"{D}.safetensors.index.json", *shards(D)],
+            None,
+            [f"{D}.safetensors.index.json", *shards(D)],
+        ),
+        # PreTrainedModel asks for the single file first.
+        (
+            TEXT_ENCODER,
+            ["model.safetensors", "model.safetensors.index.json", *shards("model")],
+            None,
+            ["model.safetensors"],
+        ),
+        (
+            TEXT_ENCODER,
+            ["model.safetensors.index.json", *shards("model"), "pytorch_model.bin"],
+            None,
+            ["model.safetensors.index.json", *shards("model")],
+        ),
+        (
+            ["stable_diffusion", "StableDiffusionSafetyChecker"],
+            ["model.safetensors", "pytorch_model.bin"],
+            None,
+            ["model.safetensors"],
+        ),
+        (UNET, [f"{D}.safetensors", f"{D}.fp16.safetensors"], "fp16", [f"{D}.fp16.safetensors"]),
+        (UNET, [f"{D}.safetensors", f"{D}.fp16.bin"], "fp16", [f"{D}.fp16.bin"]),
+        (
+            UNET,
+            [f"{D}.safetensors", f"{D}.safetensors.index.fp16.json", *shards(f"{D}.fp16")],
+            "fp16",
+            [f"{D}.safetensors.index.fp16.json", *shards(f"{D}.fp16")],
+        ),
+        (
+            UNET,
+            [
+                f"{D}.safetensors",
+                f"{D}.safetensors.fp16.index.json",
+                *shards(D, "fp16.safetensors"),
+            ],
+            "fp16",
+            [f"{D}.safetensors.fp16.index.json", *shards(D, "fp16.safetensors")],
+        ),
+    ],
+)
+def test_diffusers_weights(
+    component: list[str], present: list[str], variant: str | None, expected: list[str]
+) -> None:
+    files = diffusers_files({"part": component}, part=["config.json", "LICENSE", *present])
+    plan = plan_of(files, PlanRequest(variant=variant), rounds=2)
+    assert parts(plan) == {
+        "part": sorted(f"part/{name}" for name in ["config.json", *expected]),
+        "config": ["model_index.json"],
+    }
+
+
+def test_a_variant_mixes_with_plain_weights_where_a_component_has_none() -> None:
+    files = diffusers_files(
+        {"vae": ["diffusers", "AutoencoderKL"], "unet": UNET},
+        vae=["config.json", f"{D}.safetensors"],
+        unet=["config.json", f"{D}.safetensors", f"{D}.fp16.safetensors"],
+    )
+    assert parts(plan_of(files, PlanRequest(variant="fp16"))) == {
+        "vae": ["vae/config.json", f"vae/{D}.safetensors"],
+        "unet": ["unet/config.json", f"unet/{D}.fp16.safetensors"],
+        "config": ["model_index.json"],
+    }
+
+
+def test_one_component_with_bin_only_leaves_the_others_their_safetensors() -> None:
+    files = diffusers_files(
+        {"text_encoder": TEXT_ENCODER, "unet": UNET},
+        text_encoder=["config.json", "pytorch_model.bin"],
+        unet=["config.json", f"{D}.safetensors", f"{D}.bin"],
+    )
+    assert parts(plan_of(files)) == {
+        "text_encoder": ["text_encoder/config.json", "text_encoder/pytorch_model.bin"],
+        "unet": ["unet/config.json", f"unet/{D}.safetensors"],
+        "config": ["model_index.json"],
+    }
+
+
+def test_what_is_no_component_stays_behind() -> None:
+    files = diffusers_files(
+        {
+            "unet": UNET,
+            "safety_checker": [None, None],
+            "tokenizer": ["transformers", "CLIPTokenizer"],
+            "scheduler": ["diffusers", "DDIMScheduler"],
+            "requires_safety_checker": False,
+            "sizes": [64, 64],
+            "names": ["a", "b", "c"],
+            "_name_or_path": "x",
+        },
+        unet=["config.json", f"{D}.safetensors", f"{D}.non_ema.safetensors", "model.onnx"],
+        safety_checker=["config.json", "model.safetensors"],
+        vae_1_0=["config.json", f"{D}.safetensors"],
+        non_ema=["config.json", f"{D}.safetensors"],
+        tokenizer=["merges.txt", "vocab.json", "LICENSE", "README.md", "picture.png"],
+        scheduler=["scheduler_config.json", "config.json"],
+    ) | unused("v1-5-pruned.ckpt", "v1-5.safetensors", "README.md", "pipeline.py", "config.json")
+    plan = plan_of(files, rounds=1)
+    assert parts(plan) == {
+        "unet": ["unet/config.json", f"unet/{D}.safetensors"],
+        "tokenizer": ["tokenizer/merges.txt", "tokenizer/vocab.json"],
+        "scheduler": ["scheduler/scheduler_config.json"],
+        "config": ["model_index.json"],
+    }
+    assert (plan.class_name, plan.custom_code) == ("StableDiffusionPipeline", False)
+
+
+def test_a_component_without_a_folder_is_looked_for_in_the_root() -> None:
+    files = diffusers_files(
+        {
+            "unet": UNET,
+            "text_encoder": TEXT_ENCODER,
+            "tokenizer": ["transformers", "CLIPTokenizer"],
+        },
+        unet=["config.json", f"{D}.safetensors"],
+    ) | unused("config.json", "model.safetensors", "tokenizer.json", "README.md")
+    assert parts(plan_of(files)) == {
+        "unet": ["unet/config.json", f"unet/{D}.safetensors"],
+        "text_encoder": ["config.json", "model.safetensors"],
+        "tokenizer": ["tokenizer.json"],
+        "config": ["model_index.json"],
+    }
+
+
+def test_files_that_the_index_ignores_are_not_there() -> None:
+    files = diffusers_files(
+        {"unet": UNET, "_ignore_files": [f"unet/{D}.safetensors", 3]},
+        unet=["config.json", f"{D}.safetensors", f"{D}.bin"],
+    )
+    assert parts(plan_of(files))["unet"] == ["unet/config.json", f"unet/{D}.bin"]
+
+
+@pytest.mark.parametrize(
+    ("index", "code"),
+    [
+        ({"_class_name": ["pipeline", "OwnPipeline"], "unet": UNET}, "pipeline.py"),
+        ({"unet": ["own_unet", "OwnUNet"]}, "unet/own_unet.py"),
+    ],
+)
+def test_code_in_a_pipeline_needs_trust(index: dict[str, object], code: str) -> None:
+    files = diffusers_files(index, unet=["config.json", f"{D}.safetensors"]) | unused(code)
+    with pytest.raises(UnsupportedRepoError, match="trust_remote_code=True"):
+        plan_of(files)
+    plan = plan_of(files, PlanRequest(trust_remote_code=True))
+    assert code in {file.path for file in plan.files}
+    assert plan.custom_code
+
+
+# --- what is refused ----------------------------------------------------------------------------
+
+TINY_PIPELINE = diffusers_files({"unet": UNET}, unet=["config.json", f"{D}.safetensors"])
+
+
+@pytest.mark.parametrize(
+    ("files", "request_", "error", "text"),
+    [
+        ({}, PlanRequest(), UnsupportedRepoError, "has no files"),
+        (unused(".gitattributes"), PlanRequest(), UnsupportedRepoError, "has no files"),
+        (unused("x.Q4_K_M.gguf", "config.json.bak"), PlanRequest(), UnsupportedRepoError, "GGUF"),
+        (unused("README.md", "onnx/model.onnx"), PlanRequest(), UnsupportedRepoError, "ONNX"),
+        (unused("v1-5-pruned.ckpt"), PlanRequest(), UnsupportedRepoError, "bare checkpoint"),
+        (
+            unused("adapter_config.json", "adapter_model.safetensors"),
+            PlanRequest(),
+            UnsupportedRepoError,
+            "LoRA",
+        ),
+        (unused("pytorch_lora_weights.safetensors"), PlanRequest(), UnsupportedRepoError, "LoRA"),
+        (unused("modular_model_index.json"), PlanRequest(), UnsupportedRepoError, "modular"),
+        (unused("notes.txt"), PlanRequest(), UnsupportedRepoError, "kind="),
+        (MODEL | unused("x.gguf"), PlanRequest(), UnsupportedRepoError, "GGUF"),
+        (MODEL | unused("onnx/model.onnx"), PlanRequest(), UnsupportedRepoError, "ONNX"),
+        (MODEL | unused("tf_model.h5"), PlanRequest(), UnsupportedRepoError, "PyTorch"),
+        (MODEL | unused("odd.safetensors"), PlanRequest(), NoWeightsError, "no weights"),
+        (
+            {"config.json": {"_class_name": "ControlNetModel", "_diffusers_version": "0.42"}},
+            PlanRequest(),
+            UnsupportedRepoError,
+            "ControlNetModel",
+        ),
+        (
+            TINY_PIPELINE,
+            PlanRequest(kind=Kind.TRANSFORMERS),
+            UnsupportedRepoError,
+            "leave out kind=",
+        ),
+        (
+            diffusers_files({"unet": UNET}, unet=["config.json", "model.onnx"]),
+            PlanRequest(),
+            NoWeightsError,
+            "'unet'",
+        ),
+        # diffusers has no way to load shards of .bin
+        (
+            diffusers_files(
+                {"unet": UNET},
+                unet=["config.json", f"{D}.bin.index.json", *shards(D, "bin")],
+            ),
+            PlanRequest(),
+            NoWeightsError,
+            "'unet'",
+        ),
+        (
+            diffusers_files({"unet": ["diffusers", "OnnxRuntimeModel"]}, unet=["model.onnx"]),
+            PlanRequest(),
+            UnsupportedRepoError,
+            "OnnxRuntimeModel",
+        ),
+        (
+            diffusers_files({"_class_name": "WuerstchenCombinedPipeline", "unet": UNET}),
+            PlanRequest(),
+            UnsupportedRepoError,
+            "more than one repository",
+        ),
+        (
+            modules(("", "custom_st.Transformer")) | unused("custom_st.py"),
+            PlanRequest(),
+            UnsupportedRepoError,
+            "trust_remote_code=True",
+        ),
+        (
+            {"config.json": {"auto_map": {"AutoModel": "who/else--modeling.Model"}}}
+            | unused("model.safetensors"),
+            PlanRequest(trust_remote_code=True),
+            UnsupportedRepoError,
+            "'who/else'",
+        ),
+        (
+            modules(("0_Dense", f"{LEGACY}Dense")) | unused("0_Dense/config.json"),
+            PlanRequest(),
+            NoWeightsError,
+            "'0_Dense'",
+        ),
+        (
+            MODEL | unused("model.safetensors", "model.fp16.safetensors"),
+            PlanRequest(variant="bf16"),
+            VariantNotFoundError,
+            "Variants that it has: 'fp16'",
+        ),
+        (
+            diffusers_files(
+                {"unet": UNET},
+                unet=[
+                    "config.json",
+                    f"{D}.safetensors",
+                    f"{D}.non_ema.bin",
+                    "diffusion_pytorch_model-00001-of-00002.fp16.safetensors",
+                ],
+            ),
+            PlanRequest(variant="bf16"),
+            VariantNotFoundError,
+            "Variants that it has: 'fp16', 'non_ema'",
+        ),
+        (
+            TINY_PIPELINE,
+            PlanRequest(variant="fp16"),
+            VariantNotFoundError,
+            "leave out variant=",
+        ),
+    ],
+)
+def test_what_cannot_be_loaded_is_refused_with_a_reason(
+    files: Files, request_: PlanRequest, error: type[RepoError], text: str
+) -> None:
+    with pytest.raises(error) as raised:
+        plan_of(files, request_)
+    assert text in str(raised.value)
+    assert type(raised.value) is error
+
+
+INDEXED = {
+    **MODEL,
+    "model.safetensors.index.json": index_of("shard.safetensors"),
+    "shard.safetensors": ...,
+}
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("config.json", b"{"),
+        ("config.json", b"\xff\xfe{\x00}\x00"),
+        ("config.json", b"[" * 100_000),
+        ("config.json", b'{"a": ' + b"9" * 5_000 + b"}"),
+        ("config.json", b"null"),
+        ("config.json", []),
+        ("config.json", {"transformers_weights": 3}),
+        ("config.json", {"transformers_weights": "pickle.bin"}),
+        ("config.json", {"transformers_weights": "gone.safetensors"}),
+        ("model.safetensors.index.json", []),
+        ("model.safetensors.index.json", {"metadata": {}}),
+        ("model.safetensors.index.json", {"weight_map": {"a": "model.safetensors"}}),
+        ("model.safetensors.index.json", {"metadata": {}, "weight_map": {}}),
+        ("model.safetensors.index.json", {"metadata": {}, "weight_map": {"a": 1}}),
+        ("model.safetensors.index.json", {"metadata": {}, "weight_map": ["a"]}),
+        ("model.safetensors.index.json", index_of("gone.safetensors")),
+        ("modules.json", {}),
+        ("modules.json", []),
+        ("modules.json", [1]),
+        ("modules.json", [{"path": "", "name": "0"}]),
+        ("modules.json", [{"path": "", "name": "0", "type": ""}]),
+        ("modules.json", [{"path": 0, "name": "0", "type": f"{LEGACY}Pooling"}]),
+        ("modules.json", [{"path": "x", "name": "0", "type": f"{LEGACY}Router"}]),
+        ("model_index.json", []),
+        ("model_index.json", {}),
+        ("model_index.json", PIPELINE),
+        ("model_index.json", {"_class_name": 3, "unet": UNET}),
+        ("model_index.json", {"_class_name": ["gone", "Pipeline"], "unet": UNET}),
+        ("model_index.json", PIPELINE | {"unet": ["diffusers", None]}),
+        ("model_index.json", PIPELINE | {"gone": UNET}),
+        ("model_index.json", PIPELINE | {"config": UNET}),
+        ("model_index.json", PIPELINE | {"a/b": UNET}),
+    ],
+)
+def test_a_malformed_file_is_named(path: str, value: object) -> None:
+    files = {**INDEXED, path: value}
+    if path == "modules.json":
+        files["config.json"] = {}
+    with pytest.raises(MalformedFileError) as raised:
+        plan_of(files)
+    assert path in raised.value.message
+    assert len(str(raised.value)) < 400
+
+
+def test_a_file_that_is_too_large_to_be_json_is_not_even_asked_for() -> None:
+    listing = Listing(
+        repo_id="a/b",
+        revision="main",
+        commit_hash="0" * 40,
+        files=(RepoFile(path="model_index.json", size=10**10, etag="0" * 40),),
+    )
+    with pytest.raises(MalformedFileError, match="too large"):
+        reads(listing, PlanRequest(), {})
+
+
+UNSAFE = [
+    "",
+    ".",
+    "..",
+    "../x",
+    "a/../b",
+    "a/./b",
+    "/etc/passwd",
+    "//host/share",
+    "a//b",
+    "a/",
+    "C:x",
+    "c:/x",
+    "a\\b",
+    "a\x00b",
+    "a\nb",
+    "a\x7fb",
+    "a\x85b",
+    "\ud800",
+    "a" * 2000,
+]
+
+
+@pytest.mark.parametrize("name", UNSAFE)
+def test_an_unsafe_name_anywhere_in_the_listing_is_refused(name: str) -> None:
+    with pytest.raises(UnsafePathError) as raised:
+        plan_of({**MODEL, **unused("model.safetensors", name)})
+    text = str(raised.value)
+    assert text.isascii()
+    assert text.replace("\n", "").isprintable()
+    assert len(text) < 300
+
+
+@pytest.mark.parametrize("name", [name for name in UNSAFE if name not in ("", ".", "a/")])
+def test_an_unsafe_name_inside_a_file_is_refused(name: str) -> None:
+    for files in (
+        {**INDEXED, "model.safetensors.index.json": index_of(name)},
+        {**INDEXED, **modules((name, f"{LEGACY}Pooling"))},
+        {**INDEXED, "model_index.json": PIPELINE | {name: UNET}},
+    ):
+        with pytest.raises(UnsafePathError):
+            plan_of(files)
+
+
+@pytest.mark.parametrize("name", ["aux", "COM1.x", "nul", "end.", "end ", "ab:c", "what?", "a|b"])
+def test_a_planned_file_must_be_possible_on_windows(name: str) -> None:
+    files = modules((name, f"{LEGACY}Pooling")) | unused(f"{name}/config.json")
+    with pytest.raises(UnsafePathError, match="not every system"):
+        plan_of(files)
+    beside = plan_of(MODEL | unused("model.safetensors", f"{name}/config.json"))
+    assert parts(beside) == {"model": ["config.json", "model.safetensors"]}
+
+
+def test_a_listing_that_names_a_file_twice_is_refused() -> None:
+    listing = listing_of(MODEL)
+    twice = Listing(
+        repo_id="a/b", revision="main", commit_hash="0" * 40, files=listing.files + listing.files
+    )
+    with pytest.raises(UnsafePathError, match="twice"):
+        reads(twice, PlanRequest(), {})
+
+
+# --- invariants ---------------------------------------------------------------------------------
+
+NAMES = st.sampled_from(
+    [
+        "config.json",
+        "model.safetensors",
+        "pytorch_model.bin",
+        "model.fp16.safetensors",
+        "tokenizer.json",
+        "vocab.txt",
+        "README.md",
+        "modeling.py",
+        f"{D}.safetensors",
+        f"{D}.fp16.safetensors",
+        "scheduler_config.json",
+        "x.onnx",
+    ]
+)
+FOLDERS = st.sampled_from(["", "unet/", "vae/", "scheduler/", "0_Dense/", "1_Pooling/", "onnx/"])
+SHAPES: list[Files] = [
+    {"model_index.json": PIPELINE | {"unet": UNET, "vae": UNET}},
+    {"model_index.json": PIPELINE | {"unet": UNET, "vae": [None, None], "te": TEXT_ENCODER}},
+    modules(
+        ("", f"{LEGACY}Transformer"), ("1_Pooling", f"{LEGACY}Pooling"), ("", f"{LEGACY}Dense")
+    ),
+    modules(("0_Dense", f"{LEGACY}Dense"), ("0_Dense", f"{LEGACY}Dense")),
+    {},
+]
+
+
+@given(
+    st.sampled_from(SHAPES),
+    st.sets(st.builds(str.__add__, FOLDERS, NAMES)),
+    st.sampled_from([None, "fp16"]),
+    st.booleans(),
+    st.randoms(use_true_random=False),
+)
+def test_a_plan_is_part_of_the_listing_and_does_not_depend_on_its_order(
+    shape: Files, names: set[str], variant: str | None, trusted: bool, rng: random.Random
+) -> None:
+    files = {**{name: {} for name in sorted(names)}, **shape}
+    request = PlanRequest(variant=variant, trust_remote_code=trusted)
+    shuffled = list(files.items())
+    rng.shuffle(shuffled)
+    outcomes: list[object] = []
+    for each in (files, dict(shuffled)):
+        try:
+            outcomes.append(plan_of(each, request))  # which checks each plan by itself
+        except NbloaderError as error:
+            outcomes.append(str(error))
+    assert outcomes[0] == outcomes[1]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8) | st.just(UNET),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["_class_name", "unet", "weight_map", "metadata", "types", "path", "type"]
+            )
+            | st.text(max_size=5),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(
+    st.sampled_from(
+        ["model_index.json", "modules.json", "config.json", "model.safetensors.index.json"]
+    ),
+    JSON.map(lambda value: json.dumps(value).encode()) | st.binary(max_size=40),
+    st.booleans(),
+)
+def test_whatever_a_file_holds_there_is_a_plan_or_a_named_error(
+    path: str, value: bytes, trusted: bool
+) -> None:
+    files = {**INDEXED, "unet/config.json": {}, f"unet/{D}.bin": ..., path: value}
+    try:
+        plan_of(files, PlanRequest(trust_remote_code=trusted))
+    except RepoError as error:
+        refusal = error
+    else:
+        return
+    assert refusal.hint
+    assert len(str(refusal)) < 500
+
+
+@given(st.text(max_size=30))
+def test_any_name_in_a_listing_is_planned_around_or_refused(name: str) -> None:
+    if name in ("config.json", "model.safetensors"):
+        return
+    try:
+        plan = plan_of({**MODEL, "model.safetensors": ..., name: {}})
+    except UnsafePathError:
+        return
+    assert ".." not in name.split("/")
+    assert not name.startswith("/")
+    assert {"config.json", "model.safetensors"} <= {file.path for file in plan.files}
+
+
+def test_a_plan_cannot_be_made_from_less_than_was_asked_for() -> None:
+    with pytest.raises(ValueError, match=r"config\.json"):
+        make_plan(listing_of(MODEL | unused("model.safetensors")), PlanRequest(), {})
+
+
+def test_ten_thousand_files_are_planned_in_a_moment() -> None:
+    names = [f"{D}-{shard:05}-of-09990.safetensors" for shard in range(1, 9991)]
+    files = {
+        "model_index.json": PIPELINE | {"unet": UNET},
+        "unet/config.json": ...,
+        f"unet/{D}.safetensors.index.json": index_of(*names),
+        **unused(*[f"unet/{name}" for name in names]),
+    }
+    started = time.perf_counter()
+    plan = plan_of(files)
+    assert time.perf_counter() - started < 2
+    assert len(plan.files) == len(files)
