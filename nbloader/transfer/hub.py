@@ -7,6 +7,7 @@ Every call has a timeout and goes through `retry`. What fails for good leaves as
 from __future__ import annotations
 
 import errno
+import functools
 import re
 import threading
 import time
@@ -14,11 +15,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
+from urllib.parse import quote, urlsplit
 
 from huggingface_hub import HfApi, constants, get_session, get_token, hf_hub_download
 from huggingface_hub import errors as hub_errors
 from huggingface_hub.file_download import repo_folder_name
-from huggingface_hub.hf_api import RepoFile as HubRepoFile
+from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 from tqdm import tqdm
 
 from nbloader.errors import (
@@ -45,7 +47,10 @@ LARGE_FILE_BYTES = 10_000_000_000
 """From this size on, `large_file_timeout` bounds how long a file may stand still."""
 
 CALL_TIMEOUT_S = 20.0
-"""For calls that the Hub's library makes without a timeout of its own."""
+"""For the answer to a call; the Hub's library would wait for ever."""
+
+MAX_PAGES = 1000
+"""A million files; a listing that is longer does not end."""
 
 _T = TypeVar("_T")
 _URL = re.compile(r"\b[a-z][a-z0-9+.-]*://\S+", re.IGNORECASE)
@@ -75,8 +80,6 @@ class Hub:
     def __post_init__(self) -> None:
         name = repo_folder_name(repo_id=self.repo_id, repo_type="model")
         self.cache = RepoCache(Path(constants.HF_HUB_CACHE) / name)
-        # The library calls `/api/...` without any timeout; this is the client's own default.
-        get_session().timeout = CALL_TIMEOUT_S
 
     # -- what is there ---------------------------------------------------------------------
 
@@ -121,55 +124,65 @@ class Hub:
         )
         commit_hash = str(info.sha)
         if not re.fullmatch("[0-9a-f]{40}", commit_hash):
-            raise HubUnreachableError(
-                f"the Hub's answer about {self.repo_id} holds no commit",
-                hint="Check `endpoint=` and HF_ENDPOINT: the address may be no Hub.",
-            )
+            raise _no_hub(f"its answer about {self.repo_id} holds no commit")
         return commit_hash, bool(info.private), bool(info.gated)
 
     def listing(
         self, revision: str, commit_hash: str, *, private: bool = False, gated: bool = False
     ) -> Listing:
         """List all files of a commit."""
-        entries = self._call(
-            lambda: list(
-                HfApi(token=self.token).list_repo_tree(
-                    self.repo_id, recursive=True, revision=commit_hash
-                )
-            ),
-            revision=revision,
-        )
-        files = tuple(
-            RepoFile(
-                path=entry.path,
-                size=entry.size,
-                etag=entry.lfs.sha256 if entry.lfs else entry.blob_id,
-                lfs=bool(entry.lfs),
-                xet_hash=getattr(entry, "xet_hash", None),
-            )
-            for entry in entries
-            if isinstance(entry, HubRepoFile)
-        )
+        quoted = quote(commit_hash, safe="")
+        url = f"{constants.ENDPOINT}/api/models/{self.repo_id}/tree/{quoted}?recursive=true"
+        files: list[RepoFile] = []
+        for _ in range(MAX_PAGES):
+            entries, following = self._call(functools.partial(self._page, url), revision=revision)
+            files.extend(_repo_file(entry) for entry in entries if entry.get("type") == "file")
+            if following is None:
+                break
+            url = following
         return Listing(
             repo_id=self.repo_id,
             revision=revision,
             commit_hash=commit_hash,
-            files=files,
+            files=tuple(files),
             private=private,
             gated=gated,
         )
+
+    def _page(self, url: str) -> tuple[list[dict[str, Any]], str | None]:
+        """Fetch one page of a listing, and the address of the next.
+
+        The library's own listing waits for ever on a silent server and hides its retries.
+        """
+        response = get_session().get(
+            url, headers=build_hf_headers(token=self.token), timeout=CALL_TIMEOUT_S
+        )
+        hf_raise_for_status(response)
+        try:
+            entries = response.json()
+        except ValueError:
+            entries = None
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            raise _no_hub("the listing is no list")
+        following = response.links.get("next", {}).get("url")
+        if following is not None and _origin(following) != _origin(constants.ENDPOINT):
+            raise _no_hub("the listing goes on at another host")
+        return entries, following
 
     def _sends_token(self) -> bool:
         return bool(get_token() if self.token in (None, True) else self.token)
 
     def _token_is_valid(self) -> bool:
+        """Ask whether the token is good for anything; True if that cannot be found out."""
         try:
-            HfApi(token=self.token).whoami()
-        except hub_errors.HfHubHTTPError as error:
-            return error.response.status_code != 401
+            response = get_session().get(
+                f"{constants.ENDPOINT}/api/whoami-v2",
+                headers=build_hf_headers(token=self.token),
+                timeout=CALL_TIMEOUT_S,
+            )
         except Exception:
-            return True  # Not known: keep the first error.
-        return True
+            return True
+        return bool(response.status_code != 401)
 
     # -- fetching --------------------------------------------------------------------------
 
@@ -362,3 +375,39 @@ class Hub:
             hint="Check the spelling. For a private repository, pass `token=` or store a token "
             "with `hf auth login`.",
         )
+
+
+def _no_hub(what: str) -> HubUnreachableError:
+    return HubUnreachableError(
+        f"{constants.ENDPOINT} does not answer like a Hub: {what}",
+        hint="Check `endpoint=` and HF_ENDPOINT: the address may be no Hub, or a sign-in page of "
+        "the network may stand before it.",
+    )
+
+
+def _origin(url: str) -> tuple[str, str]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.netloc
+
+
+def _repo_file(entry: dict[str, Any]) -> RepoFile:
+    """Read one file of a listing. Raises HubUnreachableError for anything odd."""
+    path, size, etag, lfs = (entry.get(key) for key in ("path", "size", "oid", "lfs"))
+    if isinstance(lfs, dict):
+        size, etag = lfs.get("size", size), lfs.get("oid")
+    xet_hash = entry.get("xetHash")
+    if (
+        not isinstance(path, str)
+        or type(size) is not int
+        or size < 0
+        or not isinstance(etag, str)
+        or not re.fullmatch("[0-9a-f]{64}" if lfs else "[0-9a-f]{40}", etag)
+    ):
+        raise _no_hub("the listing holds something that is no file")
+    return RepoFile(
+        path=path,
+        size=size,
+        etag=etag,
+        lfs=bool(lfs),
+        xet_hash=xet_hash if isinstance(xet_hash, str) else None,
+    )
