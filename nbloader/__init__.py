@@ -15,16 +15,19 @@ from nbloader._version import __version__
 
 if TYPE_CHECKING:
     from nbloader import errors
-    from nbloader.job import aload, download, load
+    from nbloader.doctor import doctor
+    from nbloader.job import aload, download, load, preflight
     from nbloader.settings import Settings
 
-__all__ = ["Settings", "__version__", "aload", "download", "errors", "load"]
+__all__ = ["Settings", "__version__", "aload", "doctor", "download", "errors", "load", "preflight"]
 
 _HOME = {
     "Settings": "nbloader.settings",
     "aload": "nbloader.job",
+    "doctor": "nbloader.doctor",
     "download": "nbloader.job",
     "load": "nbloader.job",
+    "preflight": "nbloader.job",
 }
 
 

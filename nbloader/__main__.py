@@ -1,25 +1,72 @@
-"""The command line: `nbloader demo`."""
+"""The command line: `nbloader load | download | preflight | doctor | demo`.
+
+Exit status: 0 done, 1 failed with an error of `nbloader.errors` or a failed check, 2 wrong usage,
+130 interrupted.
+"""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from nbloader._version import __version__
-from nbloader.errors import NbloaderError
+from nbloader.errors import InputError, NbloaderError
 
 __all__ = ["main"]
 
+_DONE, _FAILED, _USAGE, _INTERRUPTED = 0, 1, 2, 130
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; gives the exit status: 0 done, 1 failed, 130 interrupted."""
+    """Run a command and give its exit status."""
+    options = _parser().parse_args(argv)
+    command: Callable[[argparse.Namespace], int] = options.run
+    try:
+        return command(options)
+    except NbloaderError as error:
+        if getattr(options, "json", False):
+            _write_json({"ok": False, "error": _error(error)})
+        else:
+            sys.stderr.write(f"{error}\n")
+        return _USAGE if isinstance(error, InputError) else _FAILED
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped\n")
+        return _INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nbloader", description="Download a model and load it, in one line."
     )
     parser.add_argument("--version", action="version", version=f"nbloader {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    load = commands.add_parser("load", help="download a model, load it, and test that it works")
+    _add_repo(load)
+    load.add_argument("--device", default="auto", help="cuda, cuda:1, mps, cpu (default: the best)")
+    load.add_argument("--dtype", default="auto", help="bfloat16, float16, float32")
+    _add_transfer(load)
+    load.set_defaults(run=_load)
+
+    download = commands.add_parser("download", help="download the files that a load would use")
+    _add_repo(download)
+    _add_transfer(download)
+    download.set_defaults(run=_download)
+
+    preflight = commands.add_parser("preflight", help="check whether a load can work here")
+    _add_repo(preflight)
+    preflight.set_defaults(run=_preflight)
+
+    doctor = commands.add_parser("doctor", help="print versions and facts to report a problem")
+    doctor.add_argument("repo_id", nargs="?", metavar="REPO", help="also check this repository")
+    _add_json(doctor)
+    doctor.set_defaults(run=_doctor)
+
     demo = commands.add_parser("demo", help="load two models from a local Hub, without internet")
     demo.add_argument(
         "--folder",
@@ -27,18 +74,124 @@ def main(argv: Sequence[str] | None = None) -> int:
         default=Path("demo"),
         help="where the edited image and the served repositories go (default: %(default)s)",
     )
-    options = parser.parse_args(argv)
-    try:
-        from nbloader.demo import run
+    demo.set_defaults(run=_demo)
+    return parser
 
-        run(options.folder, sys.stdout)
-    except NbloaderError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    except KeyboardInterrupt:
-        sys.stderr.write("stopped\n")
-        return 130
-    return 0
+
+def _add_repo(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("repo_id", metavar="REPO", help="such as Qwen/Qwen-Image-Edit-2509")
+    parser.add_argument("--revision", help="a branch, a tag or a commit (default: main)")
+    parser.add_argument("--variant", help="a variant of the weights, such as fp16")
+    parser.add_argument("--kind", default="auto", help="diffusers, sentence-transformers, ...")
+    parser.add_argument("--cache-dir", help="the Hub's cache folder")
+    parser.add_argument("--endpoint", help="the address of the Hub")
+    parser.add_argument("--local-files-only", action="store_true", help="use the cache only")
+    parser.add_argument(
+        "--trust-remote-code", action="store_true", help="allow Python files of the repository"
+    )
+    _add_json(parser)
+
+
+def _add_transfer(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--verify", action="store_true", help="hash cached files, too")
+    parser.add_argument("--force", action="store_true", help="go on although a check failed")
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="write one JSON object to stdout")
+
+
+_NOT_ARGUMENTS = {"command", "run", "json"}
+
+
+def _arguments(options: argparse.Namespace) -> dict[str, Any]:
+    return {name: value for name, value in vars(options).items() if name not in _NOT_ARGUMENTS}
+
+
+class _Record:
+    """What a job told, for `--json`."""
+
+    def __init__(self) -> None:
+        self.told: dict[str, Any] = {"retries": 0, "notices": []}
+
+    def __call__(self, event: Any) -> None:
+        match event.type:
+            case "planned":
+                self.told["commit_hash"] = event.plan.commit_hash
+                self.told["kind"] = str(event.plan.kind)
+                self.told["total_bytes"] = event.plan.total
+                cached = set(event.cached)
+                self.told["fetched_bytes"] = sum(
+                    file.size for file in event.plan.files if file.path not in cached
+                )
+            case "retry":
+                self.told["retries"] += 1
+            case "notice":
+                self.told["notices"].append(event.reference)
+            case "ready":
+                self.told["summary"] = event.summary
+
+
+def _run_job(job: Callable[..., Any], options: argparse.Namespace) -> int:
+    record, started = _Record(), time.monotonic()
+    job(
+        **_arguments(options),
+        view="none" if options.json else "text",
+        on_event=record,
+    )
+    if options.json:
+        seconds = round(time.monotonic() - started, 3)
+        _write_json({"ok": True, "repo_id": options.repo_id, "seconds": seconds, **record.told})
+    return _DONE
+
+
+def _load(options: argparse.Namespace) -> int:
+    from nbloader.job import load
+
+    return _run_job(load, options)
+
+
+def _download(options: argparse.Namespace) -> int:
+    from nbloader.job import download
+
+    return _run_job(download, options)
+
+
+def _preflight(options: argparse.Namespace) -> int:
+    from nbloader.job import preflight
+
+    report = preflight(**_arguments(options))
+    if options.json:
+        _write_json(report.to_json())
+    else:
+        sys.stdout.write(f"{report}\n")
+    return _DONE if report.ok else _FAILED
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from nbloader.doctor import doctor
+
+    report = doctor(options.repo_id)
+    if options.json:
+        _write_json(report.to_json())
+    else:
+        sys.stdout.write(f"{report}\n")
+    return _DONE
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from nbloader.demo import run
+
+    run(options.folder, sys.stdout)
+    return _DONE
+
+
+def _error(error: NbloaderError) -> dict[str, str]:
+    return {"reference": error.reference, "message": error.message, "hint": error.hint}
+
+
+def _write_json(value: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":

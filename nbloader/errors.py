@@ -20,6 +20,7 @@ notebook shows little else.
     │   ├── MalformedFileError
     │   └── UnsafePathError
     ├── PreflightError                a check failed before the first weight
+    │   └── DiskSpaceError
     ├── TransferError                 the way from the Hub to the disk
     │   ├── HubUnreachableError
     │   ├── DownloadError
@@ -44,6 +45,7 @@ from typing import ClassVar
 __all__ = [
     "CacheNotWritableError",
     "DiskFullError",
+    "DiskSpaceError",
     "DownloadError",
     "GatedRepoError",
     "HubUnreachableError",
@@ -94,6 +96,10 @@ class NbloaderError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message}\n  Hint: {self.hint}\n  [{self.reference}]"
+
+    def _render_traceback_(self) -> list[str]:
+        """Tell IPython to show the error without a traceback: the message says it all."""
+        return [f"{type(self).__name__}: {self}"]
 
     def __reduce__(self) -> tuple[object, ...]:
         return error_from_parts, (self.reference, self.message, self.hint)
@@ -187,6 +193,12 @@ class PreflightError(NbloaderError):
     """At least one check failed before the first weight was fetched."""
 
     reference = "preflight-failed"
+
+
+class DiskSpaceError(PreflightError):
+    """The disk of the cache has less free space than the missing files take."""
+
+    reference = "not-enough-disk"
 
 
 class TransferError(NbloaderError):

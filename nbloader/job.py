@@ -1,4 +1,4 @@
-"""The stages put together: `load`, `aload`, `download`. The only module that knows them all."""
+"""The stages put together: `load`, `aload`, `download`, `preflight`. It alone knows them all."""
 
 from __future__ import annotations
 
@@ -15,11 +15,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nbloader import arguments
-from nbloader.errors import InvalidArgumentError, NbloaderError
+from nbloader.checks import Facts, PreflightReport, required_packages, run_checks
+from nbloader.environment import disk_facts, package_versions, pipeline_classes, place
+from nbloader.errors import (
+    InvalidArgumentError,
+    NbloaderError,
+    ProtocolError,
+    RepoError,
+    TransferError,
+    WorkerDiedError,
+)
 from nbloader.records import (
+    Checked,
     Event,
     Failed,
     Kind,
+    Notice,
     Plan,
     Planned,
     PlanRequest,
@@ -28,22 +39,18 @@ from nbloader.records import (
     StageStarted,
 )
 from nbloader.state import JobState, advance, apply
-from nbloader.views.base import NoView, View
+from nbloader.tokens import colab_token
+from nbloader.units import format_bytes
+from nbloader.views.base import View
+from nbloader.views.choose import ViewName, choose, front_end, make
 
 if TYPE_CHECKING:
     import torch
 
+    from nbloader.loaders import Import
     from nbloader.settings import Settings
 
-__all__ = ["aload", "download", "load"]
-
-
-class ViewName(StrEnum):
-    """The views that can be asked for."""
-
-    AUTO = "auto"
-    TEXT = "text"
-    NONE = "none"
+__all__ = ["aload", "download", "load", "preflight"]
 
 
 class _KindName(StrEnum):
@@ -71,6 +78,7 @@ class _Request:
     token: str | bool | None
     local_files_only: bool
     verify: bool
+    force: bool
     loader_kwargs: Mapping[str, Any]
     view: ViewName
     on_event: Callable[[Event], object] | None
@@ -90,6 +98,7 @@ def load(
     local_files_only: bool = False,
     trust_remote_code: bool = False,
     verify: bool = False,
+    force: bool = False,
     settings: Settings | Mapping[str, Any] | None = None,
     view: str = "auto",
     on_event: Callable[[Event], object] | None = None,
@@ -111,8 +120,10 @@ def load(
         local_files_only: use the cache only, no network.
         trust_remote_code: allow Python files of the repository to be fetched and run.
         verify: hash what the cache holds already, too. Downloads are always hashed.
+        force: go on although a check failed (disk space, packages).
         settings: `Settings` or a mapping of their fields.
-        view: `auto`, `text`, `none`.
+        view: `auto` (a widget in a notebook, text elsewhere), `widget`, `html`, `text`, `tqdm`,
+            `none`.
         on_event: called with every record of `records.Event`, from the thread that loads.
         loader_kwargs: passed on to the library's own loader.
 
@@ -159,6 +170,7 @@ def download(
     local_files_only: bool = False,
     trust_remote_code: bool = False,
     verify: bool = False,
+    force: bool = False,
     settings: Settings | Mapping[str, Any] | None = None,
     view: str = "auto",
     on_event: Callable[[Event], object] | None = None,
@@ -170,6 +182,57 @@ def download(
     request = _checked(**locals())
     folder: Path = _run(request, _download, threading.Event())
     return folder
+
+
+def preflight(
+    repo_id: str,
+    *,
+    revision: str | None = None,
+    variant: str | None = None,
+    kind: str = "auto",
+    cache_dir: str | os.PathLike[str] | None = None,
+    endpoint: str | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+    trust_remote_code: bool = False,
+    settings: Settings | Mapping[str, Any] | None = None,
+) -> PreflightReport:
+    """Make the checks of `load` and nothing more: no weight is fetched, nothing is raised by them.
+
+    Arguments are those of `load`.
+
+    Returns:
+        The report; `ok` says whether `load` would go on, `raise_for_failures()` raises as it would.
+
+    Raises:
+        InputError: an argument or a setting is wrong.
+        WorkerDiedError, ProtocolError: the checks could not be made.
+    """
+    request = _checked(**locals(), view="none")
+    found: list[Planned] = []
+
+    class Enough(Exception):  # noqa: N818 - the way out, not an error
+        pass
+
+    def stop(planned: Planned) -> None:
+        found.append(planned)
+        raise Enough
+
+    try:
+        _transfer(
+            request,
+            publish=lambda event: None,  # noqa: ARG005 - nobody is told
+            approve=stop,
+            check=lambda: None,
+            cancelled=threading.Event(),
+        )
+    except Enough:
+        return _report(request, planned=found[0], loads=True)
+    except (ProtocolError, WorkerDiedError):
+        raise
+    except (RepoError, TransferError) as error:
+        return _report(request, problem=error, loads=True)
+    raise AssertionError("unreachable: transfer() asks for approval or raises")
 
 
 # -- arguments -----------------------------------------------------------------------------------
@@ -196,6 +259,7 @@ def _checked(
     local_files_only: bool = False,
     trust_remote_code: bool = False,
     verify: bool = False,
+    force: bool = False,
     settings: Settings | Mapping[str, Any] | None = None,
     view: str = "auto",
     on_event: Callable[[Event], object] | None = None,
@@ -222,6 +286,7 @@ def _checked(
         token=_token(token),
         local_files_only=local_files_only or offline,
         verify=verify,
+        force=force,
         loader_kwargs=dict(loader_kwargs or {}),
         view=arguments.one_of("view", view, ViewName),
         on_event=on_event,
@@ -250,12 +315,13 @@ def _dtype_name(dtype: object) -> str:
 
 
 def _token(token: str | bool | None) -> str | bool | None:
-    """Give the token of the call or of the environment; the worker looks on the disk itself."""
-    if token is None or token is True:
-        for variable in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-            if value := os.environ.get(variable, "").strip():
-                return value
-    return token
+    """Give the token of the call, of the environment or of Colab; the worker looks elsewhere."""
+    if token is not None and token is not True:
+        return token
+    for variable in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        if value := os.environ.get(variable, "").strip():
+            return value
+    return colab_token(place(os.environ)) or token
 
 
 # -- the stages ----------------------------------------------------------------------------------
@@ -316,40 +382,62 @@ def _run(request: _Request, work: _Work, cancelled: threading.Event) -> Any:
 
 
 def _view(request: _Request) -> View:
-    if request.view is ViewName.NONE:
-        return NoView()
-    from nbloader.views.text import TextView
-
-    return TextView(
-        sys.stdout,
-        interactive=sys.stdout.isatty(),
+    return make(
+        choose(request.view, front_end()),
+        stream=sys.stdout,
         speed=request.settings.show_download_speed,
         eta=request.settings.show_eta,
     )
 
 
+def _report(
+    request: _Request,
+    *,
+    planned: Planned | None = None,
+    problem: NbloaderError | None = None,
+    loads: bool,
+) -> PreflightReport:
+    """Gather the facts of this machine and make the checks.
+
+    Args:
+        loads: whether a model will be built, so that packages matter.
+    """
+    plan = planned.plan if planned else None
+    hub = planned.hub if planned else None
+    required = request.settings.required_disk_space_gb
+    facts = Facts(
+        repo_id=request.repo_id,
+        hub=hub,
+        plan=plan,
+        cached=frozenset(planned.cached if planned else ()),
+        problem=problem,
+        disk=disk_facts(Path(hub.cache_dir)) if hub else None,
+        packages=package_versions(required_packages(plan)) if plan and loads else {},
+        pipelines=pipeline_classes() if plan and plan.kind is Kind.DIFFUSERS and loads else None,
+        check_network=request.settings.check_network,
+        check_disk_space=request.settings.check_disk_space,
+        required_disk_bytes=None if required is None else int(required * 1e9),
+    )
+    return PreflightReport(
+        repo_id=request.repo_id,
+        results=run_checks(facts),
+        plan=plan,
+        missing_bytes=facts.missing_bytes,
+    )
+
+
 def _transfer(
     request: _Request,
-    reporter: _Reporter,
+    *,
+    publish: Callable[[Event], object],
+    approve: Callable[[Planned], object],
+    check: Callable[[], object],
     cancelled: threading.Event,
-    approve: Callable[[Plan], object] | None = None,
-    check: Callable[[], object] | None = None,
 ) -> Path:
-    """Bring the files of the plan into the cache."""
+    """Run the worker for a request."""
     from nbloader.transfer.protocol import Start
     from nbloader.transfer.supervisor import transfer
 
-    def planned(event: Planned) -> None:
-        if approve is not None:
-            approve(event.plan)
-        reporter.begin(Stage.DOWNLOAD)
-
-    def may_go_on() -> None:
-        reporter.tick()
-        if check is not None:
-            check()
-
-    reporter.begin(Stage.CONNECT)
     return transfer(
         Start(
             repo_id=request.repo_id,
@@ -362,8 +450,47 @@ def _transfer(
         ),
         endpoint=request.endpoint,
         cache_dir=request.cache_dir,
+        publish=publish,
+        approve=approve,
+        check=check,
+        cancelled=cancelled,
+    )
+
+
+def _fetch(
+    request: _Request,
+    reporter: _Reporter,
+    cancelled: threading.Event,
+    importing: list[Import] | None = None,
+) -> Path:
+    """Check, then bring the files of the plan into the cache.
+
+    Args:
+        importing: gets the import of the libraries, which begins with the download; None if none
+            are needed.
+    """
+
+    def approve(planned: Planned) -> None:
+        report = _report(request, planned=planned, loads=importing is not None)
+        reporter.publish(Checked(results=report.results))
+        if not request.force:
+            report.raise_for_failures()
+        if importing is not None:
+            from nbloader.loaders import Import
+
+            importing.append(Import(planned.plan))
+        reporter.begin(Stage.DOWNLOAD)
+
+    def may_go_on() -> None:
+        reporter.tick()
+        for task in importing or ():
+            task.check()
+
+    reporter.begin(Stage.CONNECT)
+    return _transfer(
+        request,
         publish=reporter.publish,
-        approve=planned,
+        approve=approve,
         check=may_go_on,
         cancelled=cancelled,
     )
@@ -372,7 +499,7 @@ def _transfer(
 def _download(
     request: _Request, reporter: _Reporter, cancelled: threading.Event
 ) -> tuple[Path, str]:
-    folder = _transfer(request, reporter, cancelled)
+    folder = _fetch(request, reporter, cancelled)
     reporter.begin(Stage.FINISH)
     return folder, str(folder)
 
@@ -381,32 +508,36 @@ def _load(request: _Request, reporter: _Reporter, cancelled: threading.Event) ->
     from nbloader import loaders
     from nbloader.transfer.supervisor import Cancelled
 
-    running: list[loaders.Import] = []
-
-    def check_imports() -> None:
-        for task in running:
-            task.check()
-
-    folder = _transfer(
-        request,
-        reporter,
-        cancelled,
-        # The libraries are imported while the files arrive.
-        approve=lambda plan: running.append(loaders.Import(plan)),
-        check=check_imports,
-    )
+    importing: list[Import] = []
+    folder = _fetch(request, reporter, cancelled, importing)
     plan = reporter.state.plan
     assert plan is not None
     reporter.begin(Stage.INITIALISE)
-    if not running[0].wait(cancelled):
+    if not importing[0].wait(cancelled):
         raise Cancelled
     placement = loaders.place(request.device, request.dtype)
+    key = (plan, placement, repr(request.loader_kwargs))
+    for size in loaders.copies(key)[:1]:
+        reporter.publish(_second_copy(plan, placement.device, size))
     model = loaders.load(plan, folder, placement, request.loader_kwargs)
+    modules = loaders.modules_of(model, plan)
+    loaders.remember(key, model, loaders.bytes_of(modules.values()))
     reporter.begin(Stage.SELF_TEST)
-    own_placement = "device_map" in request.loader_kwargs
-    loaders.check_modules(loaders.modules_of(model, plan), None if own_placement else placement)
+    spread = "device_map" in request.loader_kwargs
+    loaders.check_modules(modules, None if spread else placement)
     if plan.kind is Kind.SENTENCE_TRANSFORMERS:
         reporter.begin(Stage.TEST_EMBEDDINGS)
         loaders.check_embeddings(model)
     reporter.begin(Stage.FINISH)
     return model, f"{type(model).__name__} on {placement.device}, {placement.dtype}"
+
+
+def _second_copy(plan: Plan, device: str, size: int) -> Notice:
+    where = "memory" if device == "cpu" else f"memory of {device}"
+    return Notice(
+        reference="already-loaded",
+        message=f"{plan.repo_id} is loaded in this process already; a second copy takes another "
+        f"{format_bytes(size)} of {where}",
+        hint="To free the first, delete every name that holds it (`del pipe`), clear the cell "
+        "that showed it, and run `import gc; gc.collect()`.",
+    )

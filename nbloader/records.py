@@ -23,6 +23,7 @@ __all__ = [
     "Failed",
     "FileDone",
     "FileProgress",
+    "HubFacts",
     "Kind",
     "Listing",
     "Notice",
@@ -91,8 +92,6 @@ class Listing:
     revision: str
     commit_hash: str
     files: tuple[RepoFile, ...]
-    private: bool = False
-    gated: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,6 +167,7 @@ class TransferPolicy:
         timeout_s: the longest that a file may make no progress over all its attempts.
         large_file_timeout_s: the same for files over 10 GB.
         max_workers: files that are downloaded at the same time.
+        answer_timeout_s: the longest that the Hub may take for its first answer.
     """
 
     max_retries: int = 5
@@ -176,6 +176,7 @@ class TransferPolicy:
     timeout_s: float = 300.0
     large_file_timeout_s: float = 1800.0
     max_workers: int = 4
+    answer_timeout_s: float = 5.0
 
 
 class CheckStatus(StrEnum):
@@ -214,6 +215,27 @@ class StageStarted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HubFacts:
+    """What the worker found out about the Hub and the access to the repository.
+
+    Attributes:
+        endpoint: the address of the Hub.
+        cache_dir: the folder of the Hub's cache.
+        answer_s: seconds until the first answer; None if the plan was made from the cache alone.
+        token_sent: whether the calls carry a token.
+        token_refused: whether the Hub refused the token, and the calls go on without it.
+    """
+
+    endpoint: str
+    cache_dir: str
+    answer_s: float | None = None
+    private: bool = False
+    gated: bool = False
+    token_sent: bool = False
+    token_refused: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Planned:
     """The files are known.
 
@@ -223,6 +245,7 @@ class Planned:
 
     plan: Plan
     cached: tuple[str, ...] = ()
+    hub: HubFacts | None = None
     type: Literal["planned"] = "planned"
 
 

@@ -71,7 +71,7 @@ class Settings(BaseSettings):
     )
     max_workers: int = Field(4, ge=1, le=32, description="Files downloaded at the same time.")
     check_network: bool = Field(
-        True, description="Check that the Hub answers before anything is fetched."
+        True, description="Check that the Hub answers within 5 s before anything is fetched."
     )
     check_disk_space: bool = Field(
         True, description="Check the free space on the disk of the cache before the download."
@@ -123,6 +123,7 @@ class Settings(BaseSettings):
             timeout_s=self.timeout,
             large_file_timeout_s=self.large_file_timeout,
             max_workers=self.max_workers,
+            answer_timeout_s=5.0 if self.check_network else 60.0,
         )
 
 

@@ -43,9 +43,11 @@ def test_public_names() -> None:
         "Settings",
         "__version__",
         "aload",
+        "doctor",
         "download",
         "errors",
         "load",
+        "preflight",
     ]
     assert dir(nbloader) == sorted(nbloader.__all__)
     assert all(getattr(nbloader, name) is not None for name in nbloader.__all__)

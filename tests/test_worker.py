@@ -26,8 +26,11 @@ from nbloader.transfer.supervisor import Cancelled, Worker, environment, transfe
 SLOW = Fault(RequestClass.CDN_GET, bytes_per_second=500_000)
 
 LOAD = """
-import os, subprocess, sys
+import os, signal, sys
 import nbloader
+
+# A run in the background of a shell starts with interrupts ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def downloading(event):
     if event.type == "file-progress" and event.completed:
@@ -125,7 +128,7 @@ def test_a_fork_that_holds_the_pipes_does_not_keep_the_worker(
 
 def test_an_interrupt_leaves_no_process(parent: Parent) -> None:
     parent.process.send_signal(signal.SIGINT)
-    out, _ = parent.process.communicate(timeout=2)
+    out, _ = parent.process.communicate(timeout=10)
     assert (parent.process.returncode, out.splitlines()[-1]) == (0, "interrupted")
     assert all(ended(child) for child in parent.children)
 

@@ -12,13 +12,25 @@ from typing import Any
 from nbloader.errors import ModelLoadError, NbloaderError
 from nbloader.fit import Placement, choose_placement
 from nbloader.loaders._build import build, modules_of
+from nbloader.loaders.alive import bytes_of, copies, remember
 from nbloader.loaders.device import device_facts
 from nbloader.loaders.imports import Import
 from nbloader.loaders.quiet import quiet
 from nbloader.loaders.self_test import check_embeddings, check_modules
 from nbloader.records import Plan
 
-__all__ = ["Import", "check_embeddings", "check_modules", "load", "modules_of", "place", "quiet"]
+__all__ = [
+    "Import",
+    "bytes_of",
+    "check_embeddings",
+    "check_modules",
+    "copies",
+    "load",
+    "modules_of",
+    "place",
+    "quiet",
+    "remember",
+]
 
 _BUILDING = threading.Lock()
 """Both libraries patch globals while they build: two models at once come out wrong."""

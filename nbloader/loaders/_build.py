@@ -66,6 +66,7 @@ def _sentence_transformers(
     given = dict(loader_kwargs)
     model_kwargs = {
         **dtype_argument("transformers", placement.dtype),
+        **({} if plan.variant is None else {"variant": plan.variant}),
         **given.pop("model_kwargs", {}),
     }
     model = SentenceTransformer(
@@ -97,7 +98,11 @@ def _transformers(
             "trust_remote_code": plan.custom_code,
             **dtype_argument("transformers", placement.dtype),
             **given,
-            "model_kwargs": {"local_files_only": True, **given.pop("model_kwargs", {})},
+            "model_kwargs": {
+                "local_files_only": True,
+                **({} if plan.variant is None else {"variant": plan.variant}),
+                **given.pop("model_kwargs", {}),
+            },
         },
     )
 

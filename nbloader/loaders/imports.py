@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import gc
 import importlib
-import importlib.util
 import threading
-from collections.abc import Sequence
 
+from nbloader.checks import install_hint, required_packages
+from nbloader.environment import package_versions
 from nbloader.errors import LoadError, MissingPackageError, UnsupportedClassError
 from nbloader.records import Kind, Plan
 
@@ -22,18 +22,6 @@ __all__ = ["Import", "targets"]
 WAIT_STEP_S = 0.05
 
 _LOCK = threading.Lock()
-
-_PACKAGES = {
-    Kind.DIFFUSERS: ("torch", "diffusers", "transformers", "accelerate"),
-    Kind.SENTENCE_TRANSFORMERS: ("torch", "sentence_transformers"),
-    Kind.TRANSFORMERS: ("torch", "transformers"),
-}
-
-_EXTRA = {
-    Kind.DIFFUSERS: "diffusers",
-    Kind.SENTENCE_TRANSFORMERS: "embeddings",
-    Kind.TRANSFORMERS: "embeddings",
-}
 
 _COMPONENT_LIBRARIES = frozenset({"diffusers", "transformers"})
 
@@ -104,8 +92,8 @@ class Import:
 
 
 def _import_all(plan: Plan) -> None:
-    missing = [name for name in _PACKAGES[plan.kind] if importlib.util.find_spec(name) is None]
-    if missing:
+    versions = package_versions(required_packages(plan))
+    if missing := [name for name, version in versions.items() if version is None]:
         raise _missing(plan.kind, missing)
     collecting = gc.isenabled()
     gc.disable()  # A third of the time of these imports is the garbage collector's.
@@ -135,8 +123,5 @@ def _import(plan: Plan, module: str, name: str) -> None:
         ) from error
 
 
-def _missing(kind: Kind, names: Sequence[str]) -> MissingPackageError:
-    return MissingPackageError(
-        f"not installed: {', '.join(names)}",
-        hint=f'Run this and restart the kernel: %pip install "nbloader-hub[{_EXTRA[kind]}]"',
-    )
+def _missing(kind: Kind, names: list[str]) -> MissingPackageError:
+    return MissingPackageError(f"not installed: {', '.join(names)}", hint=install_hint(names, kind))

@@ -8,21 +8,30 @@ from __future__ import annotations
 
 import errno
 import functools
+import os
 import re
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 from urllib.parse import quote, urlsplit
 
-from huggingface_hub import HfApi, constants, get_session, get_token, hf_hub_download
+from huggingface_hub import (
+    HfApi,
+    constants,
+    get_session,
+    get_token,
+    hf_hub_download,
+    hf_hub_url,
+)
 from huggingface_hub import errors as hub_errors
 from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 from tqdm import tqdm
 
+from nbloader.environment import how_to_add_token, place
 from nbloader.errors import (
     CacheNotWritableError,
     DiskFullError,
@@ -37,7 +46,7 @@ from nbloader.errors import (
     RepoNotFoundError,
     RevisionNotFoundError,
 )
-from nbloader.records import Listing, Notice, RepoFile, Retry, TransferPolicy
+from nbloader.records import HubFacts, Listing, RepoFile, Retry, TransferPolicy
 from nbloader.transfer.cache import RepoCache, matches
 from nbloader.transfer.retry import TransientError, call_with_retries, is_transient, reason_of
 
@@ -52,6 +61,12 @@ CALL_TIMEOUT_S = 20.0
 MAX_PAGES = 1000
 """A million files; a listing that is longer does not end."""
 
+_TOKENS = "https://huggingface.co/settings/tokens"
+
+_NOT_WRITABLE = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR}
+)
+
 _T = TypeVar("_T")
 _URL = re.compile(r"\b[a-z][a-z0-9+.-]*://\S+", re.IGNORECASE)
 
@@ -62,32 +77,35 @@ class Hub:
 
     Attributes:
         token: a token, None for the one that is stored on this machine, False for none at all.
-        publish: told of retries and notices.
+        publish: told of retries.
         on_bytes: told the path and the bytes of a file that have arrived so far.
         downloaded: paths that were not in the cache before.
+        facts: what is known of the Hub so far.
     """
 
     repo_id: str
     policy: TransferPolicy
     token: str | bool | None
-    publish: Callable[[Retry | Notice], object]
+    publish: Callable[[Retry], object]
     on_bytes: Callable[[str, int], object]
     cache: RepoCache = field(init=False)
     downloaded: set[str] = field(init=False, default_factory=set)
+    facts: HubFacts = field(init=False)
     _quiet_since: dict[str, float] = field(init=False, default_factory=dict)
     _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         name = repo_folder_name(repo_id=self.repo_id, repo_type="model")
         self.cache = RepoCache(Path(constants.HF_HUB_CACHE) / name)
+        self.facts = HubFacts(endpoint=constants.ENDPOINT, cache_dir=constants.HF_HUB_CACHE)
 
     # -- what is there ---------------------------------------------------------------------
 
-    def resolve(self, revision: str) -> tuple[str, bool, bool]:
-        """Find the commit of a revision. Gives (commit hash, private, gated).
+    def resolve(self, revision: str) -> str:
+        """Find the commit hash of a revision, and note the facts about the Hub.
 
         A token that the Hub refuses must not stand between a user and a public model: the call is
-        made again without it, and a notice tells.
+        made again without it, and the facts tell.
         """
         try:
             return self._resolve(revision)
@@ -96,40 +114,41 @@ class Hub:
                 raise
             kept, self.token = self.token, False
             try:
-                found = self._resolve(revision)
+                commit_hash = self._resolve(revision)
             except (RepoNotFoundError, GatedRepoError):
                 self.token = kept
                 raise InvalidTokenError(
-                    f"the Hub does not accept the token, and without one {self.repo_id} is not "
-                    "visible",
-                    hint="Make a new token at https://huggingface.co/settings/tokens and store it "
-                    "with `hf auth login`, or pass it as `token=`.",
+                    f"the Hub does not accept the token, and without one {self.repo_id} cannot be "
+                    "read",
+                    hint=f"Make a new token at {_TOKENS}. {_how_to_add_token()}",
                 ) from error
-            self.publish(
-                Notice(
-                    reference="invalid-token",
-                    message="the Hub does not accept the token; going on without it",
-                    hint="Make a new token at https://huggingface.co/settings/tokens and store it "
-                    "with `hf auth login`, or remove the old one with `hf auth logout`.",
-                )
-            )
-            return found
+            self.facts = replace(self.facts, token_refused=True)
+            return commit_hash
 
-    def _resolve(self, revision: str) -> tuple[str, bool, bool]:
-        info = self._call(
-            lambda: HfApi(token=self.token).model_info(
-                self.repo_id, revision=revision, timeout=CALL_TIMEOUT_S
-            ),
-            revision=revision,
+    def _resolve(self, revision: str) -> str:
+        started = time.monotonic()
+
+        def ask() -> Any:
+            nonlocal started
+            started = time.monotonic()
+            return HfApi(token=self.token).model_info(
+                self.repo_id, revision=revision, timeout=self.policy.answer_timeout_s
+            )
+
+        info = self._call(ask, revision=revision)
+        self.facts = replace(
+            self.facts,
+            answer_s=time.monotonic() - started,
+            private=bool(info.private),
+            gated=bool(info.gated),
+            token_sent=self._sends_token(),
         )
         commit_hash = str(info.sha)
         if not re.fullmatch("[0-9a-f]{40}", commit_hash):
             raise _no_hub(f"its answer about {self.repo_id} holds no commit")
-        return commit_hash, bool(info.private), bool(info.gated)
+        return commit_hash
 
-    def listing(
-        self, revision: str, commit_hash: str, *, private: bool = False, gated: bool = False
-    ) -> Listing:
+    def listing(self, revision: str, commit_hash: str) -> Listing:
         """List all files of a commit."""
         quoted = quote(commit_hash, safe="")
         url = f"{constants.ENDPOINT}/api/models/{self.repo_id}/tree/{quoted}?recursive=true"
@@ -145,8 +164,6 @@ class Hub:
             revision=revision,
             commit_hash=commit_hash,
             files=tuple(files),
-            private=private,
-            gated=gated,
         )
 
     def _page(self, url: str) -> tuple[list[dict[str, Any]], str | None]:
@@ -183,6 +200,32 @@ class Hub:
         except Exception:
             return True
         return bool(response.status_code != 401)
+
+    def read_range(self, commit_hash: str, file: RepoFile, first: int, last: int) -> bytes:
+        """Read the bytes of a file from offset `first` up to `last`, without keeping them."""
+        url = hf_hub_url(self.repo_id, file.path, revision=commit_hash)
+
+        def attempt() -> bytes:
+            headers = {**build_hf_headers(token=self.token), "Range": f"bytes={first}-{last - 1}"}
+            with get_session().stream(
+                "GET", url, headers=headers, timeout=CALL_TIMEOUT_S, follow_redirects=True
+            ) as response:
+                if response.status_code >= 400:
+                    response.read()
+                hf_raise_for_status(response)
+                # A server may answer with the whole file; no more of it is read than was asked for.
+                skip = first if response.status_code == 200 else 0
+                content = bytearray()
+                for chunk in response.iter_bytes(1 << 14):
+                    content += chunk
+                    if len(content) >= skip + last - first:
+                        break
+            content = content[skip : skip + last - first]
+            if len(content) < last - first:
+                raise TransientError("the file came short")
+            return bytes(content)
+
+        return self._call(attempt, path=file.path)
 
     # -- fetching --------------------------------------------------------------------------
 
@@ -315,8 +358,7 @@ class Hub:
                         "with the account of the token, and check that a fine-grained token may "
                         "read public gated repositories."
                         if self._sends_token()
-                        else "and pass a token of that account as `token=`, or store it with "
-                        "`hf auth login`."
+                        else f"and use a token of that account. {_how_to_add_token()}"
                     ),
                 )
             case hub_errors.RevisionNotFoundError():
@@ -330,15 +372,14 @@ class Hub:
             case hub_errors.HfHubHTTPError() if error.response.status_code == 401:
                 return InvalidTokenError(
                     "the Hub does not accept the token",
-                    hint="Make a new token at https://huggingface.co/settings/tokens and store it "
-                    "with `hf auth login`, or pass it as `token=`.",
+                    hint=f"Make a new token at {_TOKENS}. {_how_to_add_token()}",
                 )
             case OSError() if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 return DiskFullError(
                     f"the disk of {constants.HF_HUB_CACHE} is full",
                     hint="Free some space there, or pass another folder as `cache_dir=`.",
                 )
-            case OSError() if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            case OSError() if error.errno in _NOT_WRITABLE:
                 return CacheNotWritableError(
                     f"the cache folder {constants.HF_HUB_CACHE} cannot be written",
                     hint="Pass a folder of your own as `cache_dir=`, or set HF_HOME.",
@@ -372,9 +413,12 @@ class Hub:
             )
         return RepoNotFoundError(
             f"{self.repo_id} does not exist, or is private",
-            hint="Check the spelling. For a private repository, pass `token=` or store a token "
-            "with `hf auth login`.",
+            hint="Check the spelling. A private repository needs a token. " + _how_to_add_token(),
         )
+
+
+def _how_to_add_token() -> str:
+    return how_to_add_token(place(os.environ))
 
 
 def _no_hub(what: str) -> HubUnreachableError:

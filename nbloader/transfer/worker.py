@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, NoReturn
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from nbloader.records import Listing, Plan
+    from nbloader.records import Listing, Plan, RepoFile
     from nbloader.transfer.hub import Hub
     from nbloader.transfer.protocol import Command, Report, Start
 
@@ -141,7 +141,9 @@ class _Progress:
 
 
 def _work(start: Start, channel: _Channel) -> None:
+    from nbloader.environment import place
     from nbloader.records import Planned
+    from nbloader.tokens import kaggle_token
     from nbloader.transfer.hub import Hub
     from nbloader.transfer.protocol import Fetch, Finished
 
@@ -149,7 +151,7 @@ def _work(start: Start, channel: _Channel) -> None:
     hub = Hub(
         repo_id=start.repo_id,
         policy=start.policy,
-        token=start.token,
+        token=start.token if start.token is not None else kaggle_token(place(os.environ)),
         publish=channel.send,
         on_bytes=progress.set,
     )
@@ -160,7 +162,7 @@ def _work(start: Start, channel: _Channel) -> None:
         for file in plan.files
         if file.path not in hub.downloaded and hub.cache.has_bytes(commit, file)
     )
-    channel.send(Planned(plan=plan, cached=cached))
+    channel.send(Planned(plan=plan, cached=cached, hub=hub.facts))
     if not isinstance(channel.receive(), Fetch):
         return
     if local:
@@ -190,10 +192,10 @@ def _planned(start: Start, hub: Hub, channel: _Channel) -> tuple[Plan, bool]:
         # With everything at hand, one question whether there is something newer is enough.
         hub.policy = replace(start.policy, max_retries=1)
     try:
-        commit, private, gated = hub.resolve(start.revision)
+        commit = hub.resolve(start.revision)
         channel.send(StageStarted(stage=Stage.SET_UP))
         hub.policy = start.policy
-        listing = hub.listing(start.revision, commit, private=private, gated=gated)
+        listing = hub.listing(start.revision, commit)
     except HubUnreachableError as error:
         if cached is None:
             raise
@@ -210,7 +212,35 @@ def _planned(start: Start, hub: Hub, channel: _Channel) -> tuple[Plan, bool]:
         file = next(file for file in listing.files if file.path == path)
         return hub.fetch(listing.commit_hash, file).read_bytes()
 
-    return _make_plan(start, listing, read), False
+    plan = _make_plan(start, listing, read)
+    _check_headers(plan, hub)
+    return plan, False
+
+
+def _check_headers(plan: Plan, hub: Hub) -> None:
+    """Read the header of every safetensors file that is to be fetched: is it whole?"""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from nbloader.plan.headers import FIRST_READ_BYTES, header_end, parse_header
+
+    def check(file: RepoFile) -> None:
+        start = hub.read_range(commit, file, 0, min(FIRST_READ_BYTES, file.size))
+        end = header_end(start, file)
+        if end > len(start):
+            start += hub.read_range(commit, file, len(start), end)
+        parse_header(start, file)
+
+    commit = plan.commit_hash
+    weights = {path for component in plan.components for path in component.weights}
+    missing = [
+        file
+        for file in plan.files
+        if file.path in weights
+        and file.path.endswith(".safetensors")
+        and not hub.cache.has_bytes(commit, file)
+    ]
+    with ThreadPoolExecutor(hub.policy.max_workers) as pool:
+        list(pool.map(check, missing))
 
 
 def _make_plan(start: Start, listing: Listing, read: Callable[[str], bytes]) -> Plan:

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Protocol
 
-from nbloader.state import JobState
+from nbloader.records import CheckStatus
+from nbloader.state import JobState, Status
 
-__all__ = ["NoView", "View", "plain"]
+__all__ = ["ICONS", "NoView", "View", "plain"]
 
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]+")
+ICONS: Mapping[Status | CheckStatus, str] = MappingProxyType(
+    {
+        Status.RUNNING: "●",
+        Status.READY: "✓",
+        Status.FAILED: "✗",
+        CheckStatus.PASSED: "✓",
+        CheckStatus.WARNING: "⚠\ufe0e",  # the selector keeps it from being drawn as an emoji
+        CheckStatus.FAILED: "✗",
+        CheckStatus.SKIPPED: "–",
+    }
+)
+"""The marks that stand for a status in every view."""
 
 
 class View(Protocol):
@@ -33,6 +46,13 @@ class NoView:
 
 
 def plain(text: str, limit: int = 300) -> str:
-    """Make foreign text fit for one line of a terminal: no control characters, bounded."""
-    text = _UNPRINTABLE.sub(" ", text).strip()
+    """Make foreign text fit for one line: bounded, and printable characters only.
+
+    Unicode counts as unprintable what steers a terminal or the direction of text, what cannot be
+    seen, and halves of surrogate pairs, which JSON can carry and UTF-8 cannot.
+    """
+    text = text[: 4 * limit]
+    if not text.isprintable():
+        text = "".join(character if character.isprintable() else " " for character in text)
+    text = " ".join(text.split())
     return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -15,11 +15,22 @@ from nbloader.records import Notice, Retry, Stage
 from nbloader.state import STAGE_SPANS, JobState, Status
 from nbloader.units import format_bytes, format_duration, format_speed
 from nbloader.views.base import plain
+from nbloader.views.checks import checks_lines
 
-__all__ = ["TextView", "progress_line", "stage_line"]
+__all__ = [
+    "TextView",
+    "end_line",
+    "notice_line",
+    "progress_line",
+    "render",
+    "retry_line",
+    "stage_line",
+]
 
 REWRITE_EVERY_S = 0.1
 LINE_EVERY_S = 10.0
+MAX_NOTICES = 20
+MAX_RETRIES = 50
 
 
 def stage_line(state: JobState, stage: Stage) -> str:
@@ -79,6 +90,34 @@ def end_line(state: JobState) -> str:
     return f"        failed after {took}: {plain(failure.message)} [{plain(failure.reference)}]"
 
 
+def render(state: JobState, *, speed: bool = True, eta: bool = True) -> str:
+    """Write a whole state as lines, the same as a log would hold, with bounded numbers of each."""
+    lines = []
+    checks = [f"        {line}" for line in checks_lines(state.checks)]
+    for begun in state.stages:
+        if begun.stage is Stage.DOWNLOAD:
+            lines += checks
+            checks = []
+        lines.append(stage_line(state, begun.stage))
+        if begun.stage is Stage.DOWNLOAD and begun.ended_at is not None and state.fetched:
+            lines.append(download_line(state))
+    lines += checks
+    lines += _newest("notes", [notice_line(notice) for notice in state.notices], MAX_NOTICES)
+    lines += _newest("retries", [retry_line(retry) for retry in state.retries], MAX_RETRIES)
+    if state.status is Status.RUNNING:
+        lines.append(progress_line(state, speed=speed, eta=eta))
+    else:
+        lines.append(end_line(state))
+    if state.failure is not None and state.failure.hint:
+        lines.append(f"        {plain(state.failure.hint)}")
+    return "\n".join(lines)
+
+
+def _newest(what: str, lines: list[str], limit: int) -> list[str]:
+    earlier = len(lines) - limit
+    return lines if earlier <= 0 else [f"        {earlier} earlier {what}", *lines[-limit:]]
+
+
 class TextView:
     """Writes a job to a text stream.
 
@@ -104,6 +143,7 @@ class TextView:
         self._eta = eta
         self._clock = clock
         self._stages = self._retries = self._notices = 0
+        self._checked = False
         self._shown_at = clock()
         self._open_line = False
 
@@ -137,6 +177,10 @@ class TextView:
             if number and state.stages[number - 1].stage is Stage.DOWNLOAD and state.fetched:
                 self._line(download_line(state))
             self._line(stage_line(state, begun.stage))
+        if state.checks and not self._checked:
+            self._checked = True
+            for line in checks_lines(state.checks):
+                self._line(f"        {line}")
         for notice in state.notices[self._notices :]:
             self._line(notice_line(notice))
         for retry in state.retries[self._retries :]:

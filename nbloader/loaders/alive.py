@@ -1,0 +1,42 @@
+"""Models of this process that are still alive: a second copy of one takes its memory again."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Hashable, Iterable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["bytes_of", "copies", "remember"]
+
+_ALIVE: list[tuple[Hashable, weakref.ref[Any], int]] = []
+
+
+def remember(key: Hashable, model: Any, size: int) -> None:
+    """Note that a model was made, without keeping it alive.
+
+    Args:
+        key: equal for two models that are the same.
+        size: bytes of its tensors.
+    """
+    _ALIVE[:] = [entry for entry in _ALIVE if entry[1]() is not None]
+    _ALIVE.append((key, weakref.ref(model), size))
+
+
+def copies(key: Hashable) -> list[int]:
+    """Give the sizes in bytes of all models with this key that are alive."""
+    return [size for known, model, size in _ALIVE if known == key and model() is not None]
+
+
+def bytes_of(modules: Iterable[Any]) -> int:
+    """Add up the tensors of `torch.nn.Module`s, shared ones once."""
+    import torch
+
+    tensors: dict[int, torch.Tensor] = {}
+    for module in modules:
+        if isinstance(module, torch.nn.Module):
+            for tensor in (*module.parameters(), *module.buffers()):
+                tensors[id(tensor)] = tensor
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())

@@ -1,0 +1,123 @@
+"""The header of a safetensors file: where its tensors lie, and whether that can be right.
+
+The format: eight bytes with the length of the header (little endian), the header as JSON, then the
+tensors without gaps. The rules are those of the safetensors library's own reader.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from dataclasses import dataclass
+
+from nbloader.errors import MalformedFileError
+from nbloader.plan._paths import quote
+from nbloader.records import RepoFile
+
+__all__ = ["FIRST_READ_BYTES", "Header", "header_end", "parse_header"]
+
+FIRST_READ_BYTES = 16 * 1024
+"""Holds the whole header of most files; a second read brings the rest of a longer one."""
+
+MAX_HEADER_BYTES = 100_000_000
+"""The safetensors library refuses longer headers."""
+
+# Bits of an element, by the format's names.
+_BITS = {
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0"), 8),
+    **dict.fromkeys(("F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
+    **dict.fromkeys(("U16", "I16", "F16", "BF16"), 16),
+    **dict.fromkeys(("U32", "I32", "F32"), 32),
+    **dict.fromkeys(("U64", "I64", "F64", "C64"), 64),
+    **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
+    "F4": 4,
+}
+
+
+_MAX_SIDES = 32
+"""More dimensions than any tensor has; bounds the work on a hostile shape."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """What a header says.
+
+    Attributes:
+        tensors: how many there are.
+        bytes_by_dtype: size of all tensors of a dtype, by the format's name of it.
+    """
+
+    tensors: int
+    bytes_by_dtype: dict[str, int]
+
+
+def header_end(start: bytes, file: RepoFile) -> int:
+    """Give the offset at which the header ends, from the first eight bytes of the file.
+
+    Raises:
+        MalformedFileError: the length cannot be right.
+    """
+    if len(start) < 8 or file.size < 8:
+        raise _malformed(file, "is too short to be a safetensors file")
+    (length,) = struct.unpack_from("<Q", start)
+    if length > MAX_HEADER_BYTES or 8 + length > file.size:
+        raise _malformed(file, "does not begin like a safetensors file")
+    return 8 + int(length)
+
+
+def parse_header(start: bytes, file: RepoFile) -> Header:
+    """Read a header and check it against the size of the file.
+
+    Args:
+        start: the file up to `header_end`, or more of it.
+
+    Raises:
+        MalformedFileError: the header is no JSON, or its offsets do not cover the file.
+    """
+    end = header_end(start, file)
+    try:
+        entries = json.loads(start[8:end])
+    except (ValueError, RecursionError):
+        entries = None
+    if not isinstance(entries, dict):
+        raise _malformed(file, "has a header that cannot be read")
+    entries.pop("__metadata__", None)
+    spans: list[tuple[int, int]] = []
+    sizes: dict[str, int] = {}
+    for name, entry in entries.items():
+        span = _span(entry)
+        if span is None:
+            raise _malformed(file, f"describes the tensor {quote(name)} wrongly")
+        spans.append(span)
+        sizes[entry["dtype"]] = sizes.get(entry["dtype"], 0) + span[1] - span[0]
+    position = 0
+    for first, last in sorted(spans):
+        if first != position:
+            raise _malformed(file, "has gaps or overlaps between its tensors")
+        position = last
+    if end + position != file.size:
+        raise _malformed(file, f"should have {end + position} bytes, but has {file.size}")
+    return Header(tensors=len(spans), bytes_by_dtype=sizes)
+
+
+def _span(entry: object) -> tuple[int, int] | None:
+    """Give the offsets of a tensor if dtype, shape and offsets agree."""
+    match entry:
+        case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [int(first), int(last)]}:
+            pass
+        case _:
+            return None
+    if not 0 <= first <= last or not all(type(side) is int and side >= 0 for side in shape):
+        return None
+    # A dtype of tomorrow has a size that is not known here, but an order that still is.
+    if dtype in _BITS and _BITS[dtype] * math.prod(shape[:_MAX_SIDES]) != 8 * (last - first):
+        return None
+    return first, last
+
+
+def _malformed(file: RepoFile, what: str) -> MalformedFileError:
+    return MalformedFileError(
+        f"{quote(file.path)} {what}.",
+        hint="The upload may be broken: try another revision, or tell the repository's author.",
+    )

@@ -1,0 +1,100 @@
+"""Run the notebooks against a local Hub, as a batch run does.
+
+`python -m tests.notebook_runs` stores the outputs in the notebooks.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+from nbloader.localhub import LocalHub
+from nbloader.localhub.demo import publish
+
+__all__ = ["NOTEBOOKS", "ROOT", "execute", "notebook_environment", "serving"]
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = tuple(sorted((ROOT / "notebooks").glob("*.ipynb")))
+
+CELL_TIMEOUT_S = 300
+MAX_RUN_S = 1800
+
+
+def notebook_environment(endpoint: str, home: Path) -> dict[str, str]:
+    """Give kernels the Hub at `endpoint` and an empty cache, and nothing of this machine's own.
+
+    Args:
+        endpoint: URL of the Hub.
+        home: an empty folder for all that the libraries write.
+    """
+    own = ("HF_", "HUGGING", "TRANSFORMERS_", "NBLOADER_", "SENTENCE_TRANSFORMERS_")
+    environment = {name: text for name, text in os.environ.items() if not name.startswith(own)}
+    environment |= {
+        "HF_ENDPOINT": endpoint,
+        "HF_HOME": str(home / "huggingface"),
+        "IPYTHONDIR": str(home / "ipython"),
+        "MPLCONFIGDIR": str(home / "matplotlib"),
+        "CUDA_VISIBLE_DEVICES": "",  # the stored outputs name the device
+    }
+    # Done in a cell, it may take long enough for matplotlib to write a notice there.
+    subprocess.run(
+        [sys.executable, "-c", "import matplotlib.font_manager"],
+        check=True,
+        env=environment,
+        timeout=120,
+    )
+    return environment
+
+
+@contextmanager
+def serving(root: Path) -> Iterator[dict[str, str]]:
+    """Serve the demo repositories under `root`, and yield the environment for kernels.
+
+    The repositories that are missing are published first.
+    """
+    publish(root)
+    with (
+        tempfile.TemporaryDirectory(prefix="nbloader-notebooks-") as home,
+        LocalHub.start(root, max_seconds=MAX_RUN_S) as hub,
+    ):
+        yield notebook_environment(hub.endpoint, Path(home))
+
+
+def execute(path: Path, environment: dict[str, str]) -> nbformat.NotebookNode:
+    """Run a notebook in a kernel of its own, and return it with its outputs.
+
+    Raises:
+        nbclient.exceptions.CellExecutionError: a cell failed.
+    """
+    notebook = nbformat.read(path, as_version=4)
+    client = NotebookClient(
+        notebook,
+        timeout=CELL_TIMEOUT_S,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(path.parent)}},
+        record_timing=False,
+        coalesce_streams=True,
+    )
+    return client.execute(env=environment)
+
+
+def main() -> None:
+    """Store the outputs in the notebooks."""
+    with serving(ROOT / "demo/hub") as environment:
+        for path in NOTEBOOKS:
+            notebook = execute(path, environment)
+            # The version of Python in it would change with each machine.
+            notebook.metadata.language_info = {"name": "python"}
+            nbformat.write(notebook, path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,264 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nbloader.records import (
+    CheckResult,
+    CheckStatus,
+    Component,
+    Event,
+    Notice,
+    Planned,
+    RepoFile,
+    Retry,
+)
+from nbloader.state import JobState, Status
+from nbloader.views import checks, html, text
+from nbloader.views.base import ICONS
+from tests import jobs
+from tests.jobs import BROKEN, CHECKS, DOWNLOADING, LOADED, last_state, states
+from tests.notebook import RecordedDisplay
+from tests.samples import MB, PLAN
+
+BLOCKS = {"div", "tr", "br", "summary", "table", "details"}
+TAGS = BLOCKS | {"span", "b", "thead", "tbody", "td", "th"}
+
+
+class Reader(HTMLParser):
+    """Reads HTML as GitHub leaves it: no styles, only plain elements and text."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: set[str] = set()
+        self.attributes: set[tuple[str, str | None]] = set()
+        self.text = ""
+        self.feed(source)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.add(tag)
+        self.attributes.update(attrs)
+        if tag != "br":
+            self.open.append(tag)
+        self.text += "\n" if tag in BLOCKS else " | " if tag in {"td", "th"} else ""
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+        self.text += "\n" if tag in BLOCKS else ""
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    @property
+    def lines(self) -> list[str]:
+        cells = ([cell.strip() for cell in line.split(" | ")] for line in self.text.splitlines())
+        return [" | ".join(filter(None, row)) for row in cells if any(row)]
+
+
+def test_the_final_form_reads_without_any_style() -> None:
+    assert Reader(html.render(last_state(LOADED))).lines == [
+        "✓ org/name: SomePipeline on cpu, float32 · ready in 24 s",
+        "✓ connect 1.0 s · ✓ set up 1.0 s · ✓ download 21 s · ✓ initialise 1.0 s",
+        "4 files, 100 MB · 80.0 MB downloaded at 3.8 MB/s on average · 20.0 MB from the cache",
+        "config",
+        "1.0 kB of 1.0 kB | 100 %",
+        "transformer",
+        "80.0 MB of 80.0 MB | 100 %",
+        "vae",
+        "20.0 MB of 20.0 MB | 100 % | loaded in 0.4 s",
+        "⚠\ufe0e disk: 12 GB free",
+        "Free some.",
+        "✓ 1 of 3 checks passed, 1 skipped",
+        "✓ hub: the Hub answered in 0.2 s",
+        "– gpu: no GPU here",
+        "⚠\ufe0e the token is old",
+        "Make a new one.",
+        "1 retry",
+        "Time (UTC) | File | Reason | Next in | Attempt",
+        "00:01:00 | transformer/model.safetensors | timed out | 5.0 s | 1 of 5",
+    ]
+
+
+def test_a_running_job_shows_how_far_it_is() -> None:
+    assert Reader(html.render(last_state(DOWNLOADING))).lines[:3] == [
+        "● org/name · 56 %, download · 12 s",
+        "✓ connect 1.0 s · ✓ set up 1.0 s · ● download",
+        "60.0 MB of 100 MB · 20.0 MB from the cache · 4.0 MB/s · 10 s left",
+    ]
+
+
+def test_a_failed_job_shows_why_and_what_to_do() -> None:
+    assert Reader(html.render(last_state(BROKEN))).lines[:4] == [
+        "✗ org/name · stopped after 13 s",
+        "the disk is full [disk-full]",
+        "Free 40 MB.",
+        "✓ connect 1.0 s · ✓ set up 1.0 s · ✗ download 11 s",
+    ]
+
+
+def test_the_text_form_holds_the_same() -> None:
+    assert text.render(last_state(LOADED)).splitlines() == [
+        "[  0 %] connect: org/name",
+        "[ 10 %] set up",
+        "        1 of 3 checks passed, 1 skipped",
+        "        ⚠\ufe0e disk: 12 GB free",
+        "          Free some.",
+        "[ 20 %] download: 4 files, 100 MB, 20.0 MB of it cached",
+        "        downloaded 80.0 MB in 21 s, 3.8 MB/s",
+        "[ 80 %] initialise",
+        "        note: the token is old. Make a new one.",
+        "        retry: transformer/model.safetensors: timed out; attempt 1 of 5 failed, the next "
+        "in 5.0 s",
+        "[100 %] ready in 24 s: SomePipeline on cpu, float32",
+    ]
+    assert text.render(last_state(BROKEN)).splitlines()[-2:] == [
+        "        failed after 13 s: the disk is full [disk-full]",
+        "        Free 40 MB.",
+    ]
+    assert text.render(last_state(DOWNLOADING)).splitlines()[-1] == (
+        "[ 56 %] 60.0 MB of 100 MB, 4.0 MB/s, 10 s left"
+    )
+
+
+@given(jobs.jobs, jobs.texts)
+def test_nothing_foreign_becomes_markup(events: list[tuple[float, Event]], repo_id: str) -> None:
+    state = last_state(events, repo_id)
+    source = html.render(state)
+    page = Reader(source)
+    assert page.seen <= TAGS
+    assert {name for name, _ in page.attributes} <= {"style", "class"}
+    assert all("url" not in (value or "") for _, value in page.attributes)
+    assert source.isprintable()
+    # What is stored in a notebook has to be UTF-8, whatever the Hub's JSON held.
+    for form in html.static_bundle(state).values():
+        assert json.loads(json.dumps(form).encode()) == form
+        assert form.encode()
+        assert len(form) < 300_000
+
+
+def test_a_formula_in_a_foreign_name_stays_text() -> None:
+    page = Reader(html.render(last_state(DOWNLOADING, "org/$x$")))
+    assert ("class", "tex2jax_ignore mathjax_ignore") in page.attributes
+
+
+def many(count: int) -> JobState:
+    """Build a state with `count` components, retries and notices."""
+    names = [f"part_{number:04d}" for number in range(count)]
+    plan = replace(
+        PLAN,
+        components=tuple(Component(name=name, paths=(name,)) for name in names),
+        files=tuple(
+            RepoFile(path=name, size=(number + 1) * MB, etag="0" * 40)
+            for number, name in enumerate(names)
+        ),
+    )
+    retry = Retry(time=0, path=None, reason="reset", wait_s=1, attempt=1, max_attempts=5)
+    return replace(
+        last_state([(0.0, Planned(plan=plan))]),
+        retries=(retry,) * count,
+        notices=tuple(Notice(reference="r", message=name, hint="") for name in names),
+    )
+
+
+def test_long_lists_are_cut_and_say_so() -> None:
+    lines = Reader(html.render(many(100))).lines
+    # The 30 largest of 100, in the plan's order; 1 MB + 2 MB + ... + 70 MB for the rest.
+    assert [line for line in lines if line.startswith("part_")] == [
+        f"part_{number:04d}" for number in range(70, 100)
+    ]
+    assert lines[lines.index("70 others") + 1] == "0 B of 2.5 GB | 0 %"
+    assert "100 retries, the last 50:" in lines
+    assert sum("| the Hub | reset |" in line for line in lines) == 50
+    assert "80 earlier notes" in lines
+    assert len(html.render(many(10_000))) < len(html.render(many(100))) * 1.1
+    assert "        50 earlier retries" in text.render(many(100)).splitlines()
+
+
+@pytest.mark.parametrize(("count", "folded"), [(1, False), (5, False), (6, True)])
+def test_more_than_a_few_retries_are_folded(count: int, folded: bool) -> None:
+    assert ("details" in Reader(html.render(many(count))).seen) is folded
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), -1e300, 1e300])
+def test_a_time_that_no_calendar_knows_is_a_dash(seconds: float) -> None:
+    retry = Retry(time=seconds, path="a", reason="b", wait_s=1, attempt=1, max_attempts=2)
+    lines = Reader(html.render(replace(many(0), retries=(retry,)))).lines
+    assert lines[-1] == "– | a | b | 1.0 s | 1 of 2"
+
+
+def test_a_report_of_checks_as_text_and_as_html() -> None:
+    failed = CheckResult(name="a<b", status=CheckStatus.FAILED, message="c\nd", hint="'e'")
+    assert checks.render_text((*CHECKS, failed)).splitlines() == [
+        "✓ hub: the Hub answered in 0.2 s",
+        "⚠\ufe0e disk: 12 GB free",
+        "  Free some.",
+        "– gpu: no GPU here",
+        "✗ a<b: c d",
+        "  'e'",
+    ]
+    assert Reader(checks.render_html((*CHECKS, failed))).lines == [
+        "✓ hub: the Hub answered in 0.2 s",
+        "⚠\ufe0e disk: 12 GB free",
+        "Free some.",
+        "– gpu: no GPU here",
+        "✗ a<b: c d",
+        "'e'",
+    ]
+    assert checks.render_text(CHECKS * 20).splitlines()[-1] == "and 30 more"
+    assert Reader(checks.render_html(CHECKS * 20)).lines[-1] == "and 30 more"
+    assert (checks.render_text(()), checks.render_html(())) == ("", "")
+
+
+@given(
+    st.lists(
+        st.builds(
+            CheckResult,
+            name=jobs.texts,
+            status=st.sampled_from(CheckStatus),
+            message=jobs.texts,
+            hint=jobs.texts,
+        )
+    )
+)
+def test_nothing_foreign_in_a_check_becomes_markup(results: list[CheckResult]) -> None:
+    assert Reader(checks.render_html(results)).seen <= {"div", "b", "br", "span"}
+    assert all(line.isprintable() for line in checks.render_text(results).split("\n"))
+
+
+def test_every_status_has_its_mark() -> None:
+    assert set(ICONS) == {*Status, *CheckStatus}
+
+
+def test_the_view_is_replaced_once_a_second_and_ends_in_the_final_form() -> None:
+    display = RecordedDisplay()
+    now = 0.0
+    view = html.HtmlView(display, clock=lambda: now)
+    state = last_state(DOWNLOADING)
+    for tick in range(100):
+        now = tick / 10
+        view.update(state)
+    assert [kind for kind, _ in display.calls] == ["show", *["update"] * 9]
+    assert display.outputs == [html.static_bundle(state)]
+    end = last_state(LOADED)
+    view.close(end)
+    view.close(end)
+    view.update(state)
+    assert display.outputs == [html.static_bundle(end)]
+    assert len(display.calls) == 11
+
+
+def test_a_new_stage_is_shown_at_once() -> None:
+    display = RecordedDisplay()
+    view = html.HtmlView(display, clock=lambda: 0.0)
+    for state in states(LOADED):
+        view.update(state)
+        assert str(state.stage) in display.outputs[0]["text/html"]
+    assert len(display.calls) == 8
