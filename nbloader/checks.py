@@ -244,7 +244,7 @@ CHECKS: tuple[Check, ...] = (
     Check("hub", (), _hub),
     Check("access", ("hub",), _access),
     Check("files", ("access",), _files),
-    Check("cache", ("files",), _cache),
+    Check("cache", ("access",), _cache),
     Check("disk", ("files",), _disk),
     Check("packages", ("files",), _packages),
 )

@@ -24,6 +24,7 @@ __all__ = [
     "folder_of_environment",
     "gpu_facts",
     "how_to_add_token",
+    "how_to_connect",
     "memory_facts",
     "package_versions",
     "pipeline_classes",
@@ -62,6 +63,16 @@ _ADD_TOKEN = {
 def how_to_add_token(where: Place) -> str:
     """Say how a token of the Hub is handed over in this place."""
     return _ADD_TOKEN.get(where, "Pass it as `token=`, or store it with `hf auth login`.")
+
+
+def how_to_connect(where: Place) -> str:
+    """Say what to do when the Hub does not answer in this place."""
+    if where is Place.KAGGLE:
+        return "Turn on Internet in the settings of the notebook (it needs a verified account)."
+    return (
+        "Check the connection of this machine, `endpoint=` and HF_ENDPOINT. If the files are in "
+        "the cache, pass `local_files_only=True`."
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +37,7 @@ from nbloader.records import (
     Ready,
     Stage,
     StageStarted,
+    TransferPolicy,
 )
 from nbloader.state import JobState, advance, apply
 from nbloader.tokens import colab_token
@@ -209,6 +210,13 @@ def preflight(
         WorkerDiedError, ProtocolError: the checks could not be made.
     """
     request = _checked(**locals(), view="none")
+    # Nobody is told of retries here, so there are few and short ones.
+    policy = replace(
+        request.settings.policy(),
+        max_retries=min(2, request.settings.max_retries),
+        retry_delay_min_s=1.0,
+        retry_delay_max_s=1.0,
+    )
     found: list[Planned] = []
 
     class Enough(Exception):  # noqa: N818 - the way out, not an error
@@ -221,6 +229,7 @@ def preflight(
     try:
         _transfer(
             request,
+            policy,
             publish=lambda event: None,  # noqa: ARG005 - nobody is told
             approve=stop,
             check=lambda: None,
@@ -428,6 +437,7 @@ def _report(
 
 def _transfer(
     request: _Request,
+    policy: TransferPolicy,
     *,
     publish: Callable[[Event], object],
     approve: Callable[[Planned], object],
@@ -443,7 +453,7 @@ def _transfer(
             repo_id=request.repo_id,
             revision=request.revision,
             request=request.plan,
-            policy=request.settings.policy(),
+            policy=policy,
             token=request.token,
             local_files_only=request.local_files_only,
             verify=request.verify,
@@ -489,6 +499,7 @@ def _fetch(
     reporter.begin(Stage.CONNECT)
     return _transfer(
         request,
+        request.settings.policy(),
         publish=reporter.publish,
         approve=approve,
         check=may_go_on,

@@ -234,7 +234,7 @@ try:
     while True:
         state = advance(state, state.updated_at + 0.1)
         view.update(state)
-finally:
+except KeyboardInterrupt:
     view.close(last_state(BROKEN))
     print(chosen, len(open_widgets()))
 """

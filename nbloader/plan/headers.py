@@ -11,8 +11,8 @@ import math
 import struct
 from dataclasses import dataclass
 
-from nbloader.errors import MalformedFileError
 from nbloader.plan._paths import quote
+from nbloader.plan._repo import malformed
 from nbloader.records import RepoFile
 
 __all__ = ["FIRST_READ_BYTES", "Header", "header_end", "parse_header"]
@@ -59,10 +59,10 @@ def header_end(start: bytes, file: RepoFile) -> int:
         MalformedFileError: the length cannot be right.
     """
     if len(start) < 8 or file.size < 8:
-        raise _malformed(file, "is too short to be a safetensors file")
+        raise malformed(file.path, "is too short to be a safetensors file")
     (length,) = struct.unpack_from("<Q", start)
     if length > MAX_HEADER_BYTES or 8 + length > file.size:
-        raise _malformed(file, "does not begin like a safetensors file")
+        raise malformed(file.path, "does not begin like a safetensors file")
     return 8 + int(length)
 
 
@@ -81,23 +81,23 @@ def parse_header(start: bytes, file: RepoFile) -> Header:
     except (ValueError, RecursionError):
         entries = None
     if not isinstance(entries, dict):
-        raise _malformed(file, "has a header that cannot be read")
+        raise malformed(file.path, "has a header that cannot be read")
     entries.pop("__metadata__", None)
     spans: list[tuple[int, int]] = []
     sizes: dict[str, int] = {}
     for name, entry in entries.items():
         span = _span(entry)
         if span is None:
-            raise _malformed(file, f"describes the tensor {quote(name)} wrongly")
+            raise malformed(file.path, f"describes the tensor {quote(name)} wrongly")
         spans.append(span)
         sizes[entry["dtype"]] = sizes.get(entry["dtype"], 0) + span[1] - span[0]
     position = 0
     for first, last in sorted(spans):
         if first != position:
-            raise _malformed(file, "has gaps or overlaps between its tensors")
+            raise malformed(file.path, "has gaps or overlaps between its tensors")
         position = last
     if end + position != file.size:
-        raise _malformed(file, f"should have {end + position} bytes, but has {file.size}")
+        raise malformed(file.path, f"should have {end + position} bytes, but has {file.size}")
     return Header(tensors=len(spans), bytes_by_dtype=sizes)
 
 
@@ -114,10 +114,3 @@ def _span(entry: object) -> tuple[int, int] | None:
     if dtype in _BITS and _BITS[dtype] * math.prod(shape[:_MAX_SIDES]) != 8 * (last - first):
         return None
     return first, last
-
-
-def _malformed(file: RepoFile, what: str) -> MalformedFileError:
-    return MalformedFileError(
-        f"{quote(file.path)} {what}.",
-        hint="The upload may be broken: try another revision, or tell the repository's author.",
-    )

@@ -31,7 +31,7 @@ from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 from tqdm import tqdm
 
-from nbloader.environment import how_to_add_token, place
+from nbloader.environment import how_to_add_token, how_to_connect, place
 from nbloader.errors import (
     CacheNotWritableError,
     DiskFullError,
@@ -374,6 +374,15 @@ class Hub:
                     "the Hub does not accept the token",
                     hint=f"Make a new token at {_TOKENS}. {_how_to_add_token()}",
                 )
+            case hub_errors.HfHubHTTPError() if error.response.status_code == 403:
+                if self._sends_token():
+                    return InvalidTokenError(
+                        f"the token may not read {self.repo_id}",
+                        hint=f"Give it read access to this repository at {_TOKENS}, or use one of "
+                        "an account that may read it.",
+                    )
+                if path is None:
+                    return _no_hub("it answered 403")
             case OSError() if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 return DiskFullError(
                     f"the disk of {constants.HF_HUB_CACHE} is full",
@@ -395,8 +404,7 @@ class Hub:
         if path is None:
             return HubUnreachableError(
                 f"the Hub at {constants.ENDPOINT} does not answer ({reason}; {tried})",
-                hint="Check the connection of this machine. On Kaggle, turn on Internet in the "
-                "notebook's settings. With the files in the cache, pass `local_files_only=True`.",
+                hint=how_to_connect(place(os.environ)),
             )
         return DownloadError(
             f"{path} could not be downloaded ({reason}; {tried})",

@@ -1,0 +1,277 @@
+"""What cannot work is refused by name, before a weight is fetched, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import nbloader
+from nbloader.errors import NbloaderError
+from nbloader.localhub import LocalHub, RequestClass
+from nbloader.plan.headers import FIRST_READ_BYTES
+from tests.conftest import Publish, WriteRepo
+
+WEIGHTS = bytes(8) * 250_000
+BROKEN_FILE = "Try another revision (revision=...), or tell the repository's author."
+
+
+def as_json(value: object) -> bytes:
+    return json.dumps(value).encode()
+
+
+def safetensors(header: object, tensors: bytes = b"") -> bytes:
+    text = header if isinstance(header, bytes) else as_json(header)
+    return struct.pack("<Q", len(text)) + text + tensors
+
+
+CONFIG = as_json({"model_type": "bert", "architectures": ["BertModel"]})
+F32 = {"dtype": "F32", "shape": [500_000], "data_offsets": [0, 2_000_000]}
+RIGHT = {"config.json": CONFIG, "model.safetensors": safetensors({"w": F32}, WEIGHTS)}
+
+
+@dataclass(frozen=True)
+class Refused:
+    """What a call that was refused came to."""
+
+    error: NbloaderError
+    cdn_bytes: int
+
+
+def refuse(hub: LocalHub, cache: Path, repo_id: str, **keywords: Any) -> Refused:
+    with pytest.raises(NbloaderError) as caught:
+        nbloader.load(
+            repo_id,
+            **{
+                "endpoint": hub.endpoint,
+                "cache_dir": cache,
+                "device": "cpu",
+                "view": "none",
+                "settings": {"max_retries": 1},
+                **keywords,
+            },
+        )
+    return Refused(caught.value, hub.counters().of(RequestClass.CDN_GET).body_bytes)
+
+
+def assert_no_trace(cache: Path, repo_id: str) -> None:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    with pytest.raises(LocalEntryNotFoundError):
+        snapshot_download(repo_id, cache_dir=cache, local_files_only=True)
+    assert not list(cache.rglob("*.incomplete"))
+    assert not [path for path in cache.rglob("*") if path.suffix in {".safetensors", ".bin"}]
+
+
+@pytest.mark.parametrize(
+    ("files", "reference", "message", "hint"),
+    [
+        pytest.param(
+            {"config.json": CONFIG, "README.md": b"# x"},
+            "no-weights",
+            "There are no weights in '{repo}' that could be loaded.",
+            "Try another revision (revision=...), or a repository with safetensors weights.",
+            id="no weights",
+        ),
+        pytest.param(
+            {"README.md": b"# x"},
+            "unsupported-repo",
+            "'{repo}' cannot be loaded: it has no model_index.json, modules.json or config.json.",
+            "Name the library with kind='diffusers', 'sentence-transformers' or 'transformers'.",
+            id="nothing to load",
+        ),
+        pytest.param(
+            {**RIGHT, "model_index.json": b"{not json"},
+            "malformed-file",
+            "The file 'model_index.json' of the repository is not valid JSON.",
+            BROKEN_FILE,
+            id="model_index.json is no JSON",
+        ),
+        pytest.param(
+            {**RIGHT, "model_index.json": as_json(["a", "list"])},
+            "malformed-file",
+            "The file 'model_index.json' of the repository does not hold a JSON object.",
+            BROKEN_FILE,
+            id="model_index.json is a list",
+        ),
+        pytest.param(
+            {
+                **RIGHT,
+                "modules.json": as_json(
+                    [
+                        {
+                            "idx": 0,
+                            "name": "0",
+                            "path": "../x",
+                            "type": "sentence_transformers.models.Pooling",
+                        }
+                    ]
+                ),
+            },
+            "unsafe-path",
+            "The file 'modules.json' has an unsafe file name: '../x'.",
+            "Do not use this repository, and report it to the Hub.",
+            id="modules.json leaves the folder",
+        ),
+        pytest.param(
+            {**RIGHT, "modules.json": b"\xff\xfe"},
+            "malformed-file",
+            "The file 'modules.json' of the repository is not UTF-8 text.",
+            BROKEN_FILE,
+            id="modules.json is no text",
+        ),
+        pytest.param(
+            {"config.json": CONFIG, "model.safetensors": b"<!DOCTYPE html>" + WEIGHTS},
+            "malformed-file",
+            "The file 'model.safetensors' of the repository "
+            "does not begin like a safetensors file.",
+            BROKEN_FILE,
+            id="safetensors is a page",
+        ),
+        pytest.param(
+            {"config.json": CONFIG, "model.safetensors": safetensors(b"{" * 50, WEIGHTS)},
+            "malformed-file",
+            "The file 'model.safetensors' of the repository has a header that cannot be read.",
+            BROKEN_FILE,
+            id="safetensors header is no JSON",
+        ),
+        pytest.param(
+            {
+                "config.json": CONFIG,
+                "model.safetensors": safetensors({"w": F32}, WEIGHTS[: len(WEIGHTS) // 2]),
+            },
+            "malformed-file",
+            "The file 'model.safetensors' of the repository "
+            "should have 2000080 bytes, but has 1000080.",
+            BROKEN_FILE,
+            id="safetensors is cut off",
+        ),
+    ],
+)
+def test_a_broken_repository(
+    hub: LocalHub,
+    hub_root: Path,
+    write_repo: WriteRepo,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    files: Mapping[str, bytes],
+    reference: str,
+    message: str,
+    hint: str,
+) -> None:
+    repo_id = "broken/" + request.node.callspec.id.replace(" ", "-")
+    write_repo(hub_root, repo_id, files)
+    refused = refuse(hub, tmp_path, repo_id)
+    error = refused.error
+    assert (error.reference, error.message, error.hint) == (
+        reference,
+        message.format(repo=repo_id),
+        hint,
+    )
+    assert refused.cdn_bytes <= FIRST_READ_BYTES
+    assert_no_trace(tmp_path, repo_id)
+
+
+@pytest.mark.parametrize(
+    "name", ["../evil.safetensors", "/etc/evil.safetensors", "C:\\evil.safetensors", "a/../../b"]
+)
+def test_a_file_name_that_would_leave_the_cache(
+    hub: LocalHub, publish: Publish, tmp_path: Path, name: str
+) -> None:
+    repo_id = publish(RIGHT)
+    hub.list_also(repo_id, [name])
+    refused = refuse(hub, tmp_path / "cache", repo_id)
+    assert (refused.error.reference, refused.cdn_bytes) == ("unsafe-path", 0)
+    assert refused.error.message == f"The repository has an unsafe file name: {name!r}."
+    assert refused.error.hint == "Do not use this repository, and report it to the Hub."
+    assert [path.name for path in tmp_path.rglob("*evil*")] == []
+    assert_no_trace(tmp_path / "cache", repo_id)
+    hub.list_also(repo_id, [])
+
+
+def test_a_text_that_is_no_id(hub: LocalHub, tmp_path: Path) -> None:
+    refused = refuse(hub, tmp_path, "not an id")
+    assert str(refused.error) == (
+        "'not an id' is no repository id\n"
+        '  Hint: Ids look like "Qwen/Qwen-Image-Edit-2509".\n'
+        "  [invalid-repo-id]"
+    )
+    assert hub.counters().total.requests == 0
+
+
+def test_an_unknown_revision(hub: LocalHub, publish: Publish, tmp_path: Path) -> None:
+    repo_id = publish(RIGHT)
+    refused = refuse(hub, tmp_path, repo_id, revision="v9")
+    assert (refused.error.reference, refused.error.message, refused.error.hint) == (
+        "revision-not-found",
+        f"{repo_id} has no revision 'v9'",
+        f"See https://huggingface.co/{repo_id}/tree/main for its branches and tags, or leave "
+        "`revision=` out.",
+    )
+    assert refused.cdn_bytes == 0
+    assert_no_trace(tmp_path, repo_id)
+
+
+def test_an_unknown_variant(hub: LocalHub, publish: Publish, tmp_path: Path) -> None:
+    repo_id = publish(RIGHT)
+    refused = refuse(hub, tmp_path, repo_id, variant="fp16")
+    assert (refused.error.reference, refused.cdn_bytes) == ("variant-not-found", 0)
+
+
+def test_an_endpoint_that_nobody_answers(hub: LocalHub, tmp_path: Path) -> None:
+    refused = refuse(hub, tmp_path, "org/name", endpoint="http://127.0.0.1:9")
+    assert (refused.error.reference, refused.error.message, refused.error.hint) == (
+        "hub-unreachable",
+        "the Hub at http://127.0.0.1:9 does not answer (connection lost (ConnectError); "
+        "1 attempts)",
+        "Check the connection of this machine, `endpoint=` and HF_ENDPOINT. If the files are in "
+        "the cache, pass `local_files_only=True`.",
+    )
+
+
+def test_an_endpoint_that_is_no_hub(hub: LocalHub, publish: Publish, tmp_path: Path) -> None:
+    refused = refuse(hub, tmp_path, publish(RIGHT), endpoint=hub.cdn)
+    assert refused.error.reference == "hub-unreachable"
+
+
+def test_a_cache_folder_that_is_a_file(hub: LocalHub, publish: Publish, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    cache.write_text("mine")
+    refused = refuse(hub, cache, publish(RIGHT))
+    assert (refused.error.reference, refused.error.message, refused.error.hint) == (
+        "cache-not-writable",
+        f"the cache folder {cache} cannot be written",
+        "Pass a folder of your own as `cache_dir=`, or set HF_HOME.",
+    )
+    assert refused.cdn_bytes == 0
+    assert cache.read_text() == "mine"
+
+
+def test_a_disk_without_room(hub: LocalHub, publish: Publish, tmp_path: Path) -> None:
+    settings = {"max_retries": 1, "required_disk_space_gb": 10**6}
+    repo_id = publish(RIGHT)
+    refused = refuse(hub, tmp_path, repo_id, settings=settings)
+    assert refused.error.reference == "not-enough-disk"
+    assert re.fullmatch(
+        rf"not enough disk space: 1\.0 PB required, [\d.]+ [kMGT]?B available at {tmp_path}",
+        refused.error.message,
+    )
+    assert refused.cdn_bytes <= FIRST_READ_BYTES
+    assert_no_trace(tmp_path, repo_id)
+
+    folder = nbloader.download(
+        repo_id,
+        endpoint=hub.endpoint,
+        cache_dir=tmp_path,
+        view="none",
+        settings=settings,
+        force=True,
+    )
+    assert (folder / "model.safetensors").read_bytes() == RIGHT["model.safetensors"]

@@ -1,0 +1,163 @@
+"""The notebooks as a batch run leaves them, and what `pytest --nbval` compares of them."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from nbval.plugin import get_sanitize_patterns
+
+from nbloader.localhub import LocalHub
+from nbloader.records import Event, FileDone, FileProgress, Planned, Ready, Stage, StageStarted
+from nbloader.state import JobState, apply
+from nbloader.views.text import TextView
+from tests.notebook_runs import NOTEBOOKS, ROOT, execute, notebook_environment
+from tests.samples import MB, PLAN
+
+PATTERNS = get_sanitize_patterns((ROOT / "tests/nbval.ini").read_text())
+STAGES = {
+    "01_embeddings": list(Stage),
+    "02_image_edit": [stage for stage in Stage if stage is not Stage.TEST_EMBEDDINGS],
+}
+
+# -- a batch run ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def environment(
+    demo_root: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, str]]:
+    with LocalHub.start(demo_root, max_seconds=1200) as hub:
+        yield notebook_environment(hub.endpoint, tmp_path_factory.mktemp("home"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_batch_run_leaves_lines_of_text_and_no_widget(
+    path: Path, environment: dict[str, str]
+) -> None:
+    notebook = execute(path, environment)
+
+    (loaded,) = next(cell.outputs for cell in notebook.cells if cell.id == "load")
+    assert (loaded.output_type, loaded.name) == ("stream", "stdout")
+    lines = re.findall(r"(?m)^\[ *(\d+) %\] ([a-z -]+)", loaded.text)
+    assert [text.strip() for _, text in lines[:-1]] == STAGES[path.stem]
+    assert lines[-1][0] == "100"
+    assert loaded.text.splitlines()[-1].startswith("[100 %] ready in ")
+
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    assert {output.get("name") for output in outputs} == {None, "stdout"}
+    assert {mime for output in outputs for mime in output.get("data", ())} == {
+        "text/plain",
+        "image/png",
+    }
+    assert "widgets" not in notebook.metadata
+
+
+# -- the files -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_stored_notebook_is_complete_and_holds_nothing_of_a_machine(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    assert (notebook.nbformat, notebook.nbformat_minor) == (4, 5)
+    assert notebook.metadata == {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
+    assert [cell.metadata for cell in notebook.cells] == [{}] * len(notebook.cells)
+    # nbval passes over a cell that was never run.
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    pictures = re.compile(r'"image/png": "[^"]*"')
+    text = pictures.sub("", json.dumps(notebook))
+    assert not re.search(r"HF_ENDPOINT|127\.0\.0\.1|localhost|NBVAL|/tmp|/home|/root", text)
+
+
+# -- what is left out of the comparison ----------------------------------------------------------
+
+
+def sanitized(text: str) -> str:
+    for pattern, replacement in PATTERNS:
+        text = re.sub(pattern, replacement, text)
+    return text
+
+
+def log(*, scale: float = 1.0, progress: int = 0, summary: str = "Model on cpu, float32") -> str:
+    """The lines of a job whose times are stretched, and that shows its progress so many times."""
+    weights = max(PLAN.files, key=lambda file: file.size)
+    events: list[tuple[float, Event]] = [
+        (0, StageStarted(stage=Stage.CONNECT)),
+        (1, StageStarted(stage=Stage.SET_UP)),
+        (2, Planned(plan=PLAN, cached=())),
+        (2, StageStarted(stage=Stage.DOWNLOAD)),
+        *(
+            (3 + i, FileProgress(path=weights.path, completed=(i + 1) * MB))
+            for i in range(progress)
+        ),
+        *((50, FileDone(path=file.path)) for file in PLAN.files),
+        (51, StageStarted(stage=Stage.INITIALISE)),
+        (52, Ready(summary=summary)),
+    ]
+    out = io.StringIO()
+    now = 0.0
+    # Each look at the clock of the view is late enough for another line of progress.
+    view = TextView(out, interactive=False, clock=iter(range(0, 10**6, 100)).__next__)
+    state = JobState(repo_id="org/name", started_at=0.0, updated_at=0.0)
+    for at, event in events:
+        now = at * scale
+        state = apply(state, event, now)
+        view.update(state)
+    view.close(state)
+    return out.getvalue()
+
+
+def test_sanitized_lines_keep_all_but_times_and_speeds() -> None:
+    raw = log(progress=3)
+    assert raw.count(" of 100 MB, ") >= 3
+    assert sanitized(raw) == (
+        "[  0 %] connect: org/name\n"
+        "[ 10 %] set up\n"
+        "[ 20 %] download: 4 files, 100 MB\n"
+        "        downloaded 100 MB in TIME, SPEED\n"
+        "[ 80 %] initialise\n"
+        "[100 %] ready in TIME: Model on cpu, float32\n"
+    )
+
+
+@given(scale=st.floats(1e-3, 1e5), progress=st.integers(0, 20))
+def test_runs_of_any_speed_are_equal_when_sanitized(scale: float, progress: int) -> None:
+    assert sanitized(log(scale=scale, progress=progress)) == sanitized(log())
+
+
+@pytest.mark.parametrize(
+    ("stored", "changed"),
+    [
+        ("[100 %]", "[ 99 %]"),
+        ("4 files", "5 files"),
+        ("download: 4 files, 100 MB", "download: 4 files, 101 MB"),
+        ("downloaded 100 MB", "downloaded 101 MB"),
+        ("downloaded 100 MB", "downloaded 100 kB"),
+        ("on cpu, float32", "on cpu, float16"),
+        ("[ 80 %] initialise\n", ""),
+        ("[ 80 %] initialise\n", "        retry: the Hub: timed out\n[ 80 %] initialise\n"),
+        ("[ 80 %] initialise\n", "[ 80 %] 50.0 MB of 100 MB\n[ 80 %] initialise\n"),
+        ("ready in", "failed after"),
+    ],
+)
+def test_a_real_difference_is_still_one_when_sanitized(stored: str, changed: str) -> None:
+    raw = log()
+    assert stored in raw
+    assert sanitized(raw.replace(stored, changed)) != sanitized(raw)
+
+
+def test_numbers_of_a_cell_are_not_sanitized() -> None:
+    numbers = " 1.00   0.39  -0.08   12 s   3.5 MB/s   1:05\nready in 3 s: no\n  0.42  A sentence."
+    assert sanitized(numbers) == numbers
