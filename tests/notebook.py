@@ -65,7 +65,7 @@ class Comms:
 
 def open_widgets() -> set[str]:
     """Give the ids of all widgets of this process that are not closed."""
-    from ipywidgets.widgets import widget  # type: ignore[import-untyped]
+    from ipywidgets.widgets import widget
 
     return set(widget._instances)
 

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import os
 import pickle
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -46,3 +50,21 @@ def test_every_error_of_the_module_is_exported() -> None:
         if isinstance(value, type) and issubclass(value, NbloaderError)
     }
     assert defined <= set(errors.__all__)
+
+
+def test_a_notebook_shows_the_error_without_a_traceback(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "IPython", "--no-banner", "--colors=nocolor"),
+            *("-c", "import nbloader; nbloader.load('no id')"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "IPYTHONDIR": str(tmp_path)},
+    )
+    assert done.stdout.strip() == (
+        "InvalidRepoIdError: 'no id' is no repository id\n"
+        '  Hint: Ids look like "Qwen/Qwen-Image-Edit-2509".\n'
+        "  [invalid-repo-id]"
+    )

@@ -95,11 +95,11 @@ def _transformers(
         **{
             "model": str(folder),
             "device": placement.device,
+            "local_files_only": True,
             "trust_remote_code": plan.custom_code,
             **dtype_argument("transformers", placement.dtype),
             **given,
             "model_kwargs": {
-                "local_files_only": True,
                 **({} if plan.variant is None else {"variant": plan.variant}),
                 **given.pop("model_kwargs", {}),
             },

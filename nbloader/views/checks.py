@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from nbloader.records import CheckResult, CheckStatus
 from nbloader.views.base import ICONS, plain
-from nbloader.views.markup import box, escape, faint, fold, line
+from nbloader.views.markup import box, escape, fold, hint, line
 
 __all__ = ["checks_lines", "checks_markup", "render_html", "render_text"]
 
@@ -70,6 +70,5 @@ def _rows(results: Sequence[CheckResult]) -> str:
 
 
 def _row(result: CheckResult) -> str:
-    hint = f"<br>{faint(escape(result.hint))}" if result.hint else ""
-    name = escape(result.name, _NAME_LIMIT)
-    return line(f"{ICONS[result.status]} <b>{name}</b>: {escape(result.message)}{hint}")
+    found = f"<b>{escape(result.name, _NAME_LIMIT)}</b>: {escape(result.message)}"
+    return line(f"{ICONS[result.status]} {found}{hint(result.hint)}")

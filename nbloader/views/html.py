@@ -13,7 +13,7 @@ from nbloader.views import text
 from nbloader.views.base import ICONS
 from nbloader.views.checks import checks_markup
 from nbloader.views.display import Bundle, Display, new_display_id
-from nbloader.views.markup import bar, box, escape, faint, fold, line, table
+from nbloader.views.markup import bar, box, escape, faint, fold, hint, line, table
 from nbloader.views.pace import Pace
 
 __all__ = ["HtmlView", "components", "head", "log", "render", "static_bundle"]
@@ -159,8 +159,7 @@ def _largest(parts: Sequence[ComponentState], limit: int) -> list[ComponentState
 
 
 def _notice(notice: Notice) -> str:
-    hint = f"<br>{faint(escape(notice.hint))}" if notice.hint else ""
-    return line(f"{ICONS[CheckStatus.WARNING]} {escape(notice.message)}{hint}")
+    return line(f"{ICONS[CheckStatus.WARNING]} {escape(notice.message)}{hint(notice.hint)}")
 
 
 def _retries(retries: Sequence[Retry], limit: int) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from nbloader.views.base import plain
 
-__all__ = ["bar", "box", "escape", "faint", "fold", "line", "table"]
+__all__ = ["bar", "box", "escape", "faint", "fold", "hint", "line", "table"]
 
 # The classes keep MathJax from reading a `$` of a foreign name as a formula (version 2, 3 and up).
 _BOX = (
@@ -19,7 +19,7 @@ _BOX = (
     'font-variant-numeric:tabular-nums;max-width:60em;overflow-wrap:anywhere">{}</div>'
 )
 _CELL = "text-align:left;padding:0 1.2em 0 0"
-_TABLE = "margin:2px 0;border:0;border-collapse:collapse;font-size:inherit"
+_TABLE = "margin:3px 0;border:0;border-collapse:collapse;font:inherit;color:inherit"
 
 
 def escape(text: str, limit: int = 300) -> str:
@@ -43,6 +43,12 @@ def faint(content: str) -> str:
     return f'<span style="opacity:0.7">{content}</span>'
 
 
+def hint(text: str) -> str:
+    """Put what to do under what happened; nothing for no text."""
+    style = "padding-left:1.4em;opacity:0.7"
+    return f'<div style="{style}">{escape(text)}</div>' if text else ""
+
+
 def fold(title: str, content: str) -> str:
     """Hide markup behind a title that opens at a click."""
     return f'<details><summary style="cursor:pointer">{title}</summary>{content}</details>'
@@ -52,7 +58,7 @@ def bar(share: float, width: str = "100%") -> str:
     """Draw how much is done, from 0 to 1. Shows nothing where styles are stripped."""
     percent = 100 * min(1.0, max(0.0, share))
     return (
-        f'<div style="width:{width};height:8px;border-radius:4px;overflow:hidden;'
+        f'<div style="width:{width};height:8px;margin:3px 0;border-radius:4px;overflow:hidden;'
         f'background:rgba(128,128,128,0.25)"><div style="width:{percent:.1f}%;height:8px;'
         f'background:#2f81f7"></div></div>'
     )

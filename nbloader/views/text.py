@@ -104,10 +104,10 @@ def render(state: JobState, *, speed: bool = True, eta: bool = True) -> str:
     lines += checks
     lines += _newest("notes", [notice_line(notice) for notice in state.notices], MAX_NOTICES)
     lines += _newest("retries", [retry_line(retry) for retry in state.retries], MAX_RETRIES)
-    if state.status is Status.RUNNING:
-        lines.append(progress_line(state, speed=speed, eta=eta))
-    else:
+    if state.status is not Status.RUNNING:
         lines.append(end_line(state))
+    elif state.plan is not None:
+        lines.append(progress_line(state, speed=speed, eta=eta))
     if state.failure is not None and state.failure.hint:
         lines.append(f"        {plain(state.failure.hint)}")
     return "\n".join(lines)

@@ -70,7 +70,7 @@ class WidgetView:
         eta: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        import ipywidgets  # type: ignore[import-untyped]
+        import ipywidgets
 
         self._ipywidgets = ipywidgets
         self._display = display
@@ -124,7 +124,7 @@ class WidgetView:
         Layouts and styles are widgets too, which closing their owner leaves open.
         """
         make = self._ipywidgets
-        layout = make.Layout(width="100%", margin="0", flex="0 0 auto")
+        layout = make.Layout(width="100%", max_width="780px", margin="0", flex="0 0 auto")
         self._open.append(layout)
         for name, values in wanted.items():
             kind = make.FloatProgress if name == "bar" else make.HTML

@@ -1,0 +1,256 @@
+"""From a folder to a model: the parts that the whole loads in test_load.py do not reach."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import nbloader
+from nbloader import loaders
+from nbloader.errors import (
+    InvalidArgumentError,
+    LoadError,
+    ModelLoadError,
+    SelfTestError,
+    UnsupportedClassError,
+)
+from nbloader.fit import Placement
+from nbloader.loaders._build import task_of
+from nbloader.loaders.imports import Import, targets
+from nbloader.loaders.quiet import quiet
+from nbloader.localhub import LocalHub
+from nbloader.localhub.demo import MINILM
+from nbloader.records import Component, Event, Kind, Notice
+from tests.samples import PLAN
+
+CPU = Placement(device="cpu", dtype="float32")
+VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "good", "bad"]
+
+
+@pytest.fixture(scope="session")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny text classifier with its tokenizer, as transformers saves it."""
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
+
+    folder = tmp_path_factory.mktemp("classifier")
+    (folder / "vocab.txt").write_text("\n".join(VOCABULARY))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = BertConfig(
+            vocab_size=len(VOCABULARY),
+            hidden_size=32,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=32,
+            num_labels=2,
+        )
+        BertForSequenceClassification(config).save_pretrained(folder)
+    BertTokenizerFast(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
+    return folder
+
+
+def test_a_plain_transformers_model_comes_as_its_pipeline(
+    hub: LocalHub, hub_root: Path, classifier: Path, tmp_path: Path
+) -> None:
+    from transformers import pipeline
+
+    place = hub_root / "models" / "tiny" / "classifier"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    classifier.rename(place) if not place.exists() else None
+    pipe = nbloader.load(
+        "tiny/classifier", device="cpu", endpoint=hub.endpoint, cache_dir=tmp_path, view="none"
+    )
+    plain = pipeline("text-classification", model=str(place), device="cpu")
+    texts = ["a good b", "bad bad"]
+    assert type(pipe) is type(plain)
+    assert pipe(texts) == plain(texts)
+
+
+@pytest.mark.parametrize(
+    ("architectures", "task"),
+    [
+        (["BertForSequenceClassification"], "text-classification"),
+        (["LlamaForCausalLM"], "text-generation"),
+        (["BertForMaskedLM"], "fill-mask"),
+        (["BertModel"], "feature-extraction"),
+        (["WhisperForConditionalGeneration"], "automatic-speech-recognition"),
+        (["ViTForImageClassification"], "image-classification"),
+    ],
+)
+def test_the_task_is_read_from_the_config(
+    tmp_path: Path, architectures: list[str], task: str
+) -> None:
+    import json
+
+    from nbloader.loaders._build import _tasks
+
+    (tmp_path / "config.json").write_text(json.dumps({"architectures": architectures}))
+    assert task_of(tmp_path, _tasks()) == task
+
+
+def test_a_model_without_a_task_says_how_to_name_one(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"architectures": ["OfTomorrow", 3]}')
+    with pytest.raises(ModelLoadError) as caught:
+        task_of(tmp_path, {"fill-mask": frozenset({"BertForMaskedLM"})})
+    assert (caught.value.message, caught.value.hint) == (
+        "no task is known for the class OfTomorrow",
+        'Name it: nbloader.load(..., loader_kwargs={"task": "feature-extraction"})',
+    )
+
+
+def module(**tensors: Any) -> Any:
+    import torch
+
+    made = torch.nn.Module()
+    for name, tensor in tensors.items():
+        made.register_parameter(name, torch.nn.Parameter(tensor, requires_grad=False))
+    return made
+
+
+def test_the_self_test_finds_tensors_that_cannot_work() -> None:
+    import torch
+
+    good = module(w=torch.ones(3), small=torch.full((4,), 6e4, dtype=torch.float16))
+    good.register_buffer("mask", torch.full((2, 2), -torch.inf))
+    loaders.check_modules({"vae": good, "scheduler": object()}, CPU)
+    cases = {
+        "vae: w was not in the weights": torch.ones(3, device="meta"),
+        "vae: w holds no finite numbers": torch.tensor([1.0, torch.nan]),
+    }
+    for message, tensor in cases.items():
+        with pytest.raises(SelfTestError) as caught:
+            loaders.check_modules({"vae": module(w=tensor)}, CPU)
+        assert caught.value.message == message
+    with pytest.raises(SelfTestError, match=r"vae: w is on cpu, not on cuda"):
+        loaders.check_modules({"vae": good}, Placement(device="cuda:0", dtype="float16"))
+
+
+class Encoder:
+    """Stands in for a sentence-transformers model with bad output."""
+
+    def __init__(self, vectors: Any) -> None:
+        self.vectors = vectors
+
+    def encode(self, sentences: list[str], **keywords: Any) -> Any:
+        if isinstance(self.vectors, Exception):
+            raise self.vectors
+        return self.vectors
+
+
+@pytest.mark.parametrize(
+    ("vectors", "message"),
+    [
+        (np.ones((2, 3)), "two different sentences get the same embedding"),
+        (np.zeros((2, 3)), "embeddings are zero or not finite"),
+        (np.array([[1.0, np.nan], [1, 2]]), "embeddings are zero or not finite"),
+        (np.ones(3), "embeddings have the shape (3,)"),
+        (RuntimeError("no"), "two sentences could not be embedded: RuntimeError: no"),
+    ],
+)
+def test_bad_embeddings_are_found(vectors: Any, message: str) -> None:
+    with pytest.raises(SelfTestError) as caught:
+        loaders.check_embeddings(Encoder(vectors))
+    assert caught.value.message == message
+
+
+def test_the_libraries_are_silent_during_a_load_and_as_before_after_it() -> None:
+    from diffusers.utils import logging as diffusers_logging
+    from huggingface_hub.utils import are_progress_bars_disabled
+    from transformers.utils import logging as transformers_logging
+
+    def switches() -> tuple[object, ...]:
+        return (
+            diffusers_logging.get_verbosity(),
+            diffusers_logging.is_progress_bar_enabled(),
+            transformers_logging.get_verbosity(),
+            transformers_logging.is_progress_bar_enabled(),
+            are_progress_bars_disabled(),
+        )
+
+    before = switches()
+
+    def fail() -> None:
+        with quiet():
+            assert switches() == (40, False, 40, False, True)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert switches() == before
+
+
+def test_a_class_that_the_library_lacks_is_named() -> None:
+    plan = replace(PLAN, class_name="PipelineOfTomorrow", components=())
+    with pytest.raises(UnsupportedClassError) as caught:
+        Import(plan).wait(threading.Event())
+    assert caught.value.message == (
+        "org/name needs diffusers.PipelineOfTomorrow, which diffusers 0.42.1 does not have"
+    )
+
+
+def test_what_is_imported_for_a_pipeline() -> None:
+    parts = (
+        Component(name="vae", library="diffusers", class_name="AutoencoderKL", paths=("vae/x",)),
+        Component(name="own", library="own_code", class_name="Model", paths=("own/x",)),
+        Component(name="config", paths=("model_index.json",)),
+    )
+    plan = replace(PLAN, class_name="SomePipeline", components=parts)
+    assert targets(plan) == (
+        ("diffusers", "DiffusionPipeline"),
+        ("diffusers", "SomePipeline"),
+        ("diffusers", "AutoencoderKL"),
+    )
+
+
+def test_files_that_the_library_cannot_use_are_a_named_error(tmp_path: Path) -> None:
+    (tmp_path / "modules.json").write_text("[]")
+    plan = replace(PLAN, kind=Kind.SENTENCE_TRANSFORMERS)
+    with pytest.raises(LoadError) as caught:
+        loaders.load(plan, tmp_path, CPU, {})
+    assert caught.value.message.startswith("org/name could not be built from its files: ")
+
+
+def test_a_device_that_is_not_there() -> None:
+    import torch
+
+    missing = f"cuda:{torch.cuda.device_count()}"
+    with pytest.raises(InvalidArgumentError, match=f"device='{missing}': torch finds .*cpu here"):
+        loaders.place(missing, "auto")
+
+
+def test_a_second_copy_is_told_with_its_cost_until_the_first_is_gone(
+    demo_hub: LocalHub, tmp_path: Path
+) -> None:
+    import gc
+
+    def load() -> tuple[Any, list[Notice]]:
+        events: list[Event] = []
+        model = nbloader.load(
+            MINILM,
+            device="cpu",
+            endpoint=demo_hub.endpoint,
+            cache_dir=tmp_path,
+            view="none",
+            on_event=events.append,
+        )
+        return model, [event for event in events if isinstance(event, Notice)]
+
+    first, told = load()
+    assert told == []
+    second, told = load()
+    assert [(notice.reference, notice.message) for notice in told] == [
+        (
+            "already-loaded",
+            f"{MINILM} is loaded in this process already; a second copy takes another 90.9 MB of "
+            "memory",
+        )
+    ]
+    del first, second
+    gc.collect()
+    assert load()[1] == []
