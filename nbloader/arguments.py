@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import re
 from enum import StrEnum
 from typing import TypeVar
 from urllib.parse import urlsplit
 
 from nbloader.errors import InvalidArgumentError, InvalidRepoIdError
+from nbloader.quoting import quote
 
-__all__ = ["check_endpoint", "check_repo_id", "check_revision", "check_variant", "one_of"]
+__all__ = [
+    "check_device",
+    "check_dtype",
+    "check_endpoint",
+    "check_flag",
+    "check_folder",
+    "check_repo_id",
+    "check_revision",
+    "check_token",
+    "check_variant",
+    "one_of",
+]
 
 _E = TypeVar("_E", bound=StrEnum)
 
@@ -38,7 +51,7 @@ def check_repo_id(repo_id: object) -> str:
             hint = f'Pass the id alone: "{found[1]}".'
         elif repo_id.startswith((".", "/", "~")) or "\\" in repo_id:
             hint = f"A folder cannot be loaded, only a repository of the Hub. {_SAMPLE}"
-    raise InvalidRepoIdError(f"{_shown(repo_id)} is no repository id", hint=hint)
+    raise InvalidRepoIdError(f"{quote(repo_id)} is no repository id", hint=hint)
 
 
 def check_revision(revision: object) -> str:
@@ -59,7 +72,7 @@ def check_revision(revision: object) -> str:
     ):
         return revision
     raise InvalidArgumentError(
-        f"revision={_shown(revision)} is no name of a branch, tag or commit",
+        f"revision={quote(revision)} is no name of a branch, tag or commit",
         hint='Leave it out for "main", or pass a branch, a tag or a commit of 40 hex digits.',
     )
 
@@ -71,13 +84,16 @@ def check_variant(variant: object) -> str | None:
     ):
         return variant
     raise InvalidArgumentError(
-        f"variant={_shown(variant)} is no name of a variant",
+        f"variant={quote(variant)} is no name of a variant",
         hint='Variants look like "fp16" or "bf16"; leave it out for the plain weights.',
     )
 
 
-def check_endpoint(endpoint: object) -> str | None:
-    """Give the address of the Hub, or None for the default. Raises InvalidArgumentError."""
+def check_endpoint(endpoint: object, name: str = "endpoint") -> str | None:
+    """Give the address of the Hub, or None for the default. Raises InvalidArgumentError.
+
+    The address is not shown where it is refused: it may hold a password.
+    """
     if endpoint is None:
         return None
     if isinstance(endpoint, str):
@@ -89,8 +105,8 @@ def check_endpoint(endpoint: object) -> str | None:
         if parts.scheme in ("http", "https") and parts.hostname and "@" not in parts.netloc:
             return endpoint.rstrip("/")
     raise InvalidArgumentError(
-        f"endpoint={_shown(endpoint)} is no address of a Hub",
-        hint='It looks like "https://huggingface.co"; leave it out for the default.',
+        f"{name} is no address of a Hub",
+        hint='It looks like "https://huggingface.co", without a name and a password.',
     )
 
 
@@ -101,11 +117,66 @@ def one_of(name: str, value: object, choices: type[_E]) -> _E:
     except ValueError:
         allowed = ", ".join(repr(str(choice)) for choice in choices)
         raise InvalidArgumentError(
-            f"{name}={_shown(value)} is not allowed", hint=f"Choose one of {allowed}."
+            f"{name}={quote(value)} is not allowed", hint=f"Choose one of {allowed}."
         ) from None
 
 
-def _shown(value: object) -> str:
-    """Quote foreign text safely and briefly."""
-    text = repr(value)
-    return text if len(text) <= 100 else text[:97] + "..."
+def check_token(token: object) -> str | bool | None:
+    """Give the token, True, False or None. Raises InvalidArgumentError, without the token in it."""
+    if token is None or isinstance(token, bool):
+        return token
+    if isinstance(token, str) and re.fullmatch(r"[!-~]{1,512}", token.strip()):
+        return token.strip()
+    raise InvalidArgumentError(
+        f"token= is no token ({type(token).__name__})",
+        hint="Pass the text of a token of the Hub, None for the one that is stored, or False.",
+    )
+
+
+def check_device(device: object) -> str:
+    """Give the name of a device of torch, or `auto`. Raises InvalidArgumentError."""
+    name = str(device)
+    if re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,2})?", name, re.ASCII):
+        return name
+    raise InvalidArgumentError(
+        f"device={quote(device)} is not known",
+        hint='Choose "cuda", "cuda:1", "mps", "cpu", or leave it out for the best there is.',
+    )
+
+
+_DTYPES = {"bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp32": "float32"}
+
+
+def check_dtype(dtype: object) -> str:
+    """Give the name of a dtype of torch, or `auto`. Raises InvalidArgumentError."""
+    name = str(dtype).removeprefix("torch.")
+    name = _DTYPES.get(name, name)
+    if name in {"auto", *_DTYPES.values()}:
+        return name
+    raise InvalidArgumentError(
+        f"dtype={quote(dtype)} is not known",
+        hint='Choose "bfloat16", "float16", "float32", or leave it out.',
+    )
+
+
+def check_folder(name: str, folder: object) -> str | None:
+    """Give the absolute path of a folder, or None. Raises InvalidArgumentError."""
+    if folder is None:
+        return None
+    try:
+        path = os.fspath(folder)  # type: ignore[call-overload]
+    except TypeError:
+        path = b""
+    if not isinstance(path, str) or not path or "\0" in path:
+        raise InvalidArgumentError(
+            f"{name}={quote(folder)} is no folder", hint=f'Pass a path, as {name}="models".'
+        )
+    # Not resolve(): the links of a path belong to the user.
+    return os.path.abspath(os.path.expanduser(path))  # noqa: PTH100, PTH111
+
+
+def check_flag(name: str, value: object) -> bool:
+    """Give a bool. Raises InvalidArgumentError: the text "no" would count as true."""
+    if isinstance(value, bool):
+        return value
+    raise InvalidArgumentError(f"{name}={quote(value)} is no bool", hint="Pass True or False.")

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import re
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from nbloader import arguments
+from nbloader.background import import_modules
 from nbloader.checks import Facts, PreflightReport, required_packages, run_checks
-from nbloader.environment import disk_facts, package_versions, pipeline_classes, place
+from nbloader.environment import disk_facts, package_versions, pipeline_classes
 from nbloader.errors import (
-    InvalidArgumentError,
     NbloaderError,
     ProtocolError,
     RepoError,
@@ -33,56 +29,24 @@ from nbloader.records import (
     Notice,
     Plan,
     Planned,
-    PlanRequest,
     Ready,
     Stage,
     StageStarted,
     TransferPolicy,
 )
 from nbloader.state import JobState, advance, apply
-from nbloader.tokens import colab_token
 from nbloader.units import format_bytes
 from nbloader.views.base import View
-from nbloader.views.choose import ViewName, choose, front_end, make
+from nbloader.views.choose import choose, front_end, make
 
 if TYPE_CHECKING:
     import torch
 
     from nbloader.loaders import Import
+    from nbloader.request import Request
     from nbloader.settings import Settings
 
 __all__ = ["aload", "download", "load", "preflight"]
-
-
-class _KindName(StrEnum):
-    AUTO = "auto"
-    DIFFUSERS = "diffusers"
-    SENTENCE_TRANSFORMERS = "sentence-transformers"
-    TRANSFORMERS = "transformers"
-
-
-_DTYPES = {"bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp32": "float32"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Request:
-    """The checked arguments of a call."""
-
-    repo_id: str
-    revision: str
-    plan: PlanRequest
-    settings: Settings
-    device: str = "auto"
-    dtype: str = "auto"
-    cache_dir: str | None
-    endpoint: str | None
-    token: str | bool | None
-    local_files_only: bool
-    verify: bool
-    force: bool
-    loader_kwargs: Mapping[str, Any]
-    view: ViewName
-    on_event: Callable[[Event], object] | None
 
 
 def load(
@@ -135,7 +99,7 @@ def load(
         NbloaderError: with a reference and a hint; see `nbloader.errors`.
         KeyboardInterrupt: passed on after the download process was ended.
     """
-    request = _checked(**locals())
+    request = _request(**locals())
     return _run(request, _load, threading.Event())
 
 
@@ -143,11 +107,17 @@ async def aload(repo_id: str, **keywords: Any) -> Any:
     """Do what `load` does without holding the event loop. Takes the same arguments.
 
     `on_event` and the view are called from another thread. Cancelling the task ends the download
-    process.
+    process; a model that is being built is built to its end first, because neither library can
+    stop there.
     """
+    import asyncio
+
+    known = load.__kwdefaults__ or {}
+    for name in keywords:
+        if name not in known:
+            raise TypeError(f"aload() got an unexpected keyword argument {name!r}")
     cancelled = threading.Event()
-    _reject_unknown(keywords)
-    request = _checked(repo_id=repo_id, **keywords)
+    request = _request(repo_id=repo_id, **keywords)
     work = asyncio.ensure_future(asyncio.to_thread(_run, request, _load, cancelled))
     try:
         return await asyncio.shield(work)
@@ -180,7 +150,7 @@ def download(
 
     Imports none of the libraries that build models. Arguments and errors are those of `load`.
     """
-    request = _checked(**locals())
+    request = _request(**locals())
     folder: Path = _run(request, _download, threading.Event())
     return folder
 
@@ -209,7 +179,7 @@ def preflight(
         InputError: an argument or a setting is wrong.
         WorkerDiedError, ProtocolError: the checks could not be made.
     """
-    request = _checked(**locals(), view="none")
+    request = _request(**locals(), view="none")
     # Nobody is told of retries here, so there are few and short ones.
     policy = replace(
         request.settings.policy(),
@@ -244,93 +214,12 @@ def preflight(
     raise AssertionError("unreachable: transfer() asks for approval or raises")
 
 
-# -- arguments -----------------------------------------------------------------------------------
+def _request(**keywords: object) -> Request:
+    """Check the arguments. What that needs is imported where an interrupt cannot break it."""
+    import_modules("nbloader.request", "nbloader.transfer.supervisor")
+    from nbloader.request import checked
 
-
-def _reject_unknown(keywords: Mapping[str, Any]) -> None:
-    known = load.__kwdefaults__ or {}
-    for name in keywords:
-        if name not in known:
-            raise TypeError(f"aload() got an unexpected keyword argument {name!r}")
-
-
-def _checked(
-    *,
-    repo_id: str,
-    revision: str | None = None,
-    variant: str | None = None,
-    kind: str = "auto",
-    device: object = "auto",
-    dtype: object = "auto",
-    cache_dir: str | os.PathLike[str] | None = None,
-    endpoint: str | None = None,
-    token: str | bool | None = None,
-    local_files_only: bool = False,
-    trust_remote_code: bool = False,
-    verify: bool = False,
-    force: bool = False,
-    settings: Settings | Mapping[str, Any] | None = None,
-    view: str = "auto",
-    on_event: Callable[[Event], object] | None = None,
-    loader_kwargs: Mapping[str, Any] | None = None,
-) -> _Request:
-    """Check everything that can be checked before anything is started."""
-    from nbloader.settings import Settings
-
-    chosen = arguments.one_of("kind", kind, _KindName)
-    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
-    return _Request(
-        repo_id=arguments.check_repo_id(repo_id),
-        revision=arguments.check_revision(revision),
-        plan=PlanRequest(
-            kind=None if chosen is _KindName.AUTO else Kind(chosen),
-            variant=arguments.check_variant(variant),
-            trust_remote_code=trust_remote_code,
-        ),
-        settings=settings if isinstance(settings, Settings) else Settings(**(settings or {})),
-        device=_device_name(device),
-        dtype=_dtype_name(dtype),
-        cache_dir=None if cache_dir is None else os.path.abspath(Path(cache_dir).expanduser()),  # noqa: PTH100 - resolve() would follow links
-        endpoint=arguments.check_endpoint(endpoint),
-        token=_token(token),
-        local_files_only=local_files_only or offline,
-        verify=verify,
-        force=force,
-        loader_kwargs=dict(loader_kwargs or {}),
-        view=arguments.one_of("view", view, ViewName),
-        on_event=on_event,
-    )
-
-
-def _device_name(device: object) -> str:
-    name = str(device)
-    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,2})?", name):
-        raise InvalidArgumentError(
-            f"device={name[:60]!r} is not known",
-            hint='Choose "cuda", "cuda:1", "mps", "cpu", or leave it out for the best there is.',
-        )
-    return name
-
-
-def _dtype_name(dtype: object) -> str:
-    name = str(dtype).removeprefix("torch.")
-    name = _DTYPES.get(name, name)
-    if name not in {"auto", *_DTYPES.values()}:
-        raise InvalidArgumentError(
-            f"dtype={name[:60]!r} is not known",
-            hint='Choose "bfloat16", "float16", "float32", or leave it out.',
-        )
-    return name
-
-
-def _token(token: str | bool | None) -> str | bool | None:
-    """Give the token of the call, of the environment or of Colab; the worker looks elsewhere."""
-    if token is not None and token is not True:
-        return token
-    for variable in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-        if value := os.environ.get(variable, "").strip():
-            return value
-    return colab_token(place(os.environ)) or token
+    return checked(**keywords)
 
 
 # -- the stages ----------------------------------------------------------------------------------
@@ -339,7 +228,7 @@ def _token(token: str | bool | None) -> str | bool | None:
 class _Reporter:
     """Folds every event into the state and hands it to the view and to the caller."""
 
-    def __init__(self, request: _Request, view: View) -> None:
+    def __init__(self, request: Request, view: View) -> None:
         self._view = view
         self._on_event = request.on_event
         now = time.monotonic()
@@ -349,7 +238,9 @@ class _Reporter:
         self.state = apply(self.state, event, time.monotonic())
         self._view.update(self.state)
         if self._on_event is not None:
-            self._on_event(event)
+            on_event, self._on_event = self._on_event, None
+            on_event(event)
+            self._on_event = on_event  # Not called again once it has failed.
 
     def tick(self) -> None:
         """Let the view show that time passes."""
@@ -359,38 +250,43 @@ class _Reporter:
     def begin(self, stage: Stage) -> None:
         self.publish(StageStarted(stage=stage))
 
-    def close(self) -> None:
-        self._view.close(self.state)
+    def fail(self, reference: str, message: str, hint: str) -> None:
+        self.finish(Failed(reference=reference, message=message, hint=hint))
+
+    def finish(self, event: Ready | Failed) -> None:
+        """Publish the last event; the view is closed even if `on_event` fails."""
+        try:
+            self.publish(event)
+        finally:
+            self._view.close(self.state)
 
 
-_Work = Callable[[_Request, _Reporter, threading.Event], tuple[Any, str]]
+_KEPT = "Run the line again: files that are complete are kept."
+
+_Work: TypeAlias = "Callable[[Request, _Reporter, threading.Event], tuple[Any, str]]"
 
 
-def _run(request: _Request, work: _Work, cancelled: threading.Event) -> Any:
+def _run(request: Request, work: _Work, cancelled: threading.Event) -> Any:
     """Do the work, and see that the view learns of its end, whatever it is."""
+    from nbloader.transfer.supervisor import Cancelled
+
     reporter = _Reporter(request, _view(request))
     try:
         result, summary = work(request, reporter, cancelled)
-        reporter.publish(Ready(summary=summary))
     except NbloaderError as error:
-        reporter.publish(Failed(reference=error.reference, message=error.message, hint=error.hint))
+        reporter.fail(error.reference, error.message, error.hint)
+        raise
+    except (KeyboardInterrupt, Cancelled):
+        reporter.fail("interrupted", "stopped", _KEPT)
         raise
     except BaseException as error:
-        interrupted = isinstance(error, KeyboardInterrupt)
-        reporter.publish(
-            Failed(
-                reference="interrupted" if interrupted else "internal-error",
-                message="stopped" if interrupted else type(error).__name__,
-                hint="Run the line again: files that are complete are kept.",
-            )
-        )
+        reporter.fail("internal-error", type(error).__name__, _KEPT)
         raise
-    finally:
-        reporter.close()
+    reporter.finish(Ready(summary=summary))
     return result
 
 
-def _view(request: _Request) -> View:
+def _view(request: Request) -> View:
     return make(
         choose(request.view, front_end()),
         stream=sys.stdout,
@@ -400,7 +296,7 @@ def _view(request: _Request) -> View:
 
 
 def _report(
-    request: _Request,
+    request: Request,
     *,
     planned: Planned | None = None,
     problem: NbloaderError | None = None,
@@ -436,7 +332,7 @@ def _report(
 
 
 def _transfer(
-    request: _Request,
+    request: Request,
     policy: TransferPolicy,
     *,
     publish: Callable[[Event], object],
@@ -468,7 +364,7 @@ def _transfer(
 
 
 def _fetch(
-    request: _Request,
+    request: Request,
     reporter: _Reporter,
     cancelled: threading.Event,
     importing: list[Import] | None = None,
@@ -493,8 +389,11 @@ def _fetch(
 
     def may_go_on() -> None:
         reporter.tick()
-        for task in importing or ():
-            task.check()
+        if importing and importing[0].check():
+            # A device that is not there is told as soon as torch can say so.
+            from nbloader.loaders import place
+
+            place(request.device, request.dtype)
 
     reporter.begin(Stage.CONNECT)
     return _transfer(
@@ -508,14 +407,14 @@ def _fetch(
 
 
 def _download(
-    request: _Request, reporter: _Reporter, cancelled: threading.Event
+    request: Request, reporter: _Reporter, cancelled: threading.Event
 ) -> tuple[Path, str]:
     folder = _fetch(request, reporter, cancelled)
     reporter.begin(Stage.FINISH)
     return folder, str(folder)
 
 
-def _load(request: _Request, reporter: _Reporter, cancelled: threading.Event) -> tuple[Any, str]:
+def _load(request: Request, reporter: _Reporter, cancelled: threading.Event) -> tuple[Any, str]:
     from nbloader import loaders
     from nbloader.transfer.supervisor import Cancelled
 
@@ -534,7 +433,7 @@ def _load(request: _Request, reporter: _Reporter, cancelled: threading.Event) ->
     modules = loaders.modules_of(model, plan)
     loaders.remember(key, model, loaders.bytes_of(modules.values()))
     reporter.begin(Stage.SELF_TEST)
-    spread = "device_map" in request.loader_kwargs
+    spread = loaders.places_itself(request.loader_kwargs)
     loaders.check_modules(modules, None if spread else placement)
     if plan.kind is Kind.SENTENCE_TRANSFORMERS:
         reporter.begin(Stage.TEST_EMBEDDINGS)

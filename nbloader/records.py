@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Literal
 
 __all__ = [
+    "LARGE_FILE_BYTES",
     "CheckResult",
     "CheckStatus",
     "Checked",
@@ -37,6 +38,10 @@ __all__ = [
     "StageStarted",
     "TransferPolicy",
 ]
+
+
+LARGE_FILE_BYTES = 10_000_000_000
+"""From this size on a file is a large one."""
 
 
 class Kind(StrEnum):
@@ -177,6 +182,10 @@ class TransferPolicy:
     large_file_timeout_s: float = 1800.0
     max_workers: int = 4
     answer_timeout_s: float = 5.0
+
+    def quiet_limit_s(self, size: int) -> float:
+        """Give the longest that a file of `size` bytes may make no progress."""
+        return self.large_file_timeout_s if size >= LARGE_FILE_BYTES else self.timeout_s
 
 
 class CheckStatus(StrEnum):

@@ -38,6 +38,12 @@ __all__ = ["Settings"]
 _ENV_PREFIX = "NBLOADER_"
 _DAY_S = 86_400
 
+_COMMON = frozenset({"timeout"})
+"""A key that any program may use: by itself it does not make a `download:` mapping ours."""
+
+# A date that does not exist is a bare ValueError to the YAML library.
+_UNREADABLE = (yaml.YAMLError, ValueError, RecursionError)
+
 
 class Settings(BaseSettings):
     """What can be tuned. Every field can be set in the environment, as `NBLOADER_MAX_RETRIES=3`.
@@ -182,7 +188,7 @@ def _mapping(value: object) -> dict[str, Any] | None:
 def _own_yaml(text: str) -> dict[str, Any]:
     try:
         document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except _UNREADABLE as error:
         raise InvalidSettingError(
             f"nbloader.yaml is not valid YAML: {error}",
             hint="A file that works:\n\n    download:\n      max_retries: 5\n",
@@ -209,10 +215,10 @@ def _own_yaml(text: str) -> dict[str, Any]:
 def _shared_yaml(text: str) -> dict[str, Any]:
     try:
         document = _mapping(yaml.safe_load(text))
-    except yaml.YAMLError:
+    except _UNREADABLE:
         return {}
     values = _mapping(document.get("download")) if document else None
-    if not values or not set(values) & set(Settings.model_fields):
+    if not values or not set(values) & (set(_fields()) - _COMMON):
         return {}
     return {key: value for key, value in values.items() if key in _fields() or _nearest(key)}
 
@@ -220,7 +226,7 @@ def _shared_yaml(text: str) -> dict[str, Any]:
 def _pyproject(text: str) -> dict[str, Any]:
     try:
         document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return {}
     tool = document.get("tool")
     return (_mapping(tool.get("nbloader")) if isinstance(tool, dict) else None) or {}

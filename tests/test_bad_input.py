@@ -229,8 +229,7 @@ def test_an_endpoint_that_nobody_answers(hub: LocalHub, tmp_path: Path) -> None:
     refused = refuse(hub, tmp_path, "org/name", endpoint="http://127.0.0.1:9")
     assert (refused.error.reference, refused.error.message, refused.error.hint) == (
         "hub-unreachable",
-        "the Hub at http://127.0.0.1:9 does not answer (connection lost (ConnectError); "
-        "1 attempts)",
+        "the Hub at http://127.0.0.1:9 does not answer (connection lost (ConnectError); 1 attempt)",
         "Check the connection of this machine, `endpoint=` and HF_ENDPOINT. If the files are in "
         "the cache, pass `local_files_only=True`.",
     )

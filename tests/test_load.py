@@ -123,7 +123,7 @@ def test_what_the_cache_holds_is_not_fetched_again(demo_hub: LocalHub, cache: Pa
     assert second == first
     # The Hub's library asks for a registry of its own once a day; that is not ours.
     asked = [request.request_class for request in demo_hub.requests()]
-    assert [name for name in asked if name != "other"] == ["model-info", "tree"]
+    assert [name for name in asked if name != "other"] == ["model-info"]
     assert not any(isinstance(event, FileProgress) for event in events)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,8 +35,10 @@ STAGES = {
 def environment(
     demo_root: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, str]]:
+    home = tmp_path_factory.mktemp("home")
     with LocalHub.start(demo_root, max_seconds=1200) as hub:
-        yield notebook_environment(hub.endpoint, tmp_path_factory.mktemp("home"))
+        yield notebook_environment(hub.endpoint, home)
+    shutil.rmtree(home)  # the cache in it holds both models
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

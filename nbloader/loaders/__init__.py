@@ -11,7 +11,7 @@ from typing import Any
 
 from nbloader.errors import ModelLoadError, NbloaderError
 from nbloader.fit import Placement, choose_placement
-from nbloader.loaders._build import build, modules_of
+from nbloader.loaders._build import build, modules_of, places_itself
 from nbloader.loaders.alive import bytes_of, copies, remember
 from nbloader.loaders.device import device_facts
 from nbloader.loaders.imports import Import
@@ -28,6 +28,7 @@ __all__ = [
     "load",
     "modules_of",
     "place",
+    "places_itself",
     "quiet",
     "remember",
 ]
@@ -50,13 +51,13 @@ def load(plan: Plan, folder: Path, placement: Placement, loader_kwargs: Mapping[
     Raises:
         ModelLoadError: the library could not build it.
     """
-    with _BUILDING, quiet(), _default_dtype_kept():
+    with _BUILDING, quiet(), _globals_kept():
         try:
             return build(plan, folder, placement, loader_kwargs)
         except NbloaderError:
             raise
         except Exception as error:
-            text = f"{type(error).__name__}: {str(error).strip()[:500]}"
+            text = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
             raise ModelLoadError(
                 f"{plan.repo_id} could not be built from its files: {text}",
                 hint=_hint(error),
@@ -72,14 +73,16 @@ def _hint(error: Exception) -> str:
 
 
 @contextmanager
-def _default_dtype_kept() -> Iterator[None]:
-    """Restore torch's default dtype, which a failed construction can leave changed."""
+def _globals_kept() -> Iterator[None]:
+    """Restore what a failed construction can leave changed: both libraries patch it meanwhile."""
     import torch
 
-    before, collecting = torch.get_default_dtype(), gc.isenabled()
+    dtype, collecting = torch.get_default_dtype(), gc.isenabled()
+    register = torch.nn.Module.register_parameter
     try:
         yield
     finally:
-        torch.set_default_dtype(before)
+        torch.set_default_dtype(dtype)
+        torch.nn.Module.register_parameter = register  # type: ignore[method-assign]
         if collecting:
             gc.enable()

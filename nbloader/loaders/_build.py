@@ -10,9 +10,12 @@ from typing import Any
 from nbloader.errors import ModelLoadError
 from nbloader.fit import Placement
 from nbloader.loaders.device import dtype_argument
+from nbloader.quoting import quote
 from nbloader.records import Kind, Plan
 
-__all__ = ["build", "modules_of", "task_of"]
+__all__ = ["build", "modules_of", "places_itself", "task_of"]
+
+_PLACING = ("device_map", "quantization_config")
 
 
 def build(plan: Plan, folder: Path, placement: Placement, loader_kwargs: Mapping[str, Any]) -> Any:
@@ -37,6 +40,12 @@ def modules_of(model: Any, plan: Plan) -> dict[str, Any]:
             return {"model": model.model}
 
 
+def places_itself(loader_kwargs: Mapping[str, Any]) -> bool:
+    """Tell whether the caller's own arguments settle where the tensors go, or what they are."""
+    nested = loader_kwargs.get("model_kwargs") or {}
+    return any(key in given for given in (loader_kwargs, nested) for key in _PLACING)
+
+
 def _diffusers(
     plan: Plan, folder: Path, placement: Placement, loader_kwargs: Mapping[str, Any]
 ) -> Any:
@@ -53,8 +62,7 @@ def _diffusers(
     if plan.custom_code:
         arguments["trust_remote_code"] = True
     pipeline = pipeline_class.from_pretrained(str(folder), **{**arguments, **loader_kwargs})
-    placed = any(key in loader_kwargs for key in ("device_map", "quantization_config"))
-    return pipeline if placed else pipeline.to(placement.device)
+    return pipeline if places_itself(loader_kwargs) else pipeline.to(placement.device)
 
 
 def _sentence_transformers(
@@ -64,10 +72,12 @@ def _sentence_transformers(
     from sentence_transformers import SentenceTransformer
 
     given = dict(loader_kwargs)
+    wanted = dict(given.pop("model_kwargs", {}))
+    own_dtype = bool(wanted.keys() & {"dtype", "torch_dtype"})
     model_kwargs = {
-        **dtype_argument("transformers", placement.dtype),
+        **({} if own_dtype else dtype_argument("transformers", placement.dtype)),
         **({} if plan.variant is None else {"variant": plan.variant}),
-        **given.pop("model_kwargs", {}),
+        **wanted,
     }
     model = SentenceTransformer(
         str(folder),
@@ -79,6 +89,8 @@ def _sentence_transformers(
             **given,
         },
     )
+    if own_dtype or places_itself(wanted):
+        return model
     # Modules behind the transformer (a Dense layer) are float32 whatever the transformer is.
     return model.to(dtype=getattr(torch, placement.dtype))
 
@@ -139,6 +151,6 @@ def task_of(folder: Path, tasks: Mapping[str, frozenset[str]]) -> str:
             if name in accepted:
                 return task
     raise ModelLoadError(
-        f"no task is known for the class {', '.join(architectures) or '(none)'}"[:300],
+        f"no task is known for the class {', '.join(map(quote, architectures[:3])) or '(none)'}",
         hint='Name it: nbloader.load(..., loader_kwargs={"task": "feature-extraction"})',
     )

@@ -1,27 +1,18 @@
-"""Heavy imports in the background, one after the other.
-
-Two rules, both measured: importing diffusers or transformers in two threads at once breaks them,
-and an interrupt in the middle of `import torch` on the main thread ruins the process for good. So
-all imports of a process go through one lock on threads of their own, and whoever needs a library
-waits for them in short steps.
-"""
+"""What has to be imported for a plan, imported in the background while its files arrive."""
 
 from __future__ import annotations
 
 import gc
 import importlib
-import threading
 
+from nbloader.background import Background
 from nbloader.checks import install_hint, required_packages
 from nbloader.environment import package_versions
 from nbloader.errors import LoadError, MissingPackageError, UnsupportedClassError
+from nbloader.quoting import quote
 from nbloader.records import Kind, Plan
 
 __all__ = ["Import", "targets"]
-
-WAIT_STEP_S = 0.05
-
-_LOCK = threading.Lock()
 
 _COMPONENT_LIBRARIES = frozenset({"diffusers", "transformers"})
 
@@ -49,46 +40,16 @@ def targets(plan: Plan) -> tuple[tuple[str, str], ...]:
             return (("transformers", "pipeline"), ("transformers", "AutoModel"))
 
 
-class Import:
-    """A running import of everything that a plan needs."""
+class Import(Background):
+    """A running import of everything that a plan needs.
+
+    `check` and `wait` raise MissingPackageError where a package is not installed,
+    UnsupportedClassError where the installed version lacks a class, and LoadError where an import
+    fails in another way.
+    """
 
     def __init__(self, plan: Plan) -> None:
-        self._plan = plan
-        self._error: Exception | None = None
-        self._done = threading.Event()
-        # A daemon: the end of the process must not wait for torch.
-        threading.Thread(target=self._run, name="nbloader-import", daemon=True).start()
-
-    def _run(self) -> None:
-        try:
-            with _LOCK:
-                _import_all(self._plan)
-        except Exception as error:
-            self._error = error
-        finally:
-            self._done.set()
-
-    def check(self) -> None:
-        """Raise at once what the import has failed with so far.
-
-        Raises:
-            MissingPackageError: a package is not installed.
-            UnsupportedClassError: the installed version lacks a class.
-            LoadError: the import of a library failed in another way.
-        """
-        if self._done.is_set() and self._error is not None:
-            raise self._error
-
-    def wait(self, cancelled: threading.Event) -> bool:
-        """Wait for the end of the import; False if `cancelled` was set before it.
-
-        Raises as `check` does. The import itself cannot be ended; it goes on in the background.
-        """
-        while not self._done.wait(WAIT_STEP_S):
-            if cancelled.is_set():
-                return False
-        self.check()
-        return True
+        super().__init__(lambda: _import_all(plan))
 
 
 def _import_all(plan: Plan) -> None:
@@ -113,7 +74,7 @@ def _import(plan: Plan, module: str, name: str) -> None:
     except AttributeError as error:
         version = getattr(importlib.import_module(module), "__version__", "?")
         raise UnsupportedClassError(
-            f"{plan.repo_id} needs {module}.{name}, which {module} {version} does not have",
+            f"{plan.repo_id} needs {quote(name)}, which {module} {version} does not have",
             hint=f'Install a newer version and restart the kernel: %pip install -U "{module}"',
         ) from error
     except Exception as error:

@@ -12,10 +12,11 @@ from collections.abc import Mapping
 from nbloader.errors import UnsupportedRepoError
 from nbloader.plan._diffusers import plan_diffusers
 from nbloader.plan._formats import unsupported
-from nbloader.plan._paths import check_portable, quote
+from nbloader.plan._paths import check_portable
 from nbloader.plan._repo import Repo
 from nbloader.plan._sentence_transformers import plan_sentence_transformers
 from nbloader.plan._transformers import plan_transformers
+from nbloader.quoting import quote
 from nbloader.records import Component, Kind, Listing, Plan, PlanRequest
 
 __all__ = ["make_plan", "reads"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from nbloader.errors import UnsupportedRepoError
 from nbloader.plan._formats import has_foreign_weights, no_weights
-from nbloader.plan._paths import check_safe, quote
+from nbloader.plan._paths import check_safe
 from nbloader.plan._repo import Repo, malformed
 from nbloader.plan._transformers import processing_files
 from nbloader.plan._weights import (
@@ -18,6 +18,7 @@ from nbloader.plan._weights import (
     find_weights,
     variant_not_found,
 )
+from nbloader.quoting import quote
 from nbloader.records import Component
 
 __all__ = ["plan_diffusers"]

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable
 
 from nbloader.errors import NoWeightsError, RepoError, UnsupportedRepoError
-from nbloader.plan._paths import quote
 from nbloader.plan._repo import Repo
+from nbloader.quoting import quote
 
 __all__ = ["has_foreign_weights", "no_weights", "unsupported"]
 

@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterable
 
 from nbloader.errors import UnsafePathError
+from nbloader.quoting import quote
 
-__all__ = ["check_portable", "check_safe", "join", "quote"]
+__all__ = ["check_portable", "check_safe", "join"]
 
 _MAX_LENGTH = 1024
 # Control characters, the backslash (a separator on Windows) and lone surrogates (no file system
@@ -19,12 +20,6 @@ _RESERVED = re.compile(
     r'(?i)(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(?:\..*)?|.*[<>:"|?*].*|.*[ .]', re.DOTALL
 )
 _HINT = "Do not use this repository, and report it to the Hub."
-
-
-def quote(name: object) -> str:
-    """A foreign name for an error's text: escaped, in quotes, at most about 80 characters."""
-    text = repr(name)
-    return text if len(text) <= 80 else f"{text[:76]}...{text[-1]}"
 
 
 def join(folder: str, name: str) -> str:

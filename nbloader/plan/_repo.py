@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterable, Mapping
 
 from nbloader.errors import MalformedFileError, UnsafePathError
-from nbloader.plan._paths import check_safe, join, quote
+from nbloader.plan._paths import check_safe, join
+from nbloader.quoting import quote
 from nbloader.records import Listing, PlanRequest
 
 __all__ = ["Repo", "malformed"]

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from nbloader.errors import UnsupportedRepoError
 from nbloader.plan._formats import no_weights
-from nbloader.plan._paths import check_safe, join, quote
+from nbloader.plan._paths import check_safe, join
 from nbloader.plan._repo import Repo, malformed
 from nbloader.plan._transformers import code_files, config_files, model_weights, processing_files
 from nbloader.plan._weights import MODULE, Weights, find_weights
+from nbloader.quoting import quote
 from nbloader.records import Component
 
 __all__ = ["plan_sentence_transformers"]

@@ -6,7 +6,7 @@ import re
 
 from nbloader.errors import UnsupportedRepoError
 from nbloader.plan._formats import no_weights
-from nbloader.plan._paths import check_safe, join, quote
+from nbloader.plan._paths import check_safe, join
 from nbloader.plan._repo import Repo, malformed
 from nbloader.plan._weights import (
     TRANSFORMERS,
@@ -15,6 +15,7 @@ from nbloader.plan._weights import (
     from_index,
     variant_not_found,
 )
+from nbloader.quoting import quote
 from nbloader.records import Component
 
 __all__ = ["code_files", "model_weights", "plan_transformers", "processing_files"]

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from nbloader.errors import VariantNotFoundError
-from nbloader.plan._paths import check_safe, join, quote
+from nbloader.plan._paths import check_safe, join
 from nbloader.plan._repo import Repo, malformed
+from nbloader.quoting import quote
 
 __all__ = [
     "DIFFUSERS",

@@ -11,8 +11,8 @@ import math
 import struct
 from dataclasses import dataclass
 
-from nbloader.plan._paths import quote
 from nbloader.plan._repo import malformed
+from nbloader.quoting import quote
 from nbloader.records import RepoFile
 
 __all__ = ["FIRST_READ_BYTES", "Header", "header_end", "parse_header"]

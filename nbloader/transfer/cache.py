@@ -6,16 +6,20 @@ The layout is shared with every other library, so nothing is added to it:
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
-import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+from pydantic import TypeAdapter
 
 from nbloader.records import Listing, RepoFile
 
-__all__ = ["RepoCache", "matches"]
+__all__ = ["ListingStore", "RepoCache", "matches"]
+
+_LISTING = TypeAdapter(Listing)
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -68,6 +72,16 @@ class RepoCache:
         """Tell whether the content of a file is there, perhaps fetched for another commit."""
         return self.has_pointer(commit_hash, file) or (_size(self.blob(file)) == file.size)
 
+    def partial_sizes(self) -> dict[str, int]:
+        """Give the sizes of the files that any process is downloading now, by their names."""
+        with contextlib.suppress(OSError):
+            return {
+                path.name: size
+                for path in (self.folder / "blobs").glob("*.incomplete")
+                if (size := _size(path)) is not None
+            }
+        return {}
+
     def discard(self, commit_hash: str, file: RepoFile) -> None:
         """Remove a file with the wrong content, name and blob."""
         pointer = self.pointer(commit_hash, file.path)
@@ -76,33 +90,41 @@ class RepoCache:
                 path.unlink(missing_ok=True)
 
     def write_ref(self, revision: str, commit_hash: str) -> None:
-        """Note which commit a branch or tag stands for, once its files are there."""
-        if revision == commit_hash:
-            return
+        """Note which commit a branch or tag stands for, once its files are there.
+
+        Raises:
+            OSError: the cache cannot be written.
+        """
         ref = self.folder / "refs" / revision
+        if revision == commit_hash or _text(ref) == commit_hash:
+            return
         ref.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", dir=ref.parent, prefix=".", delete=False, encoding="ascii"
-        ) as partial:
-            partial.write(commit_hash)
-        Path(partial.name).replace(ref)
+        # Not in refs/: whatever lies there is taken for a reference.
+        partial = self.folder / f".ref-{os.getpid()}"
+        partial.write_text(commit_hash, "ascii")
+        partial.replace(ref)
+
+    def commit_of(self, revision: str) -> str | None:
+        """Give the commit that a revision stood for when it was fetched last."""
+        commit = revision if _COMMIT.fullmatch(revision) else _text(self.folder / "refs" / revision)
+        return commit if commit and _COMMIT.fullmatch(commit) else None
 
     def listing(self, repo_id: str, revision: str) -> Listing | None:
-        """List what the cache holds of a revision; None if it was never fetched."""
-        commit_hash = revision
-        if not _COMMIT.fullmatch(revision):
-            try:
-                commit_hash = (self.folder / "refs" / revision).read_text("ascii").strip()
-            except (OSError, UnicodeDecodeError):
-                return None
-        snapshot = self.snapshot(commit_hash)
-        if not _COMMIT.fullmatch(commit_hash) or not snapshot.is_dir():
+        """List what the cache holds of a revision; None if it was never fetched.
+
+        The list is as complete as the cache is, which nothing here can tell.
+        """
+        commit_hash = self.commit_of(revision)
+        if commit_hash is None or not self.snapshot(commit_hash).is_dir():
             return None
+        snapshot = self.snapshot(commit_hash)
         files = []
         for path in sorted(snapshot.rglob("*")):
             size = _size(path)
             if size is not None:
-                etag = path.resolve().name
+                target = path.resolve()
+                # A cache without links (as on Windows) does not say what a hash should be.
+                etag = target.name if target.parent.name == "blobs" else ""
                 files.append(
                     RepoFile(
                         path=path.relative_to(snapshot).as_posix(),
@@ -114,6 +136,48 @@ class RepoCache:
         return Listing(
             repo_id=repo_id, revision=revision, commit_hash=commit_hash, files=tuple(files)
         )
+
+
+@dataclass(frozen=True, slots=True)
+class ListingStore:
+    """What the Hub said about commits, so that a part of a snapshot is not taken for the whole.
+
+    It lies outside the cache, whose layout belongs to all libraries. A commit never changes, so
+    what is kept stays true.
+
+    Attributes:
+        folder: below the Hub's own folder, for one repository.
+    """
+
+    folder: Path
+
+    def keep(self, listing: Listing) -> None:
+        """Keep a listing. A folder that cannot be written only costs the knowledge."""
+        partial = self.folder / f".{listing.commit_hash}-{os.getpid()}"
+        with contextlib.suppress(OSError):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            partial.write_bytes(_LISTING.dump_json(listing))
+            partial.replace(self._place(listing.commit_hash))
+
+    def get(self, revision: str, commit_hash: str) -> Listing | None:
+        """Give the listing of a commit under the name that is asked for now; None if unknown."""
+        try:
+            listing = _LISTING.validate_json(self._place(commit_hash).read_bytes())
+        except (OSError, ValueError):
+            return None
+        if listing.commit_hash != commit_hash:
+            return None
+        return replace(listing, revision=revision)
+
+    def _place(self, commit_hash: str) -> Path:
+        return self.folder / f"{commit_hash}.json"
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text("ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
 
 
 def _size(path: Path) -> int | None:

@@ -15,11 +15,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
 from huggingface_hub import (
-    HfApi,
     constants,
     get_session,
     get_token,
@@ -47,13 +46,10 @@ from nbloader.errors import (
     RevisionNotFoundError,
 )
 from nbloader.records import HubFacts, Listing, RepoFile, Retry, TransferPolicy
-from nbloader.transfer.cache import RepoCache, matches
+from nbloader.transfer.cache import ListingStore, RepoCache, matches
 from nbloader.transfer.retry import TransientError, call_with_retries, is_transient, reason_of
 
-__all__ = ["LARGE_FILE_BYTES", "Hub"]
-
-LARGE_FILE_BYTES = 10_000_000_000
-"""From this size on, `large_file_timeout` bounds how long a file may stand still."""
+__all__ = ["Hub"]
 
 CALL_TIMEOUT_S = 20.0
 """For the answer to a call; the Hub's library would wait for ever."""
@@ -85,10 +81,11 @@ class Hub:
 
     repo_id: str
     policy: TransferPolicy
-    token: str | bool | None
+    token: str | bool | None = field(repr=False)
     publish: Callable[[Retry], object]
     on_bytes: Callable[[str, int], object]
     cache: RepoCache = field(init=False)
+    listings: ListingStore = field(init=False)
     downloaded: set[str] = field(init=False, default_factory=set)
     facts: HubFacts = field(init=False)
     _quiet_since: dict[str, float] = field(init=False, default_factory=dict)
@@ -97,6 +94,7 @@ class Hub:
     def __post_init__(self) -> None:
         name = repo_folder_name(repo_id=self.repo_id, repo_type="model")
         self.cache = RepoCache(Path(constants.HF_HUB_CACHE) / name)
+        self.listings = ListingStore(Path(constants.HF_HOME) / "nbloader" / "listings" / name)
         self.facts = HubFacts(endpoint=constants.ENDPOINT, cache_dir=constants.HF_HUB_CACHE)
 
     # -- what is there ---------------------------------------------------------------------
@@ -126,32 +124,51 @@ class Hub:
             return commit_hash
 
     def _resolve(self, revision: str) -> str:
-        started = time.monotonic()
+        url = f"{self._api}/revision/{quote(revision, safe='')}"
 
-        def ask() -> Any:
-            nonlocal started
+        def ask() -> tuple[float, Any]:
             started = time.monotonic()
-            return HfApi(token=self.token).model_info(
-                self.repo_id, revision=revision, timeout=self.policy.answer_timeout_s
-            )
+            answer, _ = self._get_json(url, self.policy.answer_timeout_s)
+            return time.monotonic() - started, answer
 
-        info = self._call(ask, revision=revision)
+        seconds, info = self._call(ask, revision=revision)
+        commit_hash = info.get("sha") if isinstance(info, dict) else None
+        if not isinstance(commit_hash, str) or not re.fullmatch("[0-9a-f]{40}", commit_hash):
+            raise _no_hub(f"its answer about {self.repo_id} holds no commit")
         self.facts = replace(
             self.facts,
-            answer_s=time.monotonic() - started,
-            private=bool(info.private),
-            gated=bool(info.gated),
+            answer_s=seconds,
+            private=bool(info.get("private")),
+            gated=bool(info.get("gated")),
             token_sent=self._sends_token(),
         )
-        commit_hash = str(info.sha)
-        if not re.fullmatch("[0-9a-f]{40}", commit_hash):
-            raise _no_hub(f"its answer about {self.repo_id} holds no commit")
         return commit_hash
+
+    @property
+    def _api(self) -> str:
+        return f"{constants.ENDPOINT}/api/models/{self.repo_id}"
+
+    def _get_json(self, url: str, timeout_s: float) -> tuple[Any, str | None]:
+        """Ask the Hub's API; gives the answer and the address of its next page.
+
+        The library's own calls wait for ever on a silent server and hide their retries.
+        """
+        response = get_session().get(
+            url,
+            headers=build_hf_headers(token=self.token),
+            timeout=timeout_s,
+            follow_redirects=True,
+        )
+        hf_raise_for_status(response)
+        try:
+            answer = response.json()
+        except ValueError:
+            raise _no_hub("its answer is no JSON") from None
+        return answer, response.links.get("next", {}).get("url")
 
     def listing(self, revision: str, commit_hash: str) -> Listing:
         """List all files of a commit."""
-        quoted = quote(commit_hash, safe="")
-        url = f"{constants.ENDPOINT}/api/models/{self.repo_id}/tree/{quoted}?recursive=true"
+        url = f"{self._api}/tree/{commit_hash}?recursive=true"
         files: list[RepoFile] = []
         for _ in range(MAX_PAGES):
             entries, following = self._call(functools.partial(self._page, url), revision=revision)
@@ -167,21 +184,10 @@ class Hub:
         )
 
     def _page(self, url: str) -> tuple[list[dict[str, Any]], str | None]:
-        """Fetch one page of a listing, and the address of the next.
-
-        The library's own listing waits for ever on a silent server and hides its retries.
-        """
-        response = get_session().get(
-            url, headers=build_hf_headers(token=self.token), timeout=CALL_TIMEOUT_S
-        )
-        hf_raise_for_status(response)
-        try:
-            entries = response.json()
-        except ValueError:
-            entries = None
+        """Fetch one page of a listing, and the address of the next."""
+        entries, following = self._get_json(url, CALL_TIMEOUT_S)
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
             raise _no_hub("the listing is no list")
-        following = response.links.get("next", {}).get("url")
         if following is not None and _origin(following) != _origin(constants.ENDPOINT):
             raise _no_hub("the listing goes on at another host")
         return entries, following
@@ -247,10 +253,10 @@ class Hub:
         elif pointer.exists():
             self.cache.discard(commit_hash, file)  # A wrong size can never become right.
         wrong = 0
+        self._heard_of(file.path)
 
         def attempt() -> Path:
             nonlocal wrong
-            self._heard_of(file.path)
             self.on_bytes(file.path, 0)
             path = Path(
                 hf_hub_download(
@@ -274,12 +280,7 @@ class Hub:
                 )
             raise TransientError("wrong bytes")
 
-        large = file.size >= LARGE_FILE_BYTES
-        return self._call(
-            attempt,
-            path=file.path,
-            timeout_s=self.policy.large_file_timeout_s if large else self.policy.timeout_s,
-        )
+        return self._call(attempt, path=file.path, timeout_s=self.policy.quiet_limit_s(file.size))
 
     def _bar(self, file: RepoFile) -> type[tqdm[Any]]:
         """Make the class that the library counts the bytes of `file` with."""
@@ -316,9 +317,16 @@ class Hub:
         path: str | None = None,
         timeout_s: float | None = None,
     ) -> _T:
+        attempts = 0
+
+        def attempt() -> _T:
+            nonlocal attempts
+            attempts += 1
+            return function()
+
         try:
             return call_with_retries(
-                function,
+                attempt,
                 policy=self.policy,
                 path=path,
                 publish=self.publish,
@@ -328,17 +336,13 @@ class Hub:
         except NbloaderError:
             raise
         except Exception as error:
-            self._raise(error, revision, path)
-
-    def _raise(self, error: Exception, revision: str | None, path: str | None) -> NoReturn:
-        """Raise the error of our tree that says the same."""
-        raise self._translated(error, revision, path) from error
+            raise self._translated(error, revision, path, attempts) from error
 
     def _translated(
-        self, error: Exception, revision: str | None, path: str | None
+        self, error: Exception, revision: str | None, path: str | None, attempts: int
     ) -> NbloaderError:
         if is_transient(error):
-            return self._gave_up(reason_of(error), path)
+            return self._gave_up(reason_of(error), path, attempts)
         match error:
             case hub_errors.HFValidationError():
                 return InvalidRepoIdError(
@@ -369,6 +373,14 @@ class Hub:
                 )
             case hub_errors.RepositoryNotFoundError():
                 return self._not_found()
+            case hub_errors.HfHubHTTPError() if error.response.status_code in (410, 451) or (
+                isinstance(error, hub_errors.DisabledRepoError)
+            ):
+                return RepoNotFoundError(
+                    f"{self.repo_id} is not available any more "
+                    f"(the Hub answers {error.response.status_code})",
+                    hint=f"See https://huggingface.co/{self.repo_id} for the reason.",
+                )
             case hub_errors.HfHubHTTPError() if error.response.status_code == 401:
                 return InvalidTokenError(
                     "the Hub does not accept the token",
@@ -399,8 +411,8 @@ class Hub:
             hint="Run the line again. If it fails the same way, report it with the full text.",
         )
 
-    def _gave_up(self, reason: str, path: str | None) -> NbloaderError:
-        tried = f"{self.policy.max_retries} attempts"
+    def _gave_up(self, reason: str, path: str | None, attempts: int) -> NbloaderError:
+        tried = "1 attempt" if attempts == 1 else f"{attempts} attempts"
         if path is None:
             return HubUnreachableError(
                 f"the Hub at {constants.ENDPOINT} does not answer ({reason}; {tried})",

@@ -29,6 +29,7 @@ _T = TypeVar("_T")
 __all__ = [
     "MAX_LINE_BYTES",
     "PROTOCOL_VERSION",
+    "Alive",
     "Command",
     "Fetch",
     "Finished",
@@ -83,6 +84,14 @@ class Hello:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Alive:
+    """The worker works, although there is nothing to tell: a file is hashed, or another process
+    that downloads the same file is waited for."""
+
+    type: Literal["alive"] = "alive"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
     """All files are in the cache.
 
@@ -106,7 +115,16 @@ class Stopped:
 
 Command = Start | Fetch
 Report = (
-    Hello | StageStarted | Planned | FileProgress | FileDone | Retry | Notice | Finished | Stopped
+    Hello
+    | Alive
+    | StageStarted
+    | Planned
+    | FileProgress
+    | FileDone
+    | Retry
+    | Notice
+    | Finished
+    | Stopped
 )
 
 _COMMANDS: TypeAdapter[Command] = TypeAdapter(Annotated[Command, Field(discriminator="type")])

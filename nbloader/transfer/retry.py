@@ -1,7 +1,6 @@
 """Which failures are worth another attempt, and when it is made.
 
-The errors of the Hub's library are translated here, once, into the tree of `errors`; what cannot
-succeed by waiting (401, 403, 404, a full disk, wrong bytes twice) is never tried again.
+What cannot succeed by waiting (401, 403, 404, a full disk, wrong bytes twice) is never tried again.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import TypeVar
 
 import tenacity
 from huggingface_hub import get_session
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
 from nbloader.errors import NbloaderError
 from nbloader.records import Retry, TransferPolicy
@@ -80,8 +79,8 @@ def is_transient(error: BaseException) -> bool:
     """
     if isinstance(error, TransientError):
         return True
-    if isinstance(error, NbloaderError):
-        return False
+    if isinstance(error, (NbloaderError, OfflineModeIsEnabled)):
+        return False  # Offline mode is a ConnectionError to the Hub's library.
     network = (ConnectionError, TimeoutError, socket.gaierror, transport_error())
     for link in _chain(error):
         status = _status(link)

@@ -16,7 +16,7 @@ import sysconfig
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -28,10 +28,11 @@ from nbloader.errors import (
     WorkerDiedError,
     error_from_parts,
 )
-from nbloader.records import Event, Planned, TransferPolicy
+from nbloader.records import Event, Planned, Retry, TransferPolicy
 from nbloader.transfer.protocol import (
     MAX_LINE_BYTES,
     PROTOCOL_VERSION,
+    Alive,
     Command,
     Fetch,
     Finished,
@@ -49,7 +50,9 @@ WAIT_STEP_S = 0.05
 """An interrupt must reach a waiting main thread at once, on every platform."""
 
 STDERR_LINES = 40
-LARGE_FILE_BYTES = 10_000_000_000
+
+QUIET_SPARE_S = 60.0
+"""The worker gives a file up by itself first; this is for a worker that cannot."""
 
 _TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACEHUB_API_TOKEN")
 _SECRET = re.compile(r"hf_[A-Za-z0-9]{8,}|(?i:bearer)\s+\S+|[a-z]+://\S+")
@@ -104,6 +107,8 @@ def transfer(
                     worker.send(Fetch())
                 case Finished(folder=folder):
                     return Path(folder)
+                case Alive():
+                    pass
                 case Stopped():
                     raise error_from_parts(report.reference, report.message, report.hint)
                 case _:
@@ -112,26 +117,24 @@ def transfer(
 
 
 class _QuietLimit:
-    """The last resort: a worker that has said nothing for longer than any attempt may take."""
+    """The last resort: a worker that has shown no sign of work for longer than it may."""
 
     def __init__(self, policy: TransferPolicy, clock: Callable[[], float] = time.monotonic) -> None:
-        # Waits between attempts are silent, and longer if the server asks for it.
-        self._spare = 2 * policy.retry_delay_max_s + 60
         self._policy = policy
         self._limit = policy.timeout_s
         self._clock = clock
         self._last = clock()
 
     def heard(self, report: Report) -> None:
-        self._last = self._clock()
-        if isinstance(report, Planned) and any(
-            file.size >= LARGE_FILE_BYTES for file in report.plan.files
-        ):
-            self._limit = self._policy.large_file_timeout_s
+        # A wait before the next attempt is silent.
+        self._last = self._clock() + (report.wait_s if isinstance(report, Retry) else 0)
+        if isinstance(report, Planned):
+            sizes = (file.size for file in report.plan.files)
+            self._limit = max(map(self._policy.quiet_limit_s, sizes), default=self._limit)
 
     def check(self) -> None:
         quiet = self._clock() - self._last
-        if quiet > self._limit + self._spare:
+        if quiet > self._limit + QUIET_SPARE_S:
             raise DownloadError(
                 f"nothing has arrived for {quiet:.0f} s; the transfer was ended",
                 hint="Run the line again: files that are complete are kept.",
@@ -163,7 +166,7 @@ def environment(
     return env
 
 
-def worker_path(path: list[str], working_folder: str) -> list[str]:
+def worker_path(path: Sequence[object], working_folder: str) -> list[str]:
     """Order the parent's `sys.path` for the worker.
 
     The worker has to find what the parent finds, but a `queue.py` in the user's folder must not
@@ -175,7 +178,9 @@ def worker_path(path: list[str], working_folder: str) -> list[str]:
         *(str(place) for place in (stdlib, stdlib / "lib-dynload", stdlib.parent / archive)),
         sysconfig.get_path("platstdlib"),
     }
-    known = [entry for entry in path if entry and os.path.realpath(entry) != working_folder]
+    # Python passes over entries that are no text.
+    texts = [entry for entry in path if isinstance(entry, str) and entry]
+    known = [entry for entry in texts if os.path.realpath(entry) != working_folder]
     own = str(Path(__file__).parents[2])
     return [
         *(entry for entry in known if entry in standard),
@@ -197,15 +202,23 @@ class Worker:
             # A kernel's interrupt goes to the whole process group; the worker is ended by us.
             start_new_session=True,
         )
-        assert self._process.stdin
-        assert self._process.stdout
-        assert self._process.stderr
-        self._commands: IO[bytes] = self._process.stdin
+        try:
+            self._listen_to(self._process)
+        except BaseException:
+            # An interrupt that comes before `with` has this worker must not leave it behind.
+            self._process.kill()
+            raise
+
+    def _listen_to(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdin
+        assert process.stdout
+        assert process.stderr
+        self._commands: IO[bytes] = process.stdin
         self._queue: queue.SimpleQueue[Report | NbloaderError | None] = queue.SimpleQueue()
         self._stderr: deque[str] = deque(maxlen=STDERR_LINES)
         self._threads = (
-            threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True),
-            threading.Thread(target=self._listen, args=(self._process.stderr,), daemon=True),
+            threading.Thread(target=self._read, args=(process.stdout,), daemon=True),
+            threading.Thread(target=self._listen, args=(process.stderr,), daemon=True),
         )
         for thread in self._threads:
             thread.start()

@@ -23,6 +23,8 @@ __all__ = ["main"]
 
 PROGRESS_EVERY_S = 0.1
 PARENT_CHECK_EVERY_S = 0.5
+LIFE_EVERY_S = 5.0
+START_TIMEOUT_S = 60.0
 
 
 def main() -> int:
@@ -36,7 +38,8 @@ def main() -> int:
     channel = _Channel(commands, reports)
     channel.send(Hello(version=PROTOCOL_VERSION))
     try:
-        start = channel.receive()
+        # A parent that was interrupted while it started this process may never speak.
+        start = channel.receive(START_TIMEOUT_S)
         if not isinstance(start, Start) or start.version != PROTOCOL_VERSION:
             raise ProtocolError(
                 "the worker and its parent are of different versions",
@@ -92,10 +95,10 @@ class _Channel:
 
         threading.Thread(target=read, name="commands", daemon=True).start()
 
-    def receive(self) -> Command:
+    def receive(self, timeout_s: float | None = None) -> Command:
         from nbloader.transfer.protocol import decode_command
 
-        return decode_command(self._queue.get())
+        return decode_command(self._queue.get(timeout=timeout_s))
 
     def send(self, report: Report) -> None:
         from nbloader.transfer.protocol import encode
@@ -107,6 +110,25 @@ class _Channel:
                 self._reports.flush()
             except (BrokenPipeError, ValueError):
                 os._exit(0)
+
+
+def _show_life(hub: Hub, channel: _Channel) -> None:
+    """Tell the parent that bytes move although no file of ours reports any.
+
+    Another process may be downloading the same file, while this one waits for its lock.
+    """
+    from nbloader.transfer.protocol import Alive
+
+    def watch() -> None:
+        seen: dict[str, int] = {}
+        while True:
+            time.sleep(LIFE_EVERY_S)
+            sizes = hub.cache.partial_sizes()
+            if sizes != seen:
+                channel.send(Alive())
+            seen = sizes
+
+    threading.Thread(target=watch, name="life", daemon=True).start()
 
 
 class _Progress:
@@ -155,6 +177,7 @@ def _work(start: Start, channel: _Channel) -> None:
         publish=channel.send,
         on_bytes=progress.set,
     )
+    _show_life(hub, channel)
     plan, local = _planned(start, hub, channel)
     commit = plan.commit_hash
     cached = tuple(
@@ -169,8 +192,25 @@ def _work(start: Start, channel: _Channel) -> None:
         _check_local(start, hub, plan)
     else:
         _fetch(plan, hub, progress, verify=start.verify)
-        hub.cache.write_ref(start.revision, commit)
+        _note_revision(start.revision, commit, hub, channel)
     channel.send(Finished(folder=str(hub.cache.snapshot(commit))))
+
+
+def _note_revision(revision: str, commit: str, hub: Hub, channel: _Channel) -> None:
+    """Write down which commit the branch stands for; the files are there, whatever comes of it."""
+    from nbloader.errors import CacheNotWritableError
+    from nbloader.records import Notice
+
+    try:
+        hub.cache.write_ref(revision, commit)
+    except OSError:
+        channel.send(
+            Notice(
+                reference=CacheNotWritableError.reference,
+                message=f"the cache cannot note that {revision} is {commit[:7]}",
+                hint=f'Without a network, pass revision="{commit}".',
+            )
+        )
 
 
 def _planned(start: Start, hub: Hub, channel: _Channel) -> tuple[Plan, bool]:
@@ -180,14 +220,25 @@ def _planned(start: Start, hub: Hub, channel: _Channel) -> tuple[Plan, bool]:
     from nbloader.errors import HubUnreachableError, NotCachedError
     from nbloader.records import Notice, Stage, StageStarted
 
-    cached = _plan_of_cache(start, hub)
+    cached, certain = _plan_of_cache(start, hub)
     if start.local_files_only:
         if cached is None:
             raise NotCachedError(
                 f"{start.repo_id} at {start.revision} is not complete in the cache",
                 hint="Run once without `local_files_only=True` (and without HF_HUB_OFFLINE).",
             )
+        if not certain:
+            channel.send(
+                Notice(
+                    reference="not-certain",
+                    message=f"{start.repo_id} was not downloaded by nbloader, so whether all of "
+                    "its files are in the cache is not known",
+                    hint="Run once with a network to be sure.",
+                )
+            )
         return cached, True
+    if not certain:
+        cached = None
     if cached is not None:
         # With everything at hand, one question whether there is something newer is enough.
         hub.policy = replace(start.policy, max_retries=1)
@@ -195,7 +246,8 @@ def _planned(start: Start, hub: Hub, channel: _Channel) -> tuple[Plan, bool]:
         commit = hub.resolve(start.revision)
         channel.send(StageStarted(stage=Stage.SET_UP))
         hub.policy = start.policy
-        listing = hub.listing(start.revision, commit)
+        listing = hub.listings.get(start.revision, commit) or hub.listing(start.revision, commit)
+        hub.listings.keep(listing)
     except HubUnreachableError as error:
         if cached is None:
             raise
@@ -210,7 +262,7 @@ def _planned(start: Start, hub: Hub, channel: _Channel) -> tuple[Plan, bool]:
 
     def read(path: str) -> bytes:
         file = next(file for file in listing.files if file.path == path)
-        return hub.fetch(listing.commit_hash, file).read_bytes()
+        return hub.fetch(listing.commit_hash, file, verify_cached=start.verify).read_bytes()
 
     plan = _make_plan(start, listing, read)
     _check_headers(plan, hub)
@@ -256,18 +308,26 @@ def _make_plan(start: Start, listing: Listing, read: Callable[[str], bytes]) -> 
     return make_plan(listing, start.request, known)
 
 
-def _plan_of_cache(start: Start, hub: Hub) -> Plan | None:
-    """Make the plan from what the cache holds; None if that is not enough for a load."""
+def _plan_of_cache(start: Start, hub: Hub) -> tuple[Plan | None, bool]:
+    """Make the plan from what the cache holds; None if that is not enough for a load.
+
+    The second value tells whether it is certain: a part of a snapshot can look like the whole,
+    unless the Hub's listing of that commit was kept.
+    """
     from nbloader.errors import RepoError
 
-    listing = hub.cache.listing(start.repo_id, start.revision)
+    commit = hub.cache.commit_of(start.revision)
+    kept = hub.listings.get(start.revision, commit) if commit else None
+    listing = kept or hub.cache.listing(start.repo_id, start.revision)
     if listing is None:
-        return None
+        return None, False
     snapshot = hub.cache.snapshot(listing.commit_hash)
     try:
-        return _make_plan(start, listing, lambda path: (snapshot / path).read_bytes())
+        plan = _make_plan(start, listing, lambda path: (snapshot / path).read_bytes())
     except (RepoError, OSError):
-        return None
+        return None, False
+    complete = all(hub.cache.has_pointer(listing.commit_hash, file) for file in plan.files)
+    return (plan, kept is not None) if complete else (None, False)
 
 
 def _check_local(start: Start, hub: Hub, plan: Plan) -> None:

@@ -1,0 +1,145 @@
+"""The arguments of a call, checked and completed before anything is started."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from nbloader import arguments
+from nbloader.environment import place
+from nbloader.errors import InvalidArgumentError
+from nbloader.quoting import quote
+from nbloader.records import Event, Kind, PlanRequest
+from nbloader.settings import Settings
+from nbloader.tokens import colab_token
+from nbloader.views.choose import ViewName
+
+__all__ = ["Request", "checked"]
+
+_TRUE = frozenset({"1", "ON", "YES", "TRUE"})  # as the Hub's library reads its own switches
+
+
+class _KindName(StrEnum):
+    AUTO = "auto"
+    DIFFUSERS = "diffusers"
+    SENTENCE_TRANSFORMERS = "sentence-transformers"
+    TRANSFORMERS = "transformers"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What a call asks for; the fields are the arguments of `nbloader.load`."""
+
+    repo_id: str
+    revision: str
+    plan: PlanRequest
+    settings: Settings
+    device: str
+    dtype: str
+    cache_dir: str | None
+    endpoint: str | None
+    token: str | bool | None = field(repr=False)
+    local_files_only: bool
+    verify: bool
+    force: bool
+    loader_kwargs: Mapping[str, Any]
+    view: ViewName
+    on_event: Callable[[Event], object] | None
+
+
+def checked(
+    *,
+    repo_id: object,
+    revision: object = None,
+    variant: object = None,
+    kind: object = "auto",
+    device: object = "auto",
+    dtype: object = "auto",
+    cache_dir: object = None,
+    endpoint: object = None,
+    token: object = None,
+    local_files_only: object = False,
+    trust_remote_code: object = False,
+    verify: object = False,
+    force: object = False,
+    settings: object = None,
+    view: object = "auto",
+    on_event: object = None,
+    loader_kwargs: object = None,
+) -> Request:
+    """Check everything that can be checked before anything is started.
+
+    Raises:
+        InputError: names the argument, the setting or the variable that is wrong.
+    """
+    chosen = arguments.one_of("kind", kind, _KindName)
+    arguments.check_endpoint(os.environ.get("HF_ENDPOINT") or None, "HF_ENDPOINT")
+    return Request(
+        repo_id=arguments.check_repo_id(repo_id),
+        revision=arguments.check_revision(revision),
+        plan=PlanRequest(
+            kind=None if chosen is _KindName.AUTO else Kind(chosen),
+            variant=arguments.check_variant(variant),
+            trust_remote_code=arguments.check_flag("trust_remote_code", trust_remote_code),
+        ),
+        settings=_settings(settings),
+        device=arguments.check_device(device),
+        dtype=arguments.check_dtype(dtype),
+        cache_dir=arguments.check_folder("cache_dir", cache_dir),
+        endpoint=arguments.check_endpoint(endpoint),
+        token=_token(arguments.check_token(token)),
+        local_files_only=arguments.check_flag("local_files_only", local_files_only) or _offline(),
+        verify=arguments.check_flag("verify", verify),
+        force=arguments.check_flag("force", force),
+        loader_kwargs=dict(_mapping("loader_kwargs", loader_kwargs)),
+        view=arguments.one_of("view", view, ViewName),
+        on_event=_callable("on_event", on_event),
+    )
+
+
+def _settings(given: object) -> Settings:
+    return given if isinstance(given, Settings) else Settings(**_mapping("settings", given))
+
+
+def _mapping(name: str, given: object) -> Mapping[str, Any]:
+    if given is None:
+        return {}
+    if isinstance(given, Mapping) and all(isinstance(key, str) for key in given):
+        return given
+    raise InvalidArgumentError(
+        f"{name}={quote(given)} is no mapping of names to values",
+        hint=f'Pass {name}={{"name": 1}}.',
+    )
+
+
+def _callable(name: str, given: object) -> Callable[[Event], object] | None:
+    if given is None or callable(given):
+        return given
+    raise InvalidArgumentError(
+        f"{name}={quote(given)} cannot be called", hint="Pass a function of one argument."
+    )
+
+
+def _offline() -> bool:
+    names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+    return any(os.environ.get(name, "").upper() in _TRUE for name in names)
+
+
+def _token(token: str | bool | None) -> str | bool | None:
+    """Complete the token from the environment or from Colab; the worker looks elsewhere."""
+    if isinstance(token, str) or token is False:
+        return token
+    if token is None and os.environ.get("HF_HUB_DISABLE_IMPLICIT_TOKEN", "").upper() in _TRUE:
+        return False
+    for variable in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        if value := os.environ.get(variable, "").strip():
+            try:
+                return arguments.check_token(value)
+            except InvalidArgumentError:
+                raise InvalidArgumentError(
+                    f"the variable {variable} holds no token", hint="Set it right, or unset it."
+                ) from None
+    return colab_token(place(os.environ)) or token
