@@ -5,13 +5,22 @@ BIN := .venv/bin
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --constraint constraints.txt
 STAMP = .venv/.installed-
 
-.PHONY: demo test check format clean
+.PHONY: demo test check notebooks browser-test format clean
 
 demo: $(STAMP)demo
 	$(BIN)/python -m nbloader demo
 
 test: check
 	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --nbval notebooks
+
+# Run the notebooks and store what they print; `make test` compares with that.
+notebooks: $(STAMP)test
+	$(BIN)/python -m tests.notebook_runs
+
+# In JupyterLab; needs Chromium. The screenshots stay in pytest's temporary folder.
+browser-test: $(STAMP)browser
+	$(BIN)/python -m pytest -o tmp_path_retention_policy=all tests/browser
 
 check: $(STAMP)test
 	$(BIN)/ruff format --check .

@@ -134,11 +134,13 @@ class _Record:
 
 def _run_job(job: Callable[..., Any], options: argparse.Namespace) -> int:
     record, started = _Record(), time.monotonic()
-    job(
+    result = job(
         **_arguments(options),
         view="none" if options.json else "text",
         on_event=record,
     )
+    if isinstance(result, Path):
+        record.told["folder"] = str(result)
     if options.json:
         seconds = round(time.monotonic() - started, 3)
         _write_json({"ok": True, "repo_id": options.repo_id, "seconds": seconds, **record.told})

@@ -411,7 +411,7 @@ def _download(
 ) -> tuple[Path, str]:
     folder = _fetch(request, reporter, cancelled)
     reporter.begin(Stage.FINISH)
-    return folder, str(folder)
+    return folder, _short(folder)
 
 
 def _load(request: Request, reporter: _Reporter, cancelled: threading.Event) -> tuple[Any, str]:
@@ -442,12 +442,18 @@ def _load(request: Request, reporter: _Reporter, cancelled: threading.Event) -> 
     return model, f"{type(model).__name__} on {placement.device}, {placement.dtype}"
 
 
+def _short(folder: Path) -> str:
+    """Write a folder without the name of its user, for a notebook that will be shared."""
+    home = Path.home()
+    return f"~/{folder.relative_to(home)}" if folder.is_relative_to(home) else str(folder)
+
+
 def _second_copy(plan: Plan, device: str, size: int) -> Notice:
     where = "memory" if device == "cpu" else f"memory of {device}"
     return Notice(
         reference="already-loaded",
         message=f"{plan.repo_id} is loaded in this process already; a second copy takes another "
         f"{format_bytes(size)} of {where}",
-        hint="To free the first, delete every name that holds it (`del pipe`), clear the cell "
-        "that showed it, and run `import gc; gc.collect()`.",
+        hint="To free the first, delete every name that holds it (`del pipe`), and clear the "
+        "output of a cell that showed it.",
     )

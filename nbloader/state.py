@@ -192,12 +192,13 @@ class JobState:
 
     @property
     def components(self) -> tuple[ComponentState, ...]:
-        """The components of the plan with their bytes, in the plan's order."""
+        """The components of the plan that have files, with their bytes, in the plan's order."""
         if self.plan is None:
             return ()
         sizes = {file.path: file.size for file in self.plan.files}
         loaded = {event.name for event in self.loaded}
-        return tuple(self._component(part, sizes, loaded) for part in self.plan.components)
+        parts = (part for part in self.plan.components if part.paths)
+        return tuple(self._component(part, sizes, loaded) for part in parts)
 
     def _component(
         self, part: Component, sizes: Mapping[str, int], loaded: set[str]

@@ -44,7 +44,8 @@ def test_download_in_json(
     run = Run(capsys, "download", MINILM, "--json", *where)
     found = run.json
     assert found.pop("seconds") > 0
-    folder = Path(found.pop("summary"))
+    folder = Path(found.pop("folder"))
+    assert found.pop("summary").endswith(folder.name)
     assert (folder / "model.safetensors").is_file()
     assert (run.status, found) == (
         0,

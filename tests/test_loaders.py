@@ -99,7 +99,7 @@ def test_a_model_without_a_task_says_how_to_name_one(tmp_path: Path) -> None:
     with pytest.raises(ModelLoadError) as caught:
         task_of(tmp_path, {"fill-mask": frozenset({"BertForMaskedLM"})})
     assert (caught.value.message, caught.value.hint) == (
-        "no task is known for the class OfTomorrow",
+        "no task is known for the class 'OfTomorrow'",
         'Name it: nbloader.load(..., loader_kwargs={"task": "feature-extraction"})',
     )
 
@@ -190,7 +190,7 @@ def test_a_class_that_the_library_lacks_is_named() -> None:
     with pytest.raises(UnsupportedClassError) as caught:
         Import(plan).wait(threading.Event())
     assert caught.value.message == (
-        "org/name needs diffusers.PipelineOfTomorrow, which diffusers 0.42.1 does not have"
+        "org/name needs 'PipelineOfTomorrow', which diffusers 0.42.1 does not have"
     )
 
 

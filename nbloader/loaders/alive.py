@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import weakref
 from collections.abc import Hashable, Iterable
 from typing import TYPE_CHECKING, Any
@@ -26,8 +27,17 @@ def remember(key: Hashable, model: Any, size: int) -> None:
 
 
 def copies(key: Hashable) -> list[int]:
-    """Give the sizes in bytes of all models with this key that are alive."""
-    return [size for known, model, size in _ALIVE if known == key and model() is not None]
+    """Give the sizes in bytes of all models with this key that are alive.
+
+    A model whose names are gone may live on in reference cycles; it is collected first.
+    """
+
+    def alive() -> list[int]:
+        return [size for known, model, size in _ALIVE if known == key and model() is not None]
+
+    if alive():
+        gc.collect()
+    return alive()
 
 
 def bytes_of(modules: Iterable[Any]) -> int:

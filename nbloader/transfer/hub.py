@@ -40,11 +40,13 @@ from nbloader.errors import (
     IntegrityError,
     InvalidRepoIdError,
     InvalidTokenError,
+    MalformedFileError,
     NbloaderError,
     NotCachedError,
     RepoNotFoundError,
     RevisionNotFoundError,
 )
+from nbloader.plan.headers import FIRST_READ_BYTES, Header, header_end, parse_header
 from nbloader.records import HubFacts, Listing, RepoFile, Retry, TransferPolicy
 from nbloader.transfer.cache import ListingStore, RepoCache, matches
 from nbloader.transfer.retry import TransientError, call_with_retries, is_transient, reason_of
@@ -207,31 +209,51 @@ class Hub:
             return True
         return bool(response.status_code != 401)
 
-    def read_range(self, commit_hash: str, file: RepoFile, first: int, last: int) -> bytes:
-        """Read the bytes of a file from offset `first` up to `last`, without keeping them."""
-        url = hf_hub_url(self.repo_id, file.path, revision=commit_hash)
+    def read_header(self, commit_hash: str, file: RepoFile) -> Header:
+        """Read the header of a safetensors file, without keeping it.
 
-        def attempt() -> bytes:
-            headers = {**build_hf_headers(token=self.token), "Range": f"bytes={first}-{last - 1}"}
-            with get_session().stream(
-                "GET", url, headers=headers, timeout=CALL_TIMEOUT_S, follow_redirects=True
-            ) as response:
-                if response.status_code >= 400:
-                    response.read()
-                hf_raise_for_status(response)
-                # A server may answer with the whole file; no more of it is read than was asked for.
-                skip = first if response.status_code == 200 else 0
-                content = bytearray()
-                for chunk in response.iter_bytes(1 << 14):
-                    content += chunk
-                    if len(content) >= skip + last - first:
-                        break
-            content = content[skip : skip + last - first]
-            if len(content) < last - first:
-                raise TransientError("the file came short")
-            return bytes(content)
+        Raises:
+            MalformedFileError: it was wrong twice.
+        """
+        wrong = 0
+
+        def attempt() -> Header:
+            nonlocal wrong
+            start = self._read_range(commit_hash, file, 0, min(FIRST_READ_BYTES, file.size))
+            try:
+                end = header_end(start, file)
+                if end > len(start):
+                    start += self._read_range(commit_hash, file, len(start), end)
+                return parse_header(start, file)
+            except MalformedFileError as error:
+                wrong += 1
+                if wrong > 1:
+                    raise
+                raise TransientError("wrong bytes in the header") from error
 
         return self._call(attempt, path=file.path)
+
+    def _read_range(self, commit_hash: str, file: RepoFile, first: int, last: int) -> bytes:
+        """Read the bytes of a file from offset `first` up to `last`."""
+        headers = {**build_hf_headers(token=self.token), "Range": f"bytes={first}-{last - 1}"}
+        url = hf_hub_url(self.repo_id, file.path, revision=commit_hash)
+        with get_session().stream(
+            "GET", url, headers=headers, timeout=CALL_TIMEOUT_S, follow_redirects=True
+        ) as response:
+            if response.status_code >= 400:
+                response.read()
+            hf_raise_for_status(response)
+            # A server may answer with the whole file; no more of it is read than was asked for.
+            skip = first if response.status_code == 200 else 0
+            content = bytearray()
+            for chunk in response.iter_bytes(1 << 14):
+                content += chunk
+                if len(content) >= skip + last - first:
+                    break
+        content = content[skip : skip + last - first]
+        if len(content) < last - first:
+            raise TransientError("the file came short")
+        return bytes(content)
 
     # -- fetching --------------------------------------------------------------------------
 
@@ -336,11 +358,14 @@ class Hub:
         except NbloaderError:
             raise
         except Exception as error:
-            raise self._translated(error, revision, path, attempts) from error
+            translated = self._translated(error, revision, path, attempts)
+            raise translated from (None if translated is error.__cause__ else error)
 
     def _translated(
         self, error: Exception, revision: str | None, path: str | None, attempts: int
     ) -> NbloaderError:
+        if isinstance(error.__cause__, MalformedFileError):
+            return error.__cause__
         if is_transient(error):
             return self._gave_up(reason_of(error), path, attempts)
         match error:

@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, NoReturn
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from nbloader.records import Listing, Plan, RepoFile
+    from nbloader.records import Listing, Plan
     from nbloader.transfer.hub import Hub
     from nbloader.transfer.protocol import Command, Report, Start
 
@@ -271,16 +271,8 @@ def _planned(start: Start, hub: Hub, channel: _Channel) -> tuple[Plan, bool]:
 
 def _check_headers(plan: Plan, hub: Hub) -> None:
     """Read the header of every safetensors file that is to be fetched: is it whole?"""
+    import functools
     from concurrent.futures import ThreadPoolExecutor
-
-    from nbloader.plan.headers import FIRST_READ_BYTES, header_end, parse_header
-
-    def check(file: RepoFile) -> None:
-        start = hub.read_range(commit, file, 0, min(FIRST_READ_BYTES, file.size))
-        end = header_end(start, file)
-        if end > len(start):
-            start += hub.read_range(commit, file, len(start), end)
-        parse_header(start, file)
 
     commit = plan.commit_hash
     weights = {path for component in plan.components for path in component.weights}
@@ -292,7 +284,7 @@ def _check_headers(plan: Plan, hub: Hub) -> None:
         and not hub.cache.has_bytes(commit, file)
     ]
     with ThreadPoolExecutor(hub.policy.max_workers) as pool:
-        list(pool.map(check, missing))
+        list(pool.map(functools.partial(hub.read_header, commit), missing))
 
 
 def _make_plan(start: Start, listing: Listing, read: Callable[[str], bytes]) -> Plan:
