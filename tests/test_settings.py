@@ -73,6 +73,9 @@ def test_arguments_beat_environment_beats_files(
         "not: [valid",
         "",
         "download: {max_retries: 3, url: x}",
+        "download: {timeout: 5m}",
+        "built: 2001-99-99",
+        "[" * 5000,
     ],
 )
 def test_a_config_of_others_is_left_alone(folder: Path, text: str) -> None:

@@ -261,7 +261,7 @@ def test_the_environment_of_the_worker() -> None:
 def test_the_path_of_the_worker_puts_the_standard_library_first() -> None:
     standard = os.__file__.rpartition("/")[0]
     own = str(Path(nbloader.__file__).parents[1])
-    path = ["", "/work", "/user", standard, "/site-packages", own]
+    path = ["", "/work", Path("/no-text"), "/user", standard, "/site-packages", own]
     assert worker_path(path, "/work") == [standard, "/user", "/site-packages", own]
 
 

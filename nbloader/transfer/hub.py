@@ -430,6 +430,9 @@ class Hub:
                     f"the cache folder {constants.HF_HUB_CACHE} cannot be written",
                     hint="Pass a folder of your own as `cache_dir=`, or set HF_HOME.",
                 )
+        if path is None and isinstance(error, (AttributeError, KeyError, TypeError, ValueError)):
+            # The library's own code stumbles over answers of a wrong shape.
+            return _no_hub("its answers have the wrong form")
         text = _URL.sub("<url>", str(error)).strip().partition("\n")[0][:200]
         return DownloadError(
             f"{path or self.repo_id}: {type(error).__name__}: {text}",
