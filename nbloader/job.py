@@ -387,13 +387,17 @@ def _fetch(
             importing.append(Import(planned.plan))
         reporter.begin(Stage.DOWNLOAD)
 
+    device_is_there = False
+
     def may_go_on() -> None:
+        nonlocal device_is_there
         reporter.tick()
-        if importing and importing[0].check():
+        if importing and importing[0].check() and not device_is_there:
             # A device that is not there is told as soon as torch can say so.
             from nbloader.loaders import place
 
             place(request.device, request.dtype)
+            device_is_there = True
 
     reporter.begin(Stage.CONNECT)
     return _transfer(
