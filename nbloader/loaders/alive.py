@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 import weakref
 from collections.abc import Hashable, Iterable
 from typing import TYPE_CHECKING, Any
@@ -29,13 +30,14 @@ def remember(key: Hashable, model: Any, size: int) -> None:
 def copies(key: Hashable) -> list[int]:
     """Give the sizes in bytes of all models with this key that are alive.
 
-    A model whose names are gone may live on in reference cycles; it is collected first.
+    A model whose names are gone may live on in reference cycles. A blocking load collects it first;
+    beside an event loop that would take too long (a third of a second with torch imported).
     """
 
     def alive() -> list[int]:
         return [size for known, model, size in _ALIVE if known == key and model() is not None]
 
-    if alive():
+    if alive() and threading.current_thread() is threading.main_thread():
         gc.collect()
     return alive()
 
