@@ -12,7 +12,8 @@ import nbloader
 from nbloader.errors import NotCachedError
 from nbloader.localhub import LocalHub
 from nbloader.localhub.demo import MINILM
-from nbloader.records import Event, Notice
+from nbloader.records import Event, Notice, RepoFile, TransferPolicy
+from nbloader.transfer.cache import RepoCache
 
 NOWHERE = "http://127.0.0.1:9"
 
@@ -116,3 +117,64 @@ def test_offline_mode_needs_no_argument(
         monkeypatch.setenv(name, "1")
         assert download(tmp_path, NOWHERE) == (folder, [])
         monkeypatch.delenv(name)
+
+
+def test_partial_files_of_killed_downloads_do_not_pile_up(
+    demo_hub: LocalHub, folder: Path, tmp_path: Path
+) -> None:
+    from filelock import FileLock
+
+    blob = (folder / "model.safetensors").resolve()
+    mine, older, other = (
+        blob.with_name(f"{blob.name}{name}.incomplete") for name in (".0123abcd", "", ".keep")
+    )
+    lock = tmp_path / ".locks" / blob.parents[1].name / f"{blob.name}.lock"
+
+    def download_again() -> None:
+        blob.unlink()
+        for path in (mine, older, other):
+            path.write_bytes(b"part")
+        download(tmp_path, demo_hub.endpoint)
+
+    download_again()
+    assert (mine.exists(), other.exists()) == (False, True)
+    mine.write_bytes(b"part")
+    cache = RepoCache(blob.parents[1])
+    file = RepoFile(path="model.safetensors", size=1, etag=blob.name, lfs=True)
+    with FileLock(lock):
+        cache.remove_orphans(file)
+        assert mine.exists()
+    cache.remove_orphans(file)
+    assert not mine.exists()
+
+
+def test_over_xet_the_further_of_two_bars_counts(tmp_path: Path) -> None:
+    from types import SimpleNamespace
+
+    from huggingface_hub.utils._xet_progress_reporting import XetDownloadProgressReporter
+
+    from nbloader.transfer.hub import Hub
+
+    told: list[int] = []
+    hub = Hub(
+        repo_id="org/name",
+        policy=TransferPolicy(),
+        token=False,
+        publish=lambda retry: None,
+        on_bytes=lambda path, completed: told.append(completed),
+    )
+    file = RepoFile(path="model.safetensors", size=100, etag="0" * 64, lfs=True)
+    with XetDownloadProgressReporter(
+        reconstruction_desc="x", total=100, log_level=30, tqdm_class=hub._bar(file)
+    ) as reporter:
+        for written, transferred in ((0, 30), (20, 60), (100, 80)):
+            reporter.update_progress(
+                SimpleNamespace(
+                    total_bytes=100,
+                    total_bytes_completed=written,
+                    total_bytes_completion_rate=None,
+                    total_transfer_bytes_completed=transferred,
+                    total_transfer_bytes_completion_rate=None,
+                )
+            )
+    assert told == [30, 30, 60, 100, 100]

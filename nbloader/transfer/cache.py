@@ -13,6 +13,7 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from pydantic import TypeAdapter
 
 from nbloader.records import Listing, RepoFile
@@ -21,6 +22,7 @@ __all__ = ["ListingStore", "RepoCache", "matches"]
 
 _LISTING = TypeAdapter(Listing)
 
+_ORPHAN = re.compile(r"[0-9a-f]+\.[0-9a-f]{8}\.incomplete")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -81,6 +83,24 @@ class RepoCache:
                 if (size := _size(path)) is not None
             }
         return {}
+
+    def remove_orphans(self, file: RepoFile) -> None:
+        """Remove the partial files that killed downloads of `file` left behind.
+
+        The Hub's library never goes on from those with a random part in their name, so they only
+        fill the disk. Its lock tells whether another process is at work on one.
+        """
+        orphans = [
+            path
+            for path in (self.folder / "blobs").glob(f"{file.etag}.*.incomplete")
+            if _ORPHAN.fullmatch(path.name)
+        ]
+        if not orphans:
+            return
+        lock = self.folder.parent / ".locks" / self.folder.name / f"{file.etag}.lock"
+        with contextlib.suppress(OSError, Timeout), FileLock(lock, timeout=0):
+            for path in orphans:
+                path.unlink(missing_ok=True)
 
     def discard(self, commit_hash: str, file: RepoFile) -> None:
         """Remove a file with the wrong content, name and blob."""

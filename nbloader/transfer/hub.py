@@ -280,6 +280,7 @@ class Hub:
         def attempt() -> Path:
             nonlocal wrong
             self.on_bytes(file.path, 0)
+            self.cache.remove_orphans(file)
             path = Path(
                 hf_hub_download(
                     self.repo_id,
@@ -305,18 +306,22 @@ class Hub:
         return self._call(attempt, path=file.path, timeout_s=self.policy.quiet_limit_s(file.size))
 
     def _bar(self, file: RepoFile) -> type[tqdm[Any]]:
-        """Make the class that the library counts the bytes of `file` with."""
-        heard, on_bytes = self._heard_of, self.on_bytes
+        """Make the class that the library counts the bytes of `file` with.
+
+        Over Xet it makes two bars of a file: what came over the network, and what was written
+        from it. The further one counts.
+        """
+        heard, on_bytes, arrived = self._heard_of, self.on_bytes, dict[int, int]()
 
         class Bar(tqdm):  # type: ignore[type-arg]
             def __init__(self, **kwargs: Any) -> None:
-                self.arrived = int(kwargs.get("initial") or 0)
-                super().__init__(disable=True)
+                arrived[id(self)] = int(kwargs.get("initial") or 0)
+                super().__init__(disable=True, total=kwargs.get("total"))
 
             def update(self, n: float | None = 1) -> None:
-                self.arrived += int(n or 0)
+                arrived[id(self)] += int(n or 0)
                 heard(file.path)
-                on_bytes(file.path, max(0, min(self.arrived, file.size)))
+                on_bytes(file.path, max(0, min(max(arrived.values()), file.size)))
 
         return Bar
 
