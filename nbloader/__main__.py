@@ -1,13 +1,14 @@
 """The command line: `nbloader load | download | preflight | doctor | demo`.
 
 Exit status: 0 done, 1 failed with an error of `nbloader.errors` or a failed check, 2 wrong usage,
-130 interrupted.
+130 interrupted, 141 nobody reads the output.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -16,27 +17,33 @@ from typing import Any
 
 from nbloader._version import __version__
 from nbloader.errors import InputError, NbloaderError
+from nbloader.views.base import write
 
 __all__ = ["main"]
 
-_DONE, _FAILED, _USAGE, _INTERRUPTED = 0, 1, 2, 130
+_DONE, _FAILED, _USAGE, _INTERRUPTED, _BROKEN_PIPE = 0, 1, 2, 130, 141
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and give its exit status."""
-    options = _parser().parse_args(argv)
-    command: Callable[[argparse.Namespace], int] = options.run
+    options = argparse.Namespace()
     try:
+        _parser().parse_args(argv, options)
+        command: Callable[[argparse.Namespace], int] = options.run
         return command(options)
     except NbloaderError as error:
         if getattr(options, "json", False):
             _write_json({"ok": False, "error": _error(error)})
         else:
-            sys.stderr.write(f"{error}\n")
+            write(sys.stderr, f"{error}\n")
         return _USAGE if isinstance(error, InputError) else _FAILED
     except KeyboardInterrupt:
         sys.stderr.write("stopped\n")
         return _INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has left. Python would complain again when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _BROKEN_PIPE
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -166,7 +173,7 @@ def _preflight(options: argparse.Namespace) -> int:
     if options.json:
         _write_json(report.to_json())
     else:
-        sys.stdout.write(f"{report}\n")
+        write(sys.stdout, f"{report}\n")
     return _DONE if report.ok else _FAILED
 
 
@@ -177,7 +184,7 @@ def _doctor(options: argparse.Namespace) -> int:
     if options.json:
         _write_json(report.to_json())
     else:
-        sys.stdout.write(f"{report}\n")
+        write(sys.stdout, f"{report}\n")
     return _DONE
 
 
@@ -193,7 +200,7 @@ def _error(error: NbloaderError) -> dict[str, str]:
 
 
 def _write_json(value: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write(sys.stdout, json.dumps(value, indent=2) + "\n")
 
 
 if __name__ == "__main__":

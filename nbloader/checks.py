@@ -14,6 +14,7 @@ from typing import Any
 from nbloader.environment import DiskFacts
 from nbloader.errors import (
     CacheNotWritableError,
+    DiskFullError,
     DiskSpaceError,
     GatedRepoError,
     HubUnreachableError,
@@ -146,8 +147,11 @@ def _access(facts: Facts) -> CheckResult:
     return _passed("access", f"{facts.repo_id} is {kind} and can be read{token}")
 
 
+_CACHE_ERRORS = (CacheNotWritableError, DiskFullError)  # told by the checks of cache and disk
+
+
 def _files(facts: Facts) -> CheckResult:
-    if facts.problem is not None and not isinstance(facts.problem, CacheNotWritableError):
+    if facts.problem is not None and not isinstance(facts.problem, _CACHE_ERRORS):
         return _failed("files", facts.problem)
     if facts.plan is None:
         return _skipped("files", "not checked: there is no plan")
@@ -177,6 +181,8 @@ def _cache(facts: Facts) -> CheckResult:
 
 
 def _disk(facts: Facts) -> CheckResult:
+    if isinstance(facts.problem, DiskFullError):
+        return _failed("disk", facts.problem)
     if not facts.check_disk_space:
         return _skipped("disk", "not checked: check_disk_space is off")
     if facts.disk is None:
@@ -245,7 +251,7 @@ CHECKS: tuple[Check, ...] = (
     Check("access", ("hub",), _access),
     Check("files", ("access",), _files),
     Check("cache", ("access",), _cache),
-    Check("disk", ("files",), _disk),
+    Check("disk", ("access",), _disk),
     Check("packages", ("files",), _packages),
 )
 

@@ -54,6 +54,8 @@ _SHOWN = re.compile(
 )
 _SECRET = re.compile(r"TOKEN(?!_PATH)|SECRET|PASSWORD|KEY", re.IGNORECASE)
 
+_SECRET_VALUE = re.compile(r"@|\bhf_\w{4,}|bearer|basic ", re.IGNORECASE)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DoctorReport:
@@ -174,11 +176,12 @@ def redacted(environ: Mapping[str, str], home: str) -> dict[str, str]:
         if not _SHOWN.fullmatch(name):
             continue
         value = environ[name]
-        if _SECRET.search(name) or value.startswith("hf_"):
-            value = "(set)"
-        elif "://" in value:
+        if "://" in value and " " not in value and "," not in value:
             parts = urlsplit(value)
             value = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        # What still looks like a secret, or could hold one, is not shown at all.
+        if _SECRET.search(name) or _SECRET_VALUE.search(value):
+            value = "(set)"
         found[name] = value.replace(home, "~")[:200]
     return found
 

@@ -160,13 +160,21 @@ def memory_facts() -> tuple[int, int]:
 
     memory = psutil.virtual_memory()
     available, total = int(memory.available), int(memory.total)
-    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+    for limit, used in _CGROUP_FILES:
         try:
-            limit = int(Path(file).read_text("ascii"))
+            most = int(Path(limit).read_text("ascii"))
+            left = max(0, most - int(Path(used).read_text("ascii")))
         except (OSError, ValueError):  # No such file, or "max".
             continue
-        return min(available, limit), min(total, limit)
+        return min(available, left), min(total, most)
     return available, total
+
+
+_CGROUP = "/sys/fs/cgroup"
+_CGROUP_FILES = (
+    (f"{_CGROUP}/memory.max", f"{_CGROUP}/memory.current"),
+    (f"{_CGROUP}/memory/memory.limit_in_bytes", f"{_CGROUP}/memory/memory.usage_in_bytes"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -51,6 +51,7 @@ __all__ = [
     "HubUnreachableError",
     "InputError",
     "IntegrityError",
+    "Interrupted",
     "InvalidArgumentError",
     "InvalidRepoIdError",
     "InvalidSettingError",
@@ -283,6 +284,14 @@ class SelfTestError(LoadError):
     """The model was built, but does not work."""
 
     reference = "self-test-failed"
+
+
+class Interrupted(KeyboardInterrupt):
+    """The call was stopped, and what it had started was ended."""
+
+    def _render_traceback_(self) -> list[str]:
+        """Tell IPython to show no traceback: there is nothing wrong."""
+        return ["KeyboardInterrupt: stopped; run the line again to go on"]
 
 
 def _tree(root: type[NbloaderError]) -> Iterator[type[NbloaderError]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -15,6 +16,7 @@ from nbloader.background import import_modules
 from nbloader.checks import Facts, PreflightReport, required_packages, run_checks
 from nbloader.environment import disk_facts, package_versions, pipeline_classes
 from nbloader.errors import (
+    Interrupted,
     NbloaderError,
     ProtocolError,
     RepoError,
@@ -47,6 +49,8 @@ if TYPE_CHECKING:
     from nbloader.settings import Settings
 
 __all__ = ["aload", "download", "load", "preflight"]
+
+WAKE_EVERY_S = 0.2
 
 
 def load(
@@ -120,13 +124,16 @@ async def aload(repo_id: str, **keywords: Any) -> Any:
     request = _request(repo_id=repo_id, **keywords)
     work = asyncio.ensure_future(asyncio.to_thread(_run, request, _load, cancelled))
     try:
-        return await asyncio.shield(work)
+        while not work.done():
+            # In short steps: a kernel's interrupt cancels the task without waking an idle loop.
+            await asyncio.wait({work}, timeout=WAKE_EVERY_S)
     except asyncio.CancelledError:
         cancelled.set()
         await asyncio.wait({work})
         if not work.cancelled():
             work.exception()
         raise
+    return work.result()
 
 
 def download(
@@ -276,11 +283,15 @@ def _run(request: Request, work: _Work, cancelled: threading.Event) -> Any:
     except NbloaderError as error:
         reporter.fail(error.reference, error.message, error.hint)
         raise
-    except (KeyboardInterrupt, Cancelled):
+    except KeyboardInterrupt:
+        reporter.fail("interrupted", "stopped", _KEPT)
+        raise Interrupted from None
+    except Cancelled:
         reporter.fail("interrupted", "stopped", _KEPT)
         raise
     except BaseException as error:
-        reporter.fail("internal-error", type(error).__name__, _KEPT)
+        with contextlib.suppress(Exception):  # The view may be what failed.
+            reporter.fail("internal-error", type(error).__name__, _KEPT)
         raise
     reporter.finish(Ready(summary=summary))
     return result
@@ -442,6 +453,8 @@ def _load(request: Request, reporter: _Reporter, cancelled: threading.Event) -> 
     if plan.kind is Kind.SENTENCE_TRANSFORMERS:
         reporter.begin(Stage.TEST_EMBEDDINGS)
         loaders.check_embeddings(model)
+    if cancelled.is_set():
+        raise Cancelled
     reporter.begin(Stage.FINISH)
     return model, f"{type(model).__name__} on {placement.device}, {placement.dtype}"
 
@@ -458,6 +471,7 @@ def _second_copy(plan: Plan, device: str, size: int) -> Notice:
         reference="already-loaded",
         message=f"{plan.repo_id} is loaded in this process already; a second copy takes another "
         f"{format_bytes(size)} of {where}",
-        hint="To free the first, delete every name that holds it (`del pipe`), and clear the "
-        "output of a cell that showed it.",
+        hint="To free the first, run `%xdel pipe` with its name: `del` leaves what IPython keeps."
+        if front_end().kernel
+        else "To free the first, delete every name that holds it (`del pipe`).",
     )

@@ -38,12 +38,6 @@ def demo_hub(_demo_server: LocalHub) -> Iterator[LocalHub]:
     _demo_server.clear_faults()
 
 
-@pytest.fixture
-def settings() -> dict[str, object]:
-    """Settings whose waits are too short to notice."""
-    return {"retry_delay_min": 0.01, "retry_delay_max": 0.02}
-
-
 @pytest.fixture(autouse=True)
 def _own_environment(
     monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory

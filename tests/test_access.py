@@ -61,6 +61,13 @@ def repo_id(hub: LocalHub, publish: Publish, request: pytest.FixtureRequest) -> 
             f"{PAGE} and use a token of that account. {ADD}",
         ),
         (
+            {"gated": "manual"},
+            STALE,
+            "invalid-token",
+            "the Hub does not accept the token, and without one {repo} cannot be read",
+            NEW,
+        ),
+        (
             {"gated": "auto"},
             STRANGER,
             "gated-repo",
@@ -69,7 +76,14 @@ def repo_id(hub: LocalHub, publish: Publish, request: pytest.FixtureRequest) -> 
             "public gated repositories.",
         ),
     ],
-    ids=["private", "private, foreign token", "private, stale token", "gated", "gated, foreign"],
+    ids=[
+        "private",
+        "private, foreign token",
+        "private, stale token",
+        "gated",
+        "gated, stale token",
+        "gated, foreign token",
+    ],
 )
 def test_without_access_the_hint_fits_the_case(
     hub: LocalHub,

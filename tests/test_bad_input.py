@@ -253,6 +253,16 @@ def test_a_cache_folder_that_is_a_file(hub: LocalHub, publish: Publish, tmp_path
     assert cache.read_text() == "mine"
 
 
+@pytest.mark.parametrize("cache", ["/proc/nbloader", "/tmp/" + "a" * 300])
+def test_a_cache_folder_that_cannot_be_made(hub: LocalHub, publish: Publish, cache: str) -> None:
+    refused = refuse(hub, Path(cache), publish(RIGHT))
+    assert (refused.error.reference, refused.error.message) == (
+        "cache-not-writable",
+        f"the cache folder {cache} cannot be written",
+    )
+    assert refused.cdn_bytes == 0
+
+
 def test_a_disk_without_room(hub: LocalHub, publish: Publish, tmp_path: Path) -> None:
     settings = {"max_retries": 1, "required_disk_space_gb": 10**6}
     repo_id = publish(RIGHT)

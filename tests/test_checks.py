@@ -9,6 +9,7 @@ from nbloader.checks import CHECKS, Facts, PreflightReport, required_packages, r
 from nbloader.environment import DiskFacts
 from nbloader.errors import (
     CacheNotWritableError,
+    DiskFullError,
     DiskSpaceError,
     GatedRepoError,
     HubUnreachableError,
@@ -78,6 +79,7 @@ def subclasses(kind: type[NbloaderError]) -> list[type[NbloaderError]]:
         (Facts(repo_id="a/b", problem=error(GatedRepoError)), (P, F, S, S, S, S)),
         (Facts(repo_id="a/b", problem=error(NoWeightsError)), (P, P, F, S, S, S)),
         (Facts(repo_id="a/b", problem=error(CacheNotWritableError)), (P, P, S, F, S, S)),
+        (Facts(repo_id="a/b", problem=error(DiskFullError)), (P, P, S, S, F, S)),
     ],
 )
 def test_what_the_checks_find(facts: Facts, statuses: tuple[CheckStatus, ...]) -> None:

@@ -19,7 +19,11 @@ def test_secrets_and_the_home_folder_are_taken_out() -> None:
         "HF_HOME": "/home/me/hf",
         "HF_ENDPOINT": "https://me:secret@mirror.example/hub?key=secret",
         "HTTPS_PROXY": "http://me:secret@proxy:3128",
+        "HTTP_PROXY": "me:secret@proxy:3128",
+        "NO_PROXY": "http://a:secret@h1,http://b:secret@h2",
         "HF_OTHER": TOKEN,
+        "HF_HEADERS": "Bearer secret",
+        "HF_URL": f"https://host/x {TOKEN}",
         "NBLOADER_MAX_RETRIES": "3",
         "SOMETHING": "else",
     }
@@ -29,7 +33,11 @@ def test_secrets_and_the_home_folder_are_taken_out() -> None:
         "HF_HOME": "~/hf",
         "HF_ENDPOINT": "https://mirror.example/hub",
         "HTTPS_PROXY": "http://proxy:3128",
+        "HTTP_PROXY": "(set)",
+        "NO_PROXY": "(set)",
         "HF_OTHER": "(set)",
+        "HF_HEADERS": "(set)",
+        "HF_URL": "(set)",
         "NBLOADER_MAX_RETRIES": "3",
     }
 

@@ -61,6 +61,21 @@ class Download:
             [(None, "the server answered 503", 1), (None, "the server answered 503", 2)],
         ),
         (
+            Fault(CDN, cut=Cut.DROP, after_bytes=30_000_000, times=2, skip=HEADER),
+            [
+                (WEIGHTS, "connection lost; going on from the last byte", 1),
+                (WEIGHTS, "connection lost; going on from the last byte", 2),
+            ],
+        ),
+        (
+            Fault(RequestClass.RESOLVE_HEAD, status=429, retry_after="0", times=1, path="*/vocab*"),
+            [("vocab.txt", "the server answered 429", 1)],
+        ),
+        (
+            Fault(RequestClass.RESOLVE_HEAD, status=503, times=1, path="*/vocab*"),
+            [("vocab.txt", "the server answered 503", 1)],
+        ),
+        (
             Fault(RequestClass.TREE, status=429, retry_after="0", times=1),
             [
                 (None, "the server answered 429", 1),
@@ -108,6 +123,16 @@ def test_attempts_run_out(demo_hub: LocalHub, tmp_path: Path) -> None:
     assert download.error.message == (
         "model.safetensors could not be downloaded (the server answered 500; 3 attempts)"
     )
+
+
+def test_the_attempts_of_the_library_do_not_multiply_ours(
+    demo_hub: LocalHub, tmp_path: Path
+) -> None:
+    demo_hub.set_faults([Fault(RequestClass.RESOLVE_HEAD, status=429, path="*/vocab.txt")])
+    download = Download(demo_hub, tmp_path, max_retries=3)
+    assert isinstance(download.error, DownloadError)
+    asked = [r for r in demo_hub.requests() if r.path.endswith("vocab.txt") and r.status == 429]
+    assert (len(asked), len(download.retries)) == (3, 2)
 
 
 def test_a_hub_that_does_not_answer_is_named(demo_hub: LocalHub, tmp_path: Path) -> None:

@@ -251,7 +251,6 @@ def test_the_environment_of_the_worker() -> None:
         "HF_HUB_CACHE": "/new",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "HF_HUB_DISABLE_SYMLINKS_WARNING": "1",
-        "HF_HUB_VERBOSITY": "error",
         "HF_XET_CLIENT_READ_TIMEOUT": "30s",
         "PYTHONIOENCODING": "utf-8",
         "PYTHONWARNINGS": "ignore",
@@ -263,6 +262,8 @@ def test_the_path_of_the_worker_puts_the_standard_library_first() -> None:
     own = str(Path(nbloader.__file__).parents[1])
     path = ["", "/work", Path("/no-text"), "/user", standard, "/site-packages", own]
     assert worker_path(path, "/work") == [standard, "/user", "/site-packages", own]
+    # Run from a checkout, the working folder is left out, but not the nbloader in it.
+    assert worker_path(path, own) == [standard, own, "/work", "/user", "/site-packages"]
 
 
 def test_a_worker_that_dies_says_how_and_shows_no_secrets() -> None:

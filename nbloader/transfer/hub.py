@@ -49,9 +49,16 @@ from nbloader.errors import (
 from nbloader.plan.headers import FIRST_READ_BYTES, Header, header_end, parse_header
 from nbloader.records import HubFacts, Listing, RepoFile, Retry, TransferPolicy
 from nbloader.transfer.cache import ListingStore, RepoCache, matches
-from nbloader.transfer.retry import TransientError, call_with_retries, is_transient, reason_of
+from nbloader.transfer.retry import (
+    OPENING_ATTEMPTS,
+    TransientError,
+    call_with_retries,
+    is_transient,
+    reason_of,
+)
+from nbloader.transfer.shown import ShownRetries, show_retries
 
-__all__ = ["Hub"]
+__all__ = ["Hub", "cache_not_writable"]
 
 CALL_TIMEOUT_S = 20.0
 """For the answer to a call; the Hub's library would wait for ever."""
@@ -62,7 +69,17 @@ MAX_PAGES = 1000
 _TOKENS = "https://huggingface.co/settings/tokens"
 
 _NOT_WRITABLE = frozenset(
-    {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR}
+    {
+        errno.EACCES,
+        errno.EEXIST,
+        errno.EISDIR,
+        errno.ELOOP,
+        errno.ENAMETOOLONG,
+        errno.ENOENT,  # as in /proc, where no folder can be made
+        errno.ENOTDIR,
+        errno.EPERM,
+        errno.EROFS,
+    }
 )
 
 _T = TypeVar("_T")
@@ -90,6 +107,7 @@ class Hub:
     listings: ListingStore = field(init=False)
     downloaded: set[str] = field(init=False, default_factory=set)
     facts: HubFacts = field(init=False)
+    _shown: ShownRetries = field(init=False)
     _quiet_since: dict[str, float] = field(init=False, default_factory=dict)
     _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
 
@@ -98,6 +116,7 @@ class Hub:
         self.cache = RepoCache(Path(constants.HF_HUB_CACHE) / name)
         self.listings = ListingStore(Path(constants.HF_HOME) / "nbloader" / "listings" / name)
         self.facts = HubFacts(endpoint=constants.ENDPOINT, cache_dir=constants.HF_HUB_CACHE)
+        self._shown = show_retries(self.publish)
 
     # -- what is there ---------------------------------------------------------------------
 
@@ -117,11 +136,7 @@ class Hub:
                 commit_hash = self._resolve(revision)
             except (RepoNotFoundError, GatedRepoError):
                 self.token = kept
-                raise InvalidTokenError(
-                    f"the Hub does not accept the token, and without one {self.repo_id} cannot be "
-                    "read",
-                    hint=f"Make a new token at {_TOKENS}. {_how_to_add_token()}",
-                ) from error
+                raise self._token_refused() from error
             self.facts = replace(self.facts, token_refused=True)
             return commit_hash
 
@@ -133,7 +148,10 @@ class Hub:
             answer, _ = self._get_json(url, self.policy.answer_timeout_s)
             return time.monotonic() - started, answer
 
-        seconds, info = self._call(ask, revision=revision)
+        few = min(OPENING_ATTEMPTS, self.policy.max_retries)
+        seconds, info = self._call(
+            ask, revision=revision, policy=replace(self.policy, max_retries=few)
+        )
         commit_hash = info.get("sha") if isinstance(info, dict) else None
         if not isinstance(commit_hash, str) or not re.fullmatch("[0-9a-f]{40}", commit_hash):
             raise _no_hub(f"its answer about {self.repo_id} holds no commit")
@@ -281,15 +299,16 @@ class Hub:
             nonlocal wrong
             self.on_bytes(file.path, 0)
             self.cache.remove_orphans(file)
-            path = Path(
-                hf_hub_download(
-                    self.repo_id,
-                    file.path,
-                    revision=commit_hash,
-                    token=self.token,
-                    tqdm_class=self._bar(file),
+            with self._shown.of(file.path):
+                path = Path(
+                    hf_hub_download(
+                        self.repo_id,
+                        file.path,
+                        revision=commit_hash,
+                        token=self.token,
+                        tqdm_class=self._bar(file),
+                    )
                 )
-            )
             if matches(path, file):
                 self.downloaded.add(file.path)
                 return path
@@ -343,6 +362,7 @@ class Hub:
         revision: str | None = None,
         path: str | None = None,
         timeout_s: float | None = None,
+        policy: TransferPolicy | None = None,
     ) -> _T:
         attempts = 0
 
@@ -354,7 +374,7 @@ class Hub:
         try:
             return call_with_retries(
                 attempt,
-                policy=self.policy,
+                policy=policy or self.policy,
                 path=path,
                 publish=self.publish,
                 quiet_for=lambda: self._quiet_for(path),
@@ -384,6 +404,8 @@ class Hub:
                     f"{self.repo_id} is not complete in the cache, and offline mode is on",
                     hint="Unset HF_HUB_OFFLINE, or run once with a network.",
                 )
+            case hub_errors.GatedRepoError() if self.facts.token_refused:
+                return self._token_refused()
             case hub_errors.GatedRepoError():
                 return GatedRepoError(
                     f"{self.repo_id} is gated: its conditions have to be accepted first",
@@ -431,10 +453,7 @@ class Hub:
                     hint="Free some space there, or pass another folder as `cache_dir=`.",
                 )
             case OSError() if error.errno in _NOT_WRITABLE:
-                return CacheNotWritableError(
-                    f"the cache folder {constants.HF_HUB_CACHE} cannot be written",
-                    hint="Pass a folder of your own as `cache_dir=`, or set HF_HOME.",
-                )
+                return cache_not_writable()
         if path is None and isinstance(error, (AttributeError, KeyError, TypeError, ValueError)):
             # The library's own code stumbles over answers of a wrong shape.
             return _no_hub("its answers have the wrong form")
@@ -457,6 +476,12 @@ class Hub:
             "NBLOADER_MAX_RETRIES=10.",
         )
 
+    def _token_refused(self) -> NbloaderError:
+        return InvalidTokenError(
+            f"the Hub does not accept the token, and without one {self.repo_id} cannot be read",
+            hint=f"Make a new token at {_TOKENS}. {_how_to_add_token()}",
+        )
+
     def _not_found(self) -> NbloaderError:
         if self._sends_token():
             return RepoNotFoundError(
@@ -468,6 +493,14 @@ class Hub:
             f"{self.repo_id} does not exist, or is private",
             hint="Check the spelling. A private repository needs a token. " + _how_to_add_token(),
         )
+
+
+def cache_not_writable() -> CacheNotWritableError:
+    """Make the error for a cache folder of this process that cannot be used."""
+    return CacheNotWritableError(
+        f"the cache folder {constants.HF_HUB_CACHE} cannot be written",
+        hint="Pass a folder of your own as `cache_dir=`, or set HF_HOME.",
+    )
 
 
 def _how_to_add_token() -> str:

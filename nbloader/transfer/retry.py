@@ -19,9 +19,21 @@ from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 from nbloader.errors import NbloaderError
 from nbloader.records import Retry, TransferPolicy
 
-__all__ = ["TransientError", "call_with_retries", "is_transient", "reason_of", "retry_after_s"]
+__all__ = [
+    "OPENING_ATTEMPTS",
+    "TRANSIENT_STATUS",
+    "TransientError",
+    "call_with_retries",
+    "is_transient",
+    "reason_of",
+    "retry_after_s",
+]
 
 _T = TypeVar("_T")
+
+OPENING_ATTEMPTS = 3
+"""For the first question to the Hub: nothing is lost yet, and nobody wants to wait for minutes to
+hear that there is no network."""
 
 TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Answers that ask to come back, or that a proxy gives while the Hub is busy."""
@@ -46,7 +58,15 @@ _NETWORK_ERRNO = frozenset(
 
 
 class TransientError(Exception):
-    """A failure of our own finding that another attempt may mend; the text is the reason."""
+    """A failure of our own finding that another attempt may mend; the text is the reason.
+
+    Attributes:
+        response: the answer that it came from, where there is one.
+    """
+
+    def __init__(self, reason: str, response: object = None) -> None:
+        super().__init__(reason)
+        self.response = response
 
 
 def transport_error() -> type[Exception]:

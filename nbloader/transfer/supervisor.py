@@ -155,7 +155,6 @@ def environment(
     env["PYTHONWARNINGS"] = "ignore"
     env["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     env["HF_HUB_DISABLE_SYMLINKS_WARNING"] = "1"
-    env["HF_HUB_VERBOSITY"] = "error"
     # Xet's own default of 300 s would let a dead connection stand for five minutes. The unit is
     # needed: a bare number is ignored.
     env.setdefault("HF_XET_CLIENT_READ_TIMEOUT", "30s")
@@ -182,10 +181,12 @@ def worker_path(path: Sequence[object], working_folder: str) -> list[str]:
     texts = [entry for entry in path if isinstance(entry, str) and entry]
     known = [entry for entry in texts if os.path.realpath(entry) != working_folder]
     own = str(Path(__file__).parents[2])
+    # The worker must find the same nbloader; where the working folder is its place, it would not.
+    found = [] if own in known else [own]
     return [
         *(entry for entry in known if entry in standard),
-        *(entry for entry in known if entry not in {*standard, own}),
-        own,
+        *found,
+        *(entry for entry in known if entry not in standard),
     ]
 
 

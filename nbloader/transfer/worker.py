@@ -48,6 +48,13 @@ def main() -> int:
         _work(start, channel)
     except NbloaderError as error:
         channel.send(Stopped(reference=error.reference, message=error.message, hint=error.hint))
+    except OSError:
+        from nbloader.transfer.hub import cache_not_writable
+
+        refused = cache_not_writable()
+        channel.send(
+            Stopped(reference=refused.reference, message=refused.message, hint=refused.hint)
+        )
     # Threads that still download must not delay the end.
     reports.flush()
     os._exit(0)

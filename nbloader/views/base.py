@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Protocol
+from typing import Protocol, TextIO
 
 from nbloader.records import CheckStatus
 from nbloader.state import JobState, Status
 
-__all__ = ["ICONS", "NoView", "View", "plain"]
+__all__ = ["ICONS", "NoView", "View", "plain", "write"]
 
 ICONS: Mapping[Status | CheckStatus, str] = MappingProxyType(
     {
@@ -43,6 +43,13 @@ class NoView:
 
     def close(self, state: JobState) -> None:
         """Show nothing."""
+
+
+def write(stream: TextIO, text: str) -> None:
+    """Write text with the characters that the stream can hold, `?` for the others, and flush."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    stream.write(text.encode(encoding, "replace").decode(encoding))
+    stream.flush()
 
 
 def plain(text: str, limit: int = 300) -> str:

@@ -81,13 +81,16 @@ def front_end(environ: Mapping[str, str] = os.environ) -> FrontEnd:
     )
 
 
-def make(name: ViewName, *, stream: TextIO, speed: bool = True, eta: bool = True) -> View:
+def make(name: ViewName, *, stream: TextIO | None, speed: bool = True, eta: bool = True) -> View:
     """Make a view that `choose` has chosen.
 
     Args:
         stream: where the views of text write to.
         speed, eta: whether the speed and the time left are shown.
     """
+    if stream is None and name in {ViewName.TEXT, ViewName.TQDM}:
+        return NoView()  # A program without a console has no stream to write to.
+    stream = stream or sys.stderr
     match name:
         case ViewName.NONE:
             return NoView()

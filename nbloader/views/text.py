@@ -14,7 +14,7 @@ from typing import TextIO
 from nbloader.records import Notice, Retry, Stage
 from nbloader.state import STAGE_SPANS, JobState, Status
 from nbloader.units import format_bytes, format_duration, format_speed
-from nbloader.views.base import plain
+from nbloader.views.base import plain, write
 from nbloader.views.checks import checks_lines
 
 __all__ = [
@@ -161,11 +161,10 @@ class TextView:
         line = progress_line(state, speed=self._speed, eta=self._eta)
         if self._interactive:
             width = shutil.get_terminal_size().columns
-            self._stream.write("\r" + line[: width - 1] + "\x1b[K")
+            write(self._stream, "\r" + line[: width - 1] + "\x1b[K")
             self._open_line = True
         else:
-            self._stream.write(line + "\n")
-        self._stream.flush()
+            write(self._stream, line + "\n")
 
     def close(self, state: JobState) -> None:
         """Write the end."""
@@ -193,7 +192,6 @@ class TextView:
 
     def _line(self, line: str) -> None:
         if self._open_line:
-            self._stream.write("\r\x1b[K")
+            write(self._stream, "\r\x1b[K")
             self._open_line = False
-        self._stream.write(line + "\n")
-        self._stream.flush()
+        write(self._stream, line + "\n")

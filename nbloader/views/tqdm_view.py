@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Never, TextIO
 
 from nbloader.state import JobState
-from nbloader.views.base import plain
+from nbloader.views.base import plain, write
 from nbloader.views.checks import checks_lines
 from nbloader.views.text import end_line, notice_line, retry_line
 
@@ -56,8 +56,7 @@ class TqdmView:
         self.update(state)
         assert self._bar is not None
         self._bar.close()
-        self._stream.write(end_line(state) + "\n")
-        self._stream.flush()
+        write(self._stream, end_line(state) + "\n")
 
     def _open(self, state: JobState) -> tqdm[Never]:
         from tqdm import tqdm
