@@ -6,7 +6,6 @@ import contextlib
 import os
 import sys
 import threading
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -26,17 +25,15 @@ from nbloader.errors import (
 from nbloader.records import (
     Checked,
     Event,
-    Failed,
     Kind,
     Notice,
     Plan,
     Planned,
     Ready,
     Stage,
-    StageStarted,
     TransferPolicy,
 )
-from nbloader.state import JobState, advance, apply
+from nbloader.reporter import Reporter
 from nbloader.units import format_bytes
 from nbloader.views.base import View
 from nbloader.views.choose import choose, front_end, make
@@ -232,52 +229,16 @@ def _request(**keywords: object) -> Request:
 # -- the stages ----------------------------------------------------------------------------------
 
 
-class _Reporter:
-    """Folds every event into the state and hands it to the view and to the caller."""
-
-    def __init__(self, request: Request, view: View) -> None:
-        self._view = view
-        self._on_event = request.on_event
-        now = time.monotonic()
-        self.state = JobState(repo_id=request.repo_id, started_at=now, updated_at=now)
-
-    def publish(self, event: Event) -> None:
-        self.state = apply(self.state, event, time.monotonic())
-        self._view.update(self.state)
-        if self._on_event is not None:
-            on_event, self._on_event = self._on_event, None
-            on_event(event)
-            self._on_event = on_event  # Not called again once it has failed.
-
-    def tick(self) -> None:
-        """Let the view show that time passes."""
-        self.state = advance(self.state, time.monotonic())
-        self._view.update(self.state)
-
-    def begin(self, stage: Stage) -> None:
-        self.publish(StageStarted(stage=stage))
-
-    def fail(self, reference: str, message: str, hint: str) -> None:
-        self.finish(Failed(reference=reference, message=message, hint=hint))
-
-    def finish(self, event: Ready | Failed) -> None:
-        """Publish the last event; the view is closed even if `on_event` fails."""
-        try:
-            self.publish(event)
-        finally:
-            self._view.close(self.state)
-
-
 _KEPT = "Run the line again: files that are complete are kept."
 
-_Work: TypeAlias = "Callable[[Request, _Reporter, threading.Event], tuple[Any, str]]"
+_Work: TypeAlias = "Callable[[Request, Reporter, threading.Event], tuple[Any, str]]"
 
 
 def _run(request: Request, work: _Work, cancelled: threading.Event) -> Any:
     """Do the work, and see that the view learns of its end, whatever it is."""
     from nbloader.transfer.supervisor import Cancelled
 
-    reporter = _Reporter(request, _view(request))
+    reporter = Reporter(request.repo_id, _view(request), request.on_event)
     try:
         result, summary = work(request, reporter, cancelled)
     except NbloaderError as error:
@@ -376,7 +337,7 @@ def _transfer(
 
 def _fetch(
     request: Request,
-    reporter: _Reporter,
+    reporter: Reporter,
     cancelled: threading.Event,
     importing: list[Import] | None = None,
 ) -> Path:
@@ -421,15 +382,13 @@ def _fetch(
     )
 
 
-def _download(
-    request: Request, reporter: _Reporter, cancelled: threading.Event
-) -> tuple[Path, str]:
+def _download(request: Request, reporter: Reporter, cancelled: threading.Event) -> tuple[Path, str]:
     folder = _fetch(request, reporter, cancelled)
     reporter.begin(Stage.FINISH)
     return folder, _short(folder)
 
 
-def _load(request: Request, reporter: _Reporter, cancelled: threading.Event) -> tuple[Any, str]:
+def _load(request: Request, reporter: Reporter, cancelled: threading.Event) -> tuple[Any, str]:
     from nbloader import loaders
     from nbloader.transfer.supervisor import Cancelled
 

@@ -6,9 +6,7 @@ Every call has a timeout and goes through `retry`. What fails for good leaves as
 
 from __future__ import annotations
 
-import errno
 import functools
-import os
 import re
 import threading
 import time
@@ -25,40 +23,26 @@ from huggingface_hub import (
     hf_hub_download,
     hf_hub_url,
 )
-from huggingface_hub import errors as hub_errors
 from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 from tqdm import tqdm
 
-from nbloader.environment import how_to_add_token, how_to_connect, place
 from nbloader.errors import (
-    CacheNotWritableError,
-    DiskFullError,
-    DownloadError,
     GatedRepoError,
-    HubUnreachableError,
     IntegrityError,
-    InvalidRepoIdError,
     InvalidTokenError,
     MalformedFileError,
     NbloaderError,
-    NotCachedError,
     RepoNotFoundError,
-    RevisionNotFoundError,
 )
 from nbloader.plan.headers import FIRST_READ_BYTES, Header, header_end, parse_header
 from nbloader.records import HubFacts, Listing, RepoFile, Retry, TransferPolicy
 from nbloader.transfer.cache import ListingStore, RepoCache, matches
-from nbloader.transfer.retry import (
-    OPENING_ATTEMPTS,
-    TransientError,
-    call_with_retries,
-    is_transient,
-    reason_of,
-)
+from nbloader.transfer.explain import Attempted, explain, no_hub, token_refused
+from nbloader.transfer.retry import OPENING_ATTEMPTS, TransientError, call_with_retries
 from nbloader.transfer.shown import ShownRetries, show_retries
 
-__all__ = ["Hub", "cache_not_writable"]
+__all__ = ["Hub"]
 
 CALL_TIMEOUT_S = 20.0
 """For the answer to a call; the Hub's library would wait for ever."""
@@ -66,24 +50,7 @@ CALL_TIMEOUT_S = 20.0
 MAX_PAGES = 1000
 """A million files; a listing that is longer does not end."""
 
-_TOKENS = "https://huggingface.co/settings/tokens"
-
-_NOT_WRITABLE = frozenset(
-    {
-        errno.EACCES,
-        errno.EEXIST,
-        errno.EISDIR,
-        errno.ELOOP,
-        errno.ENAMETOOLONG,
-        errno.ENOENT,  # as in /proc, where no folder can be made
-        errno.ENOTDIR,
-        errno.EPERM,
-        errno.EROFS,
-    }
-)
-
 _T = TypeVar("_T")
-_URL = re.compile(r"\b[a-z][a-z0-9+.-]*://\S+", re.IGNORECASE)
 
 
 @dataclass(slots=True)
@@ -136,7 +103,7 @@ class Hub:
                 commit_hash = self._resolve(revision)
             except (RepoNotFoundError, GatedRepoError):
                 self.token = kept
-                raise self._token_refused() from error
+                raise token_refused(self.repo_id) from error
             self.facts = replace(self.facts, token_refused=True)
             return commit_hash
 
@@ -154,7 +121,7 @@ class Hub:
         )
         commit_hash = info.get("sha") if isinstance(info, dict) else None
         if not isinstance(commit_hash, str) or not re.fullmatch("[0-9a-f]{40}", commit_hash):
-            raise _no_hub(f"its answer about {self.repo_id} holds no commit")
+            raise no_hub(f"its answer about {self.repo_id} holds no commit")
         self.facts = replace(
             self.facts,
             answer_s=seconds,
@@ -183,7 +150,7 @@ class Hub:
         try:
             answer = response.json()
         except ValueError:
-            raise _no_hub("its answer is no JSON") from None
+            raise no_hub("its answer is no JSON") from None
         return answer, response.links.get("next", {}).get("url")
 
     def listing(self, revision: str, commit_hash: str) -> Listing:
@@ -207,9 +174,9 @@ class Hub:
         """Fetch one page of a listing, and the address of the next."""
         entries, following = self._get_json(url, CALL_TIMEOUT_S)
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-            raise _no_hub("the listing is no list")
+            raise no_hub("the listing is no list")
         if following is not None and _origin(following) != _origin(constants.ENDPOINT):
-            raise _no_hub("the listing goes on at another host")
+            raise no_hub("the listing goes on at another host")
         return entries, following
 
     def _sends_token(self) -> bool:
@@ -383,136 +350,18 @@ class Hub:
         except NbloaderError:
             raise
         except Exception as error:
-            translated = self._translated(error, revision, path, attempts)
-            raise translated from (None if translated is error.__cause__ else error)
-
-    def _translated(
-        self, error: Exception, revision: str | None, path: str | None, attempts: int
-    ) -> NbloaderError:
-        if isinstance(error.__cause__, MalformedFileError):
-            return error.__cause__
-        if is_transient(error):
-            return self._gave_up(reason_of(error), path, attempts)
-        match error:
-            case hub_errors.HFValidationError():
-                return InvalidRepoIdError(
-                    f"{self.repo_id!r} is no repository id",
-                    hint='Ids look like "Qwen/Qwen-Image-Edit-2509".',
-                )
-            case hub_errors.OfflineModeIsEnabled():
-                return NotCachedError(
-                    f"{self.repo_id} is not complete in the cache, and offline mode is on",
-                    hint="Unset HF_HUB_OFFLINE, or run once with a network.",
-                )
-            case hub_errors.GatedRepoError() if self.facts.token_refused:
-                return self._token_refused()
-            case hub_errors.GatedRepoError():
-                return GatedRepoError(
-                    f"{self.repo_id} is gated: its conditions have to be accepted first",
-                    hint=f"Accept them at https://huggingface.co/{self.repo_id} "
-                    + (
-                        "with the account of the token, and check that a fine-grained token may "
-                        "read public gated repositories."
-                        if self._sends_token()
-                        else f"and use a token of that account. {_how_to_add_token()}"
-                    ),
-                )
-            case hub_errors.RevisionNotFoundError():
-                return RevisionNotFoundError(
-                    f"{self.repo_id} has no revision {revision!r}",
-                    hint=f"See https://huggingface.co/{self.repo_id}/tree/main for its branches "
-                    "and tags, or leave `revision=` out.",
-                )
-            case hub_errors.RepositoryNotFoundError():
-                return self._not_found()
-            case hub_errors.HfHubHTTPError() if error.response.status_code in (410, 451) or (
-                isinstance(error, hub_errors.DisabledRepoError)
-            ):
-                return RepoNotFoundError(
-                    f"{self.repo_id} is not available any more "
-                    f"(the Hub answers {error.response.status_code})",
-                    hint=f"See https://huggingface.co/{self.repo_id} for the reason.",
-                )
-            case hub_errors.HfHubHTTPError() if error.response.status_code == 401:
-                return InvalidTokenError(
-                    "the Hub does not accept the token",
-                    hint=f"Make a new token at {_TOKENS}. {_how_to_add_token()}",
-                )
-            case hub_errors.HfHubHTTPError() if error.response.status_code == 403:
-                if self._sends_token():
-                    return InvalidTokenError(
-                        f"the token may not read {self.repo_id}",
-                        hint=f"Give it read access to this repository at {_TOKENS}, or use one of "
-                        "an account that may read it.",
-                    )
-                if path is None:
-                    return _no_hub("it answered 403")
-            case OSError() if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                return DiskFullError(
-                    f"the disk of {constants.HF_HUB_CACHE} is full",
-                    hint="Free some space there, or pass another folder as `cache_dir=`.",
-                )
-            case OSError() if error.errno in _NOT_WRITABLE:
-                return cache_not_writable()
-        if path is None and isinstance(error, (AttributeError, KeyError, TypeError, ValueError)):
-            # The library's own code stumbles over answers of a wrong shape.
-            return _no_hub("its answers have the wrong form")
-        text = _URL.sub("<url>", str(error)).strip().partition("\n")[0][:200]
-        return DownloadError(
-            f"{path or self.repo_id}: {type(error).__name__}: {text}",
-            hint="Run the line again. If it fails the same way, report it with the full text.",
-        )
-
-    def _gave_up(self, reason: str, path: str | None, attempts: int) -> NbloaderError:
-        tried = "1 attempt" if attempts == 1 else f"{attempts} attempts"
-        if path is None:
-            return HubUnreachableError(
-                f"the Hub at {constants.ENDPOINT} does not answer ({reason}; {tried})",
-                hint=how_to_connect(place(os.environ)),
+            told = explain(
+                error,
+                Attempted(
+                    repo_id=self.repo_id,
+                    revision=revision,
+                    path=path,
+                    attempts=attempts,
+                    token_sent=self._sends_token(),
+                    token_refused=self.facts.token_refused,
+                ),
             )
-        return DownloadError(
-            f"{path} could not be downloaded ({reason}; {tried})",
-            hint="Run the line again: files that are complete are kept. On a bad link, set "
-            "NBLOADER_MAX_RETRIES=10.",
-        )
-
-    def _token_refused(self) -> NbloaderError:
-        return InvalidTokenError(
-            f"the Hub does not accept the token, and without one {self.repo_id} cannot be read",
-            hint=f"Make a new token at {_TOKENS}. {_how_to_add_token()}",
-        )
-
-    def _not_found(self) -> NbloaderError:
-        if self._sends_token():
-            return RepoNotFoundError(
-                f"{self.repo_id} does not exist, or is private and the token does not open it",
-                hint="Check the spelling. For a private repository, use a token of an account "
-                "that may read it.",
-            )
-        return RepoNotFoundError(
-            f"{self.repo_id} does not exist, or is private",
-            hint="Check the spelling. A private repository needs a token. " + _how_to_add_token(),
-        )
-
-
-def cache_not_writable() -> CacheNotWritableError:
-    """Make the error for a cache folder of this process that cannot be used."""
-    return CacheNotWritableError(
-        f"the cache folder {constants.HF_HUB_CACHE} cannot be written",
-        hint="Pass a folder of your own as `cache_dir=`, or set HF_HOME.",
-    )
-
-
-def _how_to_add_token() -> str:
-    return how_to_add_token(place(os.environ))
-
-
-def _no_hub(what: str) -> HubUnreachableError:
-    return HubUnreachableError(
-        f"{constants.ENDPOINT} does not answer like a Hub: {what}",
-        hint="Check `endpoint=` and HF_ENDPOINT: the address may be no Hub, or a sign-in page of "
-        "the network may stand before it.",
-    )
+            raise told from (None if told is error.__cause__ else error)
 
 
 def _origin(url: str) -> tuple[str, str]:
@@ -533,7 +382,7 @@ def _repo_file(entry: dict[str, Any]) -> RepoFile:
         or not isinstance(etag, str)
         or not re.fullmatch("[0-9a-f]{64}" if lfs else "[0-9a-f]{40}", etag)
     ):
-        raise _no_hub("the listing holds something that is no file")
+        raise no_hub("the listing holds something that is no file")
     return RepoFile(
         path=path,
         size=size,

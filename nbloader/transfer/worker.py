@@ -49,7 +49,7 @@ def main() -> int:
     except NbloaderError as error:
         channel.send(Stopped(reference=error.reference, message=error.message, hint=error.hint))
     except OSError:
-        from nbloader.transfer.hub import cache_not_writable
+        from nbloader.transfer.explain import cache_not_writable
 
         refused = cache_not_writable()
         channel.send(

@@ -1,0 +1,199 @@
+"""The errors of the Hub's library and of the system, in our own words and with a hint."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from dataclasses import dataclass
+
+from huggingface_hub import constants
+from huggingface_hub import errors as hub_errors
+
+from nbloader.environment import how_to_add_token, how_to_connect, place
+from nbloader.errors import (
+    CacheNotWritableError,
+    DiskFullError,
+    DownloadError,
+    GatedRepoError,
+    HubUnreachableError,
+    InvalidRepoIdError,
+    InvalidTokenError,
+    MalformedFileError,
+    NbloaderError,
+    NotCachedError,
+    RepoNotFoundError,
+    RevisionNotFoundError,
+)
+from nbloader.transfer.retry import is_transient, reason_of
+
+__all__ = ["Attempted", "cache_not_writable", "explain", "no_hub", "token_refused"]
+
+_TOKENS = "https://huggingface.co/settings/tokens"
+
+_NOT_WRITABLE = frozenset(
+    {
+        errno.EACCES,
+        errno.EEXIST,
+        errno.EISDIR,
+        errno.ELOOP,
+        errno.ENAMETOOLONG,
+        errno.ENOENT,  # as in /proc, where no folder can be made
+        errno.ENOTDIR,
+        errno.EPERM,
+        errno.EROFS,
+    }
+)
+
+_URL = re.compile(r"\b[a-z][a-z0-9+.-]*://\S+", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempted:
+    """What was tried when an error came.
+
+    Attributes:
+        path: the file, or None for a call that is about no file.
+        token_sent: whether the call carried a token.
+        token_refused: whether the Hub refused one before.
+    """
+
+    repo_id: str
+    revision: str | None
+    path: str | None
+    attempts: int
+    token_sent: bool
+    token_refused: bool
+
+
+def explain(error: Exception, what: Attempted) -> NbloaderError:
+    """Give the error of our tree that says the same, with a hint that fits the case."""
+    if isinstance(error.__cause__, MalformedFileError):
+        return error.__cause__
+    if is_transient(error):
+        return _gave_up(reason_of(error), what)
+    match error:
+        case hub_errors.HFValidationError():
+            return InvalidRepoIdError(
+                f"{what.repo_id!r} is no repository id",
+                hint='Ids look like "Qwen/Qwen-Image-Edit-2509".',
+            )
+        case hub_errors.OfflineModeIsEnabled():
+            return NotCachedError(
+                f"{what.repo_id} is not complete in the cache, and offline mode is on",
+                hint="Unset HF_HUB_OFFLINE, or run once with a network.",
+            )
+        case hub_errors.GatedRepoError() if what.token_refused:
+            return token_refused(what.repo_id)
+        case hub_errors.GatedRepoError():
+            return GatedRepoError(
+                f"{what.repo_id} is gated: its conditions have to be accepted first",
+                hint=f"Accept them at https://huggingface.co/{what.repo_id} "
+                + (
+                    "with the account of the token, and check that a fine-grained token may "
+                    "read public gated repositories."
+                    if what.token_sent
+                    else f"and use a token of that account. {_how_to_add_token()}"
+                ),
+            )
+        case hub_errors.RevisionNotFoundError():
+            return RevisionNotFoundError(
+                f"{what.repo_id} has no revision {what.revision!r}",
+                hint=f"See https://huggingface.co/{what.repo_id}/tree/main for its branches "
+                "and tags, or leave `revision=` out.",
+            )
+        case hub_errors.RepositoryNotFoundError():
+            return _not_found(what)
+        case hub_errors.HfHubHTTPError() if error.response.status_code in (410, 451) or (
+            isinstance(error, hub_errors.DisabledRepoError)
+        ):
+            return RepoNotFoundError(
+                f"{what.repo_id} is not available any more "
+                f"(the Hub answers {error.response.status_code})",
+                hint=f"See https://huggingface.co/{what.repo_id} for the reason.",
+            )
+        case hub_errors.HfHubHTTPError() if error.response.status_code == 401:
+            return InvalidTokenError(
+                "the Hub does not accept the token",
+                hint=f"Make a new token at {_TOKENS}. {_how_to_add_token()}",
+            )
+        case hub_errors.HfHubHTTPError() if error.response.status_code == 403:
+            if what.token_sent:
+                return InvalidTokenError(
+                    f"the token may not read {what.repo_id}",
+                    hint=f"Give it read access to this repository at {_TOKENS}, or use one of "
+                    "an account that may read it.",
+                )
+            if what.path is None:
+                return no_hub("it answered 403")
+        case OSError() if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return DiskFullError(
+                f"the disk of {constants.HF_HUB_CACHE} is full",
+                hint="Free some space there, or pass another folder as `cache_dir=`.",
+            )
+        case OSError() if error.errno in _NOT_WRITABLE:
+            return cache_not_writable()
+    if what.path is None and isinstance(error, (AttributeError, KeyError, TypeError, ValueError)):
+        # The library's own code stumbles over answers of a wrong shape.
+        return no_hub("its answers have the wrong form")
+    text = _URL.sub("<url>", str(error)).strip().partition("\n")[0][:200]
+    return DownloadError(
+        f"{what.path or what.repo_id}: {type(error).__name__}: {text}",
+        hint="Run the line again. If it fails the same way, report it with the full text.",
+    )
+
+
+def _gave_up(reason: str, what: Attempted) -> NbloaderError:
+    tried = "1 attempt" if what.attempts == 1 else f"{what.attempts} attempts"
+    if what.path is None:
+        return HubUnreachableError(
+            f"the Hub at {constants.ENDPOINT} does not answer ({reason}; {tried})",
+            hint=how_to_connect(place(os.environ)),
+        )
+    return DownloadError(
+        f"{what.path} could not be downloaded ({reason}; {tried})",
+        hint="Run the line again: files that are complete are kept. On a bad link, set "
+        "NBLOADER_MAX_RETRIES=10.",
+    )
+
+
+def token_refused(repo_id: str) -> InvalidTokenError:
+    """Make the error for a token that the Hub refuses, where nothing goes on without one."""
+    return InvalidTokenError(
+        f"the Hub does not accept the token, and without one {repo_id} cannot be read",
+        hint=f"Make a new token at {_TOKENS}. {_how_to_add_token()}",
+    )
+
+
+def _not_found(what: Attempted) -> NbloaderError:
+    if what.token_sent:
+        return RepoNotFoundError(
+            f"{what.repo_id} does not exist, or is private and the token does not open it",
+            hint="Check the spelling. For a private repository, use a token of an account "
+            "that may read it.",
+        )
+    return RepoNotFoundError(
+        f"{what.repo_id} does not exist, or is private",
+        hint="Check the spelling. A private repository needs a token. " + _how_to_add_token(),
+    )
+
+
+def cache_not_writable() -> CacheNotWritableError:
+    """Make the error for a cache folder of this process that cannot be used."""
+    return CacheNotWritableError(
+        f"the cache folder {constants.HF_HUB_CACHE} cannot be written",
+        hint="Pass a folder of your own as `cache_dir=`, or set HF_HOME.",
+    )
+
+
+def _how_to_add_token() -> str:
+    return how_to_add_token(place(os.environ))
+
+
+def no_hub(what: str) -> HubUnreachableError:
+    """Make the error for an answer that no Hub gives."""
+    return HubUnreachableError(
+        f"{constants.ENDPOINT} does not answer like a Hub: {what}",
+        hint="Check `endpoint=` and HF_ENDPOINT: the address may be no Hub, or a sign-in page of "
+        "the network may stand before it.",
+    )
