@@ -18,7 +18,7 @@ from nbloader.records import (
     RepoFile,
     Retry,
 )
-from nbloader.state import JobState, Status
+from nbloader.state import JobState, Status, advance
 from nbloader.views import checks, html, text
 from nbloader.views.base import ICONS
 from tests import jobs
@@ -240,18 +240,30 @@ def test_the_view_is_replaced_once_a_second_and_ends_in_the_final_form() -> None
     display = RecordedDisplay()
     now = 0.0
     view = html.HtmlView(display, clock=lambda: now)
-    state = last_state(DOWNLOADING)
+    drawn = state = last_state(DOWNLOADING)
     for tick in range(100):
         now = tick / 10
-        view.update(state)
+        shown = advance(state, 100.0 + now)  # later, so that the elapsed time differs
+        calls = len(display.calls)
+        view.update(shown)
+        drawn = shown if len(display.calls) > calls else drawn
     assert [kind for kind, _ in display.calls] == ["show", *["update"] * 9]
-    assert display.outputs == [html.static_bundle(state)]
+    assert display.outputs == [html.static_bundle(drawn)]
     end = last_state(LOADED)
     view.close(end)
     view.close(end)
     view.update(state)
     assert display.outputs == [html.static_bundle(end)]
     assert len(display.calls) == 11
+
+
+def test_a_state_that_is_drawn_already_is_not_sent_again() -> None:
+    display = RecordedDisplay()
+    view = html.HtmlView(display, clock=lambda: 0.0)
+    end = last_state(LOADED)
+    view.update(end)
+    view.close(end)
+    assert [kind for kind, _ in display.calls] == ["show"]
 
 
 def test_a_new_stage_is_shown_at_once() -> None:

@@ -215,7 +215,8 @@ class HtmlView:
         self._eta = eta
         self._pace = Pace(REDRAW_EVERY_S, clock)
         self._display_id = new_display_id()
-        self._shown = self._closed = False
+        self._drawn: Bundle | None = None
+        self._closed = False
 
     def update(self, state: JobState) -> None:
         """Show the state, at most once a second unless there are news."""
@@ -230,8 +231,8 @@ class HtmlView:
 
     def _draw(self, state: JobState) -> None:
         bundle = static_bundle(state, speed=self._speed, eta=self._eta)
-        if self._shown:
-            self._display.update(bundle, self._display_id)
-        else:
+        if self._drawn is None:
             self._display.show(bundle, self._display_id)
-            self._shown = True
+        elif bundle != self._drawn:
+            self._display.update(bundle, self._display_id)
+        self._drawn = bundle

@@ -49,7 +49,8 @@ class TqdmView:
             bar.initial = bar.n = bar.last_print_n = state.cached_bytes
         if bar.postfix != str(state.stage):
             bar.set_postfix_str(str(state.stage))
-        bar.update(state.cached_bytes + state.fetched - bar.n)
+        if arrived := state.cached_bytes + state.fetched - bar.n:
+            bar.update(arrived)
 
     def close(self, state: JobState) -> None:
         """Leave the bar as it stands, and write the end."""
