@@ -43,6 +43,7 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 __all__ = [
+    "RUN_AGAIN",
     "CacheNotWritableError",
     "DiskFullError",
     "DiskSpaceError",
@@ -77,6 +78,10 @@ __all__ = [
     "WorkerDiedError",
     "error_from_parts",
 ]
+
+
+RUN_AGAIN = "Run the line again: files that are complete are kept."
+"""The hint where nothing is wrong but the moment."""
 
 
 class NbloaderError(Exception):

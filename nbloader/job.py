@@ -15,6 +15,7 @@ from nbloader.background import import_modules
 from nbloader.checks import Facts, PreflightReport, required_packages, run_checks
 from nbloader.environment import disk_facts, package_versions, pipeline_classes
 from nbloader.errors import (
+    RUN_AGAIN,
     Interrupted,
     NbloaderError,
     ProtocolError,
@@ -229,8 +230,6 @@ def _request(**keywords: object) -> Request:
 # -- the stages ----------------------------------------------------------------------------------
 
 
-_KEPT = "Run the line again: files that are complete are kept."
-
 _Work: TypeAlias = "Callable[[Request, Reporter, threading.Event], tuple[Any, str]]"
 
 
@@ -245,14 +244,14 @@ def _run(request: Request, work: _Work, cancelled: threading.Event) -> Any:
         reporter.fail(error.reference, error.message, error.hint)
         raise
     except KeyboardInterrupt:
-        reporter.fail("interrupted", "stopped", _KEPT)
+        reporter.fail("interrupted", "stopped", RUN_AGAIN)
         raise Interrupted from None
     except Cancelled:
-        reporter.fail("interrupted", "stopped", _KEPT)
+        reporter.fail("interrupted", "stopped", RUN_AGAIN)
         raise
     except BaseException as error:
         with contextlib.suppress(Exception):  # The view may be what failed.
-            reporter.fail("internal-error", type(error).__name__, _KEPT)
+            reporter.fail("internal-error", type(error).__name__, RUN_AGAIN)
         raise
     reporter.finish(Ready(summary=summary))
     return result

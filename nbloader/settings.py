@@ -218,9 +218,11 @@ def _shared_yaml(text: str) -> dict[str, Any]:
     except _UNREADABLE:
         return {}
     values = _mapping(document.get("download")) if document else None
-    if not values or not set(values) & (set(_fields()) - _COMMON):
+    if not values or not set(values) & (set(Settings.model_fields) - _COMMON):
         return {}
-    return {key: value for key, value in values.items() if key in _fields() or _nearest(key)}
+    return {
+        key: value for key, value in values.items() if key in Settings.model_fields or _nearest(key)
+    }
 
 
 def _pyproject(text: str) -> dict[str, Any]:
@@ -232,12 +234,8 @@ def _pyproject(text: str) -> dict[str, Any]:
     return (_mapping(tool.get("nbloader")) if isinstance(tool, dict) else None) or {}
 
 
-def _fields() -> Mapping[str, Any]:
-    return Settings.model_fields
-
-
 def _nearest(key: str) -> str | None:
-    return next(iter(difflib.get_close_matches(key, _fields(), n=1, cutoff=0.8)), None)
+    return next(iter(difflib.get_close_matches(key, Settings.model_fields, n=1, cutoff=0.8)), None)
 
 
 def _place(key: str, arguments: Mapping[str, Any]) -> str:
@@ -264,12 +262,16 @@ def _explain(error: ValidationError, arguments: Mapping[str, Any]) -> InvalidSet
             lines.append(f"{place}: unknown key {key[:80]!r}")
             near = _nearest(key)
             hints.append(
-                f"Did you mean {near}?" if near else f"Known keys: {', '.join(_fields())}."
+                f"Did you mean {near}?"
+                if near
+                else f"Known keys: {', '.join(Settings.model_fields)}."
             )
         elif key:
             given = repr(finding["input"])[:80]
             lines.append(f"{place}: {key} = {given}: {finding['msg']}")
-            hints.append(f"{key}: {_fields()[key].description} Default: {_fields()[key].default}.")
+            hints.append(
+                f"{key}: {Settings.model_fields[key].description} Default: {Settings.model_fields[key].default}."
+            )
         else:
             lines.append(finding["msg"].removeprefix("Value error, "))
             hints.append("Swap the two values, or leave one out.")

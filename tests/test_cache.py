@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +149,41 @@ def test_partial_files_of_killed_downloads_do_not_pile_up(
     assert not mine.exists()
 
 
-def test_over_xet_the_further_of_two_bars_counts(tmp_path: Path) -> None:
+@pytest.fixture
+def hub_library() -> Iterator[None]:
+    """Undo what a Hub of the worker does to the library of this process."""
+    import logging
+
+    from huggingface_hub import get_session
+
+    session, log = get_session(), logging.getLogger("huggingface_hub")
+    hooks, level, before = session.event_hooks, log.level, (log.propagate, log.handlers)
+    yield
+    session.event_hooks = hooks
+    log.setLevel(level)
+    log.propagate, log.handlers = before
+
+
+@pytest.mark.usefixtures("hub_library")
+def test_a_listing_that_does_not_end_is_not_taken_for_a_short_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from nbloader.transfer.hub import Hub
+
+    hub = Hub(
+        repo_id="org/name",
+        policy=TransferPolicy(),
+        token=False,
+        publish=lambda retry: None,
+        on_bytes=lambda path, completed: None,
+    )
+    monkeypatch.setattr(Hub, "_page", lambda self, url: ([], url))
+    with pytest.raises(nbloader.errors.HubUnreachableError, match="the listing does not end"):
+        hub.listing("main", "c" * 40)
+
+
+@pytest.mark.usefixtures("hub_library")
+def test_over_xet_the_further_of_two_bars_counts() -> None:
     from types import SimpleNamespace
 
     from huggingface_hub.utils._xet_progress_reporting import XetDownloadProgressReporter

@@ -12,6 +12,7 @@ from huggingface_hub import errors as hub_errors
 
 from nbloader.environment import how_to_add_token, how_to_connect, place
 from nbloader.errors import (
+    RUN_AGAIN,
     CacheNotWritableError,
     DiskFullError,
     DownloadError,
@@ -152,8 +153,7 @@ def _gave_up(reason: str, what: Attempted) -> NbloaderError:
         )
     return DownloadError(
         f"{what.path} could not be downloaded ({reason}; {tried})",
-        hint="Run the line again: files that are complete are kept. On a bad link, set "
-        "NBLOADER_MAX_RETRIES=10.",
+        hint=f"{RUN_AGAIN} On a bad link, set NBLOADER_MAX_RETRIES=10.",
     )
 
 

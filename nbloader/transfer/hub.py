@@ -161,14 +161,14 @@ class Hub:
             entries, following = self._call(functools.partial(self._page, url), revision=revision)
             files.extend(_repo_file(entry) for entry in entries if entry.get("type") == "file")
             if following is None:
-                break
+                return Listing(
+                    repo_id=self.repo_id,
+                    revision=revision,
+                    commit_hash=commit_hash,
+                    files=tuple(files),
+                )
             url = following
-        return Listing(
-            repo_id=self.repo_id,
-            revision=revision,
-            commit_hash=commit_hash,
-            files=tuple(files),
-        )
+        raise no_hub("the listing does not end")
 
     def _page(self, url: str) -> tuple[list[dict[str, Any]], str | None]:
         """Fetch one page of a listing, and the address of the next."""

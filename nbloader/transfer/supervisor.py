@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import IO
 
 from nbloader.errors import (
+    RUN_AGAIN,
     DownloadError,
     NbloaderError,
     ProtocolError,
@@ -137,7 +138,7 @@ class _QuietLimit:
         if quiet > self._limit + QUIET_SPARE_S:
             raise DownloadError(
                 f"nothing has arrived for {quiet:.0f} s; the transfer was ended",
-                hint="Run the line again: files that are complete are kept.",
+                hint=RUN_AGAIN,
             )
 
 
@@ -293,7 +294,7 @@ class Worker:
         code = self._process.wait()
         self._threads[1].join(timeout=1)
         how = f"by signal {-code}" if code < 0 else f"with exit status {code}"
-        hint = "Run the line again: files that are complete are kept."
+        hint = RUN_AGAIN
         if code == -9:
             hint = f"The system may have run out of memory. {hint}"
         tail = self.stderr_tail()

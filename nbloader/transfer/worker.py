@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, NoReturn
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from nbloader.records import Listing, Plan
+    from nbloader.records import Listing, Plan, RepoFile
     from nbloader.transfer.hub import Hub
     from nbloader.transfer.protocol import Command, Report, Start
 
@@ -27,7 +27,7 @@ LIFE_EVERY_S = 5.0
 START_TIMEOUT_S = 60.0
 
 
-def main() -> int:
+def main() -> None:
     """Do what the parent asks, and report it."""
     commands, reports = _take_streams()
     _end_with_parent(int(sys.argv[1]))
@@ -55,9 +55,6 @@ def main() -> int:
         channel.send(
             Stopped(reference=refused.reference, message=refused.message, hint=refused.hint)
         )
-    # Threads that still download must not delay the end.
-    reports.flush()
-    os._exit(0)
 
 
 def _take_streams() -> tuple[IO[bytes], IO[bytes]]:
@@ -253,8 +250,10 @@ def _planned(start: Start, hub: Hub, channel: _Channel) -> tuple[Plan, bool]:
         commit = hub.resolve(start.revision)
         channel.send(StageStarted(stage=Stage.SET_UP))
         hub.policy = start.policy
-        listing = hub.listings.get(start.revision, commit) or hub.listing(start.revision, commit)
-        hub.listings.keep(listing)
+        kept = hub.listings.get(start.revision, commit)
+        listing = kept or hub.listing(start.revision, commit)
+        if kept is None:
+            hub.listings.keep(listing)
     except HubUnreachableError as error:
         if cached is None:
             raise
@@ -355,12 +354,11 @@ def _fetch(plan: Plan, hub: Hub, progress: _Progress, *, verify: bool) -> None:
     order = sorted(plan.files, key=lambda f: (-weight[f.path], -f.size, f.path))
     pool = ThreadPoolExecutor(hub.policy.max_workers, thread_name_prefix="download")
 
-    def fetch(file_index: int) -> None:
-        file = order[file_index]
+    def fetch(file: RepoFile) -> None:
         hub.fetch(plan.commit_hash, file, verify_cached=verify)
         progress.done(file.path)
 
-    running = [pool.submit(fetch, index) for index in range(len(order))]
+    running = [pool.submit(fetch, file) for file in order]
     finished, _ = wait(running, return_when=FIRST_EXCEPTION)
     for future in finished:
         if error := future.exception():
@@ -377,6 +375,7 @@ def _run() -> NoReturn:
         traceback.print_exc()
         sys.stderr.flush()
         os._exit(1)
+    # Threads that still download must not delay the end.
     os._exit(0)
 
 
