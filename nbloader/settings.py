@@ -269,9 +269,8 @@ def _explain(error: ValidationError, arguments: Mapping[str, Any]) -> InvalidSet
         elif key:
             given = repr(finding["input"])[:80]
             lines.append(f"{place}: {key} = {given}: {finding['msg']}")
-            hints.append(
-                f"{key}: {Settings.model_fields[key].description} Default: {Settings.model_fields[key].default}."
-            )
+            field = Settings.model_fields[key]
+            hints.append(f"{key}: {field.description} Default: {field.default}.")
         else:
             lines.append(finding["msg"].removeprefix("Value error, "))
             hints.append("Swap the two values, or leave one out.")
