@@ -9,8 +9,8 @@ its control routes. Unmodified clients of the Hub use it once `HF_ENDPOINT` name
         print(hub.counters().of(RequestClass.CDN_GET).body_bytes)
 
 Repositories are plain folders, `<root>/models/<org>/<name>/`; `store` has the rules for their
-files. Files are served over plain HTTP, large ones by redirect to a CDN on another port. Xet
-storage will live in `xet.py`, beside `cdn.py`, with request classes of its own.
+files. Files are served over plain HTTP, large ones by redirect to a CDN on another port, and over
+Xet as well once `hub.upload_to_xet` has brought them there, from a third port (see `xet`).
 
 This module and what it imports need the standard library only; the server needs aiohttp.
 """

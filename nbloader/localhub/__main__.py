@@ -31,9 +31,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         root=args.root,
         port=args.port,
         cdn_port=args.cdn_port,
+        cas_port=args.cas_port,
         page_size=args.page_size,
         signature_s=args.signature_seconds,
         resolve_cache=args.resolve_cache,
+        xet_token_s=args.xet_token_seconds,
+        xet_v2=args.xet_v2,
     )
     with suppress(KeyboardInterrupt):
         watched = parent if args.until_stdin_closes else None
@@ -49,17 +52,27 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--root", type=Path, required=True, help="folder with models/<org>/<name>/")
     parser.add_argument("--port", type=int, default=0, help="port of the Hub (default: any)")
     parser.add_argument("--cdn-port", type=int, default=0, help="port of the CDN (default: any)")
+    parser.add_argument("--cas-port", type=int, default=0, help="port of the CAS (default: any)")
     parser.add_argument(
         "--page-size", type=_positive, default=1000, help="entries of a page of the tree"
     )
     parser.add_argument(
-        "--signature-seconds", type=int, default=3600, help="validity of the CDN's URLs"
+        "--signature-seconds", type=int, default=3600, help="validity of the URLs of CDN and xorbs"
     )
     parser.add_argument(
         "--resolve-cache",
         action=argparse.BooleanOptionalAction,
         default=True,
         help="redirect small files to /api/resolve-cache first, as the Hub does",
+    )
+    parser.add_argument(
+        "--xet-token-seconds", type=int, default=3600, help="validity of the tokens of the CAS"
+    )
+    parser.add_argument(
+        "--xet-v2",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="answer reconstructions of version 2; without them clients fall back to version 1",
     )
     parser.add_argument(
         "--max-seconds", type=float, default=3600.0, help="end after this time whatever happens"

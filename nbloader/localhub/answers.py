@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from io import FileIO
 
+from nbloader.localhub.faults import invert
 from nbloader.localhub.ranges import UnsatisfiableRangeError, select_range
 from nbloader.localhub.store import LostContentError, Store, StoredFile
 
-__all__ = ["Answer", "FilePart", "RefusedError", "file_answer", "json_answer"]
+__all__ = ["Answer", "FilePart", "RefusedError", "file_answer", "json_answer", "ranged_answer"]
 
 
 @dataclass(frozen=True, slots=True)
 class FilePart:
-    """Bytes `start` up to and without `stop` of an open file."""
+    """Bytes `start` up to and without `stop` of an open file.
+
+    Attributes:
+        damage: puts wrong bytes into bytes that stand at an offset of the file.
+    """
 
     file: FileIO
     start: int
     stop: int
+    damage: Callable[[bytes, int], bytes] = invert
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,23 +87,31 @@ def file_answer(
     Raises:
         RefusedError: the content is not there any more.
     """
-    etag = f'"{file.oid}"'
-    common = {
-        "ETag": etag,
-        "Accept-Ranges": "bytes",
-        "Content-Type": "application/octet-stream",
-        **{name.replace("_", "-"): value for name, value in headers.items()},
-    }
+    headers = {name.replace("_", "-"): value for name, value in headers.items()}
+    headers["ETag"] = f'"{file.oid}"'
     try:
-        part = select_range(
-            file.size, etag, request_headers.get("Range"), request_headers.get("If-Range")
-        )
-    except UnsatisfiableRangeError:
-        return Answer(416, common | {"Content-Range": f"bytes */{file.size}"})
-    try:
-        content = store.open(file.oid)
+        return ranged_answer(lambda: store.open(file.oid), file.size, request_headers, headers)
     except LostContentError:
         raise RefusedError(404, "The content was overwritten", code="EntryNotFound") from None
+
+
+def ranged_answer(
+    open_content: Callable[[], FileIO],
+    size: int,
+    request_headers: Mapping[str, str],
+    headers: Mapping[str, str],
+) -> Answer:
+    """Return a content of `size` bytes, or the part of it that the request's Range names.
+
+    `headers` are those of the answer, with the ETag if it has one.
+    """
+    common = {**headers, "Accept-Ranges": "bytes", "Content-Type": "application/octet-stream"}
+    range_, if_range = request_headers.get("Range"), request_headers.get("If-Range")
+    try:
+        part = select_range(size, headers.get("ETag", ""), range_, if_range)
+    except UnsatisfiableRangeError:
+        return Answer(416, common | {"Content-Range": f"bytes */{size}"})
     if part.partial:
-        common["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{file.size}"
-    return Answer(206 if part.partial else 200, common, FilePart(content, part.start, part.stop))
+        common["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{size}"
+    body = FilePart(open_content(), part.start, part.stop)
+    return Answer(206 if part.partial else 200, common, body)

@@ -13,7 +13,7 @@ from nbloader.localhub.store import RepoMissingError
 if TYPE_CHECKING:
     from aiohttp import web
 
-__all__ = ["Cdn", "expired"]
+__all__ = ["Cdn", "check_signature", "url_expired"]
 
 
 class Cdn:
@@ -24,11 +24,7 @@ class Cdn:
 
     async def content(self, request: web.Request) -> Answer:
         """`HEAD|GET /repos/{id}/{sha256}/{path}?Expires=…&Signature=…`."""
-        verdict = verify(self._state.secret, request.path, request.query, time.time())
-        if verdict is Verdict.EXPIRED:
-            raise expired()
-        if verdict is Verdict.FORGED:
-            raise RefusedError(403, "Access denied")
+        check_signature(self._state.secret, request)
         info = request.match_info
         try:
             repo = self._state.store.repo(f"{info['org']}/{info['name']}")
@@ -46,6 +42,19 @@ class Cdn:
         raise RefusedError(403, "Access denied")
 
 
-def expired() -> RefusedError:
+def check_signature(secret: bytes, request: web.Request) -> None:
+    """Check the signature of a URL.
+
+    Raises:
+        RefusedError: it is too old, or was not made here.
+    """
+    verdict = verify(secret, request.path, request.query, time.time())
+    if verdict is Verdict.EXPIRED:
+        raise url_expired()
+    if verdict is Verdict.FORGED:
+        raise RefusedError(403, "Access denied")
+
+
+def url_expired() -> RefusedError:
     """Return the error of a URL that is too old."""
     return RefusedError(403, "Request has expired")

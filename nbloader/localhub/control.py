@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import time
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
@@ -12,8 +13,11 @@ from nbloader.localhub.faults import FaultBook
 from nbloader.localhub.hub import HubState
 from nbloader.localhub.records import KEY_HEADER, Access, Fault, Token
 from nbloader.localhub.traffic import TrafficLog
+from nbloader.localhub.xet.grants import Scope, grant
 
 __all__ = ["Control"]
+
+_UPLOAD_TOKEN_S = 3600
 
 
 class Control:
@@ -41,6 +45,7 @@ class Control:
         app.router.add_put("/listed/{org}/{name}", self._put_listed)
         app.router.add_put("/refs/{org}/{name}", self._put_ref)
         app.router.add_put("/tokens", self._put_token)
+        app.router.add_post("/xet-uploads/{org}/{name}", self._post_xet_upload)
         return app
 
     @web.middleware
@@ -96,6 +101,28 @@ class Control:
         body = await request.json()
         self._state.tokens[str(body["value"])] = Token.from_json(body["token"])
         return web.Response()
+
+    async def _post_xet_upload(self, request: web.Request) -> web.Response:
+        """Tell which large files a repository has now and where they lie, with a token to write."""
+        repo_id = self._repo_id(request)
+        commit = await asyncio.to_thread(self._state.store.main, repo_id)
+        expires = int(time.time()) + _UPLOAD_TOKEN_S
+        return web.json_response(
+            {
+                "endpoint": self._state.cas,
+                "token": grant(self._state.secret, Scope.WRITE, repo_id, expires),
+                "expires": expires,
+                "files": [
+                    {
+                        "path": file.path,
+                        "sha256": file.sha256,
+                        "content": str(self._state.store.object_path(file.sha256)),
+                    }
+                    for file in commit.files.values()
+                    if file.sha256 is not None
+                ],
+            }
+        )
 
     def _repo_id(self, request: web.Request) -> str:
         repo_id = f"{request.match_info['org']}/{request.match_info['name']}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from nbloader.localhub.records import Cut, Fault, RequestClass
@@ -37,6 +37,9 @@ class Effect:
     after_bytes: int = 0
     wrong_bytes: bool = False
     expired: bool = False
+    redirect: bool = False
+    etag: str | None = None
+    ignore_range: bool = False
     paces: tuple[Pace, ...] = ()
 
     @classmethod
@@ -56,8 +59,21 @@ class Effect:
             after_bytes=cut.after_bytes if cut else 0,
             wrong_bytes=any(fault.wrong_bytes for fault, _ in pairs),
             expired=any(fault.expired for fault, _ in pairs),
+            redirect=any(fault.redirect for fault, _ in pairs),
+            etag=next((fault.etag for fault, _ in pairs if fault.etag is not None), None),
+            ignore_range=any(fault.ignore_range for fault, _ in pairs),
             paces=(*paces, *(shared for _, shared in pairs if shared)),
         )
+
+    def headers_taken(self, headers: Mapping[str, str]) -> dict[str, str]:
+        """Return the headers of a request as its answer is to take them."""
+        condition = headers.get("If-Range")
+        ignored = set()
+        if condition is not None and self.etag is not None:
+            ignored.add("if-range")
+        if self.ignore_range or ("if-range" in ignored and condition != f'"{self.etag}"'):
+            ignored.add("range")
+        return {name: value for name, value in headers.items() if name.lower() not in ignored}
 
 
 class FaultBook:

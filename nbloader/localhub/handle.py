@@ -7,7 +7,6 @@ import json
 import os
 import select
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
@@ -16,7 +15,9 @@ from types import TracebackType
 from typing import IO, Any, Literal, Self
 from urllib.parse import quote, urlsplit
 
+from nbloader.localhub.child import child_environment, module_command
 from nbloader.localhub.records import KEY_HEADER, Access, Counters, Fault, LoggedRequest, Token
+from nbloader.localhub.xet.upload import upload
 
 __all__ = ["LocalHub", "LocalHubError"]
 
@@ -37,6 +38,7 @@ class LocalHub:
     Attributes:
         endpoint: URL of the Hub, for `HF_ENDPOINT` or `endpoint=`.
         cdn: URL of the CDN.
+        cas: URL of Xet storage.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class LocalHub:
         self._key = addresses["key"]
         self.endpoint = addresses["endpoint"]
         self.cdn = addresses["cdn"]
+        self.cas = addresses["cas"]
 
     @classmethod
     def start(
@@ -58,6 +61,8 @@ class LocalHub:
         page_size: int = 1000,
         signature_seconds: int = 3600,
         resolve_cache: bool = True,
+        xet_token_seconds: int = 3600,
+        xet_v2: bool = True,
         max_seconds: float = 3600.0,
         start_timeout_s: float = 300.0,
     ) -> Self:
@@ -67,8 +72,10 @@ class LocalHub:
             root: folder with `models/<org>/<name>/`; made if it is missing.
             demo: publish the demo repositories there first, unless they are there already.
             page_size: entries of a page of the tree.
-            signature_seconds: how long the CDN's URLs are valid.
+            signature_seconds: how long the URLs of CDN and xorbs are valid.
             resolve_cache: redirect small files to `/api/resolve-cache` first, as the Hub does.
+            xet_token_seconds: how long the tokens of Xet storage are valid.
+            xet_v2: answer reconstructions of version 2; without, clients fall back to version 1.
             max_seconds: the server ends after this time whatever happens.
             start_timeout_s: how long to wait for it; publishing the demo takes most of that.
 
@@ -77,28 +84,24 @@ class LocalHub:
         """
         Path(root).mkdir(parents=True, exist_ok=True)
         command = [
-            sys.executable,
-            "-P",
-            *("-m", "nbloader.localhub"),
+            *module_command("nbloader.localhub"),
             *("--root", os.fspath(root)),
             *("--page-size", str(page_size)),
             *("--signature-seconds", str(signature_seconds)),
             *("--max-seconds", str(max_seconds)),
+            *("--xet-token-seconds", str(xet_token_seconds)),
             "--resolve-cache" if resolve_cache else "--no-resolve-cache",
+            "--xet-v2" if xet_v2 else "--no-xet-v2",
             "--until-stdin-closes",
             *(["--demo"] if demo else []),
         ]
-        # -P keeps modules in the working folder from shadowing those of the server, which is why
-        # the place of this package has to be named.
-        paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
         stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=stderr,
-            env=environment,
+            env=child_environment(os.environ),
             # The interrupt of a notebook's kernel goes to its process group; this is not for us.
             start_new_session=True,
         )
@@ -179,6 +182,37 @@ class LocalHub:
         ref = {"name": name, "sha": commit_hash, "kind": kind}
         answer = self._call("PUT", f"/refs/{quote(repo_id)}", ref)
         return str(answer["sha"])
+
+    def upload_to_xet(
+        self, repo_id: str, paths: Iterable[str] | None = None, *, timeout_s: float = 600.0
+    ) -> None:
+        """Upload the large files of a repository to Xet storage, with the real client (hf_xet).
+
+        From then on the Hub offers these contents over Xet, in all repositories and revisions that
+        have them, also after a restart. Other files are served over HTTP only. The requests of the
+        upload are counted, as `RequestClass.XET_OTHER`.
+
+        Args:
+            repo_id: the repository; the files of `main` as they are now are uploaded.
+            paths: which of its large files; None for all.
+            timeout_s: how long the upload may take; a gigabyte takes about three seconds.
+
+        Raises:
+            LocalHubError: a path is no large file of the repository, or the client failed.
+        """
+        plan = self._call("POST", f"/xet-uploads/{quote(repo_id)}")
+        if paths is not None:
+            wanted = set(paths)
+            plan["files"] = [file for file in plan["files"] if file["path"] in wanted]
+            if missing := wanted - {file["path"] for file in plan["files"]}:
+                raise LocalHubError(f"no large files of {repo_id}: {', '.join(sorted(missing))}")
+        try:
+            upload(plan, timeout_s)
+        except subprocess.CalledProcessError as error:
+            tail = error.stderr.decode(errors="replace")[-_STDERR_TAIL:]
+            raise LocalHubError(f"the upload to Xet storage failed:\n{tail}") from error
+        except subprocess.TimeoutExpired as error:
+            raise LocalHubError(f"the upload took longer than {timeout_s:.0f} s") from error
 
     def list_also(self, repo_id: str, paths: Sequence[str]) -> None:
         """Let the listings of a repository name paths for which there is no file.

@@ -20,6 +20,8 @@ from nbloader.localhub.answers import Answer, RefusedError, file_answer, json_an
 from nbloader.localhub.records import Access, Token
 from nbloader.localhub.signing import sign
 from nbloader.localhub.store import Commit, Repo, RepoMissingError, Store, StoredFile
+from nbloader.localhub.xet.grants import Scope, grant
+from nbloader.localhub.xet.store import XetStore
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -34,11 +36,13 @@ class HubState:
     """What the handlers share, and the control routes change.
 
     Attributes:
-        secret: signs the URLs of the CDN.
+        secret: signs the URLs of CDN and xorbs, and the tokens of Xet storage.
         page_size: entries of a page of the tree.
         signature_s: how long a signed URL is valid, seconds.
         resolve_cache: small files are redirected to `/api/resolve-cache` first, as the Hub does.
-        endpoint: URL of the Hub, with no slash at the end; so is `cdn`.
+        xet_token_s: how long a token of Xet storage is valid, seconds.
+        xet_v2: there are reconstructions of version 2, beside those of version 1.
+        endpoint: URL of the Hub, with no slash at the end; so are `cdn` and `cas`.
         tokens: by their value.
         access: by repository; goes before the `<name>.access.json` beside its folder.
         listed: paths, by repository, that its listings name although there is no such file. What
@@ -46,12 +50,16 @@ class HubState:
     """
 
     store: Store
+    xet: XetStore
     secret: bytes
     page_size: int
     signature_s: int
     resolve_cache: bool
+    xet_token_s: int
+    xet_v2: bool
     endpoint: str = ""
     cdn: str = ""
+    cas: str = ""
     tokens: dict[str, Token] = field(default_factory=dict)
     access: dict[str, Access] = field(default_factory=dict)
     listed: dict[str, list[str]] = field(default_factory=dict)
@@ -183,6 +191,11 @@ class Hub:
             "X-Linked-Etag": f'"{file.oid}"',
         }
         if file.sha256 is not None:
+            xet_hash = self._state.xet.xet_hash(file.sha256)
+            if xet_hash is not None:
+                route = f"{self._state.endpoint}/api/models/{repo.repo_id}/xet-read-token"
+                headers["X-Xet-Hash"] = xet_hash
+                headers["Link"] = f'<{route}/{commit.sha}>; rel="xet-auth"'
             path = f"/repos/{repo.repo_id}/{file.sha256}/{file.path}"
             expires = int(time.time()) + self._state.signature_s
             query = urlencode(sign(self._state.secret, path, expires))
@@ -199,6 +212,21 @@ class Hub:
         if file.sha256 is not None:
             raise _entry_not_found(commit)
         return file_answer(self._state.store, file, request.headers, X_Repo_Commit=commit.sha)
+
+    async def xet_read_token(self, request: web.Request) -> Answer:
+        """`GET /api/models/{id}/xet-read-token/{rev}`: in JSON, and in headers."""
+        repo, _ = self._allowed(request, for_file=True)
+        await self._commit(repo, request.match_info["revision"])
+        expires = int(time.time()) + self._state.xet_token_s
+        token = grant(self._state.secret, Scope.READ, repo.repo_id, expires)
+        return json_answer(
+            {"casUrl": self._state.cas, "exp": expires, "accessToken": token},
+            headers={
+                "X-Xet-Cas-Url": self._state.cas,
+                "X-Xet-Token-Expiration": str(expires),
+                "X-Xet-Access-Token": token,
+            },
+        )
 
     async def other(self, request: web.Request) -> Answer:
         """Everything else; there are no datasets and no spaces."""
@@ -273,6 +301,9 @@ class Hub:
             if file.sha256 is not None:
                 pointer_size = len(git.lfs_pointer(file.sha256, file.size))
                 row["lfs"] = {"oid": file.sha256, "size": file.size, "pointerSize": pointer_size}
+                xet_hash = self._state.xet.xet_hash(file.sha256)
+                if xet_hash is not None:
+                    row["xetHash"] = xet_hash
             rows.append(row)
         if expand:
             date = _iso_time(commit.time)

@@ -43,7 +43,14 @@ class RequestClass(StrEnum):
     RESOLVE_GET = "resolve-get"
     CDN_HEAD = "cdn-head"
     CDN_GET = "cdn-get"
+    XET_TOKEN = "xet-token"  # noqa: S105 - the name of a class
+    XET_RECONSTRUCTION = "xet-reconstruction"
+    XET_XORB = "xet-xorb"
+    XET_OTHER = "xet-other"
     OTHER = "other"
+
+
+_FILE_CLASSES = (RequestClass.RESOLVE_GET, RequestClass.CDN_GET, RequestClass.XET_XORB)
 
 
 class Cut(StrEnum):
@@ -81,7 +88,7 @@ class Fault:
     Attributes:
         request_class: the requests that it concerns.
         path: glob over `org/name/path/of/file` (`org/name` where there is no file); `*` also
-            crosses slashes.
+            crosses slashes. A ranged read of Xet storage has the xorb's hash instead.
         skip: how many requests pass before the first is hit.
         times: how many requests are hit; None for all.
         latency_s: wait before the answer, seconds.
@@ -92,8 +99,14 @@ class Fault:
             not even headers (`TRUNCATE` then sends an empty body).
         status: the HTTP status of an error sent in place of the answer.
         retry_after: value of that error's `Retry-After` header: seconds, or an HTTP date.
-        wrong_bytes: the first byte of each KiB of the file is inverted; the length is right.
-        expired: the CDN answers as if the signature of the URL had expired.
+        wrong_bytes: the first byte of each KiB of the file is inverted; the length is right. In a
+            xorb bytes are chosen so that the client does not notice, see `xet.damage`.
+        expired: the answer is that to a URL (CDN, xorb: 403) or a token (reconstruction, Xet token:
+            401) that has expired.
+        redirect: the answer is a 302 to the URL that was asked for.
+        etag: stands in place of the answer's own ETag and X-Linked-Etag, without quotes; If-Range
+            is judged against it.
+        ignore_range: a Range is answered as if it had not been sent: 200, and the whole file.
 
     Faults of the body (caps, wrong bytes, a cut after more than 0 bytes, truncation) concern only
     answers that have a body, so that the redirect before a file does not use them up.
@@ -116,6 +129,9 @@ class Fault:
     retry_after: str | None = None
     wrong_bytes: bool = False
     expired: bool = False
+    redirect: bool = False
+    etag: str | None = None
+    ignore_range: bool = False
 
     def __post_init__(self) -> None:
         caps = (self.bytes_per_second, self.total_bytes_per_second)
@@ -132,8 +148,12 @@ class Fault:
             "status": self.status is None or (_is_count(self.status) and 400 <= self.status <= 599),
             "retry_after": self.retry_after is None
             or (_is_header(self.retry_after) and self.status is not None),
-            "wrong_bytes": isinstance(self.wrong_bytes, bool),
-            "expired": isinstance(self.expired, bool),
+            "wrong_bytes": _is_flag(self.wrong_bytes),
+            "expired": _is_flag(self.expired),
+            "redirect": _is_flag(self.redirect)
+            and (not self.redirect or (self.status is None and not self.expired)),
+            "etag": self.etag is None or (_is_header(self.etag) and '"' not in self.etag),
+            "ignore_range": _is_flag(self.ignore_range),
         }
         for name, holds in rules.items():
             if not holds:
@@ -174,6 +194,10 @@ class Fault:
         if content.get("cut") is not None:
             content["cut"] = Cut(content["cut"])
         return cls(**content)
+
+
+def _is_flag(value: object) -> bool:
+    return isinstance(value, bool)
 
 
 def _is_count(value: object) -> bool:
@@ -252,7 +276,8 @@ class LoggedRequest:
     """One request as the server saw it.
 
     Attributes:
-        path: `org/name/path/of/file`, `org/name` where there is no file, otherwise the URL's path.
+        path: `org/name/path/of/file`, `org/name` where there is no file; the hash of a xorb;
+            otherwise the URL's path.
         status: the status that was sent, or None if the connection ended (or waits) without one.
         body_bytes: bytes of body written to the connection.
         range: the Range header, or None.
@@ -284,8 +309,8 @@ class Counters:
     Attributes:
         by_class: traffic of the classes that had any.
         body_bytes_by_path: bytes of body by the path of the log; only paths that had any.
-        cdn_authorizations: requests to the CDN that carried an Authorization header. A client that
-            lets its token go to another host shows here.
+        cdn_authorizations: requests to the CDN, or for a xorb, that carried an Authorization
+            header. A client that lets its token go to another host shows here.
     """
 
     by_class: Mapping[RequestClass, Traffic]
@@ -295,6 +320,11 @@ class Counters:
     def of(self, request_class: RequestClass) -> Traffic:
         """Return the traffic of one class."""
         return self.by_class.get(request_class, Traffic())
+
+    @property
+    def file_bytes(self) -> int:
+        """Bytes of body that were contents of files, over whichever route."""
+        return sum(self.of(request_class).body_bytes for request_class in _FILE_CLASSES)
 
     @property
     def total(self) -> Traffic:

@@ -8,6 +8,7 @@ import socket
 import struct
 import termios
 import time
+from dataclasses import replace
 from http import HTTPStatus
 
 from aiohttp import web
@@ -37,13 +38,15 @@ def apply(answer: Answer, effect: Effect) -> Answer:
             phrase = "Error"
         headers = {"Retry-After": effect.retry_after} if effect.retry_after else None
         return json_answer({"error": phrase}, status=effect.status, headers=headers)
+    if effect.etag is not None:
+        quoted = f'"{effect.etag}"'
+        tagged = {name: quoted for name in ("ETag", "X-Linked-Etag") if name in answer.headers}
+        answer = replace(answer, headers={**answer.headers, **tagged})
     if effect.cut is Cut.TRUNCATE and effect.after_bytes < answer.length:
         if isinstance(answer.body, FilePart):
-            start = answer.body.start
-            body: bytes | FilePart = FilePart(answer.body.file, start, start + effect.after_bytes)
-        else:
-            body = answer.body[: effect.after_bytes]
-        return Answer(answer.status, answer.headers, body)
+            stop = answer.body.start + effect.after_bytes
+            return replace(answer, body=replace(answer.body, stop=stop))
+        return replace(answer, body=answer.body[: effect.after_bytes])
     return answer
 
 
@@ -105,7 +108,8 @@ async def _send_body(
             elif effect.wrong_bytes:
                 offset = answer.body.start + done
                 answer.body.file.seek(offset)
-                await response.write(invert(answer.body.file.read(size), offset))
+                data = answer.body.file.read(size)
+                await response.write(answer.body.damage(data, offset))
             else:
                 offset = answer.body.start + done
                 answer.body.file.seek(offset)

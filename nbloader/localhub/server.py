@@ -1,4 +1,4 @@
-"""The server: Hub, CDN and control routes, each on a port of its own on 127.0.0.1."""
+"""The server: Hub, CDN, CAS and control routes, each on a port of its own on 127.0.0.1."""
 
 from __future__ import annotations
 
@@ -12,21 +12,25 @@ from pathlib import Path
 from aiohttp import web
 
 from nbloader.localhub.answers import Answer, RefusedError
-from nbloader.localhub.cdn import Cdn, expired
+from nbloader.localhub.cdn import Cdn, url_expired
 from nbloader.localhub.control import Control
 from nbloader.localhub.hub import Hub, HubState
 from nbloader.localhub.records import RequestClass
 from nbloader.localhub.sending import apply, send
 from nbloader.localhub.store import Store
 from nbloader.localhub.traffic import Entry
+from nbloader.localhub.xet.cas import Cas, unauthorized
+from nbloader.localhub.xet.store import XetStore
 
 __all__ = ["Addresses", "Options", "serving"]
 
 _HOST = "127.0.0.1"
 _SHUTDOWN_S = 0.2
+_TOKEN_CLASSES = frozenset({RequestClass.XET_TOKEN, RequestClass.XET_RECONSTRUCTION})
 
 Handler = Callable[[web.Request], Awaitable[Answer]]
 AiohttpHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Subject = Callable[[web.Request], str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,17 +40,21 @@ class Options:
     root: Path
     port: int = 0
     cdn_port: int = 0
+    cas_port: int = 0
     page_size: int = 1000
     signature_s: int = 3600
     resolve_cache: bool = True
+    xet_token_s: int = 3600
+    xet_v2: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Addresses:
-    """Where the server listens: three URLs without a slash at the end, and the control key."""
+    """Where the server listens: four URLs without a slash at the end, and the control key."""
 
     endpoint: str
     cdn: str
+    cas: str
     control: str
     key: str
 
@@ -64,17 +72,23 @@ async def serving(options: Options) -> AsyncIterator[Addresses]:
     key = secrets.token_urlsafe(24)
     state = HubState(
         store=Store(options.root),
+        xet=XetStore(options.root / ".localhub" / "xet"),
         secret=secrets.token_bytes(32),
         page_size=options.page_size,
         signature_s=options.signature_s,
         resolve_cache=options.resolve_cache,
+        xet_token_s=options.xet_token_s,
+        xet_v2=options.xet_v2,
     )
     control = Control(state, key)
     async with AsyncExitStack() as stack:
         state.cdn = await _listen(stack, _cdn_app(Cdn(state), control), options.cdn_port)
+        state.cas = await _listen(stack, _cas_app(Cas(state), control), options.cas_port)
         state.endpoint = await _listen(stack, _hub_app(Hub(state), control), options.port)
         control_url = await _listen(stack, control.app(), 0)
-        yield Addresses(endpoint=state.endpoint, cdn=state.cdn, control=control_url, key=key)
+        yield Addresses(
+            endpoint=state.endpoint, cdn=state.cdn, cas=state.cas, control=control_url, key=key
+        )
 
 
 async def _listen(stack: AsyncExitStack, app: web.Application, port: int) -> str:
@@ -100,6 +114,7 @@ def _hub_app(hub: Hub, control: Control) -> web.Application:
         ("GET", f"{model}/tree/{{revision}}/{{path:.*}}", RequestClass.TREE, hub.tree),
         ("POST", f"{model}/paths-info/{{revision}}", RequestClass.PATHS_INFO, hub.paths_info),
         ("GET", f"{model}/refs", RequestClass.REFS, hub.refs),
+        ("GET", f"{model}/xet-read-token/{{revision}}", RequestClass.XET_TOKEN, hub.xet_read_token),
         ("GET", "/api/whoami-v2", RequestClass.WHOAMI, hub.whoami),
         ("HEAD", cached, RequestClass.RESOLVE_HEAD, hub.resolve_cache),
         ("GET", cached, RequestClass.RESOLVE_GET, hub.resolve_cache),
@@ -123,7 +138,25 @@ def _cdn_app(cdn: Cdn, control: Control) -> web.Application:
     return app
 
 
-def _served(request_class: RequestClass, handler: Handler, control: Control) -> AiohttpHandler:
+def _cas_app(cas: Cas, control: Control) -> web.Application:
+    files = "/{version:v1|v2}/reconstructions/{file:[0-9a-f]{64}}"
+    xorbs = "/xorbs/default/{xorb:[0-9a-f]{64}}"
+    app = web.Application()
+    for method, path, request_class, handler in (
+        ("GET", files, RequestClass.XET_RECONSTRUCTION, cas.reconstruction),
+        ("GET", xorbs, RequestClass.XET_XORB, cas.xorb),
+        ("POST", f"/v1{xorbs}", RequestClass.XET_OTHER, cas.upload_xorb),
+        ("POST", "/v2/shards", RequestClass.XET_OTHER, cas.upload_shard),
+        ("POST", "/v1/telemetry", RequestClass.XET_OTHER, cas.telemetry),
+        ("*", "/{rest:.*}", RequestClass.XET_OTHER, cas.other),
+    ):
+        app.router.add_route(method, path, _served(request_class, handler, control, cas.subject))
+    return app
+
+
+def _served(
+    request_class: RequestClass, handler: Handler, control: Control, subject: Subject | None = None
+) -> AiohttpHandler:
     """Wrap a handler: its request is counted, and its answer sent with the faults that are set."""
 
     async def serve(request: web.Request) -> web.StreamResponse:
@@ -131,28 +164,41 @@ def _served(request_class: RequestClass, handler: Handler, control: Control) -> 
         entry = Entry(
             request_class=request_class,
             method=request.method,
-            path=_subject(request),
+            path=(subject or _subject)(request),
             range=request.headers.get("Range"),
             had_authorization="Authorization" in request.headers,
         )
         log.start(entry)
-        try:
-            answer = await handler(request)
-        except RefusedError as error:
-            answer = error.answer
+        answer = await _answer(handler, request)
         try:
             has_body = answer.length > 0 and request.method != "HEAD"
             effect = control.book.take(request_class, entry.path, has_body=has_body)
+            if request.method in ("GET", "HEAD") and (
+                effect.ignore_range or effect.etag is not None
+            ):
+                answer.close()
+                headers = effect.headers_taken(request.headers)
+                answer = await _answer(handler, request.clone(headers=headers))
             await asyncio.sleep(effect.latency_s)
             if effect.expired:
                 answer.close()
-                answer = expired().answer
+                answer = (unauthorized if request_class in _TOKEN_CLASSES else url_expired)().answer
+            if effect.redirect:
+                answer.close()
+                answer = Answer(302, {"Location": request.raw_path})
             answer = apply(answer, effect)
             return await send(request, answer, effect, log, entry)
         finally:
             answer.close()
 
     return serve
+
+
+async def _answer(handler: Handler, request: web.Request) -> Answer:
+    try:
+        return await handler(request)
+    except RefusedError as error:
+        return error.answer
 
 
 def _subject(request: web.Request) -> str:

@@ -230,7 +230,7 @@ class Store:
             LostContentError: it is not there any more.
         """
         try:
-            file = self._object(oid).open("rb", buffering=0)
+            file = self.object_path(oid).open("rb", buffering=0)
         except FileNotFoundError:
             raise LostContentError(oid) from None
         if _stamp(os.fstat(file.fileno())) != self._stamps.get(oid):
@@ -238,12 +238,13 @@ class Store:
             raise LostContentError(oid)
         return file
 
-    def _object(self, oid: str) -> Path:
+    def object_path(self, oid: str) -> Path:
+        """Return where the content with this hash is kept, if it is."""
         return self._objects / oid[:2] / oid
 
     def _is_kept(self, oid: str) -> bool:
         with suppress(FileNotFoundError):
-            return _stamp(self._object(oid).stat()) == self._stamps.get(oid)
+            return _stamp(self.object_path(oid).stat()) == self._stamps.get(oid)
         return False
 
     def _keep(self, path: str, file: Path) -> tuple[Stamp, StoredFile]:
@@ -274,7 +275,7 @@ class Store:
 
     def _adopt(self, file: Path, oid: str, stamp: Stamp) -> None:
         """Make `file` the object `oid`, unless that is there and intact; `file` is gone then."""
-        target = self._object(oid)
+        target = self.object_path(oid)
         if not self._is_kept(oid):
             target.parent.mkdir(exist_ok=True)
             file.replace(target)

@@ -12,7 +12,8 @@ __all__ = ["Entry", "TrafficLog"]
 LOG_LENGTH = 10_000
 """Requests that the log keeps; the oldest go first. The totals are not bounded by it."""
 
-_CDN = frozenset({RequestClass.CDN_HEAD, RequestClass.CDN_GET})
+_SIGNED = frozenset({RequestClass.CDN_HEAD, RequestClass.CDN_GET, RequestClass.XET_XORB})
+"""Requests by signed URL, which no token belongs to."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -45,7 +46,7 @@ class TrafficLog:
         """Count a request."""
         self._log.append(entry)
         self._requests[entry.request_class] += 1
-        if entry.had_authorization and entry.request_class in _CDN:
+        if entry.had_authorization and entry.request_class in _SIGNED:
             self._cdn_authorizations += 1
 
     def add_bytes(self, entry: Entry, count: int) -> None:

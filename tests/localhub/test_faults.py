@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
+import httpx2
 import pytest
+from huggingface_hub import hf_hub_download
 
 from nbloader.localhub import (
     Counters,
@@ -321,6 +323,91 @@ def test_a_signature_can_be_too_old_or_forged(
         (403, b'{"error": "Access denied"}'),
         (403, b'{"error": "Access denied"}'),
     ]
+
+
+def test_a_redirect_can_lead_to_itself(hub: LocalHub, publish: Publish, weights: bytes) -> None:
+    repo_id = publish({"a.bin": weights})
+    url = f"{hub.endpoint}/{repo_id}/resolve/main/a.bin"
+    location = _fetch(url).headers["Location"]
+    classes = (RequestClass.RESOLVE_HEAD, RequestClass.RESOLVE_GET, RequestClass.CDN_GET)
+    hub.set_faults([Fault(name, redirect=True) for name in classes])
+    for method, asked in (("HEAD", url), ("GET", url), ("GET", location)):
+        seen = _fetch(asked, method=method)
+        target = urljoin(asked, seen.headers["Location"])
+        assert (seen.status, seen.body, target) == (302, b"", asked)
+
+
+def test_the_hubs_own_client_gives_up_on_a_redirect_to_itself(
+    hub: LocalHub, publish: Publish, weights: bytes, tmp_path: Path
+) -> None:
+    repo_id = publish({"a.bin": weights})
+    hub.set_faults([Fault(RequestClass.CDN_GET, redirect=True)])
+    with pytest.raises(httpx2.TooManyRedirects):
+        hf_hub_download(repo_id, "a.bin", endpoint=hub.endpoint, cache_dir=tmp_path, token=False)
+
+
+def test_an_etag_can_be_another(hub: LocalHub, large: str, weights: bytes) -> None:
+    own = _fetch(large, method="HEAD").headers["ETag"]
+    hub.set_faults([Fault(RequestClass.CDN_GET, etag="other")])
+    asked = {
+        "own": {"If-Range": own},
+        "other": {"If-Range": '"other"'},
+        "no": {},
+    }
+    answers = {
+        name: _fetch(large, headers={"Range": "bytes=2999999-", **condition})
+        for name, condition in asked.items()
+    }
+    assert {
+        name: (seen.status, seen.body, seen.headers["ETag"]) for name, seen in answers.items()
+    } == {
+        "own": (200, weights, '"other"'),
+        "other": (206, weights[-1:], '"other"'),
+        "no": (206, weights[-1:], '"other"'),
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "header"),
+    [("a.bin", 302, "X-Linked-Etag"), ("a.txt", 307, "X-Linked-Etag")],
+)
+def test_the_hub_can_tell_another_etag(
+    hub: LocalHub, publish: Publish, name: str, status: int, header: str
+) -> None:
+    repo_id = publish({"a.bin": b"large", "a.txt": b"small"})
+    hub.set_faults([Fault(RequestClass.RESOLVE_HEAD, etag="other", times=1)])
+    url = f"{hub.endpoint}/{repo_id}/resolve/main/{name}"
+    seen = [_fetch(url, method="HEAD") for _ in range(2)]
+    assert [answer.status for answer in seen] == [status, status]
+    assert seen[0].headers[header] == '"other"' != seen[1].headers[header]
+
+
+def test_a_small_file_can_have_another_etag(hub: LocalHub, small: str) -> None:
+    hub.set_faults([Fault(RequestClass.RESOLVE_GET, etag="other")])
+    seen = _fetch(small)
+    assert (seen.status, seen.body, seen.headers["ETag"]) == (200, b"small", '"other"')
+
+
+def test_a_range_can_be_ignored(hub: LocalHub, large: str, weights: bytes) -> None:
+    hub.set_faults([Fault(RequestClass.CDN_GET, ignore_range=True, times=2)])
+    ranges = ["bytes=5-9", "bytes=5000000-", "bytes=5-9"]
+    seen = [_fetch(large, headers={"Range": range_}) for range_ in ranges]
+    assert [(answer.status, answer.body) for answer in seen] == [
+        (200, weights),
+        (200, weights),
+        (206, weights[5:10]),
+    ]
+
+
+def test_a_token_can_become_stale(hub: LocalHub, publish: Publish) -> None:
+    repo_id = publish({"a.txt": b"a"})
+    hub.set_access(repo_id, private=True)
+    url = f"{hub.endpoint}/api/models/{repo_id}"
+    statuses = []
+    for stale in (False, True, False):
+        hub.add_token("hf_ann", name="ann", repos=[repo_id], stale=stale)
+        statuses.append(_fetch(url, headers={"Authorization": "Bearer hf_ann"}).status)
+    assert statuses == [200, 401, 200]
 
 
 @pytest.mark.parametrize(

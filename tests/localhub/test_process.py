@@ -27,10 +27,10 @@ def test_the_command_tells_its_addresses_and_ends_in_time(tmp_path: Path) -> Non
         check=True,
     )
     addresses = json.loads(done.stdout)
-    assert list(addresses) == ["endpoint", "cdn", "control", "key"]
-    urls = [urlsplit(addresses[name]) for name in ("endpoint", "cdn", "control")]
-    assert [url.hostname for url in urls] == ["127.0.0.1"] * 3
-    assert len({url.port for url in urls}) == 3
+    assert list(addresses) == ["endpoint", "cdn", "cas", "control", "key"]
+    urls = [urlsplit(addresses[name]) for name in ("endpoint", "cdn", "cas", "control")]
+    assert [url.hostname for url in urls] == ["127.0.0.1"] * 4
+    assert len({url.port for url in urls}) == 4
     assert done.stderr == b""
 
 
@@ -40,7 +40,7 @@ def test_it_listens_on_loopback_only(hub: LocalHub) -> None:
         for connection in psutil.Process(hub.pid).net_connections(kind="inet")
         if connection.status == psutil.CONN_LISTEN
     ]
-    assert listening == ["127.0.0.1"] * 3
+    assert listening == ["127.0.0.1"] * 4
 
 
 def test_it_ends_when_its_handle_stops(tmp_path: Path) -> None:

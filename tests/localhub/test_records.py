@@ -27,6 +27,7 @@ _SPEEDS = st.none() | st.floats(1, 1e12)
 def _faults(draw: st.DrawFn) -> Fault:
     cut = draw(st.none() | st.sampled_from(Cut))
     status = draw(st.none() | st.integers(400, 599))
+    redirect = status is None and draw(st.booleans())
     return Fault(
         draw(st.sampled_from(RequestClass)),
         path=draw(st.text()),
@@ -42,7 +43,10 @@ def _faults(draw: st.DrawFn) -> Fault:
         if status
         else None,
         wrong_bytes=draw(st.booleans()),
-        expired=draw(st.booleans()),
+        expired=not redirect and draw(st.booleans()),
+        redirect=redirect,
+        etag=draw(st.none() | st.sampled_from(["abc", ""])),
+        ignore_range=draw(st.booleans()),
     )
 
 
@@ -97,6 +101,13 @@ def test_a_record_survives_json(record: Access | Token | LoggedRequest | Counter
         {"status": 429, "retry_after": "5\r\nX-Evil: 1"},
         {"wrong_bytes": 1},
         {"expired": None},
+        {"redirect": 1},
+        {"redirect": True, "status": 500},
+        {"redirect": True, "expired": True},
+        {"etag": 7},
+        {"etag": 'a"b'},
+        {"etag": "a\r\nX-Evil: 1"},
+        {"ignore_range": None},
         {"request_class": "coffee"},
         {"unknown": 1},
     ],
@@ -175,10 +186,16 @@ def test_a_fault_of_the_body_passes_answers_without_one(fault: Fault, expected: 
 
 def test_counters_add_up() -> None:
     counters = Counters(
-        by_class={RequestClass.TREE: Traffic(2, 30), RequestClass.CDN_GET: Traffic(1, 70)},
+        by_class={
+            RequestClass.TREE: Traffic(2, 30),
+            RequestClass.RESOLVE_GET: Traffic(2, 5),
+            RequestClass.CDN_GET: Traffic(1, 70),
+            RequestClass.XET_XORB: Traffic(3, 200),
+        },
         body_bytes_by_path={},
     )
-    assert counters.total == Traffic(3, 100)
+    assert counters.total == Traffic(8, 305)
+    assert counters.file_bytes == 275
     assert counters.of(RequestClass.TREE) == Traffic(2, 30)
     assert counters.of(RequestClass.REFS) == Traffic()
 
@@ -198,4 +215,7 @@ def test_every_field_of_a_fault_is_tried_above() -> None:
         "retry_after",
         "wrong_bytes",
         "expired",
+        "redirect",
+        "etag",
+        "ignore_range",
     }
