@@ -51,6 +51,7 @@ class Facts:
     Attributes:
         problem: the error that ended the worker before there was a plan.
         cached: paths of the plan that the cache holds already.
+        partial: bytes that an earlier download left of others, by path.
         packages: version of each package that the plan needs; None where it is missing.
         pipelines: the classes of pipelines that the installed diffusers has.
         required_disk_bytes: free space to ask for; None for the exact missing bytes.
@@ -60,6 +61,7 @@ class Facts:
     hub: HubFacts | None = None
     plan: Plan | None = None
     cached: frozenset[str] = frozenset()
+    partial: Mapping[str, int] = field(default_factory=dict)
     problem: NbloaderError | None = None
     disk: DiskFacts | None = None
     packages: Mapping[str, str | None] = field(default_factory=dict)
@@ -72,7 +74,11 @@ class Facts:
     def missing_bytes(self) -> int:
         """Bytes that have to be downloaded."""
         files = self.plan.files if self.plan else ()
-        return sum(file.size for file in files if file.path not in self.cached)
+        return sum(
+            file.size - self.partial.get(file.path, 0)
+            for file in files
+            if file.path not in self.cached
+        )
 
 
 @dataclass(frozen=True, slots=True)

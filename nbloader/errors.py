@@ -80,7 +80,7 @@ __all__ = [
 ]
 
 
-RUN_AGAIN = "Run the line again: files that are complete are kept."
+RUN_AGAIN = "Run the line again: what has arrived is kept."
 """The hint where nothing is wrong but the moment."""
 
 
@@ -256,9 +256,14 @@ class ProtocolError(TransferError):
 
 
 class WorkerDiedError(TransferError):
-    """The worker process ended before its work was done."""
+    """The worker process ended before its work was done.
+
+    Attributes:
+        by_signal: whether a signal ended it, as it does where memory runs out.
+    """
 
     reference = "worker-died"
+    by_signal = False
 
 
 class LoadError(NbloaderError):

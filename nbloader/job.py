@@ -286,6 +286,7 @@ def _report(
         hub=hub,
         plan=plan,
         cached=frozenset(planned.cached if planned else ()),
+        partial=planned.partial if planned else {},
         problem=problem,
         disk=disk_facts(Path(hub.cache_dir)) if hub else None,
         packages=package_versions(required_packages(plan)) if plan and loads else {},

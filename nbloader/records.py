@@ -9,7 +9,8 @@ All sizes are bytes, all durations seconds, all times seconds since the epoch (U
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
@@ -19,6 +20,7 @@ __all__ = [
     "CheckStatus",
     "Checked",
     "Component",
+    "ComponentDownloaded",
     "ComponentLoaded",
     "Event",
     "Failed",
@@ -34,6 +36,7 @@ __all__ = [
     "Ready",
     "RepoFile",
     "Retry",
+    "Route",
     "Stage",
     "StageStarted",
     "TransferPolicy",
@@ -62,6 +65,13 @@ class Stage(StrEnum):
     SELF_TEST = "self-test"
     TEST_EMBEDDINGS = "test embeddings"
     FINISH = "finish"
+
+
+class Route(StrEnum):
+    """A way for the bytes of a file."""
+
+    HTTP = "http"
+    XET = "xet"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,12 +177,16 @@ class TransferPolicy:
     """How hard the worker tries.
 
     Attributes:
-        max_retries: attempts for each file or call, the first included.
+        max_retries: attempts in a row that may bring nothing, for each file or call.
         retry_delay_min_s, retry_delay_max_s: bounds of the exponential wait between attempts.
         timeout_s: the longest that a file may make no progress over all its attempts.
         large_file_timeout_s: the same for files over 10 GB.
+        stall_timeout_s: a connection that brings nothing for so long is given up.
+        min_speed: bytes per second; so is one that is slower over that time.
         max_workers: files that are downloaded at the same time.
         answer_timeout_s: the longest that the Hub may take for its first answer.
+        route: the only way to take; None for the faster of those that are there.
+        check_disk_space: whether to stop early once the rest does not fit on the disk.
     """
 
     max_retries: int = 5
@@ -180,8 +194,12 @@ class TransferPolicy:
     retry_delay_max_s: float = 60.0
     timeout_s: float = 300.0
     large_file_timeout_s: float = 1800.0
+    stall_timeout_s: float = 30.0
+    min_speed: float = 10_000.0
     max_workers: int = 4
     answer_timeout_s: float = 5.0
+    route: Route | None = None
+    check_disk_space: bool = True
 
     def quiet_limit_s(self, size: int) -> float:
         """Give the longest that a file of `size` bytes may make no progress."""
@@ -250,10 +268,12 @@ class Planned:
 
     Attributes:
         cached: paths of the plan that the cache holds already, complete.
+        partial: bytes that an earlier download left of the others, by path.
     """
 
     plan: Plan
     cached: tuple[str, ...] = ()
+    partial: Mapping[str, int] = field(default_factory=dict)
     hub: HubFacts | None = None
     type: Literal["planned"] = "planned"
 
@@ -284,6 +304,14 @@ class FileDone:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ComponentDownloaded:
+    """All files of a component are in the cache."""
+
+    name: str
+    type: Literal["component-downloaded"] = "component-downloaded"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
     """An attempt failed, and another follows.
 
@@ -292,8 +320,10 @@ class Retry:
         path: the file, or None for a call that is about no file.
         reason: what went wrong, one line.
         wait_s: how long until the next attempt.
-        attempt: number of the attempt that failed, from 1.
-        max_attempts: how many there are in all.
+        attempt: how many attempts in a row have brought nothing, this one included; 0 if it
+            brought bytes, and so does not count.
+        max_attempts: how many in a row may.
+        route: the way that the next attempt takes, where it is about a file.
     """
 
     time: float
@@ -302,6 +332,7 @@ class Retry:
     wait_s: float
     attempt: int
     max_attempts: int
+    route: Route | None = None
     type: Literal["retry"] = "retry"
 
 
@@ -352,6 +383,7 @@ Event = (
     | Checked
     | FileProgress
     | FileDone
+    | ComponentDownloaded
     | Retry
     | Notice
     | ComponentLoaded

@@ -19,7 +19,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -31,15 +31,15 @@ from pydantic_settings import (
 )
 
 from nbloader.errors import InvalidSettingError
-from nbloader.records import TransferPolicy
+from nbloader.records import Route, TransferPolicy
 
 __all__ = ["Settings"]
 
 _ENV_PREFIX = "NBLOADER_"
 _DAY_S = 86_400
 
-_COMMON = frozenset({"timeout"})
-"""A key that any program may use: by itself it does not make a `download:` mapping ours."""
+_COMMON = frozenset({"timeout", "route"})
+"""Keys that any program may use: by themselves they do not make a `download:` mapping ours."""
 
 # A date that does not exist is a bare ValueError to the YAML library.
 _UNREADABLE = (yaml.YAMLError, ValueError, RecursionError)
@@ -57,7 +57,10 @@ class Settings(BaseSettings):
     )
 
     max_retries: int = Field(
-        5, ge=1, le=100, description="Attempts for each file or call, the first included."
+        5,
+        ge=1,
+        le=100,
+        description="Attempts in a row that may bring nothing, for each file or call.",
     )
     retry_delay_min: float = Field(
         5.0, ge=0, le=3600, description="Seconds before the second attempt; doubles from there."
@@ -74,6 +77,20 @@ class Settings(BaseSettings):
     )
     large_file_timeout: float = Field(
         1800.0, gt=0, le=_DAY_S, description="The same for files over 10 GB, in seconds."
+    )
+    stall_timeout_s: float = Field(
+        30.0,
+        gt=0,
+        le=3600,
+        description="A connection that brings nothing for so many seconds is given up.",
+    )
+    min_speed: float = Field(
+        10_000.0,
+        ge=0,
+        description="So is one that is slower over that time, in bytes per second.",
+    )
+    route: Literal["auto", "http", "xet"] = Field(
+        "auto", description="The way of the bytes: auto measures which is faster."
     )
     max_workers: int = Field(4, ge=1, le=32, description="Files downloaded at the same time.")
     check_network: bool = Field(
@@ -128,6 +145,10 @@ class Settings(BaseSettings):
             retry_delay_max_s=self.retry_delay_max,
             timeout_s=self.timeout,
             large_file_timeout_s=self.large_file_timeout,
+            stall_timeout_s=self.stall_timeout_s,
+            min_speed=self.min_speed,
+            route=None if self.route == "auto" else Route(self.route),
+            check_disk_space=self.check_disk_space,
             max_workers=self.max_workers,
             answer_timeout_s=5.0 if self.check_network else 60.0,
         )

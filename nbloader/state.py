@@ -15,6 +15,7 @@ from nbloader.records import (
     Checked,
     CheckResult,
     Component,
+    ComponentDownloaded,
     ComponentLoaded,
     Event,
     Failed,
@@ -78,12 +79,14 @@ class ComponentState:
 
     Attributes:
         total, completed: bytes; what the cache held already counts as completed.
+        downloaded: whether all its files are in the cache, verified.
         loaded: whether it is in memory.
     """
 
     name: str
     total: int
     completed: int
+    downloaded: bool
     loaded: bool
 
 
@@ -99,6 +102,8 @@ class JobState:
         stages: in the order in which they began.
         plan: None until the files are known.
         completed: bytes that are there by path, files of the cache included.
+        kept: bytes that were there before, complete files and parts.
+        downloaded: names of the components that are complete in the cache.
         fetched: bytes that this job has downloaded.
         samples: (time, bytes fetched so far), the base of `speed`.
     """
@@ -113,6 +118,8 @@ class JobState:
     completed: Mapping[str, int] = field(default_factory=lambda: _NOTHING)
     done: frozenset[str] = frozenset()
     checks: tuple[CheckResult, ...] = ()
+    kept: int = 0
+    downloaded: frozenset[str] = frozenset()
     loaded: tuple[ComponentLoaded, ...] = ()
     retries: tuple[Retry, ...] = ()
     notices: tuple[Notice, ...] = ()
@@ -138,10 +145,8 @@ class JobState:
 
     @property
     def cached_bytes(self) -> int:
-        """Bytes that the cache held before the download began."""
-        if self.plan is None:
-            return 0
-        return sum(file.size for file in self.plan.files if file.path in self.cached)
+        """Bytes that were there before the download began, parts of files included."""
+        return self.kept
 
     @property
     def to_fetch(self) -> int:
@@ -207,6 +212,7 @@ class JobState:
             name=part.name,
             total=sum(sizes[path] for path in part.paths),
             completed=sum(self.completed.get(path, 0) for path in part.paths),
+            downloaded=part.name in self.downloaded,
             loaded=part.name in loaded,
         )
 
@@ -227,11 +233,14 @@ def apply(state: JobState, event: Event, now: float) -> JobState:
         case StageStarted():
             return _begin(state, event.stage)
         case Planned():
-            there = {f.path: f.size for f in event.plan.files if f.path in event.cached}
+            sizes = {file.path: file.size for file in event.plan.files}
+            there = {path: sizes[path] for path in event.cached if path in sizes}
+            there |= {path: left for path, left in event.partial.items() if path in sizes}
             return replace(
                 state,
                 plan=event.plan,
                 cached=frozenset(event.cached),
+                kept=sum(there.values()),
                 completed=MappingProxyType(there),
                 done=frozenset(event.cached),
             )
@@ -243,6 +252,8 @@ def apply(state: JobState, event: Event, now: float) -> JobState:
             size = {file.path: file.size for file in state.plan.files} if state.plan else {}
             state = _progress(state, event.path, size.get(event.path, 0))
             return replace(state, done=state.done | {event.path})
+        case ComponentDownloaded():
+            return replace(state, downloaded=state.downloaded | {event.name})
         case Retry():
             return replace(state, retries=(*state.retries, event))
         case Notice():

@@ -81,8 +81,8 @@ def test_the_final_form_reads_without_any_style() -> None:
         "⚠\ufe0e the token is old",
         "Make a new one.",
         "1 retry",
-        "Time (UTC) | File | Reason | Next in | Attempt",
-        "00:01:00 | transformer/model.safetensors | timed out | 5.0 s | 1 of 5",
+        "Time (UTC) | File | Reason | Next in | Attempt | Over",
+        "00:01:00 | transformer/model.safetensors | timed out | 5.0 s | 1 of 5 | –",
     ]
 
 
@@ -190,7 +190,7 @@ def test_more_than_a_few_retries_are_folded(count: int, folded: bool) -> None:
 def test_a_time_that_no_calendar_knows_is_a_dash(seconds: float) -> None:
     retry = Retry(time=seconds, path="a", reason="b", wait_s=1, attempt=1, max_attempts=2)
     lines = Reader(html.render(replace(many(0), retries=(retry,)))).lines
-    assert lines[-1] == "– | a | b | 1.0 s | 1 of 2"
+    assert lines[-1] == "– | a | b | 1.0 s | 1 of 2 | –"
 
 
 def test_a_report_of_checks_as_text_and_as_html() -> None:

@@ -150,7 +150,7 @@ def test_a_cancelled_job_says_that_it_was_stopped(
     assert events[-1] == Failed(
         reference="interrupted",
         message="stopped",
-        hint="Run the line again: files that are complete are kept.",
+        hint="Run the line again: what has arrived is kept.",
     )
     assert capsys.readouterr().out.splitlines()[-1].endswith(": stopped [interrupted]")
 

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbloader.records import (
+    ComponentDownloaded,
     ComponentLoaded,
     Event,
     Failed,
@@ -63,6 +64,7 @@ def test_a_whole_job_folds_into_one_record() -> None:
             (105.0, notice),
             (110.0, FileDone(path=WEIGHTS)),
             (110.0, FileDone(path="transformer/config.json")),
+            (110.0, ComponentDownloaded(name="transformer")),
             (110.0, FileDone(path="model_index.json")),
             (111.0, StageStarted(stage=Stage.INITIALISE)),
             (112.0, loaded),
@@ -85,6 +87,8 @@ def test_a_whole_job_folds_into_one_record() -> None:
         completed=MappingProxyType({file.path: file.size for file in PLAN.files}),
         done=frozenset(file.path for file in PLAN.files),
         fetched=80 * MB + 1_000,
+        kept=20 * MB + 1_000,
+        downloaded=frozenset({"transformer"}),
         loaded=(loaded,),
         retries=(retry,),
         notices=(notice,),
@@ -105,11 +109,19 @@ def test_a_whole_job_folds_into_one_record() -> None:
     assert state.percent == 100
     assert state.average_speed == pytest.approx((80 * MB + 1_000) / 9)
     assert state.components == (
-        ComponentState(name="config", total=1_000, completed=1_000, loaded=False),
         ComponentState(
-            name="transformer", total=80 * MB + 1_000, completed=80 * MB + 1_000, loaded=False
+            name="config", total=1_000, completed=1_000, downloaded=False, loaded=False
         ),
-        ComponentState(name="vae", total=20 * MB, completed=20 * MB, loaded=True),
+        ComponentState(
+            name="transformer",
+            total=80 * MB + 1_000,
+            completed=80 * MB + 1_000,
+            downloaded=True,
+            loaded=False,
+        ),
+        ComponentState(
+            name="vae", total=20 * MB, completed=20 * MB, downloaded=False, loaded=True
+        ),
     )
 
 

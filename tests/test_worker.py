@@ -251,7 +251,11 @@ def test_the_environment_of_the_worker() -> None:
         "HF_HUB_CACHE": "/new",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "HF_HUB_DISABLE_SYMLINKS_WARNING": "1",
+        "HF_XET_CLIENT_CONNECT_TIMEOUT": "10s",
         "HF_XET_CLIENT_READ_TIMEOUT": "30s",
+        "HF_XET_CLIENT_RETRY_MAX_ATTEMPTS": "0",
+        "HF_XET_RECONSTRUCTION_DOWNLOAD_BUFFER_LIMIT": "64mb",
+        "HF_XET_RECONSTRUCTION_DOWNLOAD_BUFFER_SIZE": "64mb",
         "PYTHONIOENCODING": "utf-8",
         "PYTHONWARNINGS": "ignore",
     }
@@ -270,7 +274,7 @@ def test_a_worker_that_dies_says_how_and_shows_no_secrets() -> None:
     env = environment(os.environ, endpoint=None, cache_dir=None)
     with Worker(env) as worker:
         reports = worker.reports(threading.Event())
-        assert next(reports) == Hello(version=1)
+        assert next(reports) == Hello(version=2)
         os.kill(worker.pid, signal.SIGTERM)
         with pytest.raises(WorkerDiedError, match="the download process ended by signal 15"):
             next(reports)

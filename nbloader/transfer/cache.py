@@ -7,41 +7,27 @@ The layout is shared with every other library, so nothing is added to it:
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import re
-from dataclasses import dataclass, replace
+import shutil
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from pydantic import TypeAdapter
 
 from nbloader.records import Listing, RepoFile
+from nbloader.transfer.filesystem import FileSystem, free_bytes
+from nbloader.transfer.hashing import matches
+from nbloader.transfer.locks import FileLock, try_lock
+from nbloader.transfer.partial import Partial, scratch_path
 
 __all__ = ["ListingStore", "RepoCache", "matches"]
 
 _LISTING = TypeAdapter(Listing)
 
 _ORPHAN = re.compile(r"[0-9a-f]+\.[0-9a-f]{8}\.incomplete")
+_ETAG = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-
-
-def matches(path: Path, file: RepoFile) -> bool:
-    """Hash a file and tell whether it is the one that the Hub lists.
-
-    Large files are named by the sha256 of their content, small ones by git's sha1 of the blob
-    (its header, then the content).
-    """
-    try:
-        with path.open("rb") as content:
-            if os.fstat(content.fileno()).st_size != file.size:
-                return False
-            if file.lfs:
-                return hashlib.file_digest(content, "sha256").hexdigest() == file.etag
-            start = hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False)
-            return hashlib.file_digest(content, lambda: start).hexdigest() == file.etag
-    except OSError:
-        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +36,16 @@ class RepoCache:
 
     Attributes:
         folder: `<cache>/models--org--name`.
+        file_system: what that of the cache can do.
     """
 
     folder: Path
+    file_system: FileSystem = field(default_factory=FileSystem)
+
+    @property
+    def blobs(self) -> Path:
+        """The folder of the contents of files, under their etags."""
+        return self.folder / "blobs"
 
     def snapshot(self, commit_hash: str) -> Path:
         """Give the folder that holds the files of a commit under their names."""
@@ -64,7 +57,7 @@ class RepoCache:
 
     def blob(self, file: RepoFile) -> Path:
         """Give the place of a file's content; it may not exist yet."""
-        return self.folder / "blobs" / file.etag
+        return self.blobs / file.etag
 
     def has_pointer(self, commit_hash: str, file: RepoFile) -> bool:
         """Tell whether a file of a commit is there with its full size."""
@@ -79,28 +72,99 @@ class RepoCache:
         with contextlib.suppress(OSError):
             return {
                 path.name: size
-                for path in (self.folder / "blobs").glob("*.incomplete")
+                for path in self.blobs.glob("*.incomplete")
                 if (size := _size(path)) is not None
             }
         return {}
+
+    def free_bytes(self) -> int:
+        """Give the free space of the file system that new files go to.
+
+        Raises:
+            OSError: it cannot be asked.
+        """
+        return free_bytes(self.blobs)
+
+    # -- how a file gets in ----------------------------------------------------------------
+
+    def try_lock(self, file: RepoFile) -> FileLock | None:
+        """Take the Hub's own lock of a file; None if another holds it, in this process too.
+
+        Files of the same content have one lock.
+
+        Raises:
+            OSError: the lock file cannot be written.
+        """
+        return self.try_lock_etag(file.etag)
+
+    def try_lock_etag(self, etag: str) -> FileLock | None:
+        """Take the lock of the file with that etag, as `try_lock` does."""
+        lock = self.folder.parent / ".locks" / self.folder.name / f"{etag}.lock"
+        return try_lock(lock, flock=self.file_system.locks)
+
+    def publish(self, partial: Partial, commit_hash: str, file: RepoFile) -> None:
+        """Move a file that was found right to its place, and give it its name in the commit.
+
+        The caller holds the lock of the file. A kill leaves the partial, or the file without its
+        name, which `link` gives it.
+
+        Raises:
+            ValueError: the partial is not whole.
+            OSError: the cache cannot be written.
+        """
+        self.blobs.mkdir(parents=True, exist_ok=True)
+        partial.move_to(self.blob(file))
+        self._name(commit_hash, file, new=True)
+
+    def link(self, commit_hash: str, file: RepoFile) -> None:
+        """Give a file its name in the commit, if it has none; its content is there.
+
+        The caller holds the lock of the file.
+
+        Raises:
+            OSError: the cache cannot be written, or the content is not there.
+        """
+        if not self.has_pointer(commit_hash, file):
+            self._name(commit_hash, file, new=False)
+
+    def _name(self, commit_hash: str, file: RepoFile, *, new: bool) -> None:
+        """Let the name of a file in a commit stand for its blob, in one step.
+
+        The links are those that the Hub's library makes. Without links it moves a new blob to its
+        name, and copies one that other names may stand for; so does this.
+        """
+        blob, pointer = self.blob(file), self.pointer(commit_hash, file.path)
+        pointer.parent.mkdir(parents=True, exist_ok=True)
+        if new and not self.file_system.symlinks:
+            blob.replace(pointer)
+            return
+        if self.file_system.symlinks and not os.path.lexists(pointer):
+            pointer.symlink_to(_link_target(pointer, blob))
+            return
+        # A wrong name is replaced, or a copy made, in one step: the new one is made elsewhere.
+        scratch = scratch_path(self.blobs, file.etag)
+        try:
+            scratch.unlink(missing_ok=True)
+            if self.file_system.symlinks:
+                scratch.symlink_to(_link_target(pointer, blob))
+            else:
+                shutil.copyfile(blob, scratch)
+            scratch.replace(pointer)
+        except OSError:
+            with contextlib.suppress(OSError):
+                scratch.unlink(missing_ok=True)
+            raise
 
     def remove_orphans(self, file: RepoFile) -> None:
         """Remove the partial files that killed downloads of `file` left behind.
 
         The Hub's library never goes on from those with a random part in their name, so they only
-        fill the disk. Its lock tells whether another process is at work on one.
+        fill the disk. The caller holds the lock of the file: no other process is at work on one.
         """
-        orphans = [
-            path
-            for path in (self.folder / "blobs").glob(f"{file.etag}.*.incomplete")
-            if _ORPHAN.fullmatch(path.name)
-        ]
-        if not orphans:
-            return
-        lock = self.folder.parent / ".locks" / self.folder.name / f"{file.etag}.lock"
-        with contextlib.suppress(OSError, Timeout), FileLock(lock, timeout=0):
-            for path in orphans:
-                path.unlink(missing_ok=True)
+        for path in self.blobs.glob(f"{file.etag}.*.incomplete"):
+            if _ORPHAN.fullmatch(path.name):
+                with contextlib.suppress(OSError):
+                    path.unlink(missing_ok=True)
 
     def discard(self, commit_hash: str, file: RepoFile) -> None:
         """Remove a file with the wrong content, name and blob."""
@@ -142,9 +206,7 @@ class RepoCache:
         for path in sorted(snapshot.rglob("*")):
             size = _size(path)
             if size is not None:
-                target = path.resolve()
-                # A cache without links (as on Windows) does not say what a hash should be.
-                etag = target.name if target.parent.name == "blobs" else ""
+                etag = _etag(path)
                 files.append(
                     RepoFile(
                         path=path.relative_to(snapshot).as_posix(),
@@ -191,6 +253,31 @@ class ListingStore:
 
     def _place(self, commit_hash: str) -> Path:
         return self.folder / f"{commit_hash}.json"
+
+
+def _link_target(pointer: Path, blob: Path) -> str:
+    """Give what a link at `pointer` says to mean `blob`.
+
+    It is relative, so that the cache can be moved. Folders between the two that are links
+    themselves are followed only where they would lead it elsewhere.
+    """
+    target = os.path.relpath(blob, pointer.parent)
+    if os.path.realpath(pointer.parent / target) == os.path.realpath(blob):
+        return target
+    return os.path.relpath(blob.parent.resolve() / blob.name, pointer.parent.resolve())
+
+
+def _etag(pointer: Path) -> str:
+    """Give the name of the blob that a pointer stands for; "" if it does not say.
+
+    A cache without links (as on Windows) does not say what a hash should be. A blob may be a link
+    itself, into a store that several repositories share, where it has another name.
+    """
+    try:
+        target = pointer.readlink()
+    except OSError:
+        return ""
+    return target.name if target.parent.name == "blobs" and _ETAG.fullmatch(target.name) else ""
 
 
 def _text(path: Path) -> str | None:

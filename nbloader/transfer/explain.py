@@ -26,7 +26,7 @@ from nbloader.errors import (
     RepoNotFoundError,
     RevisionNotFoundError,
 )
-from nbloader.transfer.retry import is_transient, reason_of
+from nbloader.transfer.failure import Failure
 
 __all__ = ["Attempted", "cache_not_writable", "explain", "no_hub", "token_refused"]
 
@@ -71,8 +71,8 @@ def explain(error: Exception, what: Attempted) -> NbloaderError:
     """Give the error of our tree that says the same, with a hint that fits the case."""
     if isinstance(error.__cause__, MalformedFileError):
         return error.__cause__
-    if is_transient(error):
-        return _gave_up(reason_of(error), what)
+    if isinstance(error, Failure):
+        return _gave_up(str(error), what)
     match error:
         case hub_errors.HFValidationError():
             return InvalidRepoIdError(

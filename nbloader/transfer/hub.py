@@ -1,4 +1,4 @@
-"""The Hub as the worker sees it: listing, small files, downloads. Only the worker imports this.
+"""The Hub as the worker sees it: listings, headers, access. Only the worker imports this.
 
 Every call has a timeout and goes through `retry`. What fails for good leaves as an error of
 `errors`, with a hint that fits the case.
@@ -8,28 +8,17 @@ from __future__ import annotations
 
 import functools
 import re
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
-from huggingface_hub import (
-    constants,
-    get_session,
-    get_token,
-    hf_hub_download,
-    hf_hub_url,
-)
-from huggingface_hub.file_download import repo_folder_name
+from huggingface_hub import constants, get_session, get_token
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
-from tqdm import tqdm
 
 from nbloader.errors import (
     GatedRepoError,
-    IntegrityError,
     InvalidTokenError,
     MalformedFileError,
     NbloaderError,
@@ -37,10 +26,13 @@ from nbloader.errors import (
 )
 from nbloader.plan.headers import FIRST_READ_BYTES, Header, header_end, parse_header
 from nbloader.records import HubFacts, Listing, RepoFile, Retry, TransferPolicy
-from nbloader.transfer.cache import ListingStore, RepoCache, matches
 from nbloader.transfer.explain import Attempted, explain, no_hub, token_refused
-from nbloader.transfer.retry import OPENING_ATTEMPTS, TransientError, call_with_retries
-from nbloader.transfer.shown import ShownRetries, show_retries
+from nbloader.transfer.failure import TRANSIENT_STATUS, Failure, status_failure
+from nbloader.transfer.http_route import network_failures
+from nbloader.transfer.links import Links, origin
+from nbloader.transfer.policy import Reason
+from nbloader.transfer.retry import OPENING_ATTEMPTS, call_with_retries
+from nbloader.transfer.xet_route import XetAccess, access_from_json
 
 __all__ = ["Hub"]
 
@@ -60,8 +52,7 @@ class Hub:
     Attributes:
         token: a token, None for the one that is stored on this machine, False for none at all.
         publish: told of retries.
-        on_bytes: told the path and the bytes of a file that have arrived so far.
-        downloaded: paths that were not in the cache before.
+        links: opens ranges of its files.
         facts: what is known of the Hub so far.
     """
 
@@ -69,21 +60,14 @@ class Hub:
     policy: TransferPolicy
     token: str | bool | None = field(repr=False)
     publish: Callable[[Retry], object]
-    on_bytes: Callable[[str, int], object]
-    cache: RepoCache = field(init=False)
-    listings: ListingStore = field(init=False)
-    downloaded: set[str] = field(init=False, default_factory=set)
+    links: Links = field(init=False)
     facts: HubFacts = field(init=False)
-    _shown: ShownRetries = field(init=False)
-    _quiet_since: dict[str, float] = field(init=False, default_factory=dict)
-    _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
-        name = repo_folder_name(repo_id=self.repo_id, repo_type="model")
-        self.cache = RepoCache(Path(constants.HF_HUB_CACHE) / name)
-        self.listings = ListingStore(Path(constants.HF_HOME) / "nbloader" / "listings" / name)
         self.facts = HubFacts(endpoint=constants.ENDPOINT, cache_dir=constants.HF_HUB_CACHE)
-        self._shown = show_retries(self.publish)
+        self.links = Links(
+            self.repo_id, token=lambda: self.token, timeout_s=self.policy.stall_timeout_s
+        )
 
     # -- what is there ---------------------------------------------------------------------
 
@@ -146,6 +130,8 @@ class Hub:
             timeout=timeout_s,
             follow_redirects=True,
         )
+        if response.status_code in TRANSIENT_STATUS:
+            raise status_failure(response.status_code, response.headers.get("Retry-After"))
         hf_raise_for_status(response)
         try:
             answer = response.json()
@@ -175,7 +161,7 @@ class Hub:
         entries, following = self._get_json(url, CALL_TIMEOUT_S)
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
             raise no_hub("the listing is no list")
-        if following is not None and _origin(following) != _origin(constants.ENDPOINT):
+        if following is not None and origin(following) != origin(constants.ENDPOINT):
             raise no_hub("the listing goes on at another host")
         return entries, following
 
@@ -214,111 +200,36 @@ class Hub:
                 wrong += 1
                 if wrong > 1:
                     raise
-                raise TransientError("wrong bytes in the header") from error
+                raise Failure(Reason.WRONG_BYTES, "wrong bytes in the header") from error
 
         return self._call(attempt, path=file.path)
 
     def _read_range(self, commit_hash: str, file: RepoFile, first: int, last: int) -> bytes:
         """Read the bytes of a file from offset `first` up to `last`."""
-        headers = {**build_hf_headers(token=self.token), "Range": f"bytes={first}-{last - 1}"}
-        url = hf_hub_url(self.repo_id, file.path, revision=commit_hash)
-        with get_session().stream(
-            "GET", url, headers=headers, timeout=CALL_TIMEOUT_S, follow_redirects=True
-        ) as response:
-            if response.status_code >= 400:
-                response.read()
-            hf_raise_for_status(response)
+        with (
+            network_failures(),
+            self.links.open(commit_hash, file, first, last) as (response, begins),
+        ):
             # A server may answer with the whole file; no more of it is read than was asked for.
-            skip = first if response.status_code == 200 else 0
             content = bytearray()
-            for chunk in response.iter_bytes(1 << 14):
+            for chunk in response.iter_raw():
                 content += chunk
-                if len(content) >= skip + last - first:
+                if len(content) > last - begins:
                     break
-        content = content[skip : skip + last - first]
+        content = content[first - begins : last - begins]
         if len(content) < last - first:
-            raise TransientError("the file came short")
+            raise Failure(Reason.CAME_SHORT)
         return bytes(content)
 
-    # -- fetching --------------------------------------------------------------------------
+    def xet_access(self, commit_hash: str) -> XetAccess:
+        """Ask where Xet storage is, and for a token for it.
 
-    def fetch(self, commit_hash: str, file: RepoFile, *, verify_cached: bool = False) -> Path:
-        """Bring one file into the cache and give its place there.
-
-        What the cache holds with the right size is taken as it is, or hashed if `verify_cached`.
-        What is downloaded is always hashed; wrong bytes are removed, and come a second time only
-        once.
+        Raises:
+            Failure: there is no good answer.
+            HfHubHTTPError: the Hub refuses.
         """
-        pointer = self.cache.pointer(commit_hash, file.path)
-        if self.cache.has_pointer(commit_hash, file):
-            if not verify_cached or matches(pointer, file):
-                return pointer
-            self.cache.discard(commit_hash, file)
-        elif self.cache.has_bytes(commit_hash, file):
-            if verify_cached and not matches(self.cache.blob(file), file):
-                self.cache.discard(commit_hash, file)
-        elif pointer.exists():
-            self.cache.discard(commit_hash, file)  # A wrong size can never become right.
-        wrong = 0
-        self._heard_of(file.path)
-
-        def attempt() -> Path:
-            nonlocal wrong
-            self.on_bytes(file.path, 0)
-            self.cache.remove_orphans(file)
-            with self._shown.of(file.path):
-                path = Path(
-                    hf_hub_download(
-                        self.repo_id,
-                        file.path,
-                        revision=commit_hash,
-                        token=self.token,
-                        tqdm_class=self._bar(file),
-                    )
-                )
-            if matches(path, file):
-                self.downloaded.add(file.path)
-                return path
-            self.cache.discard(commit_hash, file)
-            wrong += 1
-            if wrong > 1:
-                raise IntegrityError(
-                    f"{file.path} arrived with the wrong bytes twice; they were removed",
-                    hint="A proxy or a mirror on the way may serve a broken copy. Try again later, "
-                    "or from another network.",
-                )
-            raise TransientError("wrong bytes")
-
-        return self._call(attempt, path=file.path, timeout_s=self.policy.quiet_limit_s(file.size))
-
-    def _bar(self, file: RepoFile) -> type[tqdm[Any]]:
-        """Make the class that the library counts the bytes of `file` with.
-
-        Over Xet it makes two bars of a file: what came over the network, and what was written
-        from it. The further one counts.
-        """
-        heard, on_bytes, arrived = self._heard_of, self.on_bytes, dict[int, int]()
-
-        class Bar(tqdm):  # type: ignore[type-arg]
-            def __init__(self, **kwargs: Any) -> None:
-                arrived[id(self)] = int(kwargs.get("initial") or 0)
-                super().__init__(disable=True, total=kwargs.get("total"))
-
-            def update(self, n: float | None = 1) -> None:
-                arrived[id(self)] += int(n or 0)
-                heard(file.path)
-                on_bytes(file.path, max(0, min(max(arrived.values()), file.size)))
-
-        return Bar
-
-    def _heard_of(self, path: str) -> None:
-        with self._lock:
-            self._quiet_since[path] = time.monotonic()
-
-    def _quiet_for(self, path: str | None) -> float:
-        with self._lock:
-            since = self._quiet_since.get(path or "")
-        return 0.0 if since is None else time.monotonic() - since
+        answer, _ = self._get_json(f"{self._api}/xet-read-token/{commit_hash}", CALL_TIMEOUT_S)
+        return access_from_json(answer, constants.ENDPOINT)
 
     # -- errors ----------------------------------------------------------------------------
 
@@ -328,7 +239,6 @@ class Hub:
         *,
         revision: str | None = None,
         path: str | None = None,
-        timeout_s: float | None = None,
         policy: TransferPolicy | None = None,
     ) -> _T:
         attempts = 0
@@ -336,37 +246,39 @@ class Hub:
         def attempt() -> _T:
             nonlocal attempts
             attempts += 1
-            return function()
+            with network_failures():
+                return function()
 
         try:
             return call_with_retries(
-                attempt,
-                policy=policy or self.policy,
-                path=path,
-                publish=self.publish,
-                quiet_for=lambda: self._quiet_for(path),
-                timeout_s=timeout_s,
+                attempt, policy=policy or self.policy, path=path, publish=self.publish
             )
         except NbloaderError:
             raise
         except Exception as error:
-            told = explain(
-                error,
-                Attempted(
-                    repo_id=self.repo_id,
-                    revision=revision,
-                    path=path,
-                    attempts=attempts,
-                    token_sent=self._sends_token(),
-                    token_refused=self.facts.token_refused,
-                ),
-            )
+            told = self.explained(error, revision=revision, path=path, attempts=attempts)
             raise told from (None if told is error.__cause__ else error)
 
-
-def _origin(url: str) -> tuple[str, str]:
-    parts = urlsplit(url)
-    return parts.scheme, parts.netloc
+    def explained(
+        self,
+        error: Exception,
+        *,
+        revision: str | None = None,
+        path: str | None = None,
+        attempts: int = 1,
+    ) -> NbloaderError:
+        """Give the error of our tree that says the same."""
+        return explain(
+            error,
+            Attempted(
+                repo_id=self.repo_id,
+                revision=revision,
+                path=path,
+                attempts=attempts,
+                token_sent=self._sends_token(),
+                token_refused=self.facts.token_refused,
+            ),
+        )
 
 
 def _repo_file(entry: dict[str, Any]) -> RepoFile:

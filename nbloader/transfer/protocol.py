@@ -14,12 +14,14 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from nbloader.errors import ProtocolError
 from nbloader.records import (
+    ComponentDownloaded,
     FileDone,
     FileProgress,
     Notice,
     Planned,
     PlanRequest,
     Retry,
+    Route,
     StageStarted,
     TransferPolicy,
 )
@@ -37,15 +39,31 @@ __all__ = [
     "Report",
     "Start",
     "Stopped",
+    "Stuck",
+    "Tried",
     "decode_command",
     "decode_report",
     "encode",
 ]
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 MAX_LINE_BYTES = 64 * 1024 * 1024
 """A plan of 100,000 files takes about 20 MB; a longer line is a fault, not a message."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tried:
+    """How far an earlier worker came with a file, so that the next one does not begin anew.
+
+    Attributes:
+        route: the way of the next attempt.
+        fruitless: attempts in a row that brought nothing.
+    """
+
+    path: str
+    route: Route
+    fruitless: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +73,8 @@ class Start:
     Attributes:
         token: a token, None for the one that is stored on this machine, False for none at all.
         verify: hash what the cache holds already, too.
+        commit_hash: the commit to go on with, where an earlier worker has found it.
+        tried: what an earlier worker learned about files.
     """
 
     repo_id: str
@@ -64,6 +84,8 @@ class Start:
     token: str | bool | None = field(default=None, repr=False)
     local_files_only: bool = False
     verify: bool = False
+    commit_hash: str | None = None
+    tried: tuple[Tried, ...] = ()
     version: int = PROTOCOL_VERSION
     type: Literal["start"] = "start"
 
@@ -85,10 +107,28 @@ class Hello:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alive:
-    """The worker works, although there is nothing to tell: a file is hashed, or another process
-    that downloads the same file is waited for."""
+    """The worker is alive; sent every second.
 
+    Attributes:
+        busy: whether something moves that is not told: a file is hashed, or another process that
+            downloads the same file is waited for.
+    """
+
+    busy: bool = False
     type: Literal["alive"] = "alive"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stuck:
+    """The fetch of a file hangs, and only the end of the worker ends it.
+
+    Attributes:
+        route: the one that it hangs on.
+    """
+
+    path: str
+    route: Route
+    type: Literal["stuck"] = "stuck"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,8 +161,10 @@ Report = (
     | Planned
     | FileProgress
     | FileDone
+    | ComponentDownloaded
     | Retry
     | Notice
+    | Stuck
     | Finished
     | Stopped
 )

@@ -29,7 +29,16 @@ from nbloader.errors import (
     WorkerDiedError,
     error_from_parts,
 )
-from nbloader.records import Event, Planned, Retry, TransferPolicy
+from nbloader.records import (
+    Event,
+    FileDone,
+    FileProgress,
+    Planned,
+    Retry,
+    StageStarted,
+    TransferPolicy,
+)
+from nbloader.transfer.ledger import Ledger, WorkerHungError
 from nbloader.transfer.protocol import (
     MAX_LINE_BYTES,
     PROTOCOL_VERSION,
@@ -41,9 +50,11 @@ from nbloader.transfer.protocol import (
     Report,
     Start,
     Stopped,
+    Stuck,
     decode_report,
     encode,
 )
+from nbloader.transfer.xet_environment import xet_environment
 
 __all__ = ["Cancelled", "Worker", "transfer"]
 
@@ -51,6 +62,8 @@ WAIT_STEP_S = 0.05
 """An interrupt must reach a waiting main thread at once, on every platform."""
 
 STDERR_LINES = 40
+
+SILENCE_SPARE_S = 2.0
 
 QUIET_SPARE_S = 60.0
 """The worker gives a file up by itself first; this is for a worker that cannot."""
@@ -73,7 +86,9 @@ def transfer(
     check: Callable[[], object] = lambda: None,
     cancelled: threading.Event,
 ) -> Path:
-    """Run a worker from the first question to the complete snapshot folder.
+    """Run workers from the first question to the complete snapshot folder.
+
+    A worker that dies or hangs is followed by another, which goes on from what is on the disk.
 
     Args:
         endpoint, cache_dir: None for the Hub library's own defaults.
@@ -85,40 +100,82 @@ def transfer(
     Raises:
         NbloaderError: of the tree under `RepoError` or `TransferError`.
     """
-    with Worker(environment(os.environ, endpoint=endpoint, cache_dir=cache_dir)) as worker:
-        worker.send(start)
-        limit = _QuietLimit(start.policy)
+    env = environment(
+        os.environ,
+        endpoint=endpoint,
+        cache_dir=cache_dir,
+        stall_timeout_s=start.policy.stall_timeout_s,
+    )
+    ledger = Ledger(start)
+    limit = _QuietLimit(start.policy)
 
-        def may_go_on() -> None:
-            limit.check()
-            check()
+    def may_go_on() -> None:
+        limit.check()
+        check()
 
-        for report in worker.reports(cancelled, may_go_on):
-            limit.heard(report)
-            match report:
-                case Hello(version=version):
-                    if version != PROTOCOL_VERSION:
-                        raise ProtocolError(
-                            "the worker is of another version of nbloader",
-                            hint="Restart the kernel: nbloader was upgraded under it.",
-                        )
-                case Planned():
-                    publish(report)
-                    approve(report)
-                    worker.send(Fetch())
-                case Finished(folder=folder):
-                    return Path(folder)
-                case Alive():
-                    pass
-                case Stopped():
-                    raise error_from_parts(report.reference, report.message, report.hint)
-                case _:
-                    publish(report)
-    raise AssertionError("unreachable: reports() ends by an exception")
+    while True:
+        with Worker(env) as worker:
+            worker.send(ledger.next_start())
+            try:
+                for report in worker.reports(
+                    cancelled, may_go_on, silence_s=start.policy.stall_timeout_s + SILENCE_SPARE_S
+                ):
+                    limit.heard(report)
+                    match report:
+                        case Hello(version=version):
+                            if version != PROTOCOL_VERSION:
+                                raise ProtocolError(
+                                    "the worker is of another version of nbloader",
+                                    hint="Restart the kernel: nbloader was upgraded under it.",
+                                )
+                        case Planned() if ledger.planned is None:
+                            publish(report)
+                            approve(report)
+                            ledger.planned = report
+                            worker.send(Fetch())
+                        case Planned():
+                            for event in there_already(report):
+                                publish(event)
+                            worker.send(Fetch())
+                        case StageStarted() if ledger.planned is not None:
+                            pass  # The stages of a worker that follows another are not news.
+                        case Finished(folder=folder):
+                            return Path(folder)
+                        case Alive():
+                            pass
+                        case Stuck():
+                            raise WorkerHungError(report)
+                        case Stopped():
+                            raise error_from_parts(report.reference, report.message, report.hint)
+                        case _:
+                            ledger.heard(report)
+                            publish(report)
+            except (WorkerDiedError, WorkerHungError) as error:
+                worker.kill()
+                retry = ledger.after(error)
+        publish(retry)
+        _wait(retry.wait_s, cancelled, may_go_on)
+
+
+def there_already(planned: Planned) -> Iterator[Event]:
+    """Say what is on the disk by the events that a view knows."""
+    for path in planned.cached:
+        yield FileDone(path=path)
+    for path, completed in planned.partial.items():
+        yield FileProgress(path=path, completed=completed)
+
+
+def _wait(seconds: float, cancelled: threading.Event, check: Callable[[], object]) -> None:
+    """Wait for the next attempt, in short steps."""
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        if cancelled.wait(min(left, WAIT_STEP_S)):
+            raise Cancelled
+        check()
 
 
 class _QuietLimit:
-    """The last resort: a worker that has shown no sign of work for longer than it may."""
+    """The last resort: workers that have shown no sign of work for longer than they may."""
 
     def __init__(self, policy: TransferPolicy, clock: Callable[[], float] = time.monotonic) -> None:
         self._policy = policy
@@ -127,6 +184,8 @@ class _QuietLimit:
         self._last = clock()
 
     def heard(self, report: Report) -> None:
+        if isinstance(report, Alive) and not report.busy:
+            return
         # A wait before the next attempt is silent.
         self._last = self._clock() + (report.wait_s if isinstance(report, Retry) else 0)
         if isinstance(report, Planned):
@@ -143,7 +202,11 @@ class _QuietLimit:
 
 
 def environment(
-    parent: Mapping[str, str], *, endpoint: str | None, cache_dir: str | None
+    parent: Mapping[str, str],
+    *,
+    endpoint: str | None,
+    cache_dir: str | None,
+    stall_timeout_s: float = TransferPolicy().stall_timeout_s,
 ) -> dict[str, str]:
     """Make the environment of the worker.
 
@@ -156,9 +219,8 @@ def environment(
     env["PYTHONWARNINGS"] = "ignore"
     env["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     env["HF_HUB_DISABLE_SYMLINKS_WARNING"] = "1"
-    # Xet's own default of 300 s would let a dead connection stand for five minutes. The unit is
-    # needed: a bare number is ignored.
-    env.setdefault("HF_XET_CLIENT_READ_TIMEOUT", "30s")
+    for name, value in xet_environment(stall_timeout_s).items():
+        env.setdefault(name, value)
     if endpoint is not None:
         env["HF_ENDPOINT"] = endpoint
     if cache_dir is not None:
@@ -260,18 +322,27 @@ class Worker:
             self._commands.flush()
 
     def reports(
-        self, cancelled: threading.Event, check: Callable[[], object] = lambda: None
+        self,
+        cancelled: threading.Event,
+        check: Callable[[], object] = lambda: None,
+        *,
+        silence_s: float | None = None,
     ) -> Iterator[Report]:
         """Give what the worker says, until the caller has heard enough.
 
         Args:
             check: called before every report and while none comes; raises to stop.
+            silence_s: the longest that the worker may say nothing once it has begun; it says every
+                second that it lives.
 
         Raises:
             Cancelled: `cancelled` was set.
             WorkerDiedError: the process ended.
+            WorkerHungError: it says nothing any more.
             ProtocolError: it sent something that is no message.
         """
+        # Counted in waits, so that a pause of this process is not taken for one of the worker.
+        waits, begun = 0, False
         while True:
             if cancelled.is_set():
                 raise Cancelled
@@ -279,7 +350,11 @@ class Worker:
             try:
                 report = self._queue.get(timeout=WAIT_STEP_S)
             except queue.Empty:
+                waits += 1
+                if begun and silence_s is not None and waits * WAIT_STEP_S > silence_s:
+                    raise WorkerHungError(None) from None
                 continue
+            waits, begun = 0, True
             if report is None:
                 raise self._death()
             if isinstance(report, NbloaderError):
@@ -298,9 +373,11 @@ class Worker:
         if code == -9:
             hint = f"The system may have run out of memory. {hint}"
         tail = self.stderr_tail()
-        return WorkerDiedError(
+        error = WorkerDiedError(
             f"the download process ended {how}" + (f":\n{tail}" if tail else ""), hint=hint
         )
+        error.by_signal = code < 0
+        return error
 
     def _read(self, stream: IO[bytes]) -> None:
         while line := stream.readline(MAX_LINE_BYTES):

@@ -15,15 +15,12 @@ from typing import IO, TYPE_CHECKING, NoReturn
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from nbloader.records import Listing, Plan, RepoFile
-    from nbloader.transfer.hub import Hub
     from nbloader.transfer.protocol import Command, Report, Start
 
 __all__ = ["main"]
 
-PROGRESS_EVERY_S = 0.1
 PARENT_CHECK_EVERY_S = 0.5
-LIFE_EVERY_S = 5.0
+ALIVE_EVERY_S = 1.0
 START_TIMEOUT_S = 60.0
 
 
@@ -116,254 +113,34 @@ class _Channel:
                 os._exit(0)
 
 
-def _show_life(hub: Hub, channel: _Channel) -> None:
-    """Tell the parent that bytes move although no file of ours reports any.
+def _show_life(channel: _Channel, moved: Callable[[], object]) -> None:
+    """Tell the parent every second that this process lives, and whether something moves in it.
 
-    Another process may be downloading the same file, while this one waits for its lock.
+    Args:
+        moved: gives something that differs from the time before if so.
     """
     from nbloader.transfer.protocol import Alive
 
-    def watch() -> None:
-        seen: dict[str, int] = {}
+    def tell() -> None:
+        seen = moved()
         while True:
-            time.sleep(LIFE_EVERY_S)
-            sizes = hub.cache.partial_sizes()
-            if sizes != seen:
-                channel.send(Alive())
-            seen = sizes
+            time.sleep(ALIVE_EVERY_S)
+            now = moved()
+            channel.send(Alive(busy=now != seen))
+            seen = now
 
-    threading.Thread(target=watch, name="life", daemon=True).start()
-
-
-class _Progress:
-    """Bytes of the files in flight, reported at most ten times a second for each."""
-
-    def __init__(self, channel: _Channel) -> None:
-        self._channel = channel
-        self._lock = threading.Lock()
-        self._changed: dict[str, int] = {}
-        threading.Thread(target=self._tick, name="progress", daemon=True).start()
-
-    def set(self, path: str, completed: int) -> None:
-        with self._lock:
-            self._changed[path] = completed
-
-    def done(self, path: str) -> None:
-        from nbloader.records import FileDone
-
-        with self._lock:
-            self._changed.pop(path, None)
-            self._channel.send(FileDone(path=path))
-
-    def _tick(self) -> None:
-        from nbloader.records import FileProgress
-
-        while True:
-            time.sleep(PROGRESS_EVERY_S)
-            with self._lock:
-                for path, completed in self._changed.items():
-                    self._channel.send(FileProgress(path=path, completed=completed))
-                self._changed.clear()
+    threading.Thread(target=tell, name="alive", daemon=True).start()
 
 
 def _work(start: Start, channel: _Channel) -> None:
-    from nbloader.environment import place
-    from nbloader.records import Planned
-    from nbloader.tokens import kaggle_token
-    from nbloader.transfer.hub import Hub
     from nbloader.transfer.protocol import Fetch, Finished
+    from nbloader.transfer.session import Session
 
-    progress = _Progress(channel)
-    hub = Hub(
-        repo_id=start.repo_id,
-        policy=start.policy,
-        token=start.token if start.token is not None else kaggle_token(place(os.environ)),
-        publish=channel.send,
-        on_bytes=progress.set,
-    )
-    _show_life(hub, channel)
-    plan, local = _planned(start, hub, channel)
-    commit = plan.commit_hash
-    cached = tuple(
-        file.path
-        for file in plan.files
-        if file.path not in hub.downloaded and hub.cache.has_bytes(commit, file)
-    )
-    channel.send(Planned(plan=plan, cached=cached, hub=hub.facts))
-    if not isinstance(channel.receive(), Fetch):
-        return
-    if local:
-        _check_local(start, hub, plan)
-    else:
-        _fetch(plan, hub, progress, verify=start.verify)
-        _note_revision(start.revision, commit, hub, channel)
-    channel.send(Finished(folder=str(hub.cache.snapshot(commit))))
-
-
-def _note_revision(revision: str, commit: str, hub: Hub, channel: _Channel) -> None:
-    """Write down which commit the branch stands for; the files are there, whatever comes of it."""
-    from nbloader.errors import CacheNotWritableError
-    from nbloader.records import Notice
-
-    try:
-        hub.cache.write_ref(revision, commit)
-    except OSError:
-        channel.send(
-            Notice(
-                reference=CacheNotWritableError.reference,
-                message=f"the cache cannot note that {revision} is {commit[:7]}",
-                hint=f'Without a network, pass revision="{commit}".',
-            )
-        )
-
-
-def _planned(start: Start, hub: Hub, channel: _Channel) -> tuple[Plan, bool]:
-    """Make the plan, from the Hub or from the cache; tells which (True: from the cache)."""
-    from dataclasses import replace
-
-    from nbloader.errors import HubUnreachableError, NotCachedError
-    from nbloader.records import Notice, Stage, StageStarted
-
-    cached, certain = _plan_of_cache(start, hub)
-    if start.local_files_only:
-        if cached is None:
-            raise NotCachedError(
-                f"{start.repo_id} at {start.revision} is not complete in the cache",
-                hint="Run once without `local_files_only=True` (and without HF_HUB_OFFLINE).",
-            )
-        if not certain:
-            channel.send(
-                Notice(
-                    reference="not-certain",
-                    message=f"{start.repo_id} was not downloaded by nbloader, so whether all of "
-                    "its files are in the cache is not known",
-                    hint="Run once with a network to be sure.",
-                )
-            )
-        return cached, True
-    if not certain:
-        cached = None
-    if cached is not None:
-        # With everything at hand, one question whether there is something newer is enough.
-        hub.policy = replace(start.policy, max_retries=1)
-    try:
-        commit = hub.resolve(start.revision)
-        channel.send(StageStarted(stage=Stage.SET_UP))
-        hub.policy = start.policy
-        kept = hub.listings.get(start.revision, commit)
-        listing = kept or hub.listing(start.revision, commit)
-        if kept is None:
-            hub.listings.keep(listing)
-    except HubUnreachableError as error:
-        if cached is None:
-            raise
-        channel.send(
-            Notice(
-                reference=error.reference,
-                message=f"{error.message}; using the cached commit {cached.commit_hash[:7]}",
-                hint="Nothing is needed, unless you wait for a newer version of the model.",
-            )
-        )
-        return cached, True
-
-    def read(path: str) -> bytes:
-        file = next(file for file in listing.files if file.path == path)
-        return hub.fetch(listing.commit_hash, file, verify_cached=start.verify).read_bytes()
-
-    plan = _make_plan(start, listing, read)
-    _check_headers(plan, hub)
-    return plan, False
-
-
-def _check_headers(plan: Plan, hub: Hub) -> None:
-    """Read the header of every safetensors file that is to be fetched: is it whole?"""
-    import functools
-    from concurrent.futures import ThreadPoolExecutor
-
-    commit = plan.commit_hash
-    weights = {path for component in plan.components for path in component.weights}
-    missing = [
-        file
-        for file in plan.files
-        if file.path in weights
-        and file.path.endswith(".safetensors")
-        and not hub.cache.has_bytes(commit, file)
-    ]
-    with ThreadPoolExecutor(hub.policy.max_workers) as pool:
-        list(pool.map(functools.partial(hub.read_header, commit), missing))
-
-
-def _make_plan(start: Start, listing: Listing, read: Callable[[str], bytes]) -> Plan:
-    """Read the small files that decide the plan, in as few rounds as it asks for, and make it."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    from nbloader.plan import make_plan, reads
-
-    known: dict[str, bytes] = {}
-    with ThreadPoolExecutor(start.policy.max_workers) as pool:
-        while wanted := reads(listing, start.request, known):
-            known.update(zip(wanted, pool.map(read, wanted), strict=True))
-    return make_plan(listing, start.request, known)
-
-
-def _plan_of_cache(start: Start, hub: Hub) -> tuple[Plan | None, bool]:
-    """Make the plan from what the cache holds; None if that is not enough for a load.
-
-    The second value tells whether it is certain: a part of a snapshot can look like the whole,
-    unless the Hub's listing of that commit was kept.
-    """
-    from nbloader.errors import RepoError
-
-    commit = hub.cache.commit_of(start.revision)
-    kept = hub.listings.get(start.revision, commit) if commit else None
-    listing = kept or hub.cache.listing(start.repo_id, start.revision)
-    if listing is None:
-        return None, False
-    snapshot = hub.cache.snapshot(listing.commit_hash)
-    try:
-        plan = _make_plan(start, listing, lambda path: (snapshot / path).read_bytes())
-    except (RepoError, OSError):
-        return None, False
-    complete = all(hub.cache.has_pointer(listing.commit_hash, file) for file in plan.files)
-    return (plan, kept is not None) if complete else (None, False)
-
-
-def _check_local(start: Start, hub: Hub, plan: Plan) -> None:
-    """Hash the files of the cache if that was asked for."""
-    from nbloader.errors import IntegrityError
-    from nbloader.transfer.cache import matches
-
-    for file in plan.files if start.verify else ():
-        if file.etag and not matches(hub.cache.pointer(plan.commit_hash, file.path), file):
-            raise IntegrityError(
-                f"{file.path} in the cache has the wrong bytes",
-                hint="Run once with a network and `verify=True`: the file will be fetched again.",
-            )
-
-
-def _fetch(plan: Plan, hub: Hub, progress: _Progress, *, verify: bool) -> None:
-    """Download what is missing, several files at once, largest component first."""
-    from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-
-    sizes = {file.path: file.size for file in plan.files}
-    weight = {
-        path: sum(sizes[p] for p in component.paths)
-        for component in plan.components
-        for path in component.paths
-    }
-    order = sorted(plan.files, key=lambda f: (-weight[f.path], -f.size, f.path))
-    pool = ThreadPoolExecutor(hub.policy.max_workers, thread_name_prefix="download")
-
-    def fetch(file: RepoFile) -> None:
-        hub.fetch(plan.commit_hash, file, verify_cached=verify)
-        progress.done(file.path)
-
-    running = [pool.submit(fetch, file) for file in order]
-    finished, _ = wait(running, return_when=FIRST_EXCEPTION)
-    for future in finished:
-        if error := future.exception():
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise error
+    session = Session(start, channel.send)
+    _show_life(channel, session.moved)
+    channel.send(session.plan())
+    if isinstance(channel.receive(), Fetch):
+        channel.send(Finished(folder=str(session.fetch())))
 
 
 def _run() -> NoReturn:

@@ -153,6 +153,7 @@ def _largest(parts: Sequence[ComponentState], limit: int) -> list[ComponentState
         name=f"{len(others)} others",
         total=sum(part.total for part in others),
         completed=sum(part.completed for part in others),
+        downloaded=all(part.downloaded for part in others),
         loaded=False,
     )
     return [*(parts[number] for number in sorted(by_size[:limit])), summed]
@@ -170,7 +171,7 @@ def _retries(retries: Sequence[Retry], limit: int) -> str:
         count += f", the last {limit}:"
     rows = table(
         [_retry(retry) for retry in retries[-limit:]],
-        heads=("Time (UTC)", "File", "Reason", "Next in", "Attempt"),
+        heads=("Time (UTC)", "File", "Reason", "Next in", "Attempt", "Over"),
     )
     shown = min(len(retries), limit)
     return fold(count, rows) if shown > MAX_OPEN_RETRIES else line(count) + rows
@@ -182,7 +183,8 @@ def _retry(retry: Retry) -> tuple[str, ...]:
         escape(retry.path, _PATH_LIMIT) if retry.path else "the Hub",
         escape(retry.reason),
         format_duration(retry.wait_s),
-        f"{retry.attempt} of {retry.max_attempts}",
+        f"{retry.attempt} of {retry.max_attempts}" if retry.attempt else "–",
+        str(retry.route or "–"),
     )
 
 

@@ -68,10 +68,16 @@ def download_line(state: JobState) -> str:
 def retry_line(retry: Retry) -> str:
     """Write that an attempt failed and when the next one comes."""
     what = plain(retry.path) if retry.path else "the Hub"
-    return (
-        f"        retry: {what}: {plain(retry.reason)}; attempt {retry.attempt} of "
-        f"{retry.max_attempts} failed, the next in {format_duration(retry.wait_s)}"
-    )
+    return f"        retry: {what}: {plain(retry.reason)}; {what_follows(retry)}"
+
+
+def what_follows(retry: Retry) -> str:
+    """Write what comes after a failed attempt."""
+    over = f" over {retry.route}" if retry.route else ""
+    if not retry.attempt:
+        return f"going on{over}"
+    when = f"in {format_duration(retry.wait_s)}" if retry.wait_s else "at once"
+    return f"attempt {retry.attempt} of {retry.max_attempts} failed, the next{over} {when}"
 
 
 def notice_line(notice: Notice) -> str:

@@ -1,0 +1,172 @@
+"""Files of one repository, brought into the cache. Only the worker imports this."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+
+from huggingface_hub import constants
+
+from nbloader.errors import NbloaderError
+from nbloader.records import FileProgress, RepoFile, Retry, Route
+from nbloader.transfer.cache import RepoCache, matches
+from nbloader.transfer.engine import Engine
+from nbloader.transfer.filesystem import probe
+from nbloader.transfer.http_route import HttpRoute
+from nbloader.transfer.hub import Hub
+from nbloader.transfer.piece import RouteLike
+from nbloader.transfer.protocol import Tried
+from nbloader.transfer.xet_chunks import ChunkStarts
+from nbloader.transfer.xet_route import XetRoute, xet_is_usable
+
+__all__ = ["Downloads"]
+
+
+@dataclass(slots=True)
+class Downloads:
+    """Brings files of a repository into the cache.
+
+    Attributes:
+        publish: told of progress and retries, from any thread.
+        stuck: told of a fetch that hangs; see `Engine`.
+        tried: what an earlier worker learned.
+        fetched: paths that were not in the cache before.
+    """
+
+    hub: Hub
+    cache: RepoCache
+    publish: Callable[[FileProgress | Retry], object]
+    stuck: Callable[[str, Route], object]
+    tried: Sequence[Tried] = ()
+    fetched: set[str] = field(default_factory=set)
+    _engine: Engine | None = None
+    _checked: int = 0
+    _probed: bool = False
+
+    @property
+    def moved(self) -> int:
+        """A number that grows while bytes arrive, or are hashed."""
+        return self._checked + (self._engine.moved if self._engine else 0)
+
+    def fetch(
+        self,
+        revision: str,
+        commit_hash: str,
+        files: Sequence[RepoFile],
+        *,
+        done: Callable[[RepoFile], object],
+        verify: bool,
+    ) -> None:
+        """Bring files into the cache, in about this order.
+
+        What the cache holds with the right size is taken as it is, or hashed if `verify`.
+
+        Args:
+            done: told of each file that is there, from any thread.
+
+        Raises:
+            NbloaderError: of the tree under `RepoError` or `TransferError`.
+        """
+
+        def arrived(file: RepoFile) -> None:
+            self.fetched.add(file.path)
+            done(file)
+
+        missing = self._missing(commit_hash, files, verify=verify)
+        paths = {file.path for file in missing}
+        for file in files:
+            if file.path not in paths:
+                done(file)
+        if not missing:
+            return
+        self._probe()
+        self._engine = engine = Engine(
+            cache=self.cache,
+            revision=revision,
+            commit_hash=commit_hash,
+            routes=self._routes(commit_hash),
+            policy=self.hub.policy,
+            publish=self.publish,
+            stuck=self.stuck,
+            tried=self.tried,
+        )
+        try:
+            engine.fetch(missing, arrived)
+        except NbloaderError:
+            raise
+        except Exception as error:
+            raise self.hub.explained(error, path=engine.failed_path) from error
+
+    def _probe(self) -> None:
+        """Find out what the file system of the cache can do, before the first file is written."""
+        if self._probed:
+            return
+        try:
+            self.cache = replace(
+                self.cache, file_system=probe(self.cache.folder.parent, symlinks=_wants_symlinks())
+            )
+        except OSError as error:
+            raise self.hub.explained(error) from error
+        self._probed = True
+
+    def _missing(
+        self, commit_hash: str, files: Sequence[RepoFile], *, verify: bool
+    ) -> list[RepoFile]:
+        """Look which files the cache lacks, and remove what is wrong there."""
+        lock = threading.Lock()
+
+        def look(file: RepoFile) -> bool:
+            missing = self._is_missing(commit_hash, file, verify=verify)
+            with lock:
+                self._checked += file.size
+            return missing
+
+        with ThreadPoolExecutor(self.hub.policy.max_workers) as pool:
+            found = list(pool.map(look, files))
+        return [file for file, missing in zip(files, found, strict=True) if missing]
+
+    def _is_missing(self, commit_hash: str, file: RepoFile, *, verify: bool) -> bool:
+        pointer = self.cache.pointer(commit_hash, file.path)
+        if self.cache.has_pointer(commit_hash, file):
+            if not verify or matches(pointer, file):
+                return False
+            self.cache.discard(commit_hash, file)
+        elif self.cache.has_bytes(commit_hash, file):
+            if verify and not matches(self.cache.blob(file), file):
+                self.cache.discard(commit_hash, file)
+        elif pointer.exists():
+            self.cache.discard(commit_hash, file)  # A wrong size can never become right.
+        return True
+
+    def _routes(self, commit_hash: str) -> Mapping[Route, RouteLike]:
+        """Give the ways that there are here, and that the settings allow."""
+        policy = self.hub.policy
+        routes: dict[Route, RouteLike] = {
+            Route.HTTP: HttpRoute(
+                self.hub.links, stall_timeout_s=policy.stall_timeout_s, min_speed=policy.min_speed
+            )
+        }
+        if policy.route is not Route.HTTP and xet_is_usable(_xet_version()):
+            routes[Route.XET] = XetRoute(
+                functools.partial(self.hub.xet_access, commit_hash),
+                stall_timeout_s=policy.stall_timeout_s,
+                chunks=ChunkStarts(),
+            )
+        return routes
+
+
+def _xet_version() -> str | None:
+    if constants.HF_HUB_DISABLE_XET:
+        return None
+    try:
+        return importlib.metadata.version("hf-xet")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _wants_symlinks() -> bool:
+    return not getattr(constants, "HF_HUB_DISABLE_SYMLINKS", False)

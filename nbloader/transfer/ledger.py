@@ -1,0 +1,135 @@
+"""What the parent remembers of its workers, and what follows when one dies or hangs."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from nbloader.errors import WorkerDiedError
+from nbloader.records import FileProgress, Planned, Retry, Route
+from nbloader.transfer.policy import GiveUp, Progress, Reason, decide
+from nbloader.transfer.protocol import Report, Start, Stuck, Tried
+
+__all__ = ["Ledger", "WorkerHungError"]
+
+
+class WorkerHungError(Exception):
+    """The worker has to be killed.
+
+    Attributes:
+        stuck: the fetch that it cannot end; None if it says nothing any more.
+    """
+
+    def __init__(self, stuck: Stuck | None) -> None:
+        super().__init__(stuck)
+        self.stuck = stuck
+
+
+class Ledger:
+    """What is known of the transfer, apart from any one worker.
+
+    Attributes:
+        planned: the plan that was approved; None before.
+    """
+
+    def __init__(
+        self,
+        start: Start,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self.planned: Planned | None = None
+        self._start = start
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._chance = chance
+        self._tried: dict[str, Tried] = {}
+        self._completed: dict[str, int] = {}
+        self._brought = 0
+        self._began_at = clock()
+        self._progress = Progress(route=Route.XET, moved_at=clock())
+
+    def next_start(self) -> Start:
+        """Give the question for the next worker."""
+        self._began_at, self._brought = self._clock(), 0
+        policy = self._start.policy
+        if self._progress.route is Route.HTTP and policy.route is None:
+            # It is the native code of the other that takes a process down.
+            policy = replace(policy, route=Route.HTTP)
+        return replace(
+            self._start,
+            policy=policy,
+            commit_hash=self.planned.plan.commit_hash if self.planned else None,
+            tried=tuple(self._tried.values()),
+        )
+
+    def heard(self, report: Report) -> None:
+        """Note what a worker says of a file."""
+        if isinstance(report, FileProgress):
+            before = self._completed.get(report.path, report.completed)
+            self._brought += max(0, report.completed - before)
+            self._completed[report.path] = report.completed
+        elif isinstance(report, Retry) and report.path is not None and report.route is not None:
+            self._tried[report.path] = Tried(
+                path=report.path, route=report.route, fruitless=report.attempt
+            )
+
+    def after(self, error: WorkerDiedError | WorkerHungError) -> Retry:
+        """Give the record of what follows the end of a worker.
+
+        Raises:
+            WorkerDiedError: no other worker follows.
+        """
+        reason, path, route = Reason.WORKER_DIED, None, None
+        if isinstance(error, WorkerHungError):
+            reason = Reason.WORKER_STUCK
+            if error.stuck is not None:
+                path, route = error.stuck.path, self._other(error.stuck)
+        elif not error.by_signal:
+            raise error
+        decision = decide(
+            reason,
+            self._progress,
+            brought=self._brought,
+            began_at=self._began_at,
+            now=self._clock(),
+            policy=self._start.policy,
+            limit_s=float("inf"),
+            routes=frozenset(Route),
+            chance=self._chance(),
+        )
+        self._progress = decision.progress
+        if isinstance(decision, GiveUp):
+            if isinstance(error, WorkerDiedError):
+                raise error
+            raise WorkerDiedError(
+                f"the download process hung {decision.progress.fruitless} times in a row",
+                hint="Run the line again: what has arrived is kept. If it hangs again, set "
+                "HF_HUB_DISABLE_XET=1.",
+            ) from error
+        return Retry(
+            time=self._wall_clock(),
+            path=path,
+            reason=_first_line(error) if isinstance(error, WorkerDiedError) else str(reason),
+            wait_s=round(decision.wait_s, 3),
+            attempt=decision.progress.fruitless,
+            max_attempts=self._start.policy.max_retries,
+            route=route,
+        )
+
+    def _other(self, stuck: Stuck) -> Route:
+        """Note that a file has to take the other route."""
+        other = Route.HTTP if stuck.route is Route.XET else Route.XET
+        tried = self._tried.get(stuck.path)
+        self._tried[stuck.path] = Tried(
+            path=stuck.path, route=other, fruitless=tried.fruitless if tried else 0
+        )
+        return other
+
+
+def _first_line(error: WorkerDiedError) -> str:
+    return error.message.partition("\n")[0].rstrip(":")

@@ -1,0 +1,173 @@
+"""How many pieces at once, how large, and over which route first: all of it measured. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from nbloader.records import Route
+
+__all__ = ["Concurrency", "RouteChoice", "XetPace", "http_piece_bytes"]
+
+MIB = 1 << 20
+
+HTTP_PIECE_BYTES = 64 * MIB
+SMALLEST_HTTP_PIECE_BYTES = 8 * MIB
+
+
+def http_piece_bytes(rest: int, connections: int) -> int:
+    """Give the size of the next range over HTTP: smaller towards the end, so that all
+    connections have work until then.
+
+    Args:
+        rest: bytes of the file that nobody fetches yet.
+        connections: how many of them are for this file.
+    """
+    share = rest // (2 * max(1, connections))
+    return max(SMALLEST_HTTP_PIECE_BYTES, min(HTTP_PIECE_BYTES, share))
+
+
+class Concurrency:
+    """The number of pieces in flight, found by climbing: on as long as it helps, then back.
+
+    Attributes:
+        limit: how many there may be now.
+    """
+
+    START = 4
+    LOWEST = 1
+    HIGHEST = 16
+    STEP = 2
+    GAIN = 1.05
+    """A change has to bring so much to be kept; less is noise."""
+    PERIOD_S = 1.0
+
+    def __init__(self) -> None:
+        self.limit = self.START
+        self._best: float | None = None
+        self._step = self.STEP
+        self._rest = 0
+        self._resting = 0
+
+    def measured(self, bytes_per_s: float) -> None:
+        """Take the speed of one period in which there was work for all connections."""
+        if self._rest:
+            self._rest -= 1
+            return
+        if self._best is None or bytes_per_s > self._best * self.GAIN:
+            self._resting = 0
+        else:
+            # Back to where it was better, and the other way next, after a rest that grows.
+            self._move(-self._step)
+            self._step = -self._step
+            self._resting = min(2 * self._resting + 1, 15)
+            self._rest = self._resting
+            self._best = None
+            return
+        self._best = bytes_per_s
+        self._move(self._step)
+
+    def refused(self) -> None:
+        """Note that the server asked for fewer requests."""
+        self.limit = max(self.LOWEST, self.limit // 2)
+        self._best, self._step, self._rest = None, self.STEP, 15
+
+    def _move(self, step: int) -> None:
+        self.limit = min(self.HIGHEST, max(self.LOWEST, self.limit + step))
+
+
+class XetPace:
+    """The size of pieces over Xet, which are delivered only when they are whole.
+
+    A kill loses about half of what is in flight, and what takes long looks like a stall; so a
+    piece takes about `TARGET_S`.
+    """
+
+    SMALLEST = 1 * MIB
+    LARGEST = 4 * MIB
+    TARGET_S = 0.3
+
+    def __init__(self) -> None:
+        self._bytes_per_s: float | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes of the next piece."""
+        whole = int(self.TARGET_S * (self._bytes_per_s or 0)) // MIB * MIB
+        return max(self.SMALLEST, min(self.LARGEST, whole))
+
+    def took(self, size: int, seconds: float) -> None:
+        """Take the time of one piece."""
+        speed = size / max(seconds, 1e-3)
+        before = self._bytes_per_s
+        self._bytes_per_s = speed if before is None else 0.7 * before + 0.3 * speed
+
+    def expected_s(self, size: int) -> float:
+        """Give the time that a piece of `size` bytes should take; 0 if nothing is known."""
+        return size / self._bytes_per_s if self._bytes_per_s else 0.0
+
+
+class RouteChoice:
+    """Which route is tried first: each is measured on a part of the first bytes.
+
+    Args:
+        routes: those that there are.
+        total: bytes that could take either; little is fetched over HTTP, without a comparison.
+        only: the only one to take, where it is there.
+    """
+
+    PROBE_BYTES = 32 * MIB
+    """For each route, so that the first 64 MiB decide."""
+
+    HEAD_START = 1.1
+
+    GIVEN_UP_AFTER = 2
+
+    def __init__(self, routes: Iterable[Route], total: int, *, only: Route | None = None) -> None:
+        there = set(routes)
+        self._left = [route for route in (Route.HTTP, Route.XET) if route in there]
+        if only in there:
+            self._left = [only]
+        both = len(self._left) > 1 and total >= len(self._left) * self.PROBE_BYTES
+        self._probing = list(self._left) if both else []
+        self._first: dict[Route, float] = {}
+        self._bytes: dict[Route, int] = dict.fromkeys(self._left, 0)
+        self._speed: dict[Route, float] = {}
+        self._failures: dict[Route, int] = dict.fromkeys(self._left, 0)
+
+    @property
+    def routes(self) -> frozenset[Route]:
+        """The routes that have not been given up."""
+        return frozenset(self._left)
+
+    @property
+    def route(self) -> Route:
+        """The route of the next piece."""
+        if self._probing:
+            return self._probing[0]
+        # HTTP hands over bytes as they come, so the other has to be clearly faster.
+        ahead = {Route.HTTP: self.HEAD_START}
+        return max(self._left, key=lambda r: self._speed.get(r, 0.0) * ahead.get(r, 1.0))
+
+    def arrived(self, route: Route, count: int, now: float) -> None:
+        """Take bytes that came over a route."""
+        if count <= 0 or route not in self._probing[:1]:
+            return
+        began = self._first.setdefault(route, now)
+        if now > began:
+            # What had come before the first look was on its way for an unknown time.
+            self._bytes[route] += count
+            self._speed[route] = self._bytes[route] / (now - began)
+        if self._bytes[route] >= self.PROBE_BYTES:
+            self._probing.remove(route)
+
+    def succeeded(self, route: Route) -> None:
+        """Note that a piece came."""
+        self._failures[route] = 0
+
+    def failed(self, route: Route) -> None:
+        """Note that an attempt brought nothing; a route that never works is given up."""
+        self._failures[route] = self._failures.get(route, 0) + 1
+        if route is Route.XET and self._failures[route] >= self.GIVEN_UP_AFTER:
+            if len(self._left) > 1:
+                self._left.remove(route)
+            self._probing = []

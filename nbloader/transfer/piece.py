@@ -1,0 +1,80 @@
+"""What is fetched at once: a range of one file, over one route."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from nbloader.records import RepoFile, Route
+
+__all__ = ["Piece", "RouteLike", "Sink"]
+
+
+class Sink(Protocol):
+    """Takes the bytes of a piece in their order."""
+
+    def write(self, data: bytes | memoryview) -> object:
+        """Take the next bytes. Raises OSError if the disk refuses."""
+
+
+class RouteLike(Protocol):
+    """A way for the bytes of a piece."""
+
+    def prepare(self, piece: Piece) -> tuple[int, int]:
+        """Give the range that is better fetched in its place: it may begin and end earlier."""
+
+    def fetch(self, piece: Piece) -> None:
+        """Bring a piece. Raises `Failure` where another attempt may do better."""
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Piece:
+    """A range of a file on its way.
+
+    Attributes:
+        start, stop: the first byte and the one after the last.
+        margin: how far `start` may still move towards the beginning of the file.
+        limit_s: it counts as stalled after so long without a byte.
+        take_whole: called when the server sends no parts of files; tells whether this piece may
+            go on, as the only one, up to the end of the file.
+        cancel: ends a fetch from another thread; None where it ends by itself.
+        brought: bytes written.
+        heard_at: when the last byte came, or the piece began.
+    """
+
+    file: RepoFile
+    commit_hash: str
+    route: Route
+    start: int
+    stop: int
+    margin: int = 0
+    limit_s: float
+    take_whole: Callable[[Piece], bool]
+    clock: Callable[[], float] = time.monotonic
+    sink: Sink | None = None
+    cancel: Callable[[], object] | None = None
+    cancelled_at: float | None = None
+    brought: int = 0
+    began_at: float = field(init=False)
+    heard_at: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.began_at = self.heard_at = self.clock()
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole piece."""
+        return self.stop - self.start
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Write the next bytes. Raises OSError if the disk refuses."""
+        assert self.sink is not None
+        self.sink.write(data)
+        self.brought += len(data)
+        self.heard_at = self.clock()
+
+    def heard(self) -> None:
+        """Note that the connection lives, although it brought nothing to write."""
+        self.heard_at = self.clock()

@@ -1,0 +1,215 @@
+"""What follows a failed attempt: a table, and the rules that read it. Pure.
+
+An attempt that brought bytes is followed at once and is not counted: a link that dies every few
+megabytes still gets there. Attempts that brought nothing wait longer and longer, and are counted;
+those that fail together, because they were under way together, count once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from types import MappingProxyType
+
+from nbloader.records import Route, TransferPolicy
+
+__all__ = [
+    "MAX_RETRY_AFTER_S",
+    "MAX_WRONG",
+    "RULES",
+    "GiveUp",
+    "GoOn",
+    "Progress",
+    "Reason",
+    "Rule",
+    "backoff_s",
+    "decide",
+]
+
+MAX_RETRY_AFTER_S = 300.0
+"""The Hub's limits are counted over five minutes, so no honest wait is longer."""
+
+_SMALL_GAIN_BYTES = 1_000_000
+_SMALL_GAIN_WAIT_S = 1.0
+"""A server that hangs up after every few kilobytes is not to be hammered."""
+
+MAX_WRONG = 2
+"""What came with wrong bytes is fetched once more, over the other route; what was wrong twice will
+not become right."""
+
+_JITTER = 0.25
+"""So much of a wait is left to chance, so that many clients do not come back together."""
+
+
+class Reason(StrEnum):
+    """Why an attempt ended before its time."""
+
+    STALLED = "no bytes came"
+    TOO_SLOW = "too slow"
+    CONNECTION_LOST = "connection lost"
+    TIMED_OUT = "timed out"
+    CAME_SHORT = "the file came short"
+    BUSY = "the server is busy"
+    RATE_LIMITED = "too many requests"
+    EXPIRED = "the signed address has expired"
+    REFUSED = "the server refused"
+    REDIRECTS = "redirected without an end"
+    OTHER_VERSION = "the server has another version of the file"
+    BAD_ANSWER = "the answer is not what was asked for"
+    CANCELLED = "ended together with another that stalled"
+    XET = "Xet storage failed"
+    WRONG_BYTES = "wrong bytes"
+    WORKER_DIED = "the download process ended"
+    WORKER_STUCK = "the download process hung"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """What follows a failure.
+
+    Attributes:
+        switch_after: failures in a row on one route after which the next attempt takes the other.
+        at_once: the first attempt that brought nothing is followed without a wait, because time
+            was lost already, or because waiting mends nothing.
+    """
+
+    switch_after: int = 2
+    at_once: bool = False
+
+
+RULES: Mapping[Reason, Rule] = MappingProxyType(
+    {
+        Reason.STALLED: Rule(switch_after=1, at_once=True),
+        Reason.TOO_SLOW: Rule(switch_after=1, at_once=True),
+        Reason.CONNECTION_LOST: Rule(),
+        Reason.TIMED_OUT: Rule(),
+        Reason.CAME_SHORT: Rule(),
+        Reason.BUSY: Rule(),
+        Reason.RATE_LIMITED: Rule(),
+        Reason.EXPIRED: Rule(at_once=True),
+        Reason.REFUSED: Rule(switch_after=1),
+        Reason.REDIRECTS: Rule(switch_after=1),
+        Reason.OTHER_VERSION: Rule(switch_after=1, at_once=True),
+        Reason.BAD_ANSWER: Rule(switch_after=1),
+        Reason.CANCELLED: Rule(),
+        Reason.XET: Rule(),
+        Reason.WRONG_BYTES: Rule(switch_after=1, at_once=True),
+        Reason.WORKER_DIED: Rule(),
+        Reason.WORKER_STUCK: Rule(switch_after=1, at_once=True),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How the attempts for one file (or of the whole worker) have gone so far.
+
+    Attributes:
+        route: the way of the next attempt.
+        fruitless: attempts in a row that brought nothing.
+        on_route: failures in a row on `route`.
+        moved_at: when the last byte came, or the first attempt began.
+        failed_at: when an attempt failed last.
+        wrong: how often the whole file had the wrong bytes.
+    """
+
+    route: Route
+    moved_at: float
+    fruitless: int = 0
+    on_route: int = 0
+    failed_at: float = float("-inf")
+    wrong: int = 0
+
+    def moved(self, now: float) -> Progress:
+        """Note that bytes came."""
+        return replace(self, moved_at=now, fruitless=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GoOn:
+    """Make another attempt.
+
+    Attributes:
+        wait_s: not before so many seconds have passed.
+    """
+
+    progress: Progress
+    wait_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GiveUp:
+    """No further attempt; `timed_out` if the time ran out, else the attempts did."""
+
+    progress: Progress
+    timed_out: bool
+
+
+def backoff_s(fruitless: int, policy: TransferPolicy, chance: float) -> float:
+    """Give the wait after a number of attempts in a row that brought nothing.
+
+    It doubles from `retry_delay_min_s` up to `retry_delay_max_s`, less a random part that never
+    takes it below the lower bound.
+
+    Args:
+        chance: a random number from 0 to 1.
+    """
+    doubled = policy.retry_delay_min_s * 2.0 ** min(fruitless - 1, 30)
+    longest = min(policy.retry_delay_max_s, doubled)
+    return max(policy.retry_delay_min_s, longest * (1 - _JITTER * chance))
+
+
+def decide(
+    reason: Reason,
+    progress: Progress,
+    *,
+    brought: int,
+    began_at: float,
+    now: float,
+    policy: TransferPolicy,
+    limit_s: float,
+    routes: frozenset[Route],
+    chance: float,
+    retry_after_s: float | None = None,
+) -> GoOn | GiveUp:
+    """Say what follows an attempt that failed.
+
+    Args:
+        brought: bytes that the attempt added to what is on the disk.
+        began_at: when the attempt began.
+        limit_s: the longest that there may be no progress.
+        routes: the ways that there are.
+        chance: a random number from 0 to 1.
+        retry_after_s: how long the server asks to wait.
+    """
+    if reason is Reason.CANCELLED:
+        return GoOn(progress=progress, wait_s=0.0)
+    rule = RULES[reason]
+    # Wrong bytes are no gain, however many they were.
+    gained = brought > 0 and reason is not Reason.WRONG_BYTES
+    together = began_at < progress.failed_at
+    fruitless = 0 if gained else max(1, progress.fruitless + (not together))
+    on_route = progress.on_route + (not together)
+    route = progress.route
+    if on_route >= rule.switch_after and len(routes) > 1:
+        route = next(other for other in sorted(routes) if other is not route)
+        on_route = 0
+    after = Progress(
+        route=route,
+        moved_at=now if gained else progress.moved_at,
+        fruitless=fruitless,
+        on_route=on_route,
+        failed_at=now,
+        wrong=progress.wrong + (reason is Reason.WRONG_BYTES),
+    )
+    if gained:
+        wait_s = 0.0 if brought >= _SMALL_GAIN_BYTES else _SMALL_GAIN_WAIT_S
+        return GoOn(progress=after, wait_s=min(wait_s, policy.retry_delay_min_s))
+    if fruitless >= policy.max_retries or after.wrong >= MAX_WRONG:
+        return GiveUp(progress=after, timed_out=False)
+    if now - progress.moved_at > limit_s:
+        return GiveUp(progress=after, timed_out=True)
+    wait_s = 0.0 if rule.at_once and fruitless == 1 else backoff_s(fruitless, policy, chance)
+    asked = min(retry_after_s or 0.0, MAX_RETRY_AFTER_S)
+    return GoOn(progress=after, wait_s=max(wait_s, asked))

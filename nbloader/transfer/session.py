@@ -1,0 +1,324 @@
+"""What a worker does for one request: it plans, then fetches. Only the worker imports this."""
+
+from __future__ import annotations
+
+import functools
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from threading import Lock
+
+from huggingface_hub import constants
+from huggingface_hub.file_download import repo_folder_name
+
+from nbloader.environment import place
+from nbloader.errors import (
+    CacheNotWritableError,
+    HubUnreachableError,
+    IntegrityError,
+    NotCachedError,
+    RepoError,
+)
+from nbloader.plan import make_plan, reads
+from nbloader.records import (
+    ComponentDownloaded,
+    FileDone,
+    Listing,
+    Notice,
+    Plan,
+    Planned,
+    RepoFile,
+    Stage,
+    StageStarted,
+)
+from nbloader.tokens import kaggle_token
+from nbloader.transfer.cache import ListingStore, RepoCache, matches
+from nbloader.transfer.download import Downloads
+from nbloader.transfer.hub import Hub
+from nbloader.transfer.protocol import Report, Start, Stuck
+from nbloader.transfer.sweep import found_partials, sweep
+from nbloader.units import format_bytes
+
+__all__ = ["Session", "fetch_order"]
+
+SMALL_BYTES = 1 << 20
+"""Files up to this size go first: they are had at once, and decide whether the rest is any use."""
+
+
+def fetch_order(plan: Plan) -> list[RepoFile]:
+    """Give the order of the files: small ones first of all, then the largest component."""
+    sizes = {file.path: file.size for file in plan.files}
+    weight = {
+        path: sum(sizes[p] for p in component.paths)
+        for component in plan.components
+        for path in component.paths
+    }
+    return sorted(
+        plan.files, key=lambda f: (f.size > SMALL_BYTES, -weight[f.path], -f.size, f.path)
+    )
+
+
+class Session:
+    """One request, from the first question to the complete snapshot folder.
+
+    Args:
+        send: takes reports, from any thread.
+    """
+
+    def __init__(self, start: Start, send: Callable[[Report], object]) -> None:
+        self._start = start
+        self._send = send
+        self._hub = Hub(
+            repo_id=start.repo_id,
+            policy=start.policy,
+            token=start.token if start.token is not None else kaggle_token(place(os.environ)),
+            publish=send,
+        )
+        name = repo_folder_name(repo_id=start.repo_id, repo_type="model")
+        self._cache = RepoCache(Path(constants.HF_HUB_CACHE) / name)
+        self._listings = ListingStore(Path(constants.HF_HOME) / "nbloader" / "listings" / name)
+        self._downloads = Downloads(
+            hub=self._hub,
+            cache=self._cache,
+            publish=send,
+            stuck=lambda path, route: send(Stuck(path=path, route=route)),
+            tried=start.tried,
+        )
+        self._plan: Plan | None = None
+        self._listing: Listing | None = None
+
+    def moved(self) -> object:
+        """Give something that changes while work is done here, or at the same files elsewhere."""
+        return self._downloads.moved, self._cache.partial_sizes()
+
+    # -- the plan --------------------------------------------------------------------------
+
+    def plan(self) -> Planned:
+        """Find out which files are needed and which of them are there.
+
+        Raises:
+            NbloaderError: of the tree under `RepoError` or `TransferError`.
+        """
+        plan = self._plan = self._plan_of_hub() if not self._start.local_files_only else None
+        if plan is None:
+            plan = self._plan = self._plan_of_cache_alone()
+        commit = plan.commit_hash
+        cached = {
+            file.path
+            for file in plan.files
+            if file.path not in self._downloads.fetched and self._cache.has_bytes(commit, file)
+        }
+        return Planned(
+            plan=plan,
+            cached=tuple(sorted(cached)),
+            partial=self._partial(plan, cached),
+            hub=self._hub.facts,
+        )
+
+    def _partial(self, plan: Plan, cached: set[str]) -> dict[str, int]:
+        """Tell how much of the missing files an earlier download has left."""
+        try:
+            left = {
+                found.etag: found.bytes_on_disk
+                for found in found_partials(self._cache.blobs)
+                if found.ours and found.path is not None
+            }
+        except OSError:
+            return {}
+        return {
+            file.path: min(left[file.etag], file.size)
+            for file in plan.files
+            if file.etag in left and file.path not in cached
+        }
+
+    def _plan_of_cache_alone(self) -> Plan:
+        """Make the plan without a network. Raises NotCachedError."""
+        start = self._start
+        plan, certain = self._plan_of_cache()
+        if plan is None:
+            raise NotCachedError(
+                f"{start.repo_id} at {start.revision} is not complete in the cache",
+                hint="Run once without `local_files_only=True` (and without HF_HUB_OFFLINE).",
+            )
+        if not certain:
+            self._send(
+                Notice(
+                    reference="not-certain",
+                    message=f"{start.repo_id} was not downloaded by nbloader, so whether all of "
+                    "its files are in the cache is not known",
+                    hint="Run once with a network to be sure.",
+                )
+            )
+        return plan
+
+    def _plan_of_hub(self) -> Plan | None:
+        """Make the plan from what the Hub says; from the cache if that is whole and the Hub away.
+
+        Leaves `_listing` unset in the second case.
+        """
+        start, hub = self._start, self._hub
+        cached, certain = self._plan_of_cache()
+        if not certain:
+            cached = None
+        if cached is not None:
+            # With everything at hand, one question whether there is something newer is enough.
+            hub.policy = replace(start.policy, max_retries=1)
+        try:
+            commit = start.commit_hash or hub.resolve(start.revision)
+            self._send(StageStarted(stage=Stage.SET_UP))
+            hub.policy = start.policy
+            kept = self._listings.get(start.revision, commit)
+            listing = kept or hub.listing(start.revision, commit)
+            if kept is None:
+                self._listings.keep(listing)
+        except HubUnreachableError as error:
+            if cached is None:
+                raise
+            self._send(
+                Notice(
+                    reference=error.reference,
+                    message=f"{error.message}; using the cached commit {cached.commit_hash[:7]}",
+                    hint="Nothing is needed, unless you wait for a newer version of the model.",
+                )
+            )
+            return cached
+        self._listing = listing
+        plan = self._made(listing, functools.partial(self._fetched, listing))
+        self._check_headers(plan)
+        return plan
+
+    def _fetched(self, listing: Listing, paths: Sequence[str]) -> list[bytes]:
+        """Fetch files of a listing and read them."""
+        files = {file.path: file for file in listing.files}
+        self._downloads.fetch(
+            listing.revision,
+            listing.commit_hash,
+            [files[path] for path in paths],
+            done=lambda file: None,  # noqa: ARG005 - nobody counts these
+            verify=self._start.verify,
+        )
+        return [self._cache.pointer(listing.commit_hash, path).read_bytes() for path in paths]
+
+    def _made(self, listing: Listing, read: Callable[[Sequence[str]], Sequence[bytes]]) -> Plan:
+        """Read the small files that decide the plan, in as few rounds as it asks for."""
+        known: dict[str, bytes] = {}
+        while wanted := reads(listing, self._start.request, known):
+            known.update(zip(wanted, read(wanted), strict=True))
+        return make_plan(listing, self._start.request, known)
+
+    def _check_headers(self, plan: Plan) -> None:
+        """Read the header of every safetensors file that is to be fetched: is it whole?"""
+        commit = plan.commit_hash
+        weights = {path for component in plan.components for path in component.weights}
+        missing = [
+            file
+            for file in plan.files
+            if file.path in weights
+            and file.path.endswith(".safetensors")
+            and not self._cache.has_bytes(commit, file)
+        ]
+        with ThreadPoolExecutor(self._hub.policy.max_workers) as pool:
+            list(pool.map(functools.partial(self._hub.read_header, commit), missing))
+
+    def _plan_of_cache(self) -> tuple[Plan | None, bool]:
+        """Make the plan from what the cache holds; None if that is not enough for a load.
+
+        The second value tells whether it is certain: a part of a snapshot can look like the whole,
+        unless the Hub's listing of that commit was kept.
+        """
+        start, cache = self._start, self._cache
+        commit = cache.commit_of(start.revision)
+        kept = self._listings.get(start.revision, commit) if commit else None
+        listing = kept or cache.listing(start.repo_id, start.revision)
+        if listing is None:
+            return None, False
+        snapshot = cache.snapshot(listing.commit_hash)
+        try:
+            plan = self._made(listing, lambda paths: [(snapshot / p).read_bytes() for p in paths])
+        except (RepoError, OSError):
+            return None, False
+        complete = all(cache.has_pointer(listing.commit_hash, file) for file in plan.files)
+        return (plan, kept is not None) if complete else (None, False)
+
+    # -- the files -------------------------------------------------------------------------
+
+    def fetch(self) -> Path:
+        """Bring the files of the plan into the cache, and give the snapshot folder.
+
+        Raises:
+            NbloaderError: of the tree under `RepoError` or `TransferError`.
+        """
+        plan, listing = self._plan, self._listing
+        assert plan is not None
+        if listing is None:
+            self._check_local(plan)
+        else:
+            self._sweep(listing)
+            self._downloads.fetch(
+                plan.revision,
+                plan.commit_hash,
+                fetch_order(plan),
+                done=self._counting(plan),
+                verify=self._start.verify,
+            )
+            self._note_revision(plan)
+        return self._cache.snapshot(plan.commit_hash)
+
+    def _counting(self, plan: Plan) -> Callable[[RepoFile], None]:
+        """Give what tells of complete files, and of components once their last file is there."""
+        component = {path: part.name for part in plan.components for path in part.paths}
+        left = Counter(component.values())
+        lock = Lock()
+
+        def done(file: RepoFile) -> None:
+            self._send(FileDone(path=file.path))
+            name = component[file.path]
+            with lock:
+                left[name] -= 1
+                complete = not left[name]
+            if complete:
+                self._send(ComponentDownloaded(name=name))
+
+        return done
+
+    def _sweep(self, listing: Listing) -> None:
+        """Remove what killed downloads have left and nobody will go on from."""
+        swept = sweep(self._cache, listing, time.time())
+        if swept.count:
+            what = "1 file" if swept.count == 1 else f"{swept.count} files"
+            self._send(
+                Notice(
+                    reference="space-freed",
+                    message=f"{format_bytes(swept.bytes_freed)} were freed: {what} that broken "
+                    "downloads had left, and that nothing could go on from",
+                    hint="Nothing is needed.",
+                )
+            )
+
+    def _check_local(self, plan: Plan) -> None:
+        """Hash the files of the cache if that was asked for."""
+        for file in plan.files if self._start.verify else ():
+            path = self._cache.pointer(plan.commit_hash, file.path)
+            if file.etag and not matches(path, file):
+                raise IntegrityError(
+                    f"{file.path} in the cache has the wrong bytes",
+                    hint="Run once with a network and `verify=True`: the file will be fetched "
+                    "again.",
+                )
+
+    def _note_revision(self, plan: Plan) -> None:
+        """Write down which commit the branch stands for; the files are there in any case."""
+        try:
+            self._cache.write_ref(plan.revision, plan.commit_hash)
+        except OSError:
+            self._send(
+                Notice(
+                    reference=CacheNotWritableError.reference,
+                    message=f"the cache cannot note that {plan.revision} is {plan.commit_hash[:7]}",
+                    hint=f'Without a network, pass revision="{plan.commit_hash}".',
+                )
+            )

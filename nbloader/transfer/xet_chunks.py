@@ -1,0 +1,77 @@
+"""Where the chunks of a file in Xet storage begin. Only the worker imports this.
+
+Xet storage sends whole chunks (64 KiB in the mean, 128 KiB at most). Two neighbouring ranges that
+are cut inside a chunk both fetch it: 2 % more bytes with ranges of 4 MiB, 9 % with 1 MiB (measured
+on random bytes). So ranges are cut where a chunk begins, which costs a small question each.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from huggingface_hub import get_session
+
+__all__ = ["MAX_CHUNK_BYTES", "ChunkStarts"]
+
+MAX_CHUNK_BYTES = 128 << 10
+
+TIMEOUT_S = 10.0
+
+FAILURES = 3
+"""After so many in a row nothing is asked any more: it only saves bytes."""
+
+
+def ask_storage(url: str, token: str, offset: int) -> Any:
+    """Ask for what the byte at `offset` is made of. Raises whatever the client raises."""
+    response = get_session().get(
+        url,
+        headers={"Authorization": f"Bearer {token}", "Range": f"bytes={offset}-{offset}"},
+        timeout=TIMEOUT_S,
+        follow_redirects=False,
+    )
+    response.raise_for_status()
+    return response.json()
+
+
+class ChunkStarts:
+    """Finds the beginning of the chunk that holds a byte; asks once for each."""
+
+    def __init__(self, ask: Callable[[str, str, int], Any] = ask_storage) -> None:
+        self._ask = ask
+        self._known: dict[tuple[str, int], int] = {}
+        self._lock = threading.Lock()
+        self._failures = 0
+
+    def before(self, cas_url: str, token: str, xet_hash: str, offset: int, size: int) -> int:
+        """Give the first byte of the chunk that holds the byte at `offset`.
+
+        Args:
+            size: of the file. Its end is the end of a chunk.
+
+        Returns:
+            `offset` itself where the storage cannot tell.
+        """
+        if offset in (0, size):
+            return offset
+        with self._lock:
+            known = self._known.get((xet_hash, offset))
+            if known is not None or self._failures >= FAILURES:
+                return offset if known is None else known
+        try:
+            answer = self._ask(f"{cas_url}/v2/reconstructions/{xet_hash}", token, offset)
+            skipped = answer["offset_into_first_range"]
+            told = type(skipped) is int and 0 <= skipped <= min(offset, MAX_CHUNK_BYTES)
+        except Exception:
+            told = False
+        with self._lock:
+            if not told:
+                self._failures += 1
+                return offset
+            self._failures = 0
+            # What two threads ask at once has one answer.
+            start: int = offset - skipped
+            self._known[xet_hash, offset] = start
+            self._known[xet_hash, start] = start
+            return start

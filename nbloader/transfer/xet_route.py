@@ -1,0 +1,195 @@
+"""Bytes over Xet storage, by ranges. Only the worker imports this.
+
+hf_xet hands a range over only when it is whole, so pieces are small; one stream for a file would
+run far ahead of what it delivers, and lose that at a kill.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from nbloader.transfer.failure import Failure, status_failure
+from nbloader.transfer.piece import Piece
+from nbloader.transfer.policy import Reason
+from nbloader.transfer.xet_chunks import ChunkStarts
+
+__all__ = ["XetAccess", "XetRoute", "access_from_json", "xet_is_usable"]
+
+OLDEST_XET = (1, 5, 2)
+"""The first hf_xet that reads ranges, and whose waits between attempts do not grow to days."""
+
+REFRESH_BEFORE_S = 60.0
+"""A token is asked for anew so long before it expires, as the Hub's library does."""
+
+_STATUS = re.compile(r"HTTP status (?:client|server) error \((\d{3})")
+"""How hf_xet tells of an answer that is an error; there is no other way to learn the status."""
+
+_VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)")
+
+
+def xet_is_usable(version: str | None) -> bool:
+    """Tell whether an installed hf_xet of this version can fetch ranges; None: not installed."""
+    match = _VERSION.match(version or "")
+    return match is not None and tuple(map(int, match.groups())) >= OLDEST_XET
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class XetAccess:
+    """Where Xet storage is, and the token for it.
+
+    Attributes:
+        expires_at: seconds since the epoch.
+    """
+
+    cas_url: str
+    token: str
+    expires_at: int
+
+
+def access_from_json(answer: object, endpoint: str) -> XetAccess:
+    """Read the Hub's answer.
+
+    Raises:
+        Failure: it is none, or names an address that the token must not go to.
+    """
+    if isinstance(answer, dict):
+        url, token, expires = (answer.get(key) for key in ("casUrl", "accessToken", "exp"))
+        if isinstance(url, str) and isinstance(token, str) and type(expires) is int:
+            parts = urlsplit(url)
+            # A Hub that is reached safely does not send a token over a wire that is not.
+            safe = ("https",) if endpoint.startswith("https:") else ("https", "http")
+            if parts.scheme in safe and parts.netloc:
+                return XetAccess(cas_url=url, token=token, expires_at=expires)
+    raise Failure(Reason.BAD_ANSWER, "the Hub's answer about Xet storage makes no sense")
+
+
+class XetRoute:
+    """Fetches pieces of files over Xet storage.
+
+    Args:
+        access: asks the Hub where Xet storage is; called again before the token expires.
+        stall_timeout_s: what the environment was made with: hf_xet ends a silent read by itself.
+    """
+
+    def __init__(
+        self,
+        access: Callable[[], XetAccess],
+        *,
+        stall_timeout_s: float,
+        chunks: ChunkStarts,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._ask_access = access
+        self._stall_timeout_s = stall_timeout_s
+        self._chunks = chunks
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._session: Any = None
+        self._group: Any = None
+        self._access: XetAccess | None = None
+
+    def prepare(self, piece: Piece) -> tuple[int, int]:
+        """Move the ends of a piece to where chunks begin.
+
+        Raises:
+            Failure: the Hub gives no access to Xet storage.
+        """
+        _, access = self._connected()
+        file = piece.file
+        assert file.xet_hash is not None
+        start, stop = (
+            self._chunks.before(access.cas_url, access.token, file.xet_hash, offset, file.size)
+            for offset in (piece.start, piece.stop)
+        )
+        return (start, stop) if stop > piece.start else (piece.start, piece.stop)
+
+    def fetch(self, piece: Piece) -> None:
+        """Bring the bytes of a piece.
+
+        Raises:
+            Failure: it ended early.
+            OSError: the disk refuses.
+        """
+        import hf_xet
+
+        group, _ = self._connected()
+        session = self._session
+        piece.cancel = self.abort
+        chunks: Iterator[bytes] = iter(())
+        began = False
+        while True:
+            try:
+                if not began:
+                    info = hf_xet.XetFileInfo(piece.file.xet_hash, piece.file.size)
+                    chunks = iter(group.download_stream(info, start=piece.start, end=piece.stop))
+                    began = True
+                chunk = next(chunks, None)
+            except Exception as error:
+                raise self._failure(session, group, error, piece) from error
+            if chunk is None:
+                break
+            if piece.brought + len(chunk) > piece.size:
+                raise Failure(Reason.OTHER_VERSION)
+            piece.write(chunk)
+        if piece.brought < piece.size:
+            self._check_session(session)
+            raise Failure(Reason.CAME_SHORT)
+
+    def abort(self) -> None:
+        """End everything that is under way; a single stream cannot be ended while it is read."""
+        with self._lock:
+            session, self._session, self._group = self._session, None, None
+        if session is not None:
+            session.sigint_abort()
+
+    def _connected(self) -> tuple[Any, XetAccess]:
+        import hf_xet
+
+        with self._lock:
+            access = self._access
+            if access is None or self._clock() > access.expires_at - REFRESH_BEFORE_S:
+                access, self._group = self._ask_access(), None
+                self._access = access
+            if self._group is None:
+                try:
+                    self._session = self._session or hf_xet.XetSession()
+                    self._group = self._session.new_download_stream_group(
+                        endpoint=access.cas_url,
+                        token=access.token,
+                        token_expiry_unix_secs=access.expires_at,
+                    )
+                except Exception as error:
+                    raise Failure(Reason.XET, f"Xet storage failed ({_kind(error)})") from error
+            return self._group, access
+
+    def _check_session(self, session: Any) -> None:
+        with self._lock:
+            if self._session is not session:
+                raise Failure(Reason.CANCELLED)
+
+    def _failure(self, session: Any, group: Any, error: Exception, piece: Piece) -> Failure:
+        """Say what an error of hf_xet means; its text may hold signed addresses."""
+        with self._lock:
+            if self._session is not session:
+                return Failure(Reason.CANCELLED)
+            status = _STATUS.search(str(error))
+            if status is not None and status[1] in ("401", "403"):
+                if self._group is group:
+                    self._group = self._access = None
+                return Failure(Reason.EXPIRED)
+        if piece.clock() - piece.heard_at >= self._stall_timeout_s:
+            return Failure(Reason.STALLED)
+        if status is not None:
+            return status_failure(int(status[1]), None)
+        return Failure(Reason.XET, f"Xet storage failed ({_kind(error)})")
+
+
+def _kind(error: Exception) -> str:
+    """Give the first words of an error of hf_xet, which hold no address."""
+    return str(error).partition(":")[0][:40] or type(error).__name__

@@ -1,0 +1,119 @@
+"""Hashes that are made while bytes arrive, and of whole files."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+from itertools import pairwise
+from pathlib import Path
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nbloader.records import RepoFile
+from nbloader.transfer.hashing import READ_BYTES, FileHash, matches
+from nbloader.transfer.partial import DiskPartial, MemoryPartial
+
+CONTENT = Random(1).randbytes(READ_BYTES + 1)
+
+
+def large(content: bytes) -> RepoFile:
+    etag = hashlib.sha256(content).hexdigest()
+    return RepoFile(path="model.safetensors", size=len(content), etag=etag, lfs=True)
+
+
+def small(content: bytes) -> RepoFile:
+    etag = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+    return RepoFile(path="config.json", size=len(content), etag=etag)
+
+
+def test_small_files_are_named_as_git_names_them(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes(b'{"a": 1}')
+    said = subprocess.run(
+        ["git", "hash-object", tmp_path / "config.json"], capture_output=True, text=True, check=True
+    )
+    assert small(b'{"a": 1}').etag == said.stdout.strip()
+
+
+@pytest.mark.parametrize("size", [0, 1, READ_BYTES - 1, READ_BYTES, READ_BYTES + 1])
+def test_whole_files_are_right_or_wrong(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(CONTENT[:size])
+    for file in (large(CONTENT[:size]), small(CONTENT[:size])):
+        assert matches(path, file)
+        wrong = RepoFile(path=file.path, size=size, etag="0" * len(file.etag), lfs=file.lfs)
+        assert not matches(path, wrong)
+        longer = RepoFile(path=file.path, size=size + 1, etag=file.etag, lfs=file.lfs)
+        assert not matches(path, longer)
+        assert not matches(tmp_path, file)
+        assert not matches(tmp_path / "none", file)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    size=st.integers(0, 1000),
+    cuts=st.lists(st.integers(0, 1000), max_size=6),
+    order=st.randoms(use_true_random=False),
+    limit=st.none() | st.integers(1, 200),
+    lfs=st.booleans(),
+)
+def test_what_arrives_in_any_order_is_hashed_once_in_order(
+    size: int, cuts: list[int], order: Random, limit: int | None, lfs: bool
+) -> None:
+    content = CONTENT[:size]
+    file = large(content) if lfs else small(content)
+    edges = sorted({0, size, *(cut for cut in cuts if cut < size)})
+    parts = list(pairwise(edges))
+    order.shuffle(parts)
+    partial, hashed, total = MemoryPartial(file), FileHash(file), 0
+    for start, stop in parts:
+        assert not hashed.matches
+        with partial.writer(start) as writer:
+            writer.write(content[start:stop])
+        while count := hashed.advance(partial, limit):
+            assert limit is None or count <= limit
+            total += count
+        assert hashed.position == total == partial.prefix
+    assert (hashed.matches, hashed.hexdigest()) == (True, file.etag)
+    assert hashed.name == ("sha256" if lfs else "git sha1")
+
+
+def test_wrong_bytes_do_not_match(tmp_path: Path) -> None:
+    file = large(CONTENT)
+    partial = DiskPartial.open(tmp_path, file, revision="main", commit_hash="c" * 40)
+    with partial.writer(0) as writer:
+        writer.write(CONTENT[:-1] + bytes([CONTENT[-1] ^ 1]))
+    hashed = FileHash(file)
+    assert hashed.advance(partial) == file.size
+    assert (hashed.position, hashed.matches, hashed.hexdigest() == file.etag) == (
+        file.size,
+        False,
+        False,
+    )
+    partial.close()
+
+
+def test_the_hash_of_the_beginning_is_not_that_of_the_file(tmp_path: Path) -> None:
+    beginning = large(CONTENT[:5])
+    claimed = RepoFile(path="model.safetensors", size=10, etag=beginning.etag, lfs=True)
+    partial, hashed = MemoryPartial(claimed), FileHash(claimed)
+    with partial.writer(0) as writer:
+        writer.write(CONTENT[:5])
+    assert hashed.advance(partial) == 5
+    assert (hashed.hexdigest() == claimed.etag, hashed.matches) == (True, False)
+    (tmp_path / "file").write_bytes(CONTENT[:6])
+    assert not matches(tmp_path / "file", beginning)
+
+
+def test_a_file_that_was_cut_short_is_an_error_and_no_endless_wait(tmp_path: Path) -> None:
+    file = large(CONTENT)
+    partial = DiskPartial.open(tmp_path, file, revision="main", commit_hash="c" * 40)
+    with partial.writer(0) as writer:
+        writer.write(CONTENT)
+    os.truncate(partial.path, 10)
+    with pytest.raises(OSError, match="shorter than it was"):
+        FileHash(file).advance(partial)
+    partial.discard()
