@@ -6,6 +6,7 @@ what has arrived. All decisions are those of `policy` and `pace`.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import threading
@@ -19,9 +20,16 @@ from nbloader.records import FileProgress, RepoFile, Retry, Route, TransferPolic
 from nbloader.transfer.cache import RepoCache
 from nbloader.transfer.failure import Failure
 from nbloader.transfer.hashing import FileHash
+from nbloader.transfer.links import CONNECT_TIMEOUT_S
 from nbloader.transfer.locks import FileLock
-from nbloader.transfer.pace import Concurrency, RouteChoice, XetPace, http_piece_bytes
-from nbloader.transfer.partial import SMALL_FILE_BYTES, Partial, open_partial
+from nbloader.transfer.pace import (
+    Concurrency,
+    RouteChoice,
+    XetPace,
+    http_piece_bytes,
+    most_pieces,
+)
+from nbloader.transfer.partial import SMALL_FILE_BYTES, Partial, bytes_on_disk, open_partial
 from nbloader.transfer.piece import Piece, RouteLike
 from nbloader.transfer.policy import GiveUp, Progress, Reason, decide
 from nbloader.transfer.protocol import Tried
@@ -39,13 +47,15 @@ CANCEL_LIMIT_S = 2.0
 """A piece that is still there so long after it was cancelled hangs, and its process with it."""
 
 SPARE_S = 1.0
-"""A connection notices a stall by itself; it is given so long beyond the limit."""
+"""hf_xet notices a silent connection by itself; it is given so long beyond the limit."""
+
+HTTP_PATIENCE = 2
 
 XET_PATIENCE = 4
 """A piece over Xet stalls after so many times the time it should take: it comes all at once."""
 
 HASH_STEP_BYTES = 16 << 20
-HASH_THREADS = max(1, min(4, (os.cpu_count() or 1) // 2))
+HASH_THREADS = min(4, os.cpu_count() or 1)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -152,7 +162,7 @@ class Engine:
         threads = [
             threading.Thread(target=target, name=name, daemon=True)
             for target, name, count in (
-                (self._fetch_pieces, "fetch", min(Concurrency.HIGHEST, 4 * len(files))),
+                (self._fetch_pieces, "fetch", most_pieces(file.size for file in files)),
                 (self._hash, "hash", HASH_THREADS),
             )
             for _ in range(count)
@@ -165,6 +175,9 @@ class Engine:
             with self._changed:
                 self._open = False
                 self._changed.notify_all()
+            for task in self._tasks:
+                with contextlib.suppress(OSError):  # What was journaled before stays.
+                    task.partial.close()
 
     # -- the books -------------------------------------------------------------------------
 
@@ -173,7 +186,7 @@ class Engine:
         lock_at = float("-inf")
         while True:
             now = self._clock()
-            if now >= lock_at or len(self._tasks) < self._policy.max_workers:
+            if now >= lock_at:
                 lock_at = now + (LOCK_EVERY_S if self._admit() else 0)
             with self._changed:
                 if self._error is not None:
@@ -296,7 +309,8 @@ class Engine:
         """Stop early where the rest does not fit: a full disk takes more down than this."""
         with self._changed:
             missing = sum(task.file.size - task.shown for task in self._tasks)
-            missing += sum(file.size for file in self._queue)
+            queued = tuple(self._queue)
+        missing += sum(file.size - bytes_on_disk(self._cache.blobs, file) for file in queued)
         free = self._cache.free_bytes()
         if free < missing:
             raise DiskFullError(
@@ -367,13 +381,15 @@ class Engine:
         if route not in ways:
             route = Route.HTTP
         task.progress = replace(task.progress, route=route)
-        limit_s, margin = self._policy.stall_timeout_s + SPARE_S, 0
+        # Over HTTP each wait has a timeout of its own; this is for one that does not act.
+        limit_s, margin = HTTP_PATIENCE * self._policy.stall_timeout_s + CONNECT_TIMEOUT_S, 0
         if task.whole:
             stop = task.file.size
         elif route is Route.XET:
             size, margin = self._xet_pace.size, MAX_CHUNK_BYTES
             stop = min(stop, start + size)
-            limit_s = max(limit_s, XET_PATIENCE * self._xet_pace.expected_s(size))
+            expected_s = XET_PATIENCE * self._xet_pace.expected_s(size)
+            limit_s = max(self._policy.stall_timeout_s, expected_s) + SPARE_S
         else:
             share = max(1, self._concurrency.limit // len(self._tasks))
             stop = min(stop, start + http_piece_bytes(free.total, share))
@@ -428,12 +444,10 @@ class Engine:
             self._end(task, piece)
             if failure.reason in (Reason.BUSY, Reason.RATE_LIMITED):
                 self._concurrency.refused()
-            if not piece.brought:
-                self._choice.failed(piece.route)
             self._follow(task, failure, brought=piece.brought, began_at=piece.began_at)
 
-    def _follow(self, task: _Task, failure: Failure, *, brought: int, began_at: float) -> None:
-        """Make another attempt at a file, or give it up."""
+    def _follow(self, task: _Task, failure: Failure, *, brought: int, began_at: float) -> bool:
+        """Make another attempt at a file (True), or give it up."""
         path = task.file.path
         before = task.progress
         decision = decide(
@@ -448,16 +462,22 @@ class Engine:
             chance=self._chance(),
             retry_after_s=failure.retry_after_s,
         )
-        task.progress = decision.progress
+        together = began_at < before.failed_at
+        if not (brought or together or failure.reason is Reason.CANCELLED):
+            self._choice.failed(before.route)
+        after = decision.progress
+        if after.route not in self._ways(task.file):
+            after = replace(after, route=Route.HTTP)
+        task.progress = after
         if isinstance(decision, GiveUp):
             self._error = self._error or self._gave_up(task, failure, decision)
             self._changed.notify_all()
-            return
-        task.pinned = task.pinned or decision.progress.route is not before.route
+            return False
+        task.pinned = task.pinned or after.route is not before.route
         task.not_before = max(task.not_before, self._clock() + decision.wait_s)
         if failure.reason is Reason.CANCELLED:
-            return
-        if brought or began_at >= before.failed_at:
+            return True
+        if brought or not together:
             # Those that were under way together fail together, and are told once.
             self._publish(
                 Retry(
@@ -465,11 +485,12 @@ class Engine:
                     path=path,
                     reason=str(failure),
                     wait_s=round(decision.wait_s, 3),
-                    attempt=decision.progress.fruitless,
+                    attempt=after.fruitless,
                     max_attempts=self._policy.max_retries,
-                    route=decision.progress.route,
+                    route=after.route,
                 )
             )
+        return True
 
     def _gave_up(self, task: _Task, failure: Failure, decision: GiveUp) -> Exception:
         path = task.file.path
@@ -525,11 +546,16 @@ class Engine:
     def _settle(self, task: _Task) -> None:
         """Let a whole file into the cache if its hash is right."""
         if not task.hash.matches:
-            task.partial.discard()
-            partial = self._open_partial(task.file)
-            with self._changed:
-                self._follow(task, Failure(Reason.WRONG_BYTES), brought=0, began_at=self._clock())
-                task.partial, task.hash, task.shown = partial, FileHash(task.file), 0
+            with self._changed:  # Nobody may begin with a piece of what is removed.
+                task.partial.discard()
+                failure = Failure(Reason.WRONG_BYTES)
+                if not self._follow(task, failure, brought=0, began_at=self._clock()):
+                    return
+                task.partial, task.hash, task.shown = (
+                    self._open_partial(task.file),
+                    FileHash(task.file),
+                    0,
+                )
             self._publish(FileProgress(path=task.file.path, completed=0))
             return
         self._cache.publish(task.partial, self._commit_hash, task.file)

@@ -116,8 +116,9 @@ class HttpRoute:
             self._fetch(piece)
 
     def _fetch(self, piece: Piece) -> None:
-        with self._links.open(piece.commit_hash, piece.file, piece.start, piece.stop) as opened:
-            response, first = opened
+        with self._links.open(
+            piece.commit_hash, piece.file, piece.start, piece.stop, asking=piece.heard
+        ) as (response, first):
             if response.status_code == 200 and not piece.take_whole(piece):
                 raise Failure(Reason.BAD_ANSWER, "the server sends no parts of files")
             skip = piece.start - first

@@ -228,7 +228,9 @@ class Hub:
             Failure: there is no good answer.
             HfHubHTTPError: the Hub refuses.
         """
-        answer, _ = self._get_json(f"{self._api}/xet-read-token/{commit_hash}", CALL_TIMEOUT_S)
+        timeout_s = min(CALL_TIMEOUT_S, self.policy.stall_timeout_s)
+        with network_failures():
+            answer, _ = self._get_json(f"{self._api}/xet-read-token/{commit_hash}", timeout_s)
         return access_from_json(answer, constants.ENDPOINT)
 
     # -- errors ----------------------------------------------------------------------------

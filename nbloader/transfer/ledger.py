@@ -70,7 +70,8 @@ class Ledger:
     def heard(self, report: Report) -> None:
         """Note what a worker says of a file."""
         if isinstance(report, FileProgress):
-            before = self._completed.get(report.path, report.completed)
+            left = self.planned.partial.get(report.path, 0) if self.planned else 0
+            before = self._completed.get(report.path, left)
             self._brought += max(0, report.completed - before)
             self._completed[report.path] = report.completed
         elif isinstance(report, Retry) and report.path is not None and report.route is not None:

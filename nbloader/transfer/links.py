@@ -23,7 +23,7 @@ from nbloader.records import RepoFile
 from nbloader.transfer.failure import TRANSIENT_STATUS, Failure, status_failure
 from nbloader.transfer.policy import Reason
 
-__all__ = ["Links", "origin"]
+__all__ = ["CONNECT_TIMEOUT_S", "Links", "origin"]
 
 MAX_REDIRECTS = 5
 
@@ -77,9 +77,18 @@ class Links:
 
     @contextmanager
     def open(
-        self, commit_hash: str, file: RepoFile, start: int, stop: int
+        self,
+        commit_hash: str,
+        file: RepoFile,
+        start: int,
+        stop: int,
+        *,
+        asking: Callable[[], object] = lambda: None,
     ) -> Iterator[tuple[Any, int]]:
         """Ask for the bytes from `start` up to `stop` of a file.
+
+        Args:
+            asking: called before each request.
 
         Gives the response, whose body is yet to be read, and the offset of its first byte: `start`,
         or 0 where the server sends the whole file all the same.
@@ -94,21 +103,38 @@ class Links:
         with link.asking:
             # The others wait for the one that asks the Hub, and then have its answer.
             if link.url is None:
-                response = self._ask(commit_hash, file, link, start, stop)
+                url = hf_hub_url(
+                    self._repo_id, file.path, revision=commit_hash, endpoint=constants.ENDPOINT
+                )
+                response = self._ask(url, file, link, start, stop, asking, only_home=True)
         if response is None:
-            response = self._ask(commit_hash, file, link, start, stop)
+            if link.url is None:
+                raise Failure(Reason.EXPIRED)  # Another piece has just found that.
+            response = self._ask(link.url, file, link, start, stop, asking, only_home=False)
         try:
             yield response, self._first_byte(link, response, file, start, stop)
         finally:
             response.close()
 
-    def _ask(self, commit_hash: str, file: RepoFile, link: _Link, start: int, stop: int) -> Any:
-        """Send the request, and follow where the Hub sends it."""
+    def _ask(
+        self,
+        url: str,
+        file: RepoFile,
+        link: _Link,
+        start: int,
+        stop: int,
+        asking: Callable[[], object],
+        *,
+        only_home: bool,
+    ) -> Any:
+        """Send the request, and follow redirects.
+
+        Args:
+            only_home: stop where they lead away from the Hub; then there is no answer yet.
+        """
         home = origin(constants.ENDPOINT)
-        url = link.url or hf_hub_url(
-            self._repo_id, file.path, revision=commit_hash, endpoint=constants.ENDPOINT
-        )
         for _ in range(MAX_REDIRECTS + 1):
+            asking()
             at_home = origin(url) == home
             response = self._send(url, link.etag, start, stop, with_token=at_home)
             try:
@@ -116,6 +142,9 @@ class Links:
                     _check_version(response, file)
                     url = _next(url, response)
                     response.close()
+                    if only_home and origin(url) != home:
+                        link.url = url
+                        return None
                     continue
                 if response.status_code >= 400:
                     self._refused(link, response, at_home=at_home)

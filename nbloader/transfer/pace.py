@@ -26,25 +26,32 @@ def http_piece_bytes(rest: int, connections: int) -> int:
     return max(SMALLEST_HTTP_PIECE_BYTES, min(HTTP_PIECE_BYTES, share))
 
 
+def most_pieces(sizes: Iterable[int]) -> int:
+    """Give how many pieces of these files can ever be in flight."""
+    return min(Concurrency.HIGHEST, sum(1 + size // XetPace.SMALLEST for size in sizes))
+
+
 class Concurrency:
     """The number of pieces in flight, found by climbing: on as long as it helps, then back.
+
+    It never goes below where it began but for a server that asks for that: on most links more
+    connections do no harm, and one that is missed costs its share of the speed.
 
     Attributes:
         limit: how many there may be now.
     """
 
     START = 4
-    LOWEST = 1
     HIGHEST = 16
     STEP = 2
     GAIN = 1.05
-    """A change has to bring so much to be kept; less is noise."""
+    """A step has to bring so much to be kept; less is noise."""
     PERIOD_S = 1.0
+    LONGEST_REST = 15
 
     def __init__(self) -> None:
         self.limit = self.START
-        self._best: float | None = None
-        self._step = self.STEP
+        self._before: float | None = None
         self._rest = 0
         self._resting = 0
 
@@ -52,27 +59,19 @@ class Concurrency:
         """Take the speed of one period in which there was work for all connections."""
         if self._rest:
             self._rest -= 1
-            return
-        if self._best is None or bytes_per_s > self._best * self.GAIN:
-            self._resting = 0
-        else:
-            # Back to where it was better, and the other way next, after a rest that grows.
-            self._move(-self._step)
-            self._step = -self._step
-            self._resting = min(2 * self._resting + 1, 15)
-            self._rest = self._resting
-            self._best = None
-            return
-        self._best = bytes_per_s
-        self._move(self._step)
+        elif self._before is not None and bytes_per_s < self._before * self.GAIN:
+            # No gain: back, and the next try after a rest that grows.
+            self.limit = max(self.START, self.limit - self.STEP)
+            self._resting = min(2 * self._resting + 1, self.LONGEST_REST)
+            self._rest, self._before = self._resting, None
+        elif self.limit < self.HIGHEST:
+            self._before = bytes_per_s
+            self.limit = min(self.HIGHEST, self.limit + self.STEP)
 
     def refused(self) -> None:
         """Note that the server asked for fewer requests."""
-        self.limit = max(self.LOWEST, self.limit // 2)
-        self._best, self._step, self._rest = None, self.STEP, 15
-
-    def _move(self, step: int) -> None:
-        self.limit = min(self.HIGHEST, max(self.LOWEST, self.limit + step))
+        self.limit = max(1, self.limit // 2)
+        self._before, self._rest = None, self.LONGEST_REST
 
 
 class XetPace:
@@ -84,7 +83,7 @@ class XetPace:
 
     SMALLEST = 1 * MIB
     LARGEST = 4 * MIB
-    TARGET_S = 0.3
+    TARGET_S = 0.5
 
     def __init__(self) -> None:
         self._bytes_per_s: float | None = None

@@ -38,6 +38,7 @@ __all__ = [
     "MemoryPartial",
     "Partial",
     "Writer",
+    "bytes_on_disk",
     "open_partial",
     "part_paths",
     "scratch_path",
@@ -53,6 +54,14 @@ OURS = re.compile(
     r"([0-9a-f]{40}|[0-9a-f]{64})\.nbloader(?:-journal|-journal-new|\.[0-9]+)?\.incomplete"
 )
 """Names of all that nbloader leaves in a folder while it fetches a file; group 1 is its etag."""
+
+
+def bytes_on_disk(blobs: Path, file: RepoFile) -> int:
+    """Give the bytes that the partial of a file takes, holes not counted; 0 if there is none."""
+    try:
+        return min(file.size, part_paths(blobs, file.etag)[0].stat().st_blocks * 512)
+    except OSError:
+        return 0
 
 
 class Partial(ABC):

@@ -110,7 +110,7 @@ class Progress:
         fruitless: attempts in a row that brought nothing.
         on_route: failures in a row on `route`.
         moved_at: when the last byte came, or the first attempt began.
-        failed_at: when an attempt failed last.
+        failed_at: when an attempt failed that was counted, or would have been.
         wrong: how often the whole file had the wrong bytes.
     """
 
@@ -200,7 +200,7 @@ def decide(
         moved_at=now if gained else progress.moved_at,
         fruitless=fruitless,
         on_route=on_route,
-        failed_at=now,
+        failed_at=progress.failed_at if together else now,
         wrong=progress.wrong + (reason is Reason.WRONG_BYTES),
     )
     if gained:

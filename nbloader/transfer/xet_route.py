@@ -89,6 +89,7 @@ class XetRoute:
         self._stall_timeout_s = stall_timeout_s
         self._chunks = chunks
         self._clock = clock
+        self._connecting = threading.Lock()
         self._lock = threading.Lock()
         self._session: Any = None
         self._group: Any = None
@@ -100,13 +101,17 @@ class XetRoute:
         Raises:
             Failure: the Hub gives no access to Xet storage.
         """
-        _, access = self._connected()
+        _, _, access = self._connected()
         file = piece.file
         assert file.xet_hash is not None
-        start, stop = (
-            self._chunks.before(access.cas_url, access.token, file.xet_hash, offset, file.size)
-            for offset in (piece.start, piece.stop)
-        )
+        ends = []
+        for offset in (piece.start, piece.stop):
+            piece.heard()
+            ends.append(
+                self._chunks.before(access.cas_url, access.token, file.xet_hash, offset, file.size)
+            )
+        piece.heard()
+        start, stop = ends
         return (start, stop) if stop > piece.start else (piece.start, piece.stop)
 
     def fetch(self, piece: Piece) -> None:
@@ -118,8 +123,7 @@ class XetRoute:
         """
         import hf_xet
 
-        group, _ = self._connected()
-        session = self._session
+        session, group, _ = self._connected()
         piece.cancel = self.abort
         chunks: Iterator[bytes] = iter(())
         began = False
@@ -148,25 +152,30 @@ class XetRoute:
         if session is not None:
             session.sigint_abort()
 
-    def _connected(self) -> tuple[Any, XetAccess]:
+    def _connected(self) -> tuple[Any, Any, XetAccess]:
+        """Give the session, its group and the access, made anew where that is needed."""
         import hf_xet
 
-        with self._lock:
+        # Not under `_lock`: to ask the Hub may take long, and `abort` must not wait for it.
+        with self._connecting:
             access = self._access
             if access is None or self._clock() > access.expires_at - REFRESH_BEFORE_S:
-                access, self._group = self._ask_access(), None
-                self._access = access
-            if self._group is None:
+                access = self._ask_access()
+                with self._lock:
+                    self._access, self._group = access, None
+            with self._lock:
                 try:
-                    self._session = self._session or hf_xet.XetSession()
-                    self._group = self._session.new_download_stream_group(
-                        endpoint=access.cas_url,
-                        token=access.token,
-                        token_expiry_unix_secs=access.expires_at,
-                    )
+                    if self._session is None:
+                        self._session = hf_xet.XetSession()
+                    if self._group is None:
+                        self._group = self._session.new_download_stream_group(
+                            endpoint=access.cas_url,
+                            token=access.token,
+                            token_expiry_unix_secs=access.expires_at,
+                        )
                 except Exception as error:
                     raise Failure(Reason.XET, f"Xet storage failed ({_kind(error)})") from error
-            return self._group, access
+                return self._session, self._group, access
 
     def _check_session(self, session: Any) -> None:
         with self._lock:
