@@ -14,6 +14,8 @@ from nbloader.transfer.protocol import Report, Start, Stuck, Tried
 
 __all__ = ["Ledger", "WorkerHungError"]
 
+MAX_WORDS = 200
+
 
 class WorkerHungError(Exception):
     """The worker has to be killed.
@@ -115,7 +117,7 @@ class Ledger:
         return Retry(
             time=self._wall_clock(),
             path=path,
-            reason=_first_line(error) if isinstance(error, WorkerDiedError) else str(reason),
+            reason=_last_words(error) if isinstance(error, WorkerDiedError) else str(reason),
             wait_s=round(decision.wait_s, 3),
             attempt=decision.progress.fruitless,
             max_attempts=self._start.policy.max_retries,
@@ -132,5 +134,8 @@ class Ledger:
         return other
 
 
-def _first_line(error: WorkerDiedError) -> str:
-    return error.message.partition("\n")[0].rstrip(":")
+def _last_words(error: WorkerDiedError) -> str:
+    """Say in one line how a worker ended, and what it wrote last."""
+    how, _, tail = error.message.partition("\n")
+    last = tail.rpartition("\n")[2].strip()
+    return f"{how} {last[:MAX_WORDS]}" if last else how

@@ -6,6 +6,7 @@ reports to what was stdout when it started.
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import sys
 import threading
@@ -28,6 +29,8 @@ def main() -> None:
     """Do what the parent asks, and report it."""
     commands, reports = _take_streams()
     _end_with_parent(int(sys.argv[1]))
+    # Where native code takes the process down, this is all that is left of it.
+    faulthandler.enable()
     # Imported only now: a library that prints while it is imported must not reach the protocol.
     from nbloader.errors import NbloaderError, ProtocolError
     from nbloader.transfer.protocol import PROTOCOL_VERSION, Hello, Start, Stopped
