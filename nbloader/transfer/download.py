@@ -154,7 +154,7 @@ class Downloads:
             routes[Route.XET] = XetRoute(
                 functools.partial(self.hub.xet_access, commit_hash),
                 stall_timeout_s=policy.stall_timeout_s,
-                chunks=ChunkStarts(),
+                chunks=ChunkStarts(policy.stall_timeout_s),
             )
         return routes
 

@@ -379,7 +379,7 @@ class Engine:
         ways = self._ways(task.file)
         route = task.progress.route if task.pinned else self._choice.route
         if route not in ways:
-            route = Route.HTTP
+            route = min(ways)
         task.progress = replace(task.progress, route=route)
         # Over HTTP each wait has a timeout of its own; this is for one that does not act.
         limit_s, margin = HTTP_PATIENCE * self._policy.stall_timeout_s + CONNECT_TIMEOUT_S, 0
@@ -467,7 +467,7 @@ class Engine:
             self._choice.failed(before.route)
         after = decision.progress
         if after.route not in self._ways(task.file):
-            after = replace(after, route=Route.HTTP)
+            after = replace(after, route=min(self._ways(task.file)))
         task.progress = after
         if isinstance(decision, GiveUp):
             self._error = self._error or self._gave_up(task, failure, decision)

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from huggingface_hub import constants, get_session, get_token
+from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
 from nbloader.errors import (
@@ -225,12 +226,15 @@ class Hub:
         """Ask where Xet storage is, and for a token for it.
 
         Raises:
-            Failure: there is no good answer.
-            HfHubHTTPError: the Hub refuses.
+            Failure: there is no good answer. Files may come over HTTP all the same, which also
+                finds out whether the access is at fault.
         """
         timeout_s = min(CALL_TIMEOUT_S, self.policy.stall_timeout_s)
-        with network_failures():
-            answer, _ = self._get_json(f"{self._api}/xet-read-token/{commit_hash}", timeout_s)
+        try:
+            with network_failures():
+                answer, _ = self._get_json(f"{self._api}/xet-read-token/{commit_hash}", timeout_s)
+        except HfHubHTTPError as error:
+            raise Failure(Reason.REFUSED, "the Hub gives no access to Xet storage") from error
         return access_from_json(answer, constants.ENDPOINT)
 
     # -- errors ----------------------------------------------------------------------------

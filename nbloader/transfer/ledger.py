@@ -8,9 +8,17 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from nbloader.errors import WorkerDiedError
-from nbloader.records import FileProgress, Planned, Retry, Route
+from nbloader.records import (
+    ComponentDownloaded,
+    Event,
+    FileDone,
+    FileProgress,
+    Planned,
+    Retry,
+    Route,
+)
 from nbloader.transfer.policy import GiveUp, Progress, Reason, decide
-from nbloader.transfer.protocol import Report, Start, Stuck, Tried
+from nbloader.transfer.protocol import Start, Stuck, Tried
 
 __all__ = ["Ledger", "WorkerHungError"]
 
@@ -51,6 +59,7 @@ class Ledger:
         self._chance = chance
         self._tried: dict[str, Tried] = {}
         self._completed: dict[str, int] = {}
+        self._complete: set[FileDone | ComponentDownloaded] = set()
         self._brought = 0
         self._began_at = clock()
         self._progress = Progress(route=Route.XET, moved_at=clock())
@@ -69,8 +78,13 @@ class Ledger:
             tried=tuple(self._tried.values()),
         )
 
-    def heard(self, report: Report) -> None:
-        """Note what a worker says of a file."""
+    def heard(self, report: Event) -> bool:
+        """Note what a worker says, and tell whether it is news: a second worker says again what
+        is complete."""
+        if isinstance(report, (FileDone, ComponentDownloaded)):
+            news = report not in self._complete
+            self._complete.add(report)
+            return news
         if isinstance(report, FileProgress):
             left = self.planned.partial.get(report.path, 0) if self.planned else 0
             before = self._completed.get(report.path, left)
@@ -80,6 +94,7 @@ class Ledger:
             self._tried[report.path] = Tried(
                 path=report.path, route=report.route, fruitless=report.attempt
             )
+        return True
 
     def after(self, error: WorkerDiedError | WorkerHungError) -> Retry:
         """Give the record of what follows the end of a worker.
@@ -127,6 +142,7 @@ class Ledger:
     def _other(self, stuck: Stuck) -> Route:
         """Note that a file has to take the other route."""
         other = Route.HTTP if stuck.route is Route.XET else Route.XET
+        other = self._start.policy.route or other
         tried = self._tried.get(stuck.path)
         self._tried[stuck.path] = Tried(
             path=stuck.path, route=other, fruitless=tried.fruitless if tried else 0

@@ -135,7 +135,8 @@ def transfer(
                             worker.send(Fetch())
                         case Planned():
                             for event in there_already(report):
-                                publish(event)
+                                if ledger.heard(event):
+                                    publish(event)
                             worker.send(Fetch())
                         case StageStarted() if ledger.planned is not None:
                             pass  # The stages of a worker that follows another are not news.
@@ -148,8 +149,8 @@ def transfer(
                         case Stopped():
                             raise error_from_parts(report.reference, report.message, report.hint)
                         case _:
-                            ledger.heard(report)
-                            publish(report)
+                            if ledger.heard(report):
+                                publish(report)
             except (WorkerDiedError, WorkerHungError) as error:
                 worker.kill()
                 retry = ledger.after(error)

@@ -23,12 +23,12 @@ FAILURES = 3
 """After so many in a row nothing is asked any more: it only saves bytes."""
 
 
-def ask_storage(url: str, token: str, offset: int) -> Any:
+def ask_storage(url: str, token: str, offset: int, timeout_s: float) -> Any:
     """Ask for what the byte at `offset` is made of. Raises whatever the client raises."""
     response = get_session().get(
         url,
         headers={"Authorization": f"Bearer {token}", "Range": f"bytes={offset}-{offset}"},
-        timeout=TIMEOUT_S,
+        timeout=timeout_s,
         follow_redirects=False,
     )
     response.raise_for_status()
@@ -36,9 +36,18 @@ def ask_storage(url: str, token: str, offset: int) -> Any:
 
 
 class ChunkStarts:
-    """Finds the beginning of the chunk that holds a byte; asks once for each."""
+    """Finds the beginning of the chunk that holds a byte; asks once for each.
 
-    def __init__(self, ask: Callable[[str, str, int], Any] = ask_storage) -> None:
+    Args:
+        timeout_s: of a question.
+    """
+
+    def __init__(
+        self,
+        timeout_s: float = TIMEOUT_S,
+        ask: Callable[[str, str, int, float], Any] = ask_storage,
+    ) -> None:
+        self._timeout_s = min(TIMEOUT_S, timeout_s)
         self._ask = ask
         self._known: dict[tuple[str, int], int] = {}
         self._lock = threading.Lock()
@@ -60,7 +69,8 @@ class ChunkStarts:
             if known is not None or self._failures >= FAILURES:
                 return offset if known is None else known
         try:
-            answer = self._ask(f"{cas_url}/v2/reconstructions/{xet_hash}", token, offset)
+            url = f"{cas_url}/v2/reconstructions/{xet_hash}"
+            answer = self._ask(url, token, offset, self._timeout_s)
             skipped = answer["offset_into_first_range"]
             told = type(skipped) is int and 0 <= skipped <= min(offset, MAX_CHUNK_BYTES)
         except Exception:
