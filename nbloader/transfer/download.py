@@ -85,17 +85,19 @@ class Downloads:
             return
         self._probe()
         self._engine = engine = Engine(
+            missing,
             cache=self.cache,
             revision=revision,
             commit_hash=commit_hash,
             routes=self._routes(commit_hash),
             policy=self.hub.policy,
             publish=self.publish,
+            done=arrived,
             stuck=self.stuck,
             tried=self.tried,
         )
         try:
-            engine.fetch(missing, arrived)
+            engine.fetch()
         except NbloaderError:
             raise
         except Exception as error:

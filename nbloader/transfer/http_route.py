@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from huggingface_hub import get_session
+from huggingface_hub.errors import OfflineModeIsEnabled
 
 from nbloader.transfer.failure import Failure
 from nbloader.transfer.links import Links
@@ -48,6 +49,8 @@ def connection_failure(error: BaseException) -> Failure | None:
     while link is not None and link not in links:
         links.append(link)
         link = link.__cause__ or link.__context__
+    if any(isinstance(link, OfflineModeIsEnabled) for link in links):
+        return None  # To the Hub's library it is an error of the network, but it was asked for.
     if any(isinstance(link, socket.gaierror) for link in links):
         return Failure(Reason.CONNECTION_LOST, "the host name is not known")
     for link in links:
@@ -119,7 +122,7 @@ class HttpRoute:
         with self._links.open(
             piece.commit_hash, piece.file, piece.start, piece.stop, asking=piece.heard
         ) as (response, first):
-            if response.status_code == 200 and not piece.take_whole(piece):
+            if response.status_code == 200 and not piece.take_whole():
                 raise Failure(Reason.BAD_ANSWER, "the server sends no parts of files")
             skip = piece.start - first
             left = piece.stop - piece.start

@@ -51,7 +51,7 @@ class Piece:
     stop: int
     margin: int = 0
     limit_s: float
-    take_whole: Callable[[Piece], bool]
+    take_whole: Callable[[], bool] = lambda: True
     clock: Callable[[], float] = time.monotonic
     sink: Sink | None = None
     cancel: Callable[[], object] | None = None

@@ -183,8 +183,6 @@ def decide(
         chance: a random number from 0 to 1.
         retry_after_s: how long the server asks to wait.
     """
-    if reason is Reason.CANCELLED:
-        return GoOn(progress=progress, wait_s=0.0)
     rule = RULES[reason]
     # Wrong bytes are no gain, however many they were.
     gained = brought > 0 and reason is not Reason.WRONG_BYTES
@@ -210,6 +208,8 @@ def decide(
         return GiveUp(progress=after, timed_out=False)
     if now - progress.moved_at > limit_s:
         return GiveUp(progress=after, timed_out=True)
-    wait_s = 0.0 if rule.at_once and fruitless == 1 else backoff_s(fruitless, policy, chance)
+    wait_s = backoff_s(fruitless, policy, chance)
+    if (rule.at_once and fruitless == 1) or (route is not progress.route and fruitless <= 2):
+        wait_s = 0.0  # Another route may work where this one does not, and waiting mends neither.
     asked = min(retry_after_s or 0.0, MAX_RETRY_AFTER_S)
     return GoOn(progress=after, wait_s=max(wait_s, asked))

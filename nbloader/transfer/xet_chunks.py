@@ -17,7 +17,7 @@ __all__ = ["MAX_CHUNK_BYTES", "ChunkStarts"]
 
 MAX_CHUNK_BYTES = 128 << 10
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = 5.0
 
 FAILURES = 3
 """After so many in a row nothing is asked any more: it only saves bytes."""

@@ -1,0 +1,353 @@
+"""Which piece of which file comes next, over which route, and what follows a failure.
+
+The state of the files on their way and all decisions about them, without threads and without
+effects. `Engine` calls it under one lock.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+
+from nbloader.errors import RUN_AGAIN, DownloadError, IntegrityError, NbloaderError
+from nbloader.records import FileProgress, RepoFile, Retry, Route, TransferPolicy
+from nbloader.transfer.failure import Failure
+from nbloader.transfer.hashing import FileHash
+from nbloader.transfer.links import CONNECT_TIMEOUT_S
+from nbloader.transfer.locks import FileLock
+from nbloader.transfer.pace import Concurrency, RouteChoice, XetPace, http_piece_bytes
+from nbloader.transfer.partial import SMALL_FILE_BYTES, Partial
+from nbloader.transfer.piece import Piece
+from nbloader.transfer.policy import GiveUp, Progress, Reason, decide
+from nbloader.transfer.spans import Spans
+from nbloader.transfer.xet_chunks import MAX_CHUNK_BYTES
+
+__all__ = ["HASH_STEP_BYTES", "Schedule", "Task"]
+
+HTTP_PATIENCE = 2
+"""Over HTTP each wait has a timeout of its own; a piece that is silent for so many times the limit
+is one whose timeouts do not act."""
+
+XET_PATIENCE = 4
+"""A piece over Xet stalls after so many times the time it should take: it comes all at once."""
+
+XET_SPARE_S = 1.0
+"""hf_xet notices a silent connection by itself; it is given so long beyond the limit."""
+
+CANCEL_LIMIT_S = 2.0
+"""A piece that is still there so long after it was cancelled hangs, and its process with it."""
+
+HASH_STEP_BYTES = 16 << 20
+"""Hashed in one go."""
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Task:
+    """One file on its way.
+
+    Attributes:
+        pinned: whether failures have chosen its route, not the comparison of speeds.
+        whole: whether the server sends no parts of it.
+        hashing: whether a thread is at its hash.
+        not_before: no piece is begun before that time.
+        shown: bytes that were reported.
+    """
+
+    file: RepoFile
+    lock: FileLock
+    partial: Partial
+    hash: FileHash
+    progress: Progress
+    pinned: bool = False
+    whole: bool = False
+    hashing: bool = False
+    not_before: float = 0.0
+    in_flight: list[Piece] = field(default_factory=list)
+    shown: int = 0
+
+
+class Schedule:
+    """The files that are on their way.
+
+    Args:
+        files: all that are to be fetched.
+        routes: the ways that there are.
+        chance: gives random numbers from 0 to 1.
+
+    Attributes:
+        tasks: in the order in which they began.
+    """
+
+    def __init__(
+        self,
+        files: Iterable[RepoFile],
+        *,
+        commit_hash: str,
+        routes: Iterable[Route],
+        policy: TransferPolicy,
+        clock: Callable[[], float],
+        wall_clock: Callable[[], float],
+        chance: Callable[[], float],
+    ) -> None:
+        self.tasks: list[Task] = []
+        self._commit_hash = commit_hash
+        self._policy = policy
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._chance = chance
+        self._concurrency = Concurrency()
+        self._xet_pace = XetPace()
+        over_xet = sum(file.size for file in files if _may_use_xet(file))
+        self._choice = RouteChoice(routes, over_xet, only=policy.route)
+        self._finished: Counter[Route] = Counter()
+        self._counted: Counter[Route] = Counter()
+        self._at_last_adapt = 0
+
+    @property
+    def route(self) -> Route:
+        """The route of a file that begins now."""
+        return self._choice.route
+
+    @property
+    def in_flight(self) -> int:
+        """The number of pieces on their way."""
+        return sum(len(task.in_flight) for task in self.tasks)
+
+    def _ways(self, file: RepoFile) -> frozenset[Route]:
+        """Give the routes that a file can take."""
+        return self._choice.routes if _may_use_xet(file) else frozenset({Route.HTTP})
+
+    # -- pieces ----------------------------------------------------------------------------
+
+    def next_piece(self) -> tuple[Task, Piece] | None:
+        """Cut the next piece, of the file with the fewest in flight; None if there is no work."""
+        if self.in_flight >= self._concurrency.limit:
+            return None
+        now = self._clock()
+        for task in sorted(self.tasks, key=lambda task: len(task.in_flight)):
+            if task.not_before <= now and not (task.whole and task.in_flight):
+                piece = self._cut(task)
+                if piece is not None:
+                    task.in_flight.append(piece)
+                    return task, piece
+        return None
+
+    def _cut(self, task: Task) -> Piece | None:
+        free = Spans(task.partial.missing())
+        for piece in task.in_flight:
+            free.remove(max(0, piece.start - piece.margin), piece.stop)
+        gap = next(iter(free), None)
+        if gap is None:
+            return None
+        start, stop = gap
+        ways = self._ways(task.file)
+        route = task.progress.route if task.pinned else self._choice.route
+        if route not in ways:
+            route = min(ways)
+        task.progress = replace(task.progress, route=route)
+        stall_s, margin = self._policy.stall_timeout_s, 0
+        limit_s = HTTP_PATIENCE * stall_s + CONNECT_TIMEOUT_S
+        if task.whole:
+            stop = task.file.size
+        elif route is Route.XET:
+            size, margin = self._xet_pace.size, MAX_CHUNK_BYTES
+            stop = min(stop, start + size)
+            limit_s = max(stall_s, XET_PATIENCE * self._xet_pace.expected_s(size)) + XET_SPARE_S
+        else:
+            share = max(1, self._concurrency.limit // len(self.tasks))
+            stop = min(stop, start + http_piece_bytes(free.total, share))
+        return Piece(
+            file=task.file,
+            commit_hash=self._commit_hash,
+            route=route,
+            start=start,
+            stop=stop,
+            margin=margin,
+            limit_s=limit_s,
+            clock=self._clock,
+        )
+
+    def take_whole(self, task: Task, piece: Piece) -> bool:
+        """Let a piece go on to the end of the file, unless another does so already."""
+        if not (piece.stop == task.file.size and len(task.in_flight) == 1):
+            if task.whole:
+                return False
+            task.whole = True
+            piece.stop = task.file.size
+        return True
+
+    def succeeded(self, task: Task, piece: Piece) -> None:
+        """Note that a piece has come."""
+        self._end(task, piece)
+        now = self._clock()
+        if piece.route is Route.XET:
+            self._xet_pace.took(piece.size, now - piece.began_at)
+        self._choice.succeeded(piece.route)
+        task.progress = replace(task.progress.moved(now), on_route=0)
+
+    def failed(self, task: Task, piece: Piece, failure: Failure) -> Retry | None:
+        """Note that a piece has failed, and decide what follows.
+
+        Returns:
+            What is to be told of it, if anything: pieces that were under way together fail
+            together, and that is told once.
+
+        Raises:
+            DownloadError: the file is given up.
+        """
+        self._end(task, piece)
+        if failure.reason is Reason.CANCELLED and piece.cancelled_at is None:
+            return None  # Another stalled, and this ended with it.
+        if piece.cancelled_at is not None:
+            failure = Failure(Reason.STALLED)
+        if failure.reason in (Reason.BUSY, Reason.RATE_LIMITED):
+            self._concurrency.refused()
+        if task.progress.route is not piece.route:
+            task.progress = replace(task.progress, route=piece.route, on_route=0)
+        return self._follow(task, failure, brought=piece.brought, began_at=piece.began_at)
+
+    def was_wrong(self, task: Task) -> Retry | None:
+        """Note that a whole file had the wrong bytes; they are to be removed.
+
+        Raises:
+            IntegrityError: for the second time.
+        """
+        failure = Failure(Reason.WRONG_BYTES)
+        return self._follow(task, failure, brought=0, began_at=self._clock())
+
+    def _end(self, task: Task, piece: Piece) -> None:
+        task.in_flight.remove(piece)
+        self._finished[piece.route] += piece.brought
+
+    def _follow(
+        self, task: Task, failure: Failure, *, brought: int, began_at: float
+    ) -> Retry | None:
+        before = task.progress
+        together = began_at < before.failed_at
+        if not brought and not together:
+            self._choice.failed(before.route)
+        ways = self._ways(task.file)
+        decision = decide(
+            failure.reason,
+            before,
+            brought=brought,
+            began_at=began_at,
+            now=self._clock(),
+            policy=self._policy,
+            limit_s=self._policy.quiet_limit_s(task.file.size),
+            routes=ways,
+            chance=self._chance(),
+            retry_after_s=failure.retry_after_s,
+        )
+        after = decision.progress
+        if after.route not in ways:
+            after = replace(after, route=min(ways))
+        task.progress = after
+        if isinstance(decision, GiveUp):
+            raise self._gave_up(task, failure, timed_out=decision.timed_out)
+        task.pinned = task.pinned or after.route is not before.route
+        task.not_before = max(task.not_before, self._clock() + decision.wait_s)
+        if together and not brought:
+            return None
+        return Retry(
+            time=self._wall_clock(),
+            path=task.file.path,
+            reason=str(failure),
+            wait_s=round(decision.wait_s, 3),
+            attempt=after.fruitless,
+            max_attempts=self._policy.max_retries,
+            route=after.route,
+        )
+
+    def _gave_up(self, task: Task, failure: Failure, *, timed_out: bool) -> NbloaderError:
+        path, progress = task.file.path, task.progress
+        if failure.reason is Reason.WRONG_BYTES:
+            return IntegrityError(
+                f"{path} arrived with the wrong bytes twice: its {task.hash.name} should be "
+                f"{task.file.etag}, and was {task.hash.hexdigest()}; what came was removed",
+                hint="A proxy or a mirror on the way may serve a broken copy. Try again later, "
+                "or from another network.",
+            )
+        tried = progress.fruitless
+        what = f"{tried} {'attempt' if tried == 1 else 'attempts'}"
+        if timed_out:
+            what = f"no progress for {self._clock() - progress.moved_at:.0f} s"
+        return DownloadError(
+            f"{path} could not be downloaded ({failure}; {what})",
+            hint=f"{RUN_AGAIN} On a bad link, set NBLOADER_MAX_RETRIES=10.",
+        )
+
+    # -- looks from time to time -----------------------------------------------------------
+
+    def progress(self) -> list[FileProgress]:
+        """Count what has arrived since the last look."""
+        now = self._clock()
+        events = []
+        for task in self.tasks:
+            arrived = task.partial.arrived
+            if arrived != task.shown:
+                if arrived > task.shown:
+                    task.progress = task.progress.moved(now)
+                task.shown = arrived
+                events.append(FileProgress(path=task.file.path, completed=arrived))
+        arrived_over = Counter(self._finished)
+        for task in self.tasks:
+            for piece in task.in_flight:
+                arrived_over[piece.route] += piece.brought
+        for route, count in arrived_over.items():
+            self._choice.arrived(route, count - self._counted[route], now)
+        self._counted = arrived_over
+        return events
+
+    @property
+    def arrived(self) -> int:
+        """Bytes that had come at the last look."""
+        return self._counted.total()
+
+    def adapt(self, seconds: float) -> None:
+        """Let the number of pieces follow the speed, while there is work for all.
+
+        Args:
+            seconds: since the last time.
+        """
+        speed = (self.arrived - self._at_last_adapt) / seconds
+        self._at_last_adapt = self.arrived
+        if self.in_flight >= self._concurrency.limit:
+            self._concurrency.measured(speed)
+
+    def stalled(self) -> Iterator[Piece]:
+        """Give the pieces that have just become too slow; they are to be cancelled."""
+        now = self._clock()
+        for task in self.tasks:
+            for piece in task.in_flight:
+                if piece.cancelled_at is None and now - piece.heard_at > piece.limit_s:
+                    piece.cancelled_at = now
+                    yield piece
+
+    def stuck(self) -> Iterator[Piece]:
+        """Give the pieces that were cancelled and go on nevertheless, each once."""
+        now = self._clock()
+        for task in self.tasks:
+            for piece in task.in_flight:
+                cancelled_at = piece.cancelled_at
+                if cancelled_at is not None and now - cancelled_at > CANCEL_LIMIT_S:
+                    piece.cancelled_at = float("inf")
+                    yield piece
+
+    def to_hash(self) -> Task | None:
+        """Give a file of which enough has arrived, or all, that is not hashed yet."""
+        for task in self.tasks:
+            if task.hashing:
+                continue
+            if task.partial.complete:
+                if not task.in_flight:
+                    return task
+            elif task.partial.prefix - task.hash.position >= HASH_STEP_BYTES:
+                return task
+        return None
+
+
+def _may_use_xet(file: RepoFile) -> bool:
+    """Tell whether a file can come over Xet; a small one costs one request over HTTP."""
+    return file.xet_hash is not None and file.size > SMALL_FILE_BYTES
