@@ -59,9 +59,10 @@ def test_whole_files_are_right_or_wrong(tmp_path: Path, size: int) -> None:
     order=st.randoms(use_true_random=False),
     limit=st.none() | st.integers(1, 200),
     lfs=st.booleans(),
+    offered=st.randoms(use_true_random=False),
 )
 def test_what_arrives_in_any_order_is_hashed_once_in_order(
-    size: int, cuts: list[int], order: Random, limit: int | None, lfs: bool
+    size: int, cuts: list[int], order: Random, limit: int | None, lfs: bool, offered: Random
 ) -> None:
     content = CONTENT[:size]
     file = large(content) if lfs else small(content)
@@ -73,6 +74,11 @@ def test_what_arrives_in_any_order_is_hashed_once_in_order(
         assert not hashed.matches
         with partial.writer(start) as writer:
             writer.write(content[start:stop])
+        if offered.random() < 0.5:
+            before = hashed.position
+            hashed.offer(start, content[start:stop])
+            assert hashed.position == (stop if start == before else before)
+            total += hashed.position - before
         while count := hashed.advance(partial, limit):
             assert limit is None or count <= limit
             total += count

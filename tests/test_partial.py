@@ -26,6 +26,7 @@ from nbloader.transfer.journal import Journal, JournalHeader, read_header, read_
 from nbloader.transfer.partial import (
     JOURNAL_EVERY_BYTES,
     SMALL_FILE_BYTES,
+    WRITE_BYTES,
     DiskPartial,
     MemoryPartial,
     Partial,
@@ -391,21 +392,22 @@ def full_disk_under(partial: DiskPartial) -> Iterator[None]:
 
 def test_a_journal_that_cannot_be_written_loses_nothing(tmp_path: Path) -> None:
     partial = reopen(tmp_path)
-    first, second = partial.writer(0), partial.writer(SIZE // 2)
-    second.write(CONTENT[SIZE // 2 : SIZE // 2 + 10])
+    far = WRITE_BYTES + 1000
+    first, second = partial.writer(0), partial.writer(far)
+    second.write(CONTENT[far : far + 10])
     with full_disk_under(partial):
         with pytest.raises(OSError, match="No space left"):
-            first.write(CONTENT[: 2 * JOURNAL_EVERY_BYTES])
+            first.write(CONTENT[: WRITE_BYTES + 10])
         assert spans(partial) == [
-            (0, JOURNAL_EVERY_BYTES),
-            (SIZE // 2, SIZE // 2 + 10),
+            (0, WRITE_BYTES),
+            (far, far + 10),
         ]
         with pytest.raises(OSError, match="No space left"):
-            first.write(CONTENT[JOURNAL_EVERY_BYTES:][:1])
+            first.write(CONTENT[WRITE_BYTES:][:1])
         with pytest.raises(OSError, match="No space left"):
             first.close()
-        assert first.position == JOURNAL_EVERY_BYTES
-    first.write(CONTENT[JOURNAL_EVERY_BYTES:][:10])
+        assert first.position == WRITE_BYTES
+    first.write(CONTENT[WRITE_BYTES:][:10])
     before = spans(partial)
     partial.close()
     partial = reopen(tmp_path)

@@ -83,8 +83,10 @@ class Engine:
         self._stuck = stuck
         self._tried = {one.path: one for one in tried}
         self._clock = clock
-        self._changed = threading.Condition()
-        """Held for every use of what follows."""
+        # Two conditions of one lock, which is held for every use of what follows.
+        lock = threading.RLock()
+        self._changed = threading.Condition(lock)
+        self._to_hash = threading.Condition(lock)
         self._schedule = Schedule(
             files,
             commit_hash=commit_hash,
@@ -123,6 +125,7 @@ class Engine:
             with self._changed:
                 self._open = False
                 self._changed.notify_all()
+                self._to_hash.notify_all()
             for task in self._schedule.tasks:
                 with contextlib.suppress(OSError):  # What was journaled before stays.
                     task.partial.close()
@@ -141,6 +144,7 @@ class Engine:
                     return
                 # Waits before an attempt end by the clock, of which nobody is told.
                 self._changed.notify_all()
+                self._to_hash.notify_all()
                 self._changed.wait(TICK_S)
                 now = self._clock()
                 progress = self._schedule.progress()
@@ -246,8 +250,7 @@ class Engine:
             except BaseException as error:
                 self._stop(task, error)
                 return
-            with self._changed:
-                self._changed.notify_all()
+            # The other threads see it at the next tick: to wake all for each piece costs more.
             if retry is not None:
                 self._publish(retry)
 
@@ -260,6 +263,7 @@ class Engine:
                 return self._schedule.failed(task, piece, failure)
         with self._changed:
             self._schedule.succeeded(task, piece)
+            self._to_hash.notify()
         return None
 
     def _fetch_over(self, task: Task, piece: Piece) -> None:
@@ -268,7 +272,7 @@ class Engine:
         with self._changed:
             piece.start, piece.stop, piece.margin = start, stop, 0
         with task.partial.writer(start) as writer:
-            piece.sink = writer
+            piece.sink, piece.hash = writer, task.hash
             route.fetch(piece)
 
     def _take_whole(self, task: Task, piece: Piece) -> bool:
@@ -282,7 +286,7 @@ class Engine:
                 while not self._open or (task := self._schedule.to_hash()) is None:
                     if not self._open:
                         return
-                    self._changed.wait()
+                    self._to_hash.wait()
                 task.hashing = True
             try:
                 self._hashed += task.hash.advance(task.partial, HASH_STEP_BYTES)
@@ -319,3 +323,4 @@ class Engine:
                 self._error, self.failed_path = error, task.file.path
             self._open = False
             self._changed.notify_all()
+            self._to_hash.notify_all()

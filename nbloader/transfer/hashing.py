@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import threading
 from pathlib import Path
 
 from nbloader.records import RepoFile
@@ -17,7 +18,7 @@ READ_BYTES = 1 << 20
 
 
 class FileHash:
-    """The hash of one file, made from its beginning on. Used by one thread at a time.
+    """The hash of one file, made from its beginning on. Safe for use by several threads.
 
     Large files are named by the sha256 of their content, small ones by git's sha1 of the blob
     (https://git-scm.com/book/en/v2/Git-Internals-Git-Objects: its header, then the content).
@@ -30,6 +31,7 @@ class FileHash:
         self.name = "sha256" if file.lfs else "git sha1"
         self._file = file
         self._position = 0
+        self._busy = threading.Lock()
         self._buffer = memoryview(bytearray(min(READ_BYTES, file.size)))
         self._hash = hashlib.sha256() if file.lfs else hashlib.sha1(usedforsecurity=False)
         if not file.lfs:
@@ -49,12 +51,27 @@ class FileHash:
             ValueError: the partial is closed.
             OSError: the file cannot be read, or something has cut it short.
         """
-        began = self._position
-        stop = partial.prefix if limit is None else min(partial.prefix, began + limit)
-        while self._position < stop:
-            buffer = self._buffer[: stop - self._position]
-            self._take(buffer, partial.readinto(self._position, buffer))
-        return self._position - began
+        with self._busy:
+            began = self._position
+            stop = partial.prefix if limit is None else min(partial.prefix, began + limit)
+            while self._position < stop:
+                buffer = self._buffer[: stop - self._position]
+                self._take(buffer, partial.readinto(self._position, buffer))
+            return self._position - began
+
+    def offer(self, offset: int, data: bytes | memoryview) -> None:
+        """Take bytes that have just been written at `offset`, if it is their turn.
+
+        What comes out of order, or while another thread is at it, is left for `advance`, which
+        has to read it again.
+        """
+        if offset == self._position and self._busy.acquire(blocking=False):
+            try:
+                if offset == self._position:
+                    self._hash.update(data)
+                    self._position += len(data)
+            finally:
+                self._busy.release()
 
     def read(self, path: Path) -> None:
         """Hash the whole content of a file.

@@ -28,10 +28,11 @@ from nbloader.errors import (
 from nbloader.plan.headers import FIRST_READ_BYTES, Header, header_end, parse_header
 from nbloader.records import HubFacts, Listing, RepoFile, Retry, TransferPolicy
 from nbloader.transfer.explain import Attempted, explain, no_hub, token_refused
-from nbloader.transfer.failure import TRANSIENT_STATUS, Failure, status_failure
+from nbloader.transfer.failure import TRANSIENT_STATUS, Failure
 from nbloader.transfer.http_route import network_failures
 from nbloader.transfer.links import Links, origin
 from nbloader.transfer.policy import Reason
+from nbloader.transfer.rate_limit import RateLimit
 from nbloader.transfer.retry import OPENING_ATTEMPTS, call_with_retries
 from nbloader.transfer.xet_route import XetAccess, access_from_json
 
@@ -63,11 +64,15 @@ class Hub:
     publish: Callable[[Retry], object]
     links: Links = field(init=False)
     facts: HubFacts = field(init=False)
+    _rate_limit: RateLimit = field(init=False, default_factory=RateLimit)
 
     def __post_init__(self) -> None:
         self.facts = HubFacts(endpoint=constants.ENDPOINT, cache_dir=constants.HF_HUB_CACHE)
         self.links = Links(
-            self.repo_id, token=lambda: self.token, timeout_s=self.policy.stall_timeout_s
+            self.repo_id,
+            token=lambda: self.token,
+            timeout_s=self.policy.stall_timeout_s,
+            rate_limit=self._rate_limit,
         )
 
     # -- what is there ---------------------------------------------------------------------
@@ -125,6 +130,7 @@ class Hub:
 
         The library's own calls wait for ever on a silent server and hide their retries.
         """
+        self._rate_limit.check()
         response = get_session().get(
             url,
             headers=build_hf_headers(token=self.token),
@@ -132,7 +138,8 @@ class Hub:
             follow_redirects=True,
         )
         if response.status_code in TRANSIENT_STATUS:
-            raise status_failure(response.status_code, response.headers.get("Retry-After"))
+            retry_after = response.headers.get("Retry-After")
+            raise self._rate_limit.refusal(response.status_code, retry_after)
         hf_raise_for_status(response)
         try:
             answer = response.json()

@@ -22,6 +22,7 @@ from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 from nbloader.records import RepoFile
 from nbloader.transfer.failure import TRANSIENT_STATUS, Failure, status_failure
 from nbloader.transfer.policy import Reason
+from nbloader.transfer.rate_limit import RateLimit
 
 __all__ = ["CONNECT_TIMEOUT_S", "Links", "origin"]
 
@@ -68,9 +69,11 @@ class Links:
         *,
         token: Callable[[], str | bool | None],
         timeout_s: float,
+        rate_limit: RateLimit,
     ) -> None:
         self._repo_id = repo_id
         self._token = token
+        self._rate_limit = rate_limit
         self._timeouts = (min(CONNECT_TIMEOUT_S, timeout_s), timeout_s, timeout_s, timeout_s)
         self._links: defaultdict[str, _Link] = defaultdict(_Link)
         self._lock = threading.Lock()
@@ -136,6 +139,8 @@ class Links:
         for _ in range(MAX_REDIRECTS + 1):
             asking()
             at_home = origin(url) == home
+            if at_home:
+                self._rate_limit.check()
             response = self._send(url, link.etag, start, stop, with_token=at_home)
             try:
                 if response.status_code in _REDIRECTS:
@@ -171,7 +176,8 @@ class Links:
         status = response.status_code
         known, link.url, link.etag = link.url, None, None
         if status in TRANSIENT_STATUS:
-            raise status_failure(status, response.headers.get("Retry-After"))
+            refusal = self._rate_limit.refusal if at_home else status_failure
+            raise refusal(status, response.headers.get("Retry-After"))
         if at_home and status != 416:
             response.read()
             hf_raise_for_status(response)

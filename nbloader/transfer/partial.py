@@ -7,7 +7,8 @@ Hub's library append. Either without the other is worth nothing and is discarded
 
 The journal is never ahead of the data: first the bytes are handed to the system, then the record.
 After a kill of the process, at any instant, all that is journaled is in the file, because the
-system has it; each writer loses at most `JOURNAL_EVERY_BYTES`. After a power loss that is not
+system has it; each writer loses less than `JOURNAL_EVERY_BYTES`, and `WRITE_BYTES` more if it was
+writing. After a power loss that is not
 promised: a file system may have kept the record and not the bytes. Nothing here waits for the disk
 to prevent it, since a file enters the cache only after its hash was found right.
 
@@ -34,6 +35,7 @@ __all__ = [
     "JOURNAL_EVERY_BYTES",
     "OURS",
     "SMALL_FILE_BYTES",
+    "WRITE_BYTES",
     "DiskPartial",
     "MemoryPartial",
     "Partial",
@@ -48,7 +50,11 @@ SMALL_FILE_BYTES = 1 << 20
 """Files up to this size are held in memory until they are whole."""
 
 JOURNAL_EVERY_BYTES = 256 << 10
-"""The most that a writer leaves out of the journal, and so the most that it loses at a kill."""
+"""So much is in the journal at the latest when a write returns: what a writer leaves out is less,
+and lost at a kill."""
+
+WRITE_BYTES = 1 << 20
+"""The most that is written before its record, and lost if a kill comes in between."""
 
 OURS = re.compile(
     r"([0-9a-f]{40}|[0-9a-f]{64})\.nbloader(?:-journal|-journal-new|\.[0-9]+)?\.incomplete"
@@ -254,14 +260,18 @@ class Writer:
             if self._position + len(rest) > self._partial.size:
                 raise ValueError(f"more than the {self._partial.size} bytes of the file")
             done = 0
+            # Nothing unless a journal has failed: first the record, then more data.
+            self._journal_if_due()
             while done < len(rest):
-                room = self._journaled + JOURNAL_EVERY_BYTES - self._position
-                # None is left after a journal that failed: first the record, then more data.
-                count = self._partial.write_some(self._position, rest[done : done + room])
+                step = rest[done : done + WRITE_BYTES]
+                count = self._partial.write_some(self._position, step)
                 self._position += count
                 done += count
-                if self._position - self._journaled >= JOURNAL_EVERY_BYTES:
-                    self._journal()
+                self._journal_if_due()
+
+    def _journal_if_due(self) -> None:
+        if self._position - self._journaled >= JOURNAL_EVERY_BYTES:
+            self._journal()
 
     def _journal(self) -> None:
         if self._journaled < self._position:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from nbloader.records import RepoFile, Route
+from nbloader.transfer.hashing import FileHash
 
 __all__ = ["Piece", "RouteLike", "Sink"]
 
@@ -35,10 +36,12 @@ class Piece:
 
     Attributes:
         start, stop: the first byte and the one after the last.
-        margin: how far `start` may still move towards the beginning of the file.
+        margin: how far `start` and `stop` may still move towards the beginning of the file; 0 if
+            they are to stay.
         limit_s: it counts as stalled after so long without a byte.
         take_whole: called when the server sends no parts of files; tells whether this piece may
             go on, as the only one, up to the end of the file.
+        hash: is offered the bytes while they are at hand.
         cancel: ends a fetch from another thread; None where it ends by itself.
         brought: bytes written.
         heard_at: when the last byte came, or the piece began.
@@ -54,6 +57,7 @@ class Piece:
     take_whole: Callable[[], bool] = lambda: True
     clock: Callable[[], float] = time.monotonic
     sink: Sink | None = None
+    hash: FileHash | None = None
     cancel: Callable[[], object] | None = None
     cancelled_at: float | None = None
     brought: int = 0
@@ -72,6 +76,8 @@ class Piece:
         """Write the next bytes. Raises OSError if the disk refuses."""
         assert self.sink is not None
         self.sink.write(data)
+        if self.hash is not None:
+            self.hash.offer(self.start + self.brought, data)
         self.brought += len(data)
         self.heard_at = self.clock()
 

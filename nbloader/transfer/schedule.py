@@ -151,7 +151,9 @@ class Schedule:
         if task.whole:
             stop = task.file.size
         elif route is Route.XET:
-            size, margin = self._xet_pace.size, MAX_CHUNK_BYTES
+            size = self._xet_pace.size
+            if self._xet_pace.bytes_are_dear:
+                margin = MAX_CHUNK_BYTES
             stop = min(stop, start + size)
             limit_s = max(stall_s, XET_PATIENCE * self._xet_pace.expected_s(size)) + XET_SPARE_S
         else:

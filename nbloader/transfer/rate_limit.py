@@ -1,0 +1,38 @@
+"""The Hub's request to be left alone for a while, kept by all who ask it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from nbloader.transfer.failure import Failure, status_failure
+from nbloader.transfer.policy import Reason
+
+__all__ = ["RateLimit"]
+
+
+class RateLimit:
+    """When the Hub may be asked again. It counts by address, so this holds for every file."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._until = float("-inf")
+        self._why: Failure | None = None
+
+    def check(self) -> None:
+        """Raise Failure, with the time that is left, if the Hub may not be asked yet."""
+        with self._lock:
+            left, why = self._until - self._clock(), self._why
+        if left > 0 and why is not None:
+            raise Failure(why.reason, str(why), retry_after_s=left)
+
+    def refusal(self, status: int, retry_after: str | None) -> Failure:
+        """Give the failure that an answer of the Hub means, and keep the wait that it asks for."""
+        failure = status_failure(status, retry_after)
+        if failure.reason is Reason.RATE_LIMITED and failure.retry_after_s:
+            with self._lock:
+                self._until = max(self._until, self._clock() + failure.retry_after_s)
+                self._why = failure
+        return failure
