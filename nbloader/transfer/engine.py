@@ -248,6 +248,8 @@ class Engine:
             try:
                 retry = self._fetch(task, piece)
             except BaseException as error:
+                if piece.abandoned:
+                    continue  # The file may be complete and closed by now.
                 self._stop(task, error)
                 return
             # The other threads see it at the next tick: to wake all for each piece costs more.

@@ -43,6 +43,8 @@ class Piece:
             go on, as the only one, up to the end of the file.
         hash: is offered the bytes while they are at hand.
         cancel: ends a fetch from another thread; None where it ends by itself.
+        second: whether it goes after the bytes of one that is silent.
+        abandoned: whether it is silent and another goes after its bytes; nobody waits for it.
         brought: bytes written.
         heard_at: when the last byte came, or the piece began.
     """
@@ -60,6 +62,8 @@ class Piece:
     hash: FileHash | None = None
     cancel: Callable[[], object] | None = None
     cancelled_at: float | None = None
+    second: bool = False
+    abandoned: bool = False
     brought: int = 0
     began_at: float = field(init=False)
     heard_at: float = field(init=False)

@@ -35,6 +35,10 @@ XET_PATIENCE = 4
 XET_SPARE_S = 1.0
 """hf_xet notices a silent connection by itself; it is given so long beyond the limit."""
 
+SILENT_S = 5.0
+"""At the end of a download, another connection goes after the bytes of one that was silent for so
+long. Links that are alive answer in less."""
+
 CANCEL_LIMIT_S = 2.0
 """A piece that is still there so long after it was cancelled hangs, and its process with it."""
 
@@ -103,6 +107,7 @@ class Schedule:
         self._finished: Counter[Route] = Counter()
         self._counted: Counter[Route] = Counter()
         self._at_last_adapt = 0
+        self._told: list[Retry] = []
 
     @property
     def route(self) -> Route:
@@ -131,6 +136,26 @@ class Schedule:
                 if piece is not None:
                     task.in_flight.append(piece)
                     return task, piece
+        return self._second(now)
+
+    def _second(self, now: float) -> tuple[Task, Piece] | None:
+        """Where nothing else is left to do, go after the bytes of a silent piece once more.
+
+        The end of a download would otherwise wait for its slowest connection to be given up.
+        """
+        for task in self.tasks:
+            for piece in task.in_flight if task.not_before <= now else ():
+                if piece.second or now - piece.heard_at < min(SILENT_S, piece.limit_s):
+                    continue
+                task.in_flight.remove(piece)
+                second = self._cut(task)
+                if second is None:  # Its last bytes came meanwhile.
+                    task.in_flight.append(piece)
+                    continue
+                piece.abandoned = second.second = True
+                task.in_flight.append(second)
+                self._told.append(self._retry(task, f"{Reason.STALLED}; asking again", 0.0))
+                return task, second
         return None
 
     def _cut(self, task: Task) -> Piece | None:
@@ -182,6 +207,8 @@ class Schedule:
     def succeeded(self, task: Task, piece: Piece) -> None:
         """Note that a piece has come."""
         self._end(task, piece)
+        if piece.abandoned:
+            return
         now = self._clock()
         if piece.route is Route.XET:
             self._xet_pace.took(piece.size, now - piece.began_at)
@@ -199,6 +226,8 @@ class Schedule:
             DownloadError: the file is given up.
         """
         self._end(task, piece)
+        if piece.abandoned:
+            return None
         if failure.reason is Reason.CANCELLED and piece.cancelled_at is None:
             return None  # Another stalled, and this ended with it.
         if piece.cancelled_at is not None:
@@ -219,7 +248,8 @@ class Schedule:
         return self._follow(task, failure, brought=0, began_at=self._clock())
 
     def _end(self, task: Task, piece: Piece) -> None:
-        task.in_flight.remove(piece)
+        if not piece.abandoned:
+            task.in_flight.remove(piece)
         self._finished[piece.route] += piece.brought
 
     def _follow(
@@ -252,14 +282,17 @@ class Schedule:
         task.not_before = max(task.not_before, self._clock() + decision.wait_s)
         if together and not brought:
             return None
+        return self._retry(task, str(failure), decision.wait_s)
+
+    def _retry(self, task: Task, reason: str, wait_s: float) -> Retry:
         return Retry(
             time=self._wall_clock(),
             path=task.file.path,
-            reason=str(failure),
-            wait_s=round(decision.wait_s, 3),
-            attempt=after.fruitless,
+            reason=reason,
+            wait_s=round(wait_s, 3),
+            attempt=task.progress.fruitless,
             max_attempts=self._policy.max_retries,
-            route=after.route,
+            route=task.progress.route,
         )
 
     def _gave_up(self, task: Task, failure: Failure, *, timed_out: bool) -> NbloaderError:
@@ -282,10 +315,11 @@ class Schedule:
 
     # -- looks from time to time -----------------------------------------------------------
 
-    def progress(self) -> list[FileProgress]:
-        """Count what has arrived since the last look."""
+    def progress(self) -> list[FileProgress | Retry]:
+        """Count what has arrived since the last look; gives what is to be told."""
         now = self._clock()
-        events = []
+        events: list[FileProgress | Retry] = [*self._told]
+        self._told.clear()
         for task in self.tasks:
             arrived = task.partial.arrived
             if arrived != task.shown:
