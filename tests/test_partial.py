@@ -525,3 +525,25 @@ def test_small_files_stay_in_memory(tmp_path: Path) -> None:
         kinds.append(type(partial))
         partial.discard()
     assert kinds == [MemoryPartial, MemoryPartial, DiskPartial]
+
+
+def test_bytes_that_are_there_are_not_written_again(tmp_path: Path) -> None:
+    """What was hashed is what stays, whoever writes the same range later."""
+    partial = reopen(tmp_path)
+    middle = CONTENT[1000:2000]
+    assert partial.writer(1000).write(middle) == 1000
+    with partial.writer(0) as other:
+        assert other.write(bytes(5000)) == 4000
+        assert other.position == 5000
+    buffer = bytearray(5000)
+    partial.readinto(0, buffer)
+    assert buffer == bytes(1000) + middle + bytes(3000)
+    partial.close()
+
+
+def test_a_range_that_another_still_writes_is_not_journaled(tmp_path: Path) -> None:
+    partial = reopen(tmp_path)
+    partial._claimed.add(1000, 2000)  # by a thread that has not come to its write yet
+    with partial.writer(0) as writer:
+        writer.write(CONTENT[:5000])
+    assert spans(reopen(tmp_path)) == [(0, 1000), (2000, 5000)]

@@ -23,6 +23,9 @@ def test_defaults() -> None:
         "retry_delay_max": 60.0,
         "timeout": 300.0,
         "large_file_timeout": 1800.0,
+        "stall_timeout_s": 30.0,
+        "min_speed": 10_000.0,
+        "route": "auto",
         "max_workers": 4,
         "check_network": True,
         "check_disk_space": True,
@@ -115,8 +118,8 @@ def test_a_config_of_others_is_left_alone(folder: Path, text: str) -> None:
             "download: {endpoint: http://example.com}",
             "nbloader.yaml: unknown key 'endpoint'",
             "Known keys: max_retries, retry_delay_min, retry_delay_max, timeout, "
-            "large_file_timeout, max_workers, check_network, check_disk_space, "
-            "required_disk_space_gb, show_download_speed, show_eta.",
+            "large_file_timeout, stall_timeout_s, min_speed, route, max_workers, check_network, "
+            "check_disk_space, required_disk_space_gb, show_download_speed, show_eta.",
         ),
     ],
 )

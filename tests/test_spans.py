@@ -30,8 +30,11 @@ def runs(held: set[int], size: int) -> list[Span]:
 @given(
     steps=st.lists(st.tuples(st.sampled_from(["add", "remove"]), BYTE_RANGES), max_size=30),
     size=st.integers(0, SIZE + 5),
+    part=BYTE_RANGES,
 )
-def test_spans_are_the_set_of_their_bytes(steps: list[tuple[str, Span]], size: int) -> None:
+def test_spans_are_the_set_of_their_bytes(
+    steps: list[tuple[str, Span]], size: int, part: Span
+) -> None:
     spans, held = Spans(), set[int]()
     for step, (start, stop) in steps:
         if step == "add":
@@ -46,6 +49,9 @@ def test_spans_are_the_set_of_their_bytes(steps: list[tuple[str, Span]], size: i
         assert (spans.total, len(spans)) == (len(held), len(runs(held, SIZE)))
         assert spans.prefix == next(byte for byte in range(SIZE + 1) if byte not in held)
     assert spans.missing(size) == runs(set(range(size)) - held, size)
+    asked = set(range(*part))
+    assert spans.within(*part) == runs(held & asked, SIZE)
+    assert spans.first_gap(*part) == next(iter(runs(asked - held, SIZE)), None)
     assert (spans == Spans(reversed(list(spans))), spans == Spans([(SIZE, SIZE + 1)])) == (
         True,
         False,

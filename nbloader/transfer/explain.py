@@ -103,6 +103,13 @@ def explain(error: Exception, what: Attempted) -> NbloaderError:
                 hint=f"See https://huggingface.co/{what.repo_id}/tree/main for its branches "
                 "and tags, or leave `revision=` out.",
             )
+        case hub_errors.RepositoryNotFoundError() if what.path is not None and what.token_sent:
+            # It was listed a moment ago.
+            return InvalidTokenError(
+                f"the Hub does not accept the token any more, and {what.path} needs it",
+                hint=f"Make a new token at {_TOKENS}. {_how_to_add_token()} What has arrived is "
+                "kept.",
+            )
         case hub_errors.RepositoryNotFoundError():
             return _not_found(what)
         case hub_errors.HfHubHTTPError() if error.response.status_code in (410, 451) or (

@@ -82,6 +82,8 @@ class Partial(ABC):
     def __init__(self, file: RepoFile, spans: Iterable[Span] = ()) -> None:
         self.file = file
         self._spans = Spans(spans)
+        # What is there, and what is being written.
+        self._claimed = self._spans.copy()
         self._lock = threading.Lock()
         self._writers: set[Writer] = set()
         self._open = True
@@ -121,7 +123,8 @@ class Partial(ABC):
     def writer(self, start: int) -> Writer:
         """Give a writer of the bytes from `start` on.
 
-        Several may write at once, even the same bytes.
+        Several may write at once, even the same bytes: those that come first stay, so that what
+        was hashed is what is there.
 
         Raises:
             ValueError: the partial is closed, or `start` is outside the file.
@@ -135,26 +138,45 @@ class Partial(ABC):
             self._writers.add(writer)
         return writer
 
-    def write_some(self, offset: int, data: memoryview) -> int:
-        """Write the beginning of `data` at `offset` and give how many bytes that was.
+    def write_some(self, offset: int, data: memoryview) -> tuple[int, int]:
+        """Write the beginning of `data` at `offset`, but nothing that is there already.
 
         For `Writer`, which the partial ends before it closes its files.
+
+        Returns:
+            How many bytes of `data` are dealt with, and how many of them were written.
         """
-        count = self._write_some(offset, data)
+        end = offset + len(data)
         with self._lock:
-            self._spans.add(offset, offset + count)
-        return count
+            gap = self._claimed.first_gap(offset, end)
+            if gap is None or gap[0] > offset:
+                return (gap[0] if gap else end) - offset, 0
+            self._claimed.add(*gap)
+        count = 0
+        try:
+            count = self._write_some(offset, data[: gap[1] - offset])
+        finally:
+            with self._lock:
+                self._claimed.remove(offset + count, gap[1])
+                self._spans.add(offset, offset + count)
+        return count, count
 
     @abstractmethod
     def _write_some(self, offset: int, data: memoryview) -> int: ...
 
-    @abstractmethod
     def note(self, span: Span) -> None:
-        """Journal that the bytes of `span` are there. For `Writer`.
+        """Journal which bytes of `span` are there. For `Writer`.
 
         Raises:
             OSError: the journal cannot be written.
         """
+        with self._lock:
+            there = self._spans.within(*span)
+        for part in there:
+            self._note(part)
+
+    @abstractmethod
+    def _note(self, span: Span) -> None: ...
 
     def release(self, writer: Writer) -> None:
         """Forget a writer that has ended. For `Writer`."""
@@ -189,7 +211,7 @@ class Partial(ABC):
         """
         self._end(journal=False)
         with self._lock:
-            self._spans = Spans()
+            self._spans, self._claimed = Spans(), Spans()
         self._remove()
 
     @abstractmethod
@@ -245,8 +267,11 @@ class Writer:
         """Offset in the file of the next byte."""
         return self._position
 
-    def write(self, data: bytes | bytearray | memoryview) -> None:
+    def write(self, data: bytes | bytearray | memoryview) -> int:
         """Write the next bytes; they count as arrived at once.
+
+        Returns:
+            How many of them were written; the others were there already.
 
         Raises:
             ValueError: the writer or the partial is closed, or the bytes go beyond the file.
@@ -259,15 +284,17 @@ class Writer:
                 raise ValueError("the writer is closed")
             if self._position + len(rest) > self._partial.size:
                 raise ValueError(f"more than the {self._partial.size} bytes of the file")
-            done = 0
+            done = written = 0
             # Nothing unless a journal has failed: first the record, then more data.
             self._journal_if_due()
             while done < len(rest):
                 step = rest[done : done + WRITE_BYTES]
-                count = self._partial.write_some(self._position, step)
+                count, new = self._partial.write_some(self._position, step)
                 self._position += count
                 done += count
+                written += new
                 self._journal_if_due()
+            return written
 
     def _journal_if_due(self) -> None:
         if self._position - self._journaled >= JOURNAL_EVERY_BYTES:
@@ -350,7 +377,7 @@ class DiskPartial(Partial):
     def _write_some(self, offset: int, data: memoryview) -> int:
         return os.pwrite(self._fd, data, offset)
 
-    def note(self, span: Span) -> None:
+    def _note(self, span: Span) -> None:
         self._journal.append(span)
 
     def readinto(self, offset: int, buffer: bytearray | memoryview) -> int:
@@ -394,7 +421,7 @@ class MemoryPartial(Partial):
         self._content[offset : offset + len(data)] = data
         return len(data)
 
-    def note(self, span: Span) -> None:
+    def _note(self, span: Span) -> None:
         """Do nothing: there is no journal."""
 
     def _close_files(self) -> None:

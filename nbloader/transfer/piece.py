@@ -16,8 +16,8 @@ __all__ = ["Piece", "RouteLike", "Sink"]
 class Sink(Protocol):
     """Takes the bytes of a piece in their order."""
 
-    def write(self, data: bytes | memoryview) -> object:
-        """Take the next bytes. Raises OSError if the disk refuses."""
+    def write(self, data: bytes | memoryview) -> int:
+        """Take the next bytes, and give how many were new. Raises OSError if the disk refuses."""
 
 
 class RouteLike(Protocol):
@@ -45,7 +45,8 @@ class Piece:
         cancel: ends a fetch from another thread; None where it ends by itself.
         second: whether it goes after the bytes of one that is silent.
         abandoned: whether it is silent and another goes after its bytes; nobody waits for it.
-        brought: bytes written.
+        received: bytes that came.
+        brought: those of them that were not there before.
         heard_at: when the last byte came, or the piece began.
     """
 
@@ -64,6 +65,7 @@ class Piece:
     cancelled_at: float | None = None
     second: bool = False
     abandoned: bool = False
+    received: int = 0
     brought: int = 0
     began_at: float = field(init=False)
     heard_at: float = field(init=False)
@@ -79,10 +81,11 @@ class Piece:
     def write(self, data: bytes | memoryview) -> None:
         """Write the next bytes. Raises OSError if the disk refuses."""
         assert self.sink is not None
-        self.sink.write(data)
-        if self.hash is not None:
-            self.hash.offer(self.start + self.brought, data)
-        self.brought += len(data)
+        new = self.sink.write(data)
+        if self.hash is not None and new == len(data):
+            self.hash.offer(self.start + self.received, data)
+        self.received += len(data)
+        self.brought += new
         self.heard_at = self.clock()
 
     def heard(self) -> None:

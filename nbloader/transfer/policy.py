@@ -79,7 +79,7 @@ class Rule:
 
 
 RULES: Mapping[Reason, Rule] = MappingProxyType(
-    {
+    {  # CANCELLED is missing: it is the failure of another piece.
         Reason.STALLED: Rule(switch_after=1, at_once=True),
         Reason.TOO_SLOW: Rule(switch_after=1, at_once=True),
         Reason.CONNECTION_LOST: Rule(),
@@ -92,7 +92,6 @@ RULES: Mapping[Reason, Rule] = MappingProxyType(
         Reason.REDIRECTS: Rule(switch_after=1),
         Reason.OTHER_VERSION: Rule(switch_after=1, at_once=True),
         Reason.BAD_ANSWER: Rule(switch_after=1),
-        Reason.CANCELLED: Rule(),
         Reason.XET: Rule(),
         Reason.WRONG_BYTES: Rule(switch_after=1, at_once=True),
         Reason.WORKER_DIED: Rule(),

@@ -80,6 +80,22 @@ class Spans:
         gaps = zip([0, *self._stops], [*self._starts, size], strict=True)
         return [(left, min(right, size)) for left, right in gaps if left < min(right, size)]
 
+    def first_gap(self, start: int, stop: int) -> Span | None:
+        """Give the first range between `start` and `stop` that is not there."""
+        number = bisect_right(self._starts, start) - 1
+        if number >= 0:
+            start = max(start, self._stops[number])
+        if number + 1 < len(self._starts):
+            stop = min(stop, self._starts[number + 1])
+        return (start, stop) if start < stop else None
+
+    def within(self, start: int, stop: int) -> list[Span]:
+        """Give the ranges between `start` and `stop` that are there."""
+        first = bisect_right(self._stops, start)
+        last = bisect_left(self._starts, stop)
+        found = zip(self._starts[first:last], self._stops[first:last], strict=True)
+        return [(max(left, start), min(right, stop)) for left, right in found]
+
     def copy(self) -> Spans:
         """Give a set of the same bytes that changes by itself."""
         other = Spans()

@@ -140,10 +140,10 @@ class XetRoute:
                 raise self._failure(session, group, error, piece) from error
             if chunk is None:
                 break
-            if piece.brought + len(chunk) > piece.size:
+            if piece.received + len(chunk) > piece.size:
                 raise Failure(Reason.OTHER_VERSION)
             piece.write(chunk)
-        if piece.brought < piece.size:
+        if piece.received < piece.size:
             self._check_session(session)
             raise Failure(Reason.CAME_SHORT)
 
