@@ -4,8 +4,9 @@ BIN := .venv/bin
 # Compiled bytecode matters: without it every import of diffusers takes 17 s instead of 7.
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --constraint constraints.txt
 STAMP = .venv/.installed-
+HUB_VERSIONS := $(basename $(notdir $(wildcard tests/hub_versions/*.txt)))
 
-.PHONY: demo test check notebooks browser-test format clean
+.PHONY: demo test check notebooks browser-test test-hub-versions bench-transfer format clean
 
 demo: $(STAMP)demo
 	$(BIN)/python -m nbloader demo
@@ -21,6 +22,25 @@ notebooks: $(STAMP)test
 # In JupyterLab; needs Chromium. The screenshots stay in pytest's temporary folder.
 browser-test: $(STAMP)browser
 	$(BIN)/python -m pytest -o tmp_path_retention_policy=all tests/browser
+
+# With the oldest and newest huggingface_hub that are met, each in a small environment of its own.
+test-hub-versions: $(STAMP)test $(HUB_VERSIONS:%=.venv-hub/%/.installed)
+	$(BIN)/python -m pytest tests/hub_versions
+
+.venv-hub/%/.installed: tests/hub_versions/%.txt pyproject.toml | $(BIN)/uv
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-hub/$*
+	$(BIN)/uv pip install --quiet --python .venv-hub/$*/bin/python --compile-bytecode \
+	  --requirement $< --editable .
+	touch $@
+
+# Side by side with the Hub's own downloader and aria2; takes some 25 minutes and 10 GB of disk in
+# .bench. Options: make bench-transfer ARGS="--repeats 1".
+bench-transfer: $(STAMP)bench
+	@command -v aria2c >/dev/null || { \
+	  echo "aria2c is missing: installing the Debian package aria2"; \
+	  apt-get update -qq && apt-get install -y -qq --no-install-recommends aria2; \
+	} || echo "aria2 could not be installed; its rows will be left out"
+	$(BIN)/python -m benchmarks.transfer $(ARGS)
 
 check: $(STAMP)test
 	$(BIN)/ruff format --check .
@@ -41,4 +61,4 @@ $(STAMP)%: pyproject.toml constraints.txt | $(BIN)/uv
 	touch $@
 
 clean:
-	rm -rf .venv demo .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-hub .bench demo .mypy_cache .pytest_cache .ruff_cache

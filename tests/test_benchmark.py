@@ -127,13 +127,20 @@ def cells(scenario: Scenario, *records: Record) -> dict[str, list[str]]:
     return {" ".join(words[:2]): words[2:] for words in map(str.split, lines)}
 
 
-def test_the_table_of_speeds_has_medians_and_ratios() -> None:
-    other = replace(RECORD, peer="snapshot http", seconds=2.0)
-    times = [1.0, 4.0, 2.0]
-    found = cells(PLAIN, *(replace(RECORD, seconds=time) for time in times), other)
-    # MB/s, lowest, highest, whole call, by snapshot http, served/needed, requests, peak
-    assert found["nbloader http"] == ["50", "25", "100", "1.50", "1.00", "1.100", "7", "50"]
-    assert found["snapshot http"] == ["50", "50", "50", "1.50", "1.00", "1.100", "7", "50"]
+def test_the_table_of_speeds_has_medians_and_compares_within_a_round() -> None:
+    # The machine is slower in each round, and the first is twice as fast as the second.
+    own = [replace(RECORD, repeat=turn, seconds=2.0**turn) for turn in range(3)]
+    other = [
+        replace(RECORD, peer="snapshot http", repeat=turn, seconds=2.0 ** (turn + 1))
+        for turn in range(3)
+    ]
+    found = cells(PLAIN, *own, *other)
+    assert " ".join(found["peer MB/s"]) == (
+        "lowest highest / snapshot http whole call s served/needed requests peak MB"
+    )
+    assert found["nbloader http"] == ["50", "25", "100", "2.00", "1.50", "1.100", "7", "50"]
+    assert found["snapshot http"] == ["25", "12", "50", "1.00", "1.50", "1.100", "7", "50"]
+    assert found["aria2 -x8"] == ["-"] * 8
 
 
 def test_the_table_of_bytes_has_the_worst_and_says_what_failed() -> None:

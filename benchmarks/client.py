@@ -1,0 +1,63 @@
+"""One download by a Python tool, in a process of its own.
+
+Run by its path: `python -P client.py TOOL ROUTE REPO_ID`. It imports the tool and says
+`{"ready": true}` in a line of JSON, waits for a line on stdin, downloads, and says how that ended.
+Address and folders come by `HF_ENDPOINT` and `HF_HOME`; the Hub's library is told of its route by
+`HF_HUB_DISABLE_XET`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+__all__ = ["main"]
+
+
+def main() -> int:
+    """Download once; the exit status is 0 where that worked."""
+    # Whatever else is printed must not reach the one who reads the answers.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+
+    def say(**answer: object) -> None:
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+    tool, route, repo_id = sys.argv[1:]
+    try:
+        download = _TOOLS[tool](repo_id, route)
+        say(ready=True)
+        sys.stdin.readline()
+        folder = download()
+    except Exception as error:
+        say(error=f"{type(error).__name__}: {error}")
+        return 1
+    say(folder=str(folder), ended_at=time.monotonic())
+    return 0
+
+
+def _nbloader(repo_id: str, route: str) -> Callable[[], Path]:
+    import nbloader
+
+    download = nbloader.download  # its modules are imported when the name is first used
+    return lambda: download(repo_id, settings={"route": route}, view="none")
+
+
+def _snapshot_download(repo_id: str, _route: str) -> Callable[[], str]:
+    from huggingface_hub import snapshot_download
+
+    return lambda: snapshot_download(repo_id)
+
+
+_TOOLS: dict[str, Callable[[str, str], Callable[[], Path | str]]] = {
+    "nbloader": _nbloader,
+    "snapshot_download": _snapshot_download,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())
