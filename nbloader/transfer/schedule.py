@@ -145,7 +145,7 @@ class Schedule:
         """
         for task in self.tasks:
             for piece in task.in_flight if task.not_before <= now else ():
-                if piece.second or now - piece.heard_at < min(SILENT_S, piece.limit_s):
+                if piece.second or now - piece.heard_at < self._silent_s(piece):
                     continue
                 task.in_flight.remove(piece)
                 second = self._cut(task)
@@ -157,6 +157,14 @@ class Schedule:
                 self._told.append(self._retry(task, f"{Reason.STALLED}; asking again", 0.0))
                 return task, second
         return None
+
+    def _silent_s(self, piece: Piece) -> float:
+        """Give how long a piece may be silent where nothing else is left to do."""
+        silent_s = SILENT_S
+        if piece.route is Route.XET:
+            expected_s = self._xet_pace.expected_s(piece.size)
+            silent_s = max(SILENT_S, XET_PATIENCE * expected_s) if expected_s else piece.limit_s
+        return min(silent_s, piece.limit_s)
 
     def _cut(self, task: Task) -> Piece | None:
         free = Spans(task.partial.missing())
@@ -234,7 +242,9 @@ class Schedule:
             failure = Failure(Reason.STALLED)
         if failure.reason in (Reason.BUSY, Reason.RATE_LIMITED):
             self._concurrency.refused()
-        if task.progress.route is not piece.route:
+        together = piece.began_at < task.progress.failed_at
+        if task.progress.route is not piece.route and not together:
+            # Since it began, the comparison of speeds has chosen the other.
             task.progress = replace(task.progress, route=piece.route, on_route=0)
         return self._follow(task, failure, brought=piece.brought, began_at=piece.began_at)
 
