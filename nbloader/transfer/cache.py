@@ -155,6 +155,16 @@ class RepoCache:
                 scratch.unlink(missing_ok=True)
             raise
 
+    def orphan_etags(self) -> frozenset[str]:
+        """Give the etags of the files of which the Hub's library has left partial files."""
+        with contextlib.suppress(OSError):
+            return frozenset(
+                path.name.partition(".")[0]
+                for path in self.blobs.iterdir()
+                if _ORPHAN.fullmatch(path.name)
+            )
+        return frozenset()
+
     def remove_orphans(self, file: RepoFile) -> None:
         """Remove the partial files that killed downloads of `file` left behind.
 

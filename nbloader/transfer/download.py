@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from huggingface_hub import constants
 
@@ -46,6 +47,7 @@ class Downloads:
     _engine: Engine | None = None
     _checked: int = 0
     _probed: bool = False
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def moved(self) -> int:
@@ -115,34 +117,46 @@ class Downloads:
             raise self.hub.explained(error) from error
         self._probed = True
 
+    def is_right(self, commit_hash: str, file: RepoFile) -> bool:
+        """Hash a file that the cache has under its name in a commit; `moved` grows meanwhile."""
+        return matches(self.cache.pointer(commit_hash, file.path), file, self._count)
+
+    def _count(self, count: int) -> None:
+        with self._lock:
+            self._checked += count
+
     def _missing(
         self, commit_hash: str, files: Sequence[RepoFile], *, verify: bool
     ) -> list[RepoFile]:
         """Look which files the cache lacks, and remove what is wrong there."""
-        lock = threading.Lock()
-
-        def look(file: RepoFile) -> bool:
-            missing = self._is_missing(commit_hash, file, verify=verify)
-            with lock:
-                self._checked += file.size
-            return missing
-
+        look = functools.partial(self._is_missing, commit_hash, verify=verify)
         with ThreadPoolExecutor(self.hub.policy.max_workers) as pool:
             found = list(pool.map(look, files))
         return [file for file, missing in zip(files, found, strict=True) if missing]
 
     def _is_missing(self, commit_hash: str, file: RepoFile, *, verify: bool) -> bool:
-        pointer = self.cache.pointer(commit_hash, file.path)
-        if self.cache.has_pointer(commit_hash, file):
-            if not verify or matches(pointer, file):
+        cache = self.cache
+        pointer, blob = cache.pointer(commit_hash, file.path), cache.blob(file)
+        seen = stamps(pointer, blob)
+        if cache.has_pointer(commit_hash, file):
+            if not verify or matches(pointer, file, self._count):
                 return False
-            self.cache.discard(commit_hash, file)
-        elif self.cache.has_bytes(commit_hash, file):
-            if verify and not matches(self.cache.blob(file), file):
-                self.cache.discard(commit_hash, file)
+            self._discard(commit_hash, file, seen)
+        elif cache.has_bytes(commit_hash, file):
+            if verify and not matches(blob, file, self._count):
+                self._discard(commit_hash, file, seen)
         elif pointer.exists():
-            self.cache.discard(commit_hash, file)  # A wrong size can never become right.
+            self._discard(commit_hash, file, seen)  # A wrong size can never become right.
         return True
+
+    def _discard(self, commit_hash: str, file: RepoFile, seen: object) -> None:
+        """Remove what was found wrong, unless another process has mended it or is about to."""
+        lock = self.cache.try_lock(file)
+        if lock is None:
+            return
+        with lock:
+            if seen == stamps(self.cache.pointer(commit_hash, file.path), self.cache.blob(file)):
+                self.cache.discard(commit_hash, file)
 
     def _routes(self, commit_hash: str) -> Mapping[Route, RouteLike]:
         """Give the ways that there are here, and that the settings allow."""
@@ -159,6 +173,19 @@ class Downloads:
                 chunks=ChunkStarts(policy.stall_timeout_s),
             )
         return routes
+
+
+def stamps(*paths: Path) -> tuple[tuple[int, int, int] | None, ...]:
+    """Give what differs once a file was replaced or written."""
+    found: list[tuple[int, int, int] | None] = []
+    for path in paths:
+        try:
+            stat = path.stat()
+        except OSError:
+            found.append(None)
+        else:
+            found.append((stat.st_ino, stat.st_size, stat.st_mtime_ns))
+    return tuple(found)
 
 
 def _xet_version() -> str | None:

@@ -96,6 +96,8 @@ class Engine:
             wall_clock=wall_clock,
             chance=chance,
         )
+        # Looked for once: to list the folder for each of thousands of files takes minutes.
+        self._orphans = cache.orphan_etags()
         self._error: BaseException | None = None
         self._open = True
         self._hashed = 0
@@ -126,7 +128,8 @@ class Engine:
                 self._open = False
                 self._changed.notify_all()
                 self._to_hash.notify_all()
-            for task in self._schedule.tasks:
+                tasks = tuple(self._schedule.tasks)
+            for task in tasks:
                 with contextlib.suppress(OSError):  # What was journaled before stays.
                     task.partial.close()
 
@@ -197,12 +200,15 @@ class Engine:
         if self._cache.has_bytes(self._commit_hash, file):
             self._cache.link(self._commit_hash, file)
             return None
-        self._cache.remove_orphans(file)
+        if file.etag in self._orphans:
+            self._cache.remove_orphans(file)
         partial = self._open_partial(file)
         progress = Progress(route=self._schedule.route, moved_at=self._clock())
         tried = self._tried.pop(file.path, None)
         if tried is not None:
-            progress = replace(progress, route=tried.route, fruitless=tried.fruitless)
+            progress = replace(
+                progress, route=tried.route, fruitless=tried.fruitless, wrong=tried.wrong
+            )
         return Task(
             file=file,
             lock=lock,
@@ -245,6 +251,7 @@ class Engine:
                     self._changed.wait()
             task, piece = found
             piece.take_whole = functools.partial(self._take_whole, task, piece)
+            piece.link_does_better = self._link_does_better
             try:
                 retry = self._fetch(task, piece)
             except BaseException as error:
@@ -280,6 +287,10 @@ class Engine:
     def _take_whole(self, task: Task, piece: Piece) -> bool:
         with self._changed:
             return self._schedule.take_whole(task, piece)
+
+    def _link_does_better(self, speed: float) -> bool:
+        with self._changed:
+            return self._schedule.link_does_better(speed)
 
     def _hash(self) -> None:
         """Hash what has arrived, and settle the files that are whole."""

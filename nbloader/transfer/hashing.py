@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from nbloader.records import RepoFile
@@ -73,8 +74,11 @@ class FileHash:
             finally:
                 self._busy.release()
 
-    def read(self, path: Path) -> None:
+    def read(self, path: Path, told: Callable[[int], object]) -> None:
         """Hash the whole content of a file.
+
+        Args:
+            told: told how many bytes were hashed, again and again.
 
         Raises:
             OSError: the file cannot be read, or has another size than it should.
@@ -84,7 +88,9 @@ class FileHash:
                 raise OSError(errno.EIO, "the file has another size", str(path))
             while self._position < self._file.size:
                 buffer = self._buffer[: self._file.size - self._position]
+                before = self._position
                 self._take(buffer, content.readinto(buffer))
+                told(self._position - before)
 
     def _take(self, buffer: memoryview, count: int) -> None:
         if not count:
@@ -102,11 +108,19 @@ class FileHash:
         return self._position == self._file.size and self.hexdigest() == self._file.etag
 
 
-def matches(path: Path, file: RepoFile) -> bool:
-    """Hash a file on the disk and tell whether it is the one that the Hub lists."""
+def matches(
+    path: Path,
+    file: RepoFile,
+    told: Callable[[int], object] = lambda count: None,  # noqa: ARG005
+) -> bool:
+    """Hash a file on the disk and tell whether it is the one that the Hub lists.
+
+    Args:
+        told: told how many bytes were hashed, again and again.
+    """
     hashed = FileHash(file)
     try:
-        hashed.read(path)
+        hashed.read(path, told)
     except OSError:
         return False
     return hashed.matches

@@ -55,6 +55,8 @@ def connection_failure(error: BaseException) -> Failure | None:
         return Failure(Reason.CONNECTION_LOST, "the host name is not known")
     for link in links:
         name = type(link).__name__
+        if name == "InvalidURL":
+            return Failure(Reason.REDIRECTS)
         if isinstance(link, TimeoutError) or (
             isinstance(link, _transport_error()) and "Timeout" in name
         ):
@@ -86,8 +88,8 @@ class HttpRoute:
 
     Args:
         stall_timeout_s, min_speed: a connection that is slower than `min_speed`, bytes per second,
-            over so many seconds is given up. One that brings nothing at all ends by the timeout of
-            `links`.
+            over so many seconds is given up if the link does better elsewhere. One that brings
+            nothing at all ends by the timeout of `links`.
     """
 
     def __init__(
@@ -100,7 +102,7 @@ class HttpRoute:
     ) -> None:
         self._links = links
         self._window_s = stall_timeout_s
-        self._least = min_speed * stall_timeout_s
+        self._min_speed = min_speed
         self._clock = clock
 
     def prepare(self, piece: Piece) -> tuple[int, int]:
@@ -123,7 +125,7 @@ class HttpRoute:
             piece.commit_hash, piece.file, piece.start, piece.stop, asking=piece.heard
         ) as (response, first):
             if response.status_code == 200 and not piece.take_whole():
-                raise Failure(Reason.BAD_ANSWER, "the server sends no parts of files")
+                raise Failure(Reason.CANCELLED)  # Another goes on to the end of the file.
             skip = piece.start - first
             left = piece.stop - piece.start
             window_began, in_window = self._clock(), 0
@@ -137,6 +139,7 @@ class HttpRoute:
                     if skipped == len(chunk):
                         continue
                     chunk = memoryview(chunk)[skipped:]
+                    window_began = self._clock()
                 if len(chunk) > left:
                     chunk = memoryview(chunk)[:left]
                 piece.write(chunk)
@@ -144,7 +147,8 @@ class HttpRoute:
                 in_window += len(chunk)
                 now = self._clock()
                 if now - window_began >= self._window_s:
-                    if in_window < self._least:
+                    speed = in_window / (now - window_began)
+                    if speed < self._min_speed and piece.link_does_better(speed):
                         raise Failure(Reason.TOO_SLOW)
                     window_began, in_window = now, 0
         if left:

@@ -7,6 +7,7 @@ Every call has a timeout and goes through `retry`. What fails for good leaves as
 from __future__ import annotations
 
 import functools
+import json
 import re
 import time
 from collections.abc import Callable
@@ -40,6 +41,12 @@ __all__ = ["Hub"]
 
 CALL_TIMEOUT_S = 20.0
 """For the answer to a call; the Hub's library would wait for ever."""
+
+ANSWER_LIMIT_S = 60.0
+"""For the whole of an answer, however steadily it trickles."""
+
+MAX_ANSWER_BYTES = 64 << 20
+"""Many times what a page of a listing takes."""
 
 MAX_PAGES = 1000
 """A million files; a listing that is longer does not end."""
@@ -131,21 +138,25 @@ class Hub:
         The library's own calls wait for ever on a silent server and hide their retries.
         """
         self._rate_limit.check()
-        response = get_session().get(
+        with get_session().stream(
+            "GET",
             url,
             headers=build_hf_headers(token=self.token),
             timeout=timeout_s,
             follow_redirects=True,
-        )
-        if response.status_code in TRANSIENT_STATUS:
-            retry_after = response.headers.get("Retry-After")
-            raise self._rate_limit.refusal(response.status_code, retry_after)
-        hf_raise_for_status(response)
+        ) as response:
+            if response.status_code in TRANSIENT_STATUS:
+                retry_after = response.headers.get("Retry-After")
+                raise self._rate_limit.refusal(response.status_code, retry_after)
+            if response.status_code >= 400:
+                response.read()  # What the library looks at to tell one refusal from another.
+            hf_raise_for_status(response)
+            content = _bounded(response)
+            following = response.links.get("next", {}).get("url")
         try:
-            answer = response.json()
-        except ValueError:
+            return json.loads(content), following
+        except (ValueError, RecursionError):
             raise no_hub("its answer is no JSON") from None
-        return answer, response.links.get("next", {}).get("url")
 
     def listing(self, revision: str, commit_hash: str) -> Listing:
         """List all files of a commit."""
@@ -292,6 +303,18 @@ class Hub:
                 token_refused=self.facts.token_refused,
             ),
         )
+
+
+def _bounded(response: Any) -> bytes:
+    """Read an answer that comes in time and is no larger than it may be."""
+    began_at, content = time.monotonic(), bytearray()
+    for chunk in response.iter_bytes():
+        content += chunk
+        if len(content) > MAX_ANSWER_BYTES:
+            raise no_hub("its answer does not end")
+        if time.monotonic() - began_at > ANSWER_LIMIT_S:
+            raise Failure(Reason.TOO_SLOW)
+    return bytes(content)
 
 
 def _repo_file(entry: dict[str, Any]) -> RepoFile:

@@ -93,9 +93,9 @@ class Journal:
 
     def close(self) -> None:
         """Close the file; no more can be appended."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        descriptor, self._fd = self._fd, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 def read_header(path: Path) -> JournalHeader | None:

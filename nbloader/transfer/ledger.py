@@ -13,6 +13,7 @@ from nbloader.records import (
     Event,
     FileDone,
     FileProgress,
+    Notice,
     Planned,
     Retry,
     Route,
@@ -59,7 +60,7 @@ class Ledger:
         self._chance = chance
         self._tried: dict[str, Tried] = {}
         self._completed: dict[str, int] = {}
-        self._complete: set[FileDone | ComponentDownloaded] = set()
+        self._complete: set[FileDone | ComponentDownloaded | Notice] = set()
         self._brought = 0
         self._began_at = clock()
         self._progress = Progress(route=Route.XET, moved_at=clock())
@@ -71,9 +72,11 @@ class Ledger:
         if self._progress.route is Route.HTTP and policy.route is None:
             # It is the native code of the other that takes a process down.
             policy = replace(policy, route=Route.HTTP)
+        refused = self.planned is not None and self.planned.hub and self.planned.hub.token_refused
         return replace(
             self._start,
             policy=policy,
+            token=False if refused else self._start.token,
             commit_hash=self.planned.plan.commit_hash if self.planned else None,
             tried=tuple(self._tried.values()),
         )
@@ -81,7 +84,7 @@ class Ledger:
     def heard(self, report: Event) -> bool:
         """Note what a worker says, and tell whether it is news: a second worker says again what
         is complete."""
-        if isinstance(report, (FileDone, ComponentDownloaded)):
+        if isinstance(report, (FileDone, ComponentDownloaded, Notice)):
             news = report not in self._complete
             self._complete.add(report)
             return news
@@ -89,10 +92,18 @@ class Ledger:
             left = self.planned.partial.get(report.path, 0) if self.planned else 0
             before = self._completed.get(report.path, left)
             self._brought += max(0, report.completed - before)
+            tried = self._tried.get(report.path)
+            if tried is not None and report.completed > before:
+                self._tried[report.path] = replace(tried, fruitless=0)
             self._completed[report.path] = report.completed
         elif isinstance(report, Retry) and report.path is not None and report.route is not None:
+            before_it = self._tried.get(report.path)
+            wrong = before_it.wrong if before_it else 0
             self._tried[report.path] = Tried(
-                path=report.path, route=report.route, fruitless=report.attempt
+                path=report.path,
+                route=report.route,
+                fruitless=report.attempt,
+                wrong=wrong + (report.reason == Reason.WRONG_BYTES),
             )
         return True
 
@@ -107,8 +118,9 @@ class Ledger:
             reason = Reason.WORKER_STUCK
             if error.stuck is not None:
                 path, route = error.stuck.path, self._other(error.stuck)
-        elif not error.by_signal:
-            raise error
+                self._progress = replace(self._progress, route=error.stuck.route)
+        elif not error.by_signal and self.planned is None:
+            raise error  # It cannot even begin here.
         decision = decide(
             reason,
             self._progress,
@@ -143,10 +155,8 @@ class Ledger:
         """Note that a file has to take the other route."""
         other = Route.HTTP if stuck.route is Route.XET else Route.XET
         other = self._start.policy.route or other
-        tried = self._tried.get(stuck.path)
-        self._tried[stuck.path] = Tried(
-            path=stuck.path, route=other, fruitless=tried.fruitless if tried else 0
-        )
+        tried = self._tried.get(stuck.path) or Tried(path=stuck.path, route=other)
+        self._tried[stuck.path] = replace(tried, route=other)
         return other
 
 

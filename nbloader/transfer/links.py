@@ -21,6 +21,7 @@ from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
 from nbloader.records import RepoFile
 from nbloader.transfer.failure import TRANSIENT_STATUS, Failure, status_failure
+from nbloader.transfer.one_asks import OneAsks
 from nbloader.transfer.policy import Reason
 from nbloader.transfer.rate_limit import RateLimit
 
@@ -45,12 +46,12 @@ class _Link:
     """What is known of the way to one file.
 
     Attributes:
-        asking: held by the one who asks the Hub.
+        locating: lets one ask the Hub.
         url: where the bytes are; None until the Hub was asked.
         etag: of that place, for If-Range: a range of another version must not be mixed in.
     """
 
-    asking: threading.Lock = field(default_factory=threading.Lock)
+    locating: OneAsks = field(default_factory=OneAsks)
     url: str | None = None
     etag: str | None = None
 
@@ -91,7 +92,7 @@ class Links:
         """Ask for the bytes from `start` up to `stop` of a file.
 
         Args:
-            asking: called before each request.
+            asking: called before each request, and while others ask.
 
         Gives the response, whose body is yet to be read, and the offset of its first byte: `start`,
         or 0 where the server sends the whole file all the same.
@@ -103,7 +104,7 @@ class Links:
         with self._lock:
             link = self._links[file.path]
         response: Any = None
-        with link.asking:
+        with link.locating.turn(asking):
             # The others wait for the one that asks the Hub, and then have its answer.
             if link.url is None:
                 url = hf_hub_url(
@@ -152,7 +153,7 @@ class Links:
                         return None
                     continue
                 if response.status_code >= 400:
-                    self._refused(link, response, at_home=at_home)
+                    self._refused(link, url, response, at_home=at_home)
             except BaseException:
                 response.close()
                 raise
@@ -165,23 +166,24 @@ class Links:
         headers = {"Accept-Encoding": "identity", "Range": f"bytes={start}-{stop - 1}"}
         if with_token:
             headers |= build_hf_headers(token=self._token())
-        elif etag is not None:
+        if etag is not None:
             headers["If-Range"] = etag
         session: Any = get_session()
         request = session.build_request("GET", url, headers=headers, timeout=self._timeouts)
         return session.send(request, stream=True, follow_redirects=False)
 
-    def _refused(self, link: _Link, response: Any, *, at_home: bool) -> None:
+    def _refused(self, link: _Link, url: str, response: Any, *, at_home: bool) -> None:
         """Raise for an answer that is an error."""
         status = response.status_code
-        known, link.url, link.etag = link.url, None, None
         if status in TRANSIENT_STATUS:
             refusal = self._rate_limit.refusal if at_home else status_failure
             raise refusal(status, response.headers.get("Retry-After"))
+        if link.url == url:  # Another piece may have found a newer one.
+            link.url = link.etag = None
         if at_home and status != 416:
             response.read()
             hf_raise_for_status(response)
-        if status in (401, 403) and known is not None:
+        if status in (401, 403):
             raise Failure(Reason.EXPIRED)
         raise status_failure(status, None)
 
@@ -196,13 +198,19 @@ class Links:
                 link.url = link.etag = None
                 raise Failure(Reason.OTHER_VERSION)
             first = start
-        else:
-            if headers.get("Content-Length", str(file.size)) != str(file.size):
+        elif response.status_code == 200:
+            length = headers.get("Content-Length")
+            if length is None and _bare(headers.get("ETag")) != file.etag:
+                # A sign-in page of the network looks like this.
+                raise Failure(Reason.BAD_ANSWER)
+            if length not in (None, str(file.size)):
                 link.url = link.etag = None
                 raise Failure(Reason.OTHER_VERSION)
             first = 0
+        else:
+            raise status_failure(response.status_code, None)
         etag = headers.get("ETag")
-        if etag is not None and not etag.startswith("W/"):
+        if etag is not None and etag.isascii() and not etag.startswith("W/"):
             if link.etag not in (None, etag):
                 link.etag = None
                 raise Failure(Reason.OTHER_VERSION)
@@ -212,10 +220,15 @@ class Links:
 
 def _check_version(response: Any, file: RepoFile) -> None:
     """Compare what the Hub says of a file now with what it listed."""
-    linked = response.headers.get("X-Linked-Etag")
-    match = _ETAG.fullmatch(linked) if linked else None
-    if match and match[1] != file.etag:
+    linked = _bare(response.headers.get("X-Linked-Etag"))
+    if linked is not None and linked != file.etag:
         raise Failure(Reason.OTHER_VERSION)
+
+
+def _bare(etag: str | None) -> str | None:
+    """Take the quotes and the mark of weakness off an ETag; None if it is none."""
+    match = _ETAG.fullmatch(etag) if etag else None
+    return match[1] if match else None
 
 
 def _next(url: str, response: Any) -> str:
@@ -223,6 +236,7 @@ def _next(url: str, response: Any) -> str:
     try:
         following = urljoin(url, str(response.headers.get("Location", "")))
         scheme, host = origin(following)
+        _ = urlsplit(following).port  # Raises for what is no number.
     except ValueError:
         scheme, host, following = "", "", ""
     safe = ("https",) if url.startswith("https:") else ("https", "http")

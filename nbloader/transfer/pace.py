@@ -177,7 +177,11 @@ class RouteChoice:
     def failed(self, route: Route) -> None:
         """Note that an attempt brought nothing; a route that never works is given up."""
         self._failures[route] = self._failures.get(route, 0) + 1
-        if route is Route.XET and self._failures[route] >= self.GIVEN_UP_AFTER:
-            if len(self._left) > 1:
-                self._left.remove(route)
+        if self._failures[route] < self.GIVEN_UP_AFTER:
+            return
+        if route in self._probing:
+            self._probing.remove(route)
+        # HTTP stays: some files have no other way.
+        if route is Route.XET and len(self._left) > 1:
+            self._left.remove(route)
             self._probing = []

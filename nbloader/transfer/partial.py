@@ -392,18 +392,22 @@ class DiskPartial(Partial):
 
     def move_to(self, target: Path) -> None:
         self._check_whole()
-        with contextlib.suppress(OSError):  # A whole file needs no journal any more.
-            self.close()
+        # A whole file needs no journal any more. But an error at the close of the data is where a
+        # network file system tells that bytes were lost.
+        self._end(journal=False)
         self._data.replace(target)
         # Only now: a journal that a kill leaves alone is discarded, a file alone is fetched anew.
         self._journal_path.unlink(missing_ok=True)
 
     def _close_files(self) -> None:
         with self._reading:
-            if self._fd >= 0:
-                os.close(self._fd)
-                self._fd = -1
-                self._journal.close()
+            descriptor, self._fd = self._fd, -1
+            if descriptor >= 0:
+                with contextlib.suppress(
+                    OSError
+                ):  # Its records are only believed if they are there.
+                    self._journal.close()
+                os.close(descriptor)
 
 
 class MemoryPartial(Partial):

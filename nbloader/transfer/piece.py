@@ -42,8 +42,10 @@ class Piece:
         take_whole: called when the server sends no parts of files; tells whether this piece may
             go on, as the only one, up to the end of the file.
         hash: is offered the bytes while they are at hand.
+        link_does_better: tells whether a speed, in bytes per second, is far below that of others.
         cancel: ends a fetch from another thread; None where it ends by itself.
         second: whether it goes after the bytes of one that is silent.
+        counted: those of `brought` that were counted when it was abandoned.
         abandoned: whether it is silent and another goes after its bytes; nobody waits for it.
         received: bytes that came.
         brought: those of them that were not there before.
@@ -58,6 +60,7 @@ class Piece:
     margin: int = 0
     limit_s: float
     take_whole: Callable[[], bool] = lambda: True
+    link_does_better: Callable[[float], bool] = lambda speed: True  # noqa: ARG005
     clock: Callable[[], float] = time.monotonic
     sink: Sink | None = None
     hash: FileHash | None = None
@@ -65,6 +68,7 @@ class Piece:
     cancelled_at: float | None = None
     second: bool = False
     abandoned: bool = False
+    counted: int = 0
     received: int = 0
     brought: int = 0
     began_at: float = field(init=False)

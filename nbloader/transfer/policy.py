@@ -203,7 +203,8 @@ def decide(
     if gained:
         wait_s = 0.0 if brought >= _SMALL_GAIN_BYTES else _SMALL_GAIN_WAIT_S
         return GoOn(progress=after, wait_s=min(wait_s, policy.retry_delay_min_s))
-    if fruitless >= policy.max_retries or after.wrong >= MAX_WRONG:
+    wrong = reason is Reason.WRONG_BYTES
+    if after.wrong >= MAX_WRONG if wrong else fruitless >= policy.max_retries:
         return GiveUp(progress=after, timed_out=False)
     if now - progress.moved_at > limit_s:
         return GiveUp(progress=after, timed_out=True)

@@ -59,11 +59,13 @@ class Tried:
     Attributes:
         route: the way of the next attempt.
         fruitless: attempts in a row that brought nothing.
+        wrong: how often the whole file had the wrong bytes.
     """
 
     path: str
     route: Route
     fruitless: int = 0
+    wrong: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,6 +39,8 @@ SILENT_S = 5.0
 """At the end of a download, another connection goes after the bytes of one that was silent for so
 long. Links that are alive answer in less."""
 
+FAR_FASTER = 4
+
 CANCEL_LIMIT_S = 2.0
 """A piece that is still there so long after it was cancelled hangs, and its process with it."""
 
@@ -55,6 +57,7 @@ class Task:
         whole: whether the server sends no parts of it.
         hashing: whether a thread is at its hash.
         not_before: no piece is begun before that time.
+        served_at: when its last piece began.
         shown: bytes that were reported.
     """
 
@@ -67,6 +70,7 @@ class Task:
     whole: bool = False
     hashing: bool = False
     not_before: float = 0.0
+    served_at: float = float("-inf")
     in_flight: list[Piece] = field(default_factory=list)
     shown: int = 0
 
@@ -107,6 +111,7 @@ class Schedule:
         self._finished: Counter[Route] = Counter()
         self._counted: Counter[Route] = Counter()
         self._at_last_adapt = 0
+        self._speed = self._best_speed = 0.0
         self._told: list[Retry] = []
 
     @property
@@ -130,10 +135,15 @@ class Schedule:
         if self.in_flight >= self._concurrency.limit:
             return None
         now = self._clock()
-        for task in sorted(self.tasks, key=lambda task: len(task.in_flight)):
+        # In turns where the numbers are equal, so that no file waits for ever.
+        for task in sorted(self.tasks, key=lambda task: (len(task.in_flight), task.served_at)):
             if task.not_before <= now and not (task.whole and task.in_flight):
                 piece = self._cut(task)
                 if piece is not None:
+                    if task.served_at == float("-inf"):
+                        # It could make no progress before anybody served it.
+                        task.progress = replace(task.progress, moved_at=now)
+                    task.served_at = now
                     task.in_flight.append(piece)
                     return task, piece
         return self._second(now)
@@ -153,6 +163,8 @@ class Schedule:
                     task.in_flight.append(piece)
                     continue
                 piece.abandoned = second.second = True
+                self._finished[piece.route] += piece.brought
+                piece.counted = piece.brought
                 task.in_flight.append(second)
                 self._told.append(self._retry(task, f"{Reason.STALLED}; asking again", 0.0))
                 return task, second
@@ -181,9 +193,10 @@ class Schedule:
         task.progress = replace(task.progress, route=route)
         stall_s, margin = self._policy.stall_timeout_s, 0
         limit_s = HTTP_PATIENCE * stall_s + CONNECT_TIMEOUT_S
-        if task.whole:
+        if task.whole and route is Route.HTTP:
             stop = task.file.size
         elif route is Route.XET:
+            task.whole = False
             size = self._xet_pace.size
             if self._xet_pace.bytes_are_dear:
                 margin = MAX_CHUNK_BYTES
@@ -240,9 +253,9 @@ class Schedule:
             return None  # Another stalled, and this ended with it.
         if piece.cancelled_at is not None:
             failure = Failure(Reason.STALLED)
-        if failure.reason in (Reason.BUSY, Reason.RATE_LIMITED):
-            self._concurrency.refused()
         together = piece.began_at < task.progress.failed_at
+        if failure.reason in (Reason.BUSY, Reason.RATE_LIMITED) and not together:
+            self._concurrency.refused()
         if task.progress.route is not piece.route and not together:
             # Since it began, the comparison of speeds has chosen the other.
             task.progress = replace(task.progress, route=piece.route, on_route=0)
@@ -260,7 +273,7 @@ class Schedule:
     def _end(self, task: Task, piece: Piece) -> None:
         if not piece.abandoned:
             task.in_flight.remove(piece)
-        self._finished[piece.route] += piece.brought
+        self._finished[piece.route] += piece.brought - piece.counted
 
     def _follow(
         self, task: Task, failure: Failure, *, brought: int, began_at: float
@@ -357,10 +370,18 @@ class Schedule:
         Args:
             seconds: since the last time.
         """
-        speed = (self.arrived - self._at_last_adapt) / seconds
+        self._speed = speed = (self.arrived - self._at_last_adapt) / seconds
+        self._best_speed = max(self._best_speed, speed)
         self._at_last_adapt = self.arrived
         if self.in_flight >= self._concurrency.limit:
             self._concurrency.measured(speed)
+
+    def link_does_better(self, speed: float) -> bool:
+        """Tell whether a piece of this speed, bytes per second, is slow for reasons of its own:
+        the others are far faster, or the link was before. On a link that is slow as a whole,
+        another connection would be no faster."""
+        others = self._speed - speed
+        return others > FAR_FASTER * speed or self._best_speed > FAR_FASTER**2 * speed
 
     def stalled(self) -> Iterator[Piece]:
         """Give the pieces that have just become too slow; they are to be cancelled."""

@@ -36,7 +36,7 @@ from nbloader.records import (
     StageStarted,
 )
 from nbloader.tokens import kaggle_token
-from nbloader.transfer.cache import ListingStore, RepoCache, matches
+from nbloader.transfer.cache import ListingStore, RepoCache
 from nbloader.transfer.download import Downloads
 from nbloader.transfer.hub import Hub
 from nbloader.transfer.protocol import Report, Start, Stuck
@@ -287,7 +287,7 @@ class Session:
 
     def _sweep(self, listing: Listing) -> None:
         """Remove what killed downloads have left and nobody will go on from."""
-        swept = sweep(self._cache, listing, time.time())
+        swept = sweep(self._downloads.cache, listing, time.time())
         if swept.count:
             what = "1 file" if swept.count == 1 else f"{swept.count} files"
             self._send(
@@ -302,8 +302,7 @@ class Session:
     def _check_local(self, plan: Plan) -> None:
         """Hash the files of the cache if that was asked for."""
         for file in plan.files if self._start.verify else ():
-            path = self._cache.pointer(plan.commit_hash, file.path)
-            if file.etag and not matches(path, file):
+            if file.etag and not self._downloads.is_right(plan.commit_hash, file):
                 raise IntegrityError(
                     f"{file.path} in the cache has the wrong bytes",
                     hint="Run once with a network and `verify=True`: the file will be fetched "

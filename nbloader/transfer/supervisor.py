@@ -63,13 +63,15 @@ WAIT_STEP_S = 0.05
 
 STDERR_LINES = 40
 
+KILL_LIMIT_S = 1.0
+
 SILENCE_SPARE_S = 2.0
 
 QUIET_SPARE_S = 60.0
 """The worker gives a file up by itself first; this is for a worker that cannot."""
 
 _TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACEHUB_API_TOKEN")
-_SECRET = re.compile(r"hf_[A-Za-z0-9]{8,}|(?i:bearer)\s+\S+|[a-z]+://\S+")
+_SECRET = re.compile(r"hf_[A-Za-z0-9]{8,}|(?i:bearer)\s+\S+|(?i:[a-z]+)://\S+")
 
 
 class Cancelled(Exception):  # noqa: N818 - not an error: the caller asked for it
@@ -188,7 +190,8 @@ class _QuietLimit:
         if isinstance(report, Alive) and not report.busy:
             return
         # A wait before the next attempt is silent.
-        self._last = self._clock() + (report.wait_s if isinstance(report, Retry) else 0)
+        wait_s = report.wait_s if isinstance(report, Retry) else 0
+        self._last = max(self._last, self._clock() + wait_s)
         if isinstance(report, Planned):
             sizes = (file.size for file in report.plan.files)
             self._limit = max(map(self._policy.quiet_limit_s, sizes), default=self._limit)
@@ -307,9 +310,11 @@ class Worker:
     def kill(self) -> None:
         """End the process at once, and wait for it. Bytes on the disk stay."""
         self._process.kill()
-        self._process.wait()
+        # One that waits for a dead disk cannot be collected; it is not to be waited for.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(KILL_LIMIT_S)
         for thread in self._threads:
-            thread.join(timeout=1)
+            thread.join(timeout=KILL_LIMIT_S / 4)
         for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
             # A thread that still reads means that another process holds the pipe open.
             if stream and not any(thread.is_alive() for thread in self._threads):

@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from nbloader.transfer.failure import Failure, status_failure
+from nbloader.transfer.one_asks import OneAsks
 from nbloader.transfer.piece import Piece
 from nbloader.transfer.policy import Reason
 from nbloader.transfer.xet_chunks import ChunkStarts
@@ -89,7 +90,8 @@ class XetRoute:
         self._stall_timeout_s = stall_timeout_s
         self._chunks = chunks
         self._clock = clock
-        self._connecting = threading.Lock()
+        self._connecting = OneAsks()
+        self._good_until = float("-inf")
         self._lock = threading.Lock()
         self._session: Any = None
         self._group: Any = None
@@ -101,7 +103,7 @@ class XetRoute:
         Raises:
             Failure: the Hub gives no access to Xet storage.
         """
-        _, _, access = self._connected()
+        _, _, access = self._connected(piece)
         if not piece.margin:
             return piece.start, piece.stop
         file = piece.file
@@ -125,7 +127,7 @@ class XetRoute:
         """
         import hf_xet
 
-        session, group, _ = self._connected()
+        session, group, _ = self._connected(piece)
         piece.cancel = self.abort
         chunks: Iterator[bytes] = iter(())
         began = False
@@ -136,7 +138,9 @@ class XetRoute:
                     chunks = iter(group.download_stream(info, start=piece.start, end=piece.stop))
                     began = True
                 chunk = next(chunks, None)
-            except Exception as error:
+            except (KeyboardInterrupt, SystemExit, GeneratorExit):
+                raise
+            except BaseException as error:  # A panic of native code is no Exception.
                 raise self._failure(session, group, error, piece) from error
             if chunk is None:
                 break
@@ -154,15 +158,19 @@ class XetRoute:
         if session is not None:
             session.sigint_abort()
 
-    def _connected(self) -> tuple[Any, Any, XetAccess]:
+    def _connected(self, piece: Piece) -> tuple[Any, Any, XetAccess]:
         """Give the session, its group and the access, made anew where that is needed."""
         import hf_xet
 
         # Not under `_lock`: to ask the Hub may take long, and `abort` must not wait for it.
-        with self._connecting:
+        with self._connecting.turn(piece.heard):
             access = self._access
-            if access is None or self._clock() > access.expires_at - REFRESH_BEFORE_S:
+            if access is None or self._clock() > self._good_until:
                 access = self._ask_access()
+                # By this machine's clock, which may be wrong, a new token may seem to be old.
+                self._good_until = max(
+                    access.expires_at - REFRESH_BEFORE_S, self._clock() + REFRESH_BEFORE_S
+                )
                 with self._lock:
                     self._access, self._group = access, None
             with self._lock:
@@ -184,7 +192,7 @@ class XetRoute:
             if self._session is not session:
                 raise Failure(Reason.CANCELLED)
 
-    def _failure(self, session: Any, group: Any, error: Exception, piece: Piece) -> Failure:
+    def _failure(self, session: Any, group: Any, error: BaseException, piece: Piece) -> Failure:
         """Say what an error of hf_xet means; its text may hold signed addresses."""
         with self._lock:
             if self._session is not session:
@@ -201,6 +209,6 @@ class XetRoute:
         return Failure(Reason.XET, f"Xet storage failed ({_kind(error)})")
 
 
-def _kind(error: Exception) -> str:
+def _kind(error: BaseException) -> str:
     """Give the first words of an error of hf_xet, which hold no address."""
     return str(error).partition(":")[0][:40] or type(error).__name__
