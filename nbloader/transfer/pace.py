@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from nbloader.records import Route
 
-__all__ = ["Concurrency", "RouteChoice", "XetPace", "http_piece_bytes"]
+__all__ = ["SMALLEST_HTTP_PIECE_BYTES", "Concurrency", "RouteChoice", "XetPace", "http_piece_bytes"]
 
 MIB = 1 << 20
 
@@ -157,6 +157,12 @@ class RouteChoice:
         # HTTP hands over bytes as they come, so the other has to be clearly faster.
         ahead = {Route.HTTP: self.HEAD_START}
         return max(self._left, key=lambda r: self._speed.get(r, 0.0) * ahead.get(r, 1.0))
+
+    @property
+    def probing(self) -> bool:
+        """Whether the comparison goes on; pieces are small meanwhile, so that one route's do not
+        run into the time of the other."""
+        return bool(self._probing)
 
     def arrived(self, route: Route, count: int, now: float) -> None:
         """Take bytes that came over a route."""

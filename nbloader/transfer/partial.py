@@ -8,9 +8,9 @@ Hub's library append. Either without the other is worth nothing and is discarded
 The journal is never ahead of the data: first the bytes are handed to the system, then the record.
 After a kill of the process, at any instant, all that is journaled is in the file, because the
 system has it; each writer loses less than `JOURNAL_EVERY_BYTES`, and `WRITE_BYTES` more if it was
-writing. After a power loss that is not
-promised: a file system may have kept the record and not the bytes. Nothing here waits for the disk
-to prevent it, since a file enters the cache only after its hash was found right.
+writing. After a power loss that is not promised: a file system may have kept the record and not the
+bytes. Nothing here waits for the disk to prevent it, since a file enters the cache only after its
+hash was found right.
 
 A small file is held in memory and lost at a kill, which costs one request.
 """

@@ -1,8 +1,9 @@
 """What the parent and the worker say to each other: one JSON object a line.
 
-The parent sends `Start`, then `Fetch`. The worker answers with `Hello`, events of `records`, and at
-the end `Finished` or `Stopped`. A line that is no message of the right direction is an error, not
-something to pass over: both ends come from the same installation.
+The parent sends `Start`, then `Fetch`. The worker answers with `Hello`, then `Alive` every second and
+events of `records`, perhaps `Stuck`, and at the end `Finished` or `Stopped`. A line that is no
+message of the right direction is an error, not something to pass over: both ends come from the same
+installation.
 """
 
 from __future__ import annotations

@@ -16,7 +16,13 @@ from nbloader.transfer.failure import Failure
 from nbloader.transfer.hashing import FileHash
 from nbloader.transfer.links import CONNECT_TIMEOUT_S
 from nbloader.transfer.locks import FileLock
-from nbloader.transfer.pace import Concurrency, RouteChoice, XetPace, http_piece_bytes
+from nbloader.transfer.pace import (
+    SMALLEST_HTTP_PIECE_BYTES,
+    Concurrency,
+    RouteChoice,
+    XetPace,
+    http_piece_bytes,
+)
 from nbloader.transfer.partial import SMALL_FILE_BYTES, Partial
 from nbloader.transfer.piece import Piece
 from nbloader.transfer.policy import GiveUp, Progress, Reason, decide
@@ -204,7 +210,10 @@ class Schedule:
             limit_s = max(stall_s, XET_PATIENCE * self._xet_pace.expected_s(size)) + XET_SPARE_S
         else:
             share = max(1, self._concurrency.limit // len(self.tasks))
-            stop = min(stop, start + http_piece_bytes(free.total, share))
+            size = http_piece_bytes(free.total, share)
+            if self._choice.probing:
+                size = min(size, SMALLEST_HTTP_PIECE_BYTES)
+            stop = min(stop, start + size)
         return Piece(
             file=task.file,
             commit_hash=self._commit_hash,

@@ -97,7 +97,7 @@ def transfer(
         publish: told of every event.
         approve: called with the plan before the first weight is fetched; raises to stop there.
         check: called before every report and while none comes; raises to stop.
-        cancelled: when set, the worker is killed and `Cancelled` raised within a tenth of a second.
+        cancelled: when set, the worker is killed and `Cancelled` raised within a second.
 
     Raises:
         NbloaderError: of the tree under `RepoError` or `TransferError`.

@@ -1,0 +1,309 @@
+"""Which piece comes next, and what becomes of pieces that stall, by a clock of the test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nbloader.errors import DownloadError
+from nbloader.records import FileProgress, RepoFile, Retry, Route, TransferPolicy
+from nbloader.transfer.failure import Failure
+from nbloader.transfer.hashing import FileHash
+from nbloader.transfer.locks import FileLock
+from nbloader.transfer.partial import MemoryPartial
+from nbloader.transfer.piece import Piece
+from nbloader.transfer.policy import Progress, Reason
+from nbloader.transfer.schedule import Schedule, Task
+
+MIB = 1 << 20
+STALL_S = 30.0
+
+
+def file(name: str, size: int, *, xet: bool = True) -> RepoFile:
+    return RepoFile(
+        path=name, size=size, etag="e" * 64, lfs=True, xet_hash="x" * 64 if xet else None
+    )
+
+
+class Desk:
+    """A schedule whose clock and pieces the test moves."""
+
+    def __init__(self, *files: RepoFile, **policy: object) -> None:
+        self.now = 1000.0
+        self.schedule = Schedule(
+            files,
+            commit_hash="c" * 40,
+            routes=list(Route),
+            policy=TransferPolicy(stall_timeout_s=STALL_S, **policy),  # type: ignore[arg-type]
+            clock=lambda: self.now,
+            wall_clock=lambda: 5.0,
+            chance=lambda: 0.0,
+        )
+        self.tasks = [self.begin(one) for one in files]
+
+    def begin(self, one: RepoFile) -> Task:
+        task = Task(
+            file=one,
+            lock=FileLock.__new__(FileLock),  # Nobody releases it here.
+            partial=MemoryPartial(one),
+            hash=FileHash(one),
+            progress=Progress(route=self.schedule.route, moved_at=self.now),
+        )
+        self.schedule.tasks.append(task)
+        return task
+
+    def cut(self) -> list[Piece]:
+        """Begin with all pieces that may be on their way now."""
+        return [piece for _, piece in iter(self.schedule.next_piece, None)]
+
+    def bring(self, task: Task, piece: Piece, count: int | None = None) -> None:
+        """Let bytes of a piece come."""
+        with task.partial.writer(piece.start + piece.brought) as writer:
+            piece.sink = writer
+            piece.write(bytes(piece.size - piece.brought if count is None else count))
+
+
+def spans(pieces: list[Piece]) -> list[tuple[int, int]]:
+    return [(piece.start, piece.stop) for piece in pieces]
+
+
+def test_pieces_of_one_file_lie_side_by_side() -> None:
+    desk = Desk(file("a", 40 * MIB), route=Route.HTTP)
+    assert spans(desk.cut()) == [(start * MIB, (start + 8) * MIB) for start in (0, 8, 16, 24)]
+
+
+def test_files_share_the_connections() -> None:
+    desk = Desk(file("a", 40 * MIB), file("b", 40 * MIB), file("c", MIB))
+    paths = [piece.file.path for piece in desk.cut()]
+    assert sorted(paths) == ["a", "a", "b", "c"]
+
+
+def test_a_small_file_and_one_without_a_xet_hash_come_over_http() -> None:
+    desk = Desk(
+        file("small", MIB), file("plain", 9 * MIB, xet=False), file("a", 9 * MIB), route=Route.XET
+    )
+    routes = {piece.file.path: piece.route for piece in desk.cut()}
+    assert routes == {"small": Route.HTTP, "plain": Route.HTTP, "a": Route.XET}
+
+
+def test_a_piece_over_xet_leaves_room_for_those_that_begin_earlier() -> None:
+    desk = Desk(file("a", 9 * MIB), route=Route.XET)
+    first, second = desk.cut()[:2]
+    # The next may begin and end up to a chunk earlier than was cut; nothing is left between.
+    assert (first.start, first.stop, first.margin) == (0, MIB, 128 << 10)
+    assert second.start == first.stop
+
+
+def test_a_failure_holds_back_its_file_alone() -> None:
+    desk = Desk(file("a", 8 * MIB), file("b", 20 * MIB), route=Route.HTTP)
+    (piece,) = [piece for piece in desk.cut() if piece.file.path == "a"]
+    assert desk.schedule.failed(desk.tasks[0], piece, Failure(Reason.BUSY)) == Retry(
+        time=5.0,
+        path="a",
+        reason="the server is busy",
+        wait_s=5.0,
+        attempt=1,
+        max_attempts=5,
+        route=Route.HTTP,
+    )
+    desk.now += 4.9
+    assert desk.cut() == []
+    desk.now += 0.1
+    # A server that is busy gets half of the connections: those of `b` have to end first.
+    for other in tuple(desk.tasks[1].in_flight):
+        desk.bring(desk.tasks[1], other)
+        desk.schedule.succeeded(desk.tasks[1], other)
+    assert spans(desk.cut()) == [(0, 8 * MIB)]
+
+
+def test_pieces_that_fail_together_are_told_once() -> None:
+    desk = Desk(file("a", 40 * MIB), route=Route.HTTP)
+    pieces = desk.cut()
+    told = []
+    for piece in pieces:
+        desk.now += 0.01
+        told.append(desk.schedule.failed(desk.tasks[0], piece, Failure(Reason.CONNECTION_LOST)))
+    assert [retry is not None for retry in told] == [True, False, False, False]
+    assert desk.tasks[0].progress.fruitless == 1
+
+
+def test_what_ended_with_another_is_begun_again_and_counts_for_nothing() -> None:
+    desk = Desk(file("a", 9 * MIB), route=Route.XET)
+    task, piece = desk.tasks[0], desk.cut()[0]
+    before = task.progress
+    assert desk.schedule.failed(task, piece, Failure(Reason.CANCELLED)) is None
+    assert task.progress == before
+    (again,) = desk.cut()
+    assert again.start == piece.start
+
+
+# -- pieces that stall -----------------------------------------------------------------------------
+
+
+def stalling(desk: Desk) -> Iterator[tuple[float, list[Piece], list[Piece]]]:
+    """Let time pass; give what stalls and what is stuck, when there is any."""
+    for _ in range(2000):
+        desk.now += 0.1
+        stalled, stuck = list(desk.schedule.stalled()), list(desk.schedule.stuck())
+        if stalled or stuck:
+            yield desk.now, stalled, stuck
+
+
+def test_a_piece_that_cannot_be_cancelled_is_told_after_2_seconds_and_once() -> None:
+    desk = Desk(file("a", 2 * MIB), route=Route.XET)
+    first, second = desk.cut()
+    found = list(stalling(desk))
+    assert [(stalled, stuck) for _, stalled, stuck in found] == [
+        ([first, second], []),
+        ([], [first, second]),
+    ]
+    stalled_at, stuck_at = (now for now, _, _ in found)
+    assert stalled_at - 1000.0 == pytest.approx(STALL_S + 1.0, abs=0.2)
+    assert stuck_at - stalled_at == pytest.approx(2.0, abs=0.2)
+
+
+def test_a_piece_that_was_cancelled_has_stalled_whatever_it_says() -> None:
+    desk = Desk(file("a", 40 * MIB), route=Route.XET)
+    task, piece = desk.tasks[0], desk.cut()[0]
+    next(stalling(desk))
+    told = desk.schedule.failed(task, piece, Failure(Reason.CANCELLED))
+    assert told is not None
+    assert (told.reason, told.attempt, told.wait_s) == ("no bytes came", 1, 0.0)
+
+
+def test_a_piece_that_is_heard_of_does_not_stall() -> None:
+    desk = Desk(file("a", 2 * MIB), route=Route.XET)
+    pieces = desk.cut()
+    for _ in range(100):
+        desk.now += STALL_S
+        for piece in pieces:
+            piece.heard()
+        assert list(desk.schedule.stalled()) == []
+
+
+def test_a_slow_piece_over_xet_gets_four_times_its_time() -> None:
+    desk = Desk(file("a", 40 * MIB), route=Route.XET)
+    task = desk.tasks[0]
+    piece = desk.cut()[0]
+    desk.now += 20.0
+    desk.bring(task, piece)
+    desk.schedule.succeeded(task, piece)
+    following = desk.cut()[0]
+    assert following.limit_s == pytest.approx(4 * 20.0 + 1.0)
+
+
+# -- servers that send no parts --------------------------------------------------------------------
+
+
+def test_where_a_server_sends_all_one_piece_goes_on_and_no_other() -> None:
+    desk = Desk(file("a", 40 * MIB), route=Route.HTTP)
+    task = desk.tasks[0]
+    first, second, *others = desk.cut()
+    assert desk.schedule.take_whole(task, first)
+    assert (first.start, first.stop) == (0, 40 * MIB)
+    assert not desk.schedule.take_whole(task, second)
+    for piece in (second, *others):
+        desk.schedule.failed(task, piece, Failure(Reason.BAD_ANSWER))
+    desk.now += 60.0
+    first.heard()
+    assert desk.cut() == []
+    desk.bring(task, first, 10 * MIB)
+    desk.schedule.failed(task, first, Failure(Reason.CONNECTION_LOST))
+    desk.now += 60.0
+    (again,) = desk.cut()
+    assert (again.start, again.stop) == (10 * MIB, 40 * MIB)
+    assert desk.schedule.take_whole(task, again)
+
+
+# -- progress --------------------------------------------------------------------------------------
+
+
+def test_progress_is_told_when_there_is_some() -> None:
+    desk = Desk(file("a", 40 * MIB), file("b", 40 * MIB), route=Route.HTTP)
+    piece = desk.cut()[0]
+    task = next(task for task in desk.tasks if piece in task.in_flight)
+    assert desk.schedule.progress() == []
+    desk.bring(task, piece, 1000)
+    assert desk.schedule.progress() == [FileProgress(path=piece.file.path, completed=1000)]
+    assert desk.schedule.progress() == []
+    assert desk.schedule.arrived == 1000
+
+
+@given(data=st.data())
+def test_any_run_of_pieces_ends_with_all_bytes_or_the_error(data: st.DataObject) -> None:
+    """Whatever the order in which pieces end, and how."""
+    sizes = data.draw(st.lists(st.integers(1, 12 * MIB), min_size=1, max_size=3))
+    files = [file(str(number), size) for number, size in enumerate(sizes)]
+    desk = Desk(*files, route=data.draw(st.sampled_from([None, *Route])))
+    steps = data.draw(
+        st.lists(st.tuples(st.integers(0, 15), st.sampled_from([0.0, 0.5, 1.0])), max_size=60)
+    )
+    # After those that were drawn, all goes well.
+    for chosen, share in (*steps, *[(0, 1.0)] * 60):
+        desk.cut()
+        for task in desk.tasks:
+            edges = sorted((piece.start, piece.stop) for piece in task.in_flight)
+            assert all(one[1] <= other[0] for one, other in pairwise(edges))
+        flying = [(task, piece) for task in desk.tasks for piece in task.in_flight]
+        if not flying:
+            desk.now += 61.0
+            continue
+        task, piece = flying[chosen % len(flying)]
+        desk.bring(task, piece, int(share * piece.size))
+        if share == 1.0:
+            desk.schedule.succeeded(task, piece)
+            continue
+        try:
+            desk.schedule.failed(task, piece, Failure(Reason.BUSY))
+        except DownloadError:
+            assert task.progress.fruitless == 5
+            return
+    assert all(task.partial.complete for task in desk.tasks)
+
+
+def test_a_file_that_has_left_a_route_does_not_go_back_with_its_other_pieces() -> None:
+    desk = Desk(file("a", 40 * MIB))
+    task, pieces = desk.tasks[0], desk.cut()
+    assert {piece.route for piece in pieces} == {Route.HTTP}
+    told = []
+    for piece in pieces:
+        desk.now += 0.01
+        told.append(desk.schedule.failed(task, piece, Failure(Reason.STALLED)))
+    assert [retry.route for retry in told if retry] == [Route.XET]
+    assert {piece.route for piece in desk.cut()} == {Route.XET}
+
+
+# -- the end of a download -------------------------------------------------------------------------
+
+
+def test_at_the_end_another_connection_goes_after_the_bytes_of_a_silent_one() -> None:
+    desk = Desk(file("a", 8 * MIB), route=Route.HTTP)
+    task = desk.tasks[0]
+    (silent,) = desk.cut()
+    desk.bring(task, silent, 3 * MIB)
+    desk.now += 4.9
+    assert desk.cut() == []
+    desk.now += 0.2
+    (second,) = desk.cut()
+    assert (second.start, second.stop) == (3 * MIB, 8 * MIB)
+    assert [type(event) for event in desk.schedule.progress()] == [Retry, FileProgress]
+    # Only once: a third would be no better.
+    desk.now += 30.0
+    assert desk.cut() == []
+    desk.bring(task, second)
+    desk.schedule.succeeded(task, second)
+    assert task.partial.complete
+    assert desk.schedule.failed(task, silent, Failure(Reason.STALLED)) is None
+    assert desk.schedule.to_hash() is task
+
+
+def test_a_connection_that_may_take_its_time_is_not_doubled() -> None:
+    """Over Xet a piece is silent until it is whole."""
+    desk = Desk(file("a", MIB + 1), route=Route.XET)
+    desk.cut()
+    desk.now += 20.0
+    assert desk.cut() == []
