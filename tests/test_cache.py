@@ -151,7 +151,6 @@ def test_partial_files_of_killed_downloads_do_not_pile_up(
     assert (mine.exists(), other.exists()) == (False, True)
 
 
-
 def test_a_listing_that_does_not_end_is_not_taken_for_a_short_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -119,8 +119,7 @@ def test_attempts_run_out(demo_hub: LocalHub, tmp_path: Path) -> None:
     assert [attempt for _, _, attempt in download.retries] == [1, 2]
     assert isinstance(download.error, DownloadError)
     assert download.error.message == (
-        "model.safetensors could not be downloaded (the server answered 500; "
-        "3 attempts)"
+        "model.safetensors could not be downloaded (the server answered 500; 3 attempts)"
     )
 
 

@@ -109,9 +109,7 @@ def test_a_whole_job_folds_into_one_record() -> None:
     assert state.percent == 100
     assert state.average_speed == pytest.approx((80 * MB + 1_000) / 9)
     assert state.components == (
-        ComponentState(
-            name="config", total=1_000, completed=1_000, downloaded=False, loaded=False
-        ),
+        ComponentState(name="config", total=1_000, completed=1_000, downloaded=False, loaded=False),
         ComponentState(
             name="transformer",
             total=80 * MB + 1_000,
@@ -119,9 +117,7 @@ def test_a_whole_job_folds_into_one_record() -> None:
             downloaded=True,
             loaded=False,
         ),
-        ComponentState(
-            name="vae", total=20 * MB, completed=20 * MB, downloaded=False, loaded=True
-        ),
+        ComponentState(name="vae", total=20 * MB, completed=20 * MB, downloaded=False, loaded=True),
     )
 
 

@@ -1,7 +1,7 @@
 """What the parent and the worker say to each other: one JSON object a line.
 
-The parent sends `Start`, then `Fetch`. The worker answers with `Hello`, then `Alive` every second and
-events of `records`, perhaps `Stuck`, and at the end `Finished` or `Stopped`. A line that is no
+The parent sends `Start`, then `Fetch`. The worker answers with `Hello`, `Alive` every second,
+the events of `records`, perhaps `Stuck`, and at the end `Finished` or `Stopped`. A line that is no
 message of the right direction is an error, not something to pass over: both ends come from the same
 installation.
 """
