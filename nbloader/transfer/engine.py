@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from nbloader.errors import DiskFullError
+from nbloader.errors import DiskFullError, IntegrityError
 from nbloader.records import FileProgress, RepoFile, Retry, Route, TransferPolicy
 from nbloader.transfer.cache import RepoCache
 from nbloader.transfer.failure import Failure
@@ -323,7 +323,11 @@ class Engine:
             return
         with self._changed:  # Nobody may begin with a piece of what is removed.
             task.partial.discard()
-            retry = self._schedule.was_wrong(task)
+            try:
+                retry = self._schedule.was_wrong(task)
+            except IntegrityError as error:
+                self._stop(task, error)
+                return
             task.partial, task.hash = self._open_partial(task.file), FileHash(task.file)
             task.shown = 0
         self._publish(FileProgress(path=task.file.path, completed=0))

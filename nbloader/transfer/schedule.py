@@ -130,6 +130,15 @@ class Schedule:
         """The number of pieces on their way."""
         return sum(len(task.in_flight) for task in self.tasks)
 
+    @property
+    def _limit(self) -> int:
+        """How many pieces may be in flight."""
+        limit = self._concurrency.limit
+        if self._choice.route is Route.XET and not self._xet_pace.bytes_are_dear:
+            # On a fast link half of a piece's time goes into writing and hashing it.
+            return 2 * limit
+        return limit
+
     def _ways(self, file: RepoFile) -> frozenset[Route]:
         """Give the routes that a file can take."""
         return self._choice.routes if _may_use_xet(file) else frozenset({Route.HTTP})
@@ -138,7 +147,7 @@ class Schedule:
 
     def next_piece(self) -> tuple[Task, Piece] | None:
         """Cut the next piece, of the file with the fewest in flight; None if there is no work."""
-        if self.in_flight >= self._concurrency.limit:
+        if self.in_flight >= self._limit:
             return None
         now = self._clock()
         # In turns where the numbers are equal, so that no file waits for ever.
@@ -382,7 +391,7 @@ class Schedule:
         self._speed = speed = (self.arrived - self._at_last_adapt) / seconds
         self._best_speed = max(self._best_speed, speed)
         self._at_last_adapt = self.arrived
-        if self.in_flight >= self._concurrency.limit:
+        if self.in_flight >= self._limit:
             self._concurrency.measured(speed)
 
     def link_does_better(self, speed: float) -> bool:
