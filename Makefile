@@ -6,7 +6,7 @@ INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --compile-byteco
 STAMP = .venv/.installed-
 HUB_VERSIONS := $(basename $(notdir $(wildcard tests/hub_versions/*.txt)))
 
-.PHONY: demo test check notebooks browser-test test-hub-versions bench-transfer format clean
+.PHONY: demo test test-faults check notebooks browser-test test-hub-versions bench-transfer format clean
 
 demo: $(STAMP)demo
 	$(BIN)/python -m nbloader demo
@@ -14,6 +14,10 @@ demo: $(STAMP)demo
 test: check
 	$(BIN)/python -m pytest
 	$(BIN)/python -m pytest --nbval notebooks
+
+# Every fault of the network and the disk, on both routes: four minutes, mostly of waiting.
+test-faults: $(STAMP)test
+	$(BIN)/python -m pytest tests/faults
 
 # Run the notebooks and store what they print; `make test` compares with that.
 notebooks: $(STAMP)test
