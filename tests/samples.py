@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import struct
+
 from nbloader.records import Component, Kind, Plan, RepoFile
 
 MB = 1_000_000
+
+
+def safetensors(header: object, tensors: bytes = b"") -> bytes:
+    """Write a safetensors file: the length of the header, the header (as it is, if it is bytes),
+    the tensors."""
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + tensors
+
 
 PLAN = Plan(
     repo_id="org/name",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from nbloader.errors import NbloaderError
 from nbloader.localhub import LocalHub, RequestClass
 from nbloader.plan.headers import FIRST_READ_BYTES
 from tests.conftest import Publish, WriteRepo
+from tests.samples import safetensors
 
 WEIGHTS = bytes(8) * 250_000
 BROKEN_FILE = "Try another revision (revision=...), or tell the repository's author."
@@ -24,11 +24,6 @@ BROKEN_FILE = "Try another revision (revision=...), or tell the repository's aut
 
 def as_json(value: object) -> bytes:
     return json.dumps(value).encode()
-
-
-def safetensors(header: object, tensors: bytes = b"") -> bytes:
-    text = header if isinstance(header, bytes) else as_json(header)
-    return struct.pack("<Q", len(text)) + text + tensors
 
 
 CONFIG = as_json({"model_type": "bert", "architectures": ["BertModel"]})

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -26,6 +27,8 @@ from nbloader.records import (
 )
 from nbloader.state import JobState, apply
 from nbloader.transfer.session import fetch_order
+from nbloader.transfer.xet_route import xet_is_usable
+from tests.samples import safetensors
 
 Publish = Callable[[Mapping[str, bytes]], str]
 
@@ -47,8 +50,8 @@ def asked_at_home(hub: LocalHub) -> int:
 
 def weights(size: int, seed: int = 0) -> bytes:
     """Make a safetensors file with `size` bytes of weights."""
-    header = json.dumps({"w": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}).encode()
-    return len(header).to_bytes(8, "little") + header + Random(seed).randbytes(size)
+    header = {"w": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}
+    return safetensors(header, Random(seed).randbytes(size))
 
 
 def files(size: int = 30_000_000) -> dict[str, bytes]:
@@ -123,6 +126,18 @@ def test_small_files_go_first_and_then_the_largest_component() -> None:
     assert order == ["b/config.json", "i.json", "b/w1", "b/w2", "a/w"]
 
 
+def download(hub: LocalHub, repo_id: str, cache_dir: Path, **more: Any) -> Path:
+    """Download a model of `files`."""
+    return nbloader.download(
+        repo_id,
+        kind="transformers",
+        endpoint=hub.endpoint,
+        cache_dir=cache_dir,
+        view="none",
+        **more,
+    )
+
+
 class Enough(Exception):  # noqa: N818 - the way out, not an error
     pass
 
@@ -143,28 +158,14 @@ def test_what_an_interrupted_download_left_is_credited_and_not_fetched_again(
     repo_id = publish(files())
     hub.set_faults([Fault(RequestClass.CDN_GET, total_bytes_per_second=20e6)])
     with pytest.raises(Enough):
-        nbloader.download(
-            repo_id,
-            kind="transformers",
-            endpoint=hub.endpoint,
-            cache_dir=tmp_path,
-            view="none",
-            on_event=stop_after(15_000_000),
-        )
+        download(hub, repo_id, tmp_path, on_event=stop_after(15_000_000))
     hub.clear_faults()
     events: list[Event] = []
     report = nbloader.preflight(
         repo_id, kind="transformers", endpoint=hub.endpoint, cache_dir=tmp_path
     )
     assert report.missing_bytes <= 16_000_000
-    folder = nbloader.download(
-        repo_id,
-        kind="transformers",
-        endpoint=hub.endpoint,
-        cache_dir=tmp_path,
-        view="none",
-        on_event=events.append,
-    )
+    folder = download(hub, repo_id, tmp_path, on_event=events.append)
     assert (folder / "model.safetensors").read_bytes() == weights(30_000_000)
     planned = next(event for event in events if isinstance(event, Planned))
     assert 14_000_000 <= planned.partial["model.safetensors"] <= 30_000_000
@@ -176,24 +177,14 @@ def test_what_an_interrupted_download_left_is_credited_and_not_fetched_again(
 def test_the_partial_of_a_file_that_has_changed_is_removed_and_that_is_told(
     hub: LocalHub, publish: Publish, tmp_path: Path
 ) -> None:
-    def download(on_event: Callable[[Event], object]) -> Path:
-        return nbloader.download(
-            repo_id,
-            kind="transformers",
-            endpoint=hub.endpoint,
-            cache_dir=tmp_path,
-            view="none",
-            on_event=on_event,
-        )
-
     repo_id = publish(files())
     hub.set_faults([Fault(RequestClass.CDN_GET, total_bytes_per_second=20e6)])
     with pytest.raises(Enough):
-        download(stop_after(15_000_000))
+        download(hub, repo_id, tmp_path, on_event=stop_after(15_000_000))
     hub.clear_faults()
     publish({"model.safetensors": weights(5_000_000, seed=1)})
     events: list[Event] = []
-    download(events.append)
+    download(hub, repo_id, tmp_path, on_event=events.append)
     told = [event for event in events if isinstance(event, Notice)]
     assert [event.reference for event in told] == ["space-freed"]
     assert "MB were freed: 1 file that broken downloads had left" in told[0].message
@@ -206,14 +197,7 @@ def test_a_route_can_be_chosen(hub: LocalHub, publish: Publish, tmp_path: Path) 
     hub.reset_counters()
     served = {}
     for route in ("http", "xet"):
-        nbloader.download(
-            repo_id,
-            kind="transformers",
-            endpoint=hub.endpoint,
-            cache_dir=tmp_path / route,
-            view="none",
-            settings={"route": route},
-        )
+        download(hub, repo_id, tmp_path / route, settings={"route": route})
         counters = hub.counters()
         served[route] = [
             round(counters.of(kind).body_bytes / 1e6)
@@ -223,19 +207,29 @@ def test_a_route_can_be_chosen(hub: LocalHub, publish: Publish, tmp_path: Path) 
     assert served == {"http": [30, 0], "xet": [0, 30]}
 
 
-def test_without_a_recent_hf_xet_files_come_over_http(
+def test_with_xet_switched_off_files_come_over_http(
     hub: LocalHub, publish: Publish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     repo_id = publish(files())
     hub.upload_to_xet(repo_id)
     hub.reset_counters()
     monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
-    nbloader.download(
-        repo_id,
-        kind="transformers",
-        endpoint=hub.endpoint,
-        cache_dir=tmp_path,
-        view="none",
-        settings={"route": "xet"},
-    )
+    download(hub, repo_id, tmp_path, settings={"route": "xet"})
     assert hub.counters().of(RequestClass.XET_TOKEN).requests == 0
+
+
+@pytest.mark.parametrize(
+    ("version", "usable"),
+    [
+        (None, False),
+        ("", False),
+        ("1.4.3", False),
+        ("1.5.1", False),
+        ("1.5.2", True),
+        ("1.5.2rc1", True),
+        ("1.10.0", True),
+        ("2.0.0", True),
+    ],
+)
+def test_which_versions_of_hf_xet_read_ranges(version: str | None, usable: bool) -> None:
+    assert xet_is_usable(version) == usable

@@ -17,11 +17,10 @@ from pydantic import TypeAdapter
 
 from nbloader.records import Listing, RepoFile
 from nbloader.transfer.filesystem import FileSystem, free_bytes
-from nbloader.transfer.hashing import matches
 from nbloader.transfer.locks import FileLock, try_lock
 from nbloader.transfer.partial import Partial, scratch_path
 
-__all__ = ["ListingStore", "RepoCache", "matches"]
+__all__ = ["ListingStore", "RepoCache"]
 
 _LISTING = TypeAdapter(Listing)
 

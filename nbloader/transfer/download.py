@@ -14,9 +14,10 @@ from huggingface_hub import constants
 
 from nbloader.errors import NbloaderError
 from nbloader.records import FileProgress, RepoFile, Retry, Route
-from nbloader.transfer.cache import RepoCache, matches
+from nbloader.transfer.cache import RepoCache
 from nbloader.transfer.engine import Engine
 from nbloader.transfer.filesystem import probe
+from nbloader.transfer.hashing import matches
 from nbloader.transfer.http_route import HttpRoute
 from nbloader.transfer.hub import Hub
 from nbloader.transfer.piece import RouteLike

@@ -126,8 +126,7 @@ class Engine:
         finally:
             with self._changed:
                 self._open = False
-                self._changed.notify_all()
-                self._to_hash.notify_all()
+                self._wake_all()
                 tasks = tuple(self._schedule.tasks)
             for task in tasks:
                 with contextlib.suppress(OSError):  # What was journaled before stays.
@@ -146,8 +145,7 @@ class Engine:
                 if not self._queue and not self._schedule.tasks:
                     return
                 # Waits before an attempt end by the clock, of which nobody is told.
-                self._changed.notify_all()
-                self._to_hash.notify_all()
+                self._wake_all()
                 self._changed.wait(TICK_S)
                 now = self._clock()
                 progress = self._schedule.progress()
@@ -339,5 +337,8 @@ class Engine:
             if self._error is None:
                 self._error, self.failed_path = error, task.file.path
             self._open = False
-            self._changed.notify_all()
-            self._to_hash.notify_all()
+            self._wake_all()
+
+    def _wake_all(self) -> None:
+        self._changed.notify_all()
+        self._to_hash.notify_all()

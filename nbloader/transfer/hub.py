@@ -225,10 +225,7 @@ class Hub:
 
     def _read_range(self, commit_hash: str, file: RepoFile, first: int, last: int) -> bytes:
         """Read the bytes of a file from offset `first` up to `last`."""
-        with (
-            network_failures(),
-            self.links.open(commit_hash, file, first, last) as (response, begins),
-        ):
+        with self.links.open(commit_hash, file, first, last) as (response, begins):
             # A server may answer with the whole file; no more of it is read than was asked for.
             content = bytearray()
             for chunk in response.iter_raw():

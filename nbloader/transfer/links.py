@@ -25,7 +25,7 @@ from nbloader.transfer.one_asks import OneAsks
 from nbloader.transfer.policy import Reason
 from nbloader.transfer.rate_limit import RateLimit
 
-__all__ = ["CONNECT_TIMEOUT_S", "Links", "origin"]
+__all__ = ["CONNECT_TIMEOUT_S", "Links", "may_lead_to", "origin"]
 
 MAX_REDIRECTS = 5
 
@@ -39,6 +39,18 @@ def origin(url: str) -> tuple[str, str]:
     """Give what decides whether two addresses are of the same server."""
     parts = urlsplit(url)
     return parts.scheme, parts.netloc
+
+
+def may_lead_to(url: str, following: str) -> bool:
+    """Tell whether a server may send its client on to another address: one of HTTP, and over a
+    safe wire where the first was safe."""
+    try:
+        scheme, host = origin(following)
+        _ = urlsplit(following).port  # Raises for what is no number.
+    except ValueError:
+        return False
+    safe = ("https",) if url.startswith("https:") else ("https", "http")
+    return scheme in safe and bool(host)
 
 
 @dataclass(slots=True)
@@ -235,11 +247,8 @@ def _next(url: str, response: Any) -> str:
     """Give the address that a redirect names."""
     try:
         following = urljoin(url, str(response.headers.get("Location", "")))
-        scheme, host = origin(following)
-        _ = urlsplit(following).port  # Raises for what is no number.
     except ValueError:
-        scheme, host, following = "", "", ""
-    safe = ("https",) if url.startswith("https:") else ("https", "http")
-    if scheme not in safe or not host or following == url:
+        raise Failure(Reason.REDIRECTS) from None
+    if following == url or not may_lead_to(url, following):
         raise Failure(Reason.REDIRECTS)
     return following

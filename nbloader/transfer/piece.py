@@ -9,15 +9,9 @@ from typing import Protocol
 
 from nbloader.records import RepoFile, Route
 from nbloader.transfer.hashing import FileHash
+from nbloader.transfer.partial import Writer
 
-__all__ = ["Piece", "RouteLike", "Sink"]
-
-
-class Sink(Protocol):
-    """Takes the bytes of a piece in their order."""
-
-    def write(self, data: bytes | memoryview) -> int:
-        """Take the next bytes, and give how many were new. Raises OSError if the disk refuses."""
+__all__ = ["Piece", "RouteLike"]
 
 
 class RouteLike(Protocol):
@@ -62,7 +56,7 @@ class Piece:
     take_whole: Callable[[], bool] = lambda: True
     link_does_better: Callable[[float], bool] = lambda speed: True  # noqa: ARG005
     clock: Callable[[], float] = time.monotonic
-    sink: Sink | None = None
+    sink: Writer | None = None
     hash: FileHash | None = None
     cancel: Callable[[], object] | None = None
     cancelled_at: float | None = None

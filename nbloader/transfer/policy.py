@@ -120,6 +120,11 @@ class Progress:
     failed_at: float = float("-inf")
     wrong: int = 0
 
+    def was_under_way(self, began_at: float) -> bool:
+        """Tell whether an attempt that began then was under way when another failed: they failed
+        together, and count once."""
+        return began_at < self.failed_at
+
     def moved(self, now: float) -> Progress:
         """Note that bytes came."""
         return replace(self, moved_at=now, fruitless=0)
@@ -185,7 +190,7 @@ def decide(
     rule = RULES[reason]
     # Wrong bytes are no gain, however many they were.
     gained = brought > 0 and reason is not Reason.WRONG_BYTES
-    together = began_at < progress.failed_at
+    together = progress.was_under_way(began_at)
     fruitless = 0 if gained else max(1, progress.fruitless + (not together))
     on_route = progress.on_route + (not together)
     route = progress.route

@@ -271,7 +271,7 @@ class Schedule:
             return None  # Another stalled, and this ended with it.
         if piece.cancelled_at is not None:
             failure = Failure(Reason.STALLED)
-        together = piece.began_at < task.progress.failed_at
+        together = task.progress.was_under_way(piece.began_at)
         if failure.reason in (Reason.BUSY, Reason.RATE_LIMITED) and not together:
             self._concurrency.refused()
         if task.progress.route is not piece.route and not together:
@@ -297,7 +297,7 @@ class Schedule:
         self, task: Task, failure: Failure, *, brought: int, began_at: float
     ) -> Retry | None:
         before = task.progress
-        together = began_at < before.failed_at
+        together = before.was_under_way(began_at)
         if not brought and not together:
             self._choice.failed(before.route)
         ways = self._ways(task.file)

@@ -39,18 +39,19 @@ from nbloader.tokens import kaggle_token
 from nbloader.transfer.cache import ListingStore, RepoCache
 from nbloader.transfer.download import Downloads
 from nbloader.transfer.hub import Hub
+from nbloader.transfer.partial import SMALL_FILE_BYTES
 from nbloader.transfer.protocol import Report, Start, Stuck
 from nbloader.transfer.sweep import found_partials, sweep
 from nbloader.units import format_bytes
 
 __all__ = ["Session", "fetch_order"]
 
-SMALL_BYTES = 1 << 20
-"""Files up to this size go first: they are had at once, and decide whether the rest is any use."""
-
 
 def fetch_order(plan: Plan) -> list[RepoFile]:
-    """Give the order of the files: small ones first of all, then the largest component."""
+    """Give the order of the files: small ones first of all, then the largest component.
+
+    Small ones are had at once, and decide whether the rest is any use.
+    """
     sizes = {file.path: file.size for file in plan.files}
     weight = {
         path: sum(sizes[p] for p in component.paths)
@@ -58,7 +59,7 @@ def fetch_order(plan: Plan) -> list[RepoFile]:
         for path in component.paths
     }
     return sorted(
-        plan.files, key=lambda f: (f.size > SMALL_BYTES, -weight[f.path], -f.size, f.path)
+        plan.files, key=lambda f: (f.size > SMALL_FILE_BYTES, -weight[f.path], -f.size, f.path)
     )
 
 

@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 from nbloader.transfer.failure import Failure, status_failure
+from nbloader.transfer.links import may_lead_to
 from nbloader.transfer.one_asks import OneAsks
 from nbloader.transfer.piece import Piece
 from nbloader.transfer.policy import Reason
@@ -61,12 +61,13 @@ def access_from_json(answer: object, endpoint: str) -> XetAccess:
     """
     if isinstance(answer, dict):
         url, token, expires = (answer.get(key) for key in ("casUrl", "accessToken", "exp"))
-        if isinstance(url, str) and isinstance(token, str) and type(expires) is int:
-            parts = urlsplit(url)
-            # A Hub that is reached safely does not send a token over a wire that is not.
-            safe = ("https",) if endpoint.startswith("https:") else ("https", "http")
-            if parts.scheme in safe and parts.netloc:
-                return XetAccess(cas_url=url, token=token, expires_at=expires)
+        if (
+            isinstance(url, str)
+            and isinstance(token, str)
+            and type(expires) is int
+            and may_lead_to(endpoint, url)
+        ):
+            return XetAccess(cas_url=url, token=token, expires_at=expires)
     raise Failure(Reason.BAD_ANSWER, "the Hub's answer about Xet storage makes no sense")
 
 
@@ -125,18 +126,12 @@ class XetRoute:
             Failure: it ended early.
             OSError: the disk refuses.
         """
-        import hf_xet
-
         session, group, _ = self._connected(piece)
         piece.cancel = self.abort
-        chunks: Iterator[bytes] = iter(())
-        began = False
+        chunks = _chunks(group, piece)
         while True:
+            # Apart from the write: hf_xet raises OSError, too.
             try:
-                if not began:
-                    info = hf_xet.XetFileInfo(piece.file.xet_hash, piece.file.size)
-                    chunks = iter(group.download_stream(info, start=piece.start, end=piece.stop))
-                    began = True
                 chunk = next(chunks, None)
             except (KeyboardInterrupt, SystemExit, GeneratorExit):
                 raise
@@ -207,6 +202,14 @@ class XetRoute:
         if status is not None:
             return status_failure(int(status[1]), None)
         return Failure(Reason.XET, f"Xet storage failed ({_kind(error)})")
+
+
+def _chunks(group: Any, piece: Piece) -> Iterator[bytes]:
+    """Read the bytes of a piece; also what goes wrong at the beginning is raised by `next`."""
+    import hf_xet
+
+    info = hf_xet.XetFileInfo(piece.file.xet_hash, piece.file.size)
+    yield from group.download_stream(info, start=piece.start, end=piece.stop)
 
 
 def _kind(error: BaseException) -> str:
