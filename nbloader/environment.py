@@ -21,6 +21,7 @@ __all__ = [
     "GpuFacts",
     "Place",
     "disk_facts",
+    "existing_part",
     "folder_of_environment",
     "gpu_facts",
     "how_to_add_token",
@@ -90,15 +91,20 @@ class DiskFacts:
     writable: bool
 
 
+def existing_part(folder: Path) -> Path:
+    """Give the nearest folder above that exists, or `folder` itself."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder
+
+
 def disk_facts(folder: Path) -> DiskFacts:
     """Measure the file system of `folder`, which need not exist yet.
 
     The path itself is measured, because `/` can be another file system (on Kaggle it reports
     terabytes).
     """
-    there = folder
-    while not there.exists() and there != there.parent:
-        there = there.parent
+    there = existing_part(folder)
     usage = shutil.disk_usage(there)
     return DiskFacts(
         folder=str(folder), free=usage.free, total=usage.total, writable=_writable(there)

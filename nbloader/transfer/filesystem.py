@@ -9,6 +9,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from nbloader.environment import existing_part
 from nbloader.errors import CacheNotWritableError
 
 __all__ = ["FileSystem", "free_bytes", "probe"]
@@ -89,6 +90,4 @@ def free_bytes(folder: Path) -> int:
     Raises:
         OSError: it cannot be asked.
     """
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
+    return shutil.disk_usage(existing_part(folder)).free
