@@ -138,7 +138,7 @@ class Downloads:
     def _is_missing(self, commit_hash: str, file: RepoFile, *, verify: bool) -> bool:
         cache = self.cache
         pointer, blob = cache.pointer(commit_hash, file.path), cache.blob(file)
-        seen = stamps(pointer, blob)
+        seen = _stamps(pointer, blob)
         if cache.has_pointer(commit_hash, file):
             if not verify or matches(pointer, file, self._count):
                 return False
@@ -156,7 +156,7 @@ class Downloads:
         if lock is None:
             return
         with lock:
-            if seen == stamps(self.cache.pointer(commit_hash, file.path), self.cache.blob(file)):
+            if seen == _stamps(self.cache.pointer(commit_hash, file.path), self.cache.blob(file)):
                 self.cache.discard(commit_hash, file)
 
     def _routes(self, commit_hash: str) -> Mapping[Route, RouteLike]:
@@ -176,7 +176,7 @@ class Downloads:
         return routes
 
 
-def stamps(*paths: Path) -> tuple[tuple[int, int, int] | None, ...]:
+def _stamps(*paths: Path) -> tuple[tuple[int, int, int] | None, ...]:
     """Give what differs once a file was replaced or written."""
     found: list[tuple[int, int, int] | None] = []
     for path in paths:
