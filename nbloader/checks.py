@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from nbloader.environment import DiskFacts
 from nbloader.errors import (
     CacheNotWritableError,
     DiskFullError,
@@ -27,7 +26,7 @@ from nbloader.errors import (
     UnsupportedClassError,
     error_from_parts,
 )
-from nbloader.records import CheckResult, CheckStatus, HubFacts, Kind, Plan
+from nbloader.records import CheckResult, CheckStatus, DiskFacts, HubFacts, Kind, Plan
 from nbloader.units import format_bytes, format_duration
 
 __all__ = [

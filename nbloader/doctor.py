@@ -16,8 +16,6 @@ from urllib.parse import urlsplit
 from nbloader._version import __version__
 from nbloader.checks import PreflightReport
 from nbloader.environment import (
-    DiskFacts,
-    GpuFacts,
     disk_facts,
     folder_of_environment,
     gpu_facts,
@@ -26,6 +24,7 @@ from nbloader.environment import (
     place,
 )
 from nbloader.errors import InvalidSettingError
+from nbloader.records import DiskFacts, GpuFacts
 from nbloader.units import format_bytes
 
 __all__ = ["DoctorReport", "doctor"]

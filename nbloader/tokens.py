@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Callable
 
-from nbloader.environment import Place
+from nbloader.records import Place
 
 __all__ = ["colab_token", "kaggle_token"]
 

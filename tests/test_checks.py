@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 
 from nbloader.checks import CHECKS, Facts, PreflightReport, required_packages, run_checks
-from nbloader.environment import DiskFacts
 from nbloader.errors import (
     CacheNotWritableError,
     DiskFullError,
@@ -21,7 +20,7 @@ from nbloader.errors import (
     TransferError,
     UnsupportedClassError,
 )
-from nbloader.records import CheckResult, CheckStatus, Component, HubFacts, Kind
+from nbloader.records import CheckResult, CheckStatus, Component, DiskFacts, HubFacts, Kind
 from tests.samples import MB, PLAN
 
 P, W, F, S = (

@@ -1,0 +1,184 @@
+"""What happens: published by the worker, the loaders and the job, folded by `state`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal
+
+from nbloader.records._checks import CheckResult
+from nbloader.records._facts import HubFacts
+from nbloader.records._fit import ComponentWeights, Fit
+from nbloader.records._repo import Plan
+from nbloader.records._transfer import Route
+
+__all__ = [
+    "Checked",
+    "ComponentDownloaded",
+    "ComponentLoaded",
+    "Event",
+    "Failed",
+    "FileDone",
+    "FileProgress",
+    "Notice",
+    "Planned",
+    "Ready",
+    "Retry",
+    "Stage",
+    "StageStarted",
+]
+
+
+class Stage(StrEnum):
+    """The stages of a load, in their order. Not every load has every stage."""
+
+    CONNECT = "connect"
+    SET_UP = "set up"
+    DOWNLOAD = "download"
+    INITIALISE = "initialise"
+    SELF_TEST = "self-test"
+    TEST_EMBEDDINGS = "test embeddings"
+    FINISH = "finish"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageStarted:
+    """A stage begins; the one before it is over."""
+
+    stage: Stage
+    type: Literal["stage-started"] = "stage-started"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """The files are known.
+
+    Attributes:
+        cached: paths of the plan that the cache holds already, complete.
+        partial: bytes that an earlier download left of the others, by path.
+        weights: what the tensors of each component with weights take.
+    """
+
+    plan: Plan
+    cached: tuple[str, ...] = ()
+    partial: Mapping[str, int] = field(default_factory=dict)
+    weights: tuple[ComponentWeights, ...] = ()
+    hub: HubFacts | None = None
+    type: Literal["planned"] = "planned"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """The checks were made; the download begins only if none has failed, or if it is forced."""
+
+    results: tuple[CheckResult, ...]
+    fit: Fit | None = None
+    type: Literal["checked"] = "checked"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileProgress:
+    """Bytes of a file that have arrived so far. May fall when an attempt starts over."""
+
+    path: str
+    completed: int
+    type: Literal["file-progress"] = "file-progress"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileDone:
+    """A file is in the cache and its hash was right."""
+
+    path: str
+    type: Literal["file-done"] = "file-done"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComponentDownloaded:
+    """All files of a component are in the cache."""
+
+    name: str
+    type: Literal["component-downloaded"] = "component-downloaded"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """An attempt failed, and another follows.
+
+    Attributes:
+        time: when the attempt failed.
+        path: the file, or None for a call that is about no file.
+        reason: what went wrong, one line.
+        wait_s: how long until the next attempt.
+        attempt: how many attempts in a row have brought nothing, this one included; 0 if it
+            brought bytes, and so does not count.
+        max_attempts: how many in a row may.
+        route: the way that the next attempt takes, where it is about a file.
+    """
+
+    time: float
+    path: str | None
+    reason: str
+    wait_s: float
+    attempt: int
+    max_attempts: int
+    route: Route | None = None
+    type: Literal["retry"] = "retry"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """Something that the user should know, and that stops nothing."""
+
+    reference: str
+    message: str
+    hint: str
+    type: Literal["notice"] = "notice"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComponentLoaded:
+    """A component is in memory."""
+
+    name: str
+    seconds: float
+    type: Literal["component-loaded"] = "component-loaded"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """The work is done.
+
+    Attributes:
+        summary: what came of it, one line: class, device, dtype; or the folder.
+    """
+
+    summary: str
+    type: Literal["ready"] = "ready"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """The work ended with an error of `errors`, or by an interrupt (reference `interrupted`)."""
+
+    reference: str
+    message: str
+    hint: str
+    type: Literal["failed"] = "failed"
+
+
+Event = (
+    StageStarted
+    | Planned
+    | Checked
+    | FileProgress
+    | FileDone
+    | ComponentDownloaded
+    | Retry
+    | Notice
+    | ComponentLoaded
+    | Ready
+    | Failed
+)
+"""Everything that can happen; what `on_event` is called with."""

@@ -1,0 +1,272 @@
+"""What was found out about the machine, its packages and the Hub, each with its source."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+__all__ = [
+    "AttachedModel",
+    "ClassFacts",
+    "DiskFacts",
+    "DriverFacts",
+    "GpuFacts",
+    "HubFacts",
+    "Interface",
+    "MachineFacts",
+    "MemoryFacts",
+    "PackageFacts",
+    "Place",
+    "PlaceFacts",
+    "RateLimitFacts",
+    "TokenFacts",
+    "TorchFacts",
+    "UnmetRequirement",
+    "XetFacts",
+]
+
+
+class Place(StrEnum):
+    """A hosted notebook service, or none of those we know."""
+
+    COLAB = "Colab"
+    KAGGLE = "Kaggle"
+    BINDER = "Binder"
+    OTHER = "other"
+
+
+class Interface(StrEnum):
+    """What the user sits at."""
+
+    TERMINAL = "terminal"
+    JUPYTER = "Jupyter"
+    VS_CODE = "VS Code"
+    BATCH = "batch run"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlaceFacts:
+    """Where this process runs.
+
+    Attributes:
+        source: the variable or the state that told it.
+    """
+
+    place: Place = Place.OTHER
+    interface: Interface = Interface.TERMINAL
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiskFacts:
+    """The file system that a folder is on, or would be on.
+
+    Attributes:
+        free, total: bytes, as an ordinary user may use them.
+        writable: whether a file could be made there just now.
+        source: where the figures come from, such as a quota that the file system does not show.
+    """
+
+    folder: str
+    free: int
+    total: int
+    writable: bool
+    source: str = "disk_usage"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryFacts:
+    """Memory of the machine, or of the container if that has less. Sizes are bytes."""
+
+    available: int
+    total: int
+    source: str = "psutil"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuFacts:
+    """One NVIDIA GPU, in the order in which torch counts them. Sizes are bytes."""
+
+    name: str
+    free: int
+    total: int
+    capability: tuple[int, int]
+    source: str = "NVML"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DriverFacts:
+    """The NVIDIA driver.
+
+    Attributes:
+        version: such as `570.124.06`.
+        cuda: the newest version of CUDA that it runs, such as (12, 8).
+    """
+
+    version: str
+    cuda: tuple[int, int]
+    source: str = "NVML"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TorchFacts:
+    """The installed build of torch.
+
+    Attributes:
+        cuda: the version of CUDA that it was built with; None for a build without.
+        archs: what its kernels were compiled for, such as `sm_80`; None if that is not known.
+        hip: whether it is a build for AMD's GPUs.
+    """
+
+    version: str
+    cuda: tuple[int, int] | None = None
+    archs: tuple[str, ...] | None = None
+    hip: bool = False
+    source: str = "files of the installed package"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackageFacts:
+    """A package of Python.
+
+    Attributes:
+        name: as it is imported.
+        installed: its version; None where it is missing.
+        imported: the version that this process has imported; None if it has not.
+    """
+
+    name: str
+    installed: str | None
+    imported: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnmetRequirement:
+    """A requirement of an installed package that what is installed does not meet.
+
+    Attributes:
+        package, version: which package requires it, by the name on the package index.
+        requirement: as its metadata write it, such as `huggingface-hub<2.0,>=1.5`.
+        installed: the version that is there; None where it is missing.
+    """
+
+    package: str
+    version: str
+    requirement: str
+    installed: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassFacts:
+    """A class that a plan needs, as the files of the installed library tell without an import.
+
+    Attributes:
+        found: whether the library has it; None if that cannot be told.
+        needs: packages, as they are imported, without which it cannot be used.
+    """
+
+    library: str
+    name: str
+    found: bool | None
+    needs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenFacts:
+    """The token of the Hub; never the token itself.
+
+    Attributes:
+        source: where it comes from, such as `HF_TOKEN`; empty if there is none.
+    """
+
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttachedModel:
+    """A model that a hosted service has put into a folder of this machine."""
+
+    folder: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MachineFacts:
+    """What this machine is and has.
+
+    Attributes:
+        driver: None without an NVIDIA GPU.
+        torch: None if it is not installed.
+        mps: whether this is a Mac whose GPU torch can use; it shares the memory of the machine.
+    """
+
+    memory: MemoryFacts
+    place: PlaceFacts = field(default_factory=PlaceFacts)
+    gpus: tuple[GpuFacts, ...] = ()
+    driver: DriverFacts | None = None
+    torch: TorchFacts | None = None
+    mps: bool = False
+    packages: Mapping[str, PackageFacts] = field(default_factory=dict)
+
+    def has(self, package: str) -> bool:
+        """Tell whether a package is installed."""
+        found = self.packages.get(package)
+        return found is not None and found.installed is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateLimitFacts:
+    """How many more requests the Hub answers in its present window, as its headers say.
+
+    Attributes:
+        kind: of requests: `api`, `resolvers`, `pages`.
+        limit: requests in a window of `window_s` seconds.
+        reset_s: seconds until the window ends.
+    """
+
+    kind: str
+    remaining: int
+    limit: int | None
+    window_s: int | None
+    reset_s: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class XetFacts:
+    """Whether Xet storage can be reached.
+
+    Attributes:
+        host: its address, without path.
+        answer_s: seconds until it answered; None if it did not.
+    """
+
+    host: str
+    answer_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubFacts:
+    """What the worker found out about the Hub and the access to the repository.
+
+    Attributes:
+        endpoint: the address of the Hub.
+        cache_dir: the folder of the Hub's cache.
+        answer_s: seconds until the first answer; None if the plan was made from the cache alone.
+        token_sent: whether the calls carry a token.
+        token_refused: whether the Hub refused the token, and the calls go on without it.
+        license: as the repository's card names it; None if it names none or that is not known.
+        xet: None if nothing has to come from Xet storage, or it was not asked.
+        rate_limit: None if the Hub did not tell.
+    """
+
+    endpoint: str
+    cache_dir: str
+    answer_s: float | None = None
+    private: bool = False
+    gated: bool = False
+    token_sent: bool = False
+    token_refused: bool = False
+    license: str | None = None
+    xet: XetFacts | None = None
+    rate_limit: RateLimitFacts | None = None

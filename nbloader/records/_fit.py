@@ -1,0 +1,127 @@
+"""What weights take, and where they can go on a machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+__all__ = ["ComponentWeights", "Fit", "Method", "PlacedComponent", "Placement", "Quantization"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComponentWeights:
+    """The tensors of a component, as they are stored.
+
+    Attributes:
+        bytes_by_dtype: by the names of safetensors, such as `BF16`. Of a file in another format
+            only its size is known, which then stands under the dtype that its configuration
+            names, or under `F32`.
+        largest_tensor: bytes of the largest tensor whose size is known.
+        largest_block: bytes of the largest of its repeated blocks (`blocks.0`, `blocks.1`, ...);
+            0 if it has none.
+        quantization: the method that the weights are quantized with already, such as
+            `bitsandbytes`, `gptq`, `awq`, `fp8`; None if they are not.
+        counted: whether the bytes are those of the tensors themselves, not of the files.
+    """
+
+    name: str
+    bytes_by_dtype: Mapping[str, int]
+    largest_tensor: int = 0
+    largest_block: int = 0
+    quantization: str | None = None
+    counted: bool = True
+
+    @property
+    def total(self) -> int:
+        """Bytes of all tensors as they are stored."""
+        return sum(self.bytes_by_dtype.values())
+
+
+class Quantization(StrEnum):
+    """Weights made smaller while they are loaded (bitsandbytes)."""
+
+    FOUR_BIT = "4-bit"
+    EIGHT_BIT = "8-bit"
+
+
+class Method(StrEnum):
+    """The ways to place a model on a machine, from the fastest to the slowest."""
+
+    GPU = "gpu"
+    MULTI_GPU = "multi-gpu"
+    FOUR_BIT = "4-bit"
+    FOUR_BIT_MULTI_GPU = "4-bit-multi-gpu"
+    EIGHT_BIT = "8-bit"
+    MODEL_OFFLOAD = "model-offload"
+    FOUR_BIT_MODEL_OFFLOAD = "4-bit-model-offload"
+    GROUP_OFFLOAD = "group-offload"
+    SEQUENTIAL_OFFLOAD = "sequential-offload"
+    MPS = "mps"
+    CPU = "cpu"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlacedComponent:
+    """A component where it rests while the model is used.
+
+    Attributes:
+        device: torch's name, such as `cuda:0`; with offload `cpu`, from where it is moved for use.
+        dtype: torch's name, such as `bfloat16`.
+        bytes: of its tensors there.
+    """
+
+    name: str
+    device: str
+    dtype: str
+    bytes: int
+    quantization: Quantization | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """One way to place a model, and what it takes. All sizes are bytes.
+
+    Attributes:
+        device: where the model computes, by torch's name, such as `cuda`, `cuda:1`, `mps`, `cpu`.
+        dtype: the number format that it computes in, by torch's name.
+        components: those that have weights.
+        vram: the peak on each GPU of the machine while the model is used, in their order.
+        ram_loading: the peak of memory of this process's own (anonymous) while it is loaded, above
+            what the process has then.
+        ram_after: what of that stays while the model is used.
+        mapped: weights that are read from the disk's cache in place. They need no memory of their
+            own, but are slow where they do not fit beside the rest.
+        fits: whether the machine has all that.
+        reason: why it was or was not chosen, a few words with the figures.
+        group_stream: with group offload, whether there is memory for copying beside computing.
+    """
+
+    method: Method
+    device: str
+    dtype: str
+    components: tuple[PlacedComponent, ...] = ()
+    vram: tuple[int, ...] = ()
+    ram_loading: int = 0
+    ram_after: int = 0
+    mapped: int = 0
+    fits: bool = True
+    reason: str = ""
+    group_stream: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """All ways to place a model on a machine, and the one to take.
+
+    Attributes:
+        chosen: the first of `placements` that fits and was allowed; None if there is none.
+        placements: every method that could be asked for, from the fastest to the slowest.
+        workload: what the peaks are for, such as `one image of 1024 x 1024`.
+        problem: why `chosen` is None.
+    """
+
+    chosen: Placement | None
+    placements: tuple[Placement, ...]
+    workload: str = ""
+    problem: str = ""
