@@ -15,16 +15,30 @@ from nbloader._version import __version__
 
 if TYPE_CHECKING:
     from nbloader import errors
-    from nbloader.doctor import doctor
+    from nbloader.cache_care import cache
+    from nbloader.diagnostics import doctor
     from nbloader.job import aload, download, load, preflight
     from nbloader.settings import Settings
 
-__all__ = ["Settings", "__version__", "aload", "doctor", "download", "errors", "load", "preflight"]
+__all__ = [
+    "Settings",
+    "__version__",
+    "aload",
+    "cache",
+    "doctor",
+    "download",
+    "errors",
+    "load",
+    "preflight",
+]
 
+# None of these modules has the name of what it holds: importing it would put the module in its
+# place.
 _HOME = {
     "Settings": "nbloader.settings",
     "aload": "nbloader.job",
-    "doctor": "nbloader.doctor",
+    "cache": "nbloader.cache_care",
+    "doctor": "nbloader.diagnostics",
     "download": "nbloader.job",
     "load": "nbloader.job",
     "preflight": "nbloader.job",

@@ -1,7 +1,8 @@
-"""The command line: `nbloader load | download | preflight | doctor | demo`.
+"""The command line: `nbloader load | download | preflight | doctor | cache | demo`.
 
-Exit status: 0 done, 1 failed with an error of `nbloader.errors` or a failed check, 2 wrong usage,
-130 interrupted, 141 nobody reads the output.
+Exit status: 0 done, 1 failed with an error of `nbloader.errors`, a failed check, or something that
+was to be deleted and stayed, 2 wrong usage, 130 interrupted, 141 nobody reads the output. Where a
+question is answered with no, all is done.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from nbloader._version import __version__
-from nbloader.errors import InputError, NbloaderError
+from nbloader.errors import InputError, InvalidArgumentError, NbloaderError
+from nbloader.units import format_bytes
 from nbloader.views.base import write
 
 __all__ = ["main"]
@@ -73,6 +75,16 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("repo_id", nargs="?", metavar="REPO", help="also check this repository")
     _add_json(doctor)
     doctor.set_defaults(run=_doctor)
+
+    cache = commands.add_parser("cache", help="list what is in the cache, and delete what can go")
+    cache.add_argument(
+        "repo_ids", nargs="*", metavar="REPO", help="only these; datasets as datasets/org/name"
+    )
+    cache.add_argument("--cache-dir", help="the Hub's cache folder")
+    cache.add_argument("--delete", action="store_true", help="delete what can go, after a question")
+    cache.add_argument("--yes", action="store_true", help="delete without a question")
+    _add_json(cache)
+    cache.set_defaults(run=_cache)
 
     demo = commands.add_parser("demo", help="load two models from a local Hub, without internet")
     demo.add_argument(
@@ -178,7 +190,7 @@ def _preflight(options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from nbloader.doctor import doctor
+    from nbloader.diagnostics import doctor
 
     report = doctor(options.repo_id)
     if options.json:
@@ -186,6 +198,42 @@ def _doctor(options: argparse.Namespace) -> int:
     else:
         write(sys.stdout, f"{report}\n")
     return _DONE
+
+
+def _cache(options: argparse.Namespace) -> int:
+    from nbloader.cache_care import Deletion, cache
+
+    asks = options.delete and not options.yes
+    if asks and not sys.stdin.isatty():
+        raise InvalidArgumentError(
+            "--delete asks before it deletes, and there is no terminal to ask on",
+            hint="Add --yes, after a look at what `nbloader cache` says can go.",
+        )
+    if options.yes and not options.delete:
+        raise InvalidArgumentError(
+            "--yes answers no question without --delete", hint="Add --delete, or leave it out."
+        )
+    report = cache(options.cache_dir, repo_ids=options.repo_ids or None)
+    if asks or not options.json:
+        write(sys.stderr if options.json else sys.stdout, f"{report}\n")
+    found = report.to_json()
+    deleted = Deletion(removed=())
+    if options.delete:
+        count, size = len(report.items), format_bytes(report.frees)
+        if not asks or not count or _agreed(f"Delete these {count} and free {size}?"):
+            deleted = report.delete()
+        found |= deleted.to_json()
+        if not options.json:
+            write(sys.stdout, f"\n{deleted}\n")
+    if options.json:
+        _write_json(found)
+    return _FAILED if deleted.kept else _DONE
+
+
+def _agreed(question: str) -> bool:
+    """Ask on the terminal; whatever is not a yes is a no. The output is left to the results."""
+    write(sys.stderr, f"{question} [y/N] ")
+    return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
 
 def _demo(options: argparse.Namespace) -> int:

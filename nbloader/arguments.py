@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from nbloader.errors import InvalidArgumentError, InvalidRepoIdError
 from nbloader.quoting import quote
+from nbloader.records import Method
 
 __all__ = [
     "check_device",
@@ -17,6 +18,7 @@ __all__ = [
     "check_endpoint",
     "check_flag",
     "check_folder",
+    "check_method",
     "check_repo_id",
     "check_revision",
     "check_token",
@@ -157,6 +159,20 @@ def check_dtype(dtype: object) -> str:
         f"dtype={quote(dtype)} is not known",
         hint='Choose "bfloat16", "float16", "float32", or leave it out.',
     )
+
+
+def check_method(plan: object) -> Method | None:
+    """Give the method that places the model, or None for the fastest. Raises InvalidArgumentError."""
+    if plan == "auto":
+        return None
+    try:
+        return Method(str(plan))
+    except ValueError:
+        allowed = ", ".join(repr(str(method)) for method in Method)
+        raise InvalidArgumentError(
+            f"plan={quote(plan)} is not allowed",
+            hint=f"Leave it out for the fastest that fits, or choose one of {allowed}.",
+        ) from None
 
 
 def check_folder(name: str, folder: object) -> str | None:

@@ -20,7 +20,9 @@ notebook shows little else.
     │   ├── MalformedFileError
     │   └── UnsafePathError
     ├── PreflightError                a check failed before the first weight
-    │   └── DiskSpaceError
+    │   ├── DiskSpaceError
+    │   ├── DoesNotFitError
+    │   └── PickledWeightsError
     ├── TransferError                 the way from the Hub to the disk
     │   ├── HubUnreachableError
     │   ├── DownloadError
@@ -33,6 +35,8 @@ notebook shows little else.
     └── LoadError                     from the disk to a working model
         ├── MissingPackageError
         ├── UnsupportedClassError
+        ├── ConflictingPackagesError
+        ├── RestartNeededError
         ├── ModelLoadError
         └── SelfTestError
 """
@@ -45,8 +49,10 @@ from typing import ClassVar
 __all__ = [
     "RUN_AGAIN",
     "CacheNotWritableError",
+    "ConflictingPackagesError",
     "DiskFullError",
     "DiskSpaceError",
+    "DoesNotFitError",
     "DownloadError",
     "GatedRepoError",
     "HubUnreachableError",
@@ -64,10 +70,12 @@ __all__ = [
     "NbloaderError",
     "NoWeightsError",
     "NotCachedError",
+    "PickledWeightsError",
     "PreflightError",
     "ProtocolError",
     "RepoError",
     "RepoNotFoundError",
+    "RestartNeededError",
     "RevisionNotFoundError",
     "SelfTestError",
     "TransferError",
@@ -207,6 +215,18 @@ class DiskSpaceError(PreflightError):
     reference = "not-enough-disk"
 
 
+class DoesNotFitError(PreflightError):
+    """No placement of the model has room in the memory of this machine."""
+
+    reference = "does-not-fit"
+
+
+class PickledWeightsError(PreflightError):
+    """The weights are in a format that can run code when it is loaded."""
+
+    reference = "pickled-weights"
+
+
 class TransferError(NbloaderError):
     """The files could not be brought to the disk."""
 
@@ -282,6 +302,18 @@ class UnsupportedClassError(LoadError):
     """The installed library does not have the class that the model needs."""
 
     reference = "unsupported-class"
+
+
+class ConflictingPackagesError(LoadError):
+    """Installed packages that the model needs do not work together."""
+
+    reference = "conflicting-packages"
+
+
+class RestartNeededError(LoadError):
+    """A package was changed after this process had imported it."""
+
+    reference = "restart-needed"
 
 
 class ModelLoadError(LoadError):

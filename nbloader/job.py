@@ -11,11 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from nbloader.assess import assess, with_attached
 from nbloader.background import import_modules
-from nbloader.checks import Facts, PreflightReport, required_packages, run_checks
-from nbloader.environment import disk_facts, package_versions, pipeline_classes
+from nbloader.checks import PreflightReport
 from nbloader.errors import (
     RUN_AGAIN,
+    DoesNotFitError,
+    HubUnreachableError,
     Interrupted,
     NbloaderError,
     ProtocolError,
@@ -23,11 +25,14 @@ from nbloader.errors import (
     TransferError,
     WorkerDiedError,
 )
+from nbloader.history import remember
 from nbloader.records import (
     Checked,
     Event,
+    Fit,
     Kind,
     Notice,
+    Placement,
     Plan,
     Planned,
     Ready,
@@ -42,7 +47,6 @@ from nbloader.views.choose import choose, front_end, make
 if TYPE_CHECKING:
     import torch
 
-    from nbloader.loaders import Import
     from nbloader.request import Request
     from nbloader.settings import Settings
 
@@ -59,11 +63,13 @@ def load(
     kind: str = "auto",
     device: str | torch.device = "auto",
     dtype: str | torch.dtype = "auto",
+    plan: str = "auto",
     cache_dir: str | os.PathLike[str] | None = None,
     endpoint: str | None = None,
     token: str | bool | None = None,
     local_files_only: bool = False,
     trust_remote_code: bool = False,
+    allow_pickle: bool = False,
     verify: bool = False,
     force: bool = False,
     settings: Settings | Mapping[str, Any] | None = None,
@@ -80,14 +86,18 @@ def load(
         kind: `diffusers`, `sentence-transformers`, `transformers`, or `auto`: the files decide.
         device: `cuda`, `cuda:1`, `mps`, `cpu`, or `auto`: the best there is.
         dtype: `bfloat16`, `float16`, `float32`, or `auto`: bfloat16 on CUDA from compute
-            capability 8.0, float16 on older CUDA and on MPS, float32 on the CPU.
+            capability 8.0, float16 on older CUDA and on MPS (float32 where the model overflows in
+            float16), float32 on the CPU, or bfloat16 where only that has room.
+        plan: how the model is placed, by the name of a `records.Method` such as `model-offload`,
+            or `auto`: the fastest that fits. `preflight` shows them all.
         cache_dir: the Hub's cache folder; by default where every library looks.
         endpoint: the address of the Hub; by default HF_ENDPOINT or huggingface.co.
         token: a token of the Hub; None for the one that is stored on this machine, False for none.
         local_files_only: use the cache only, no network.
         trust_remote_code: allow Python files of the repository to be fetched and run.
+        allow_pickle: allow weights that can run code when they are loaded (`.bin`).
         verify: hash what the cache holds already, too. Downloads are always hashed.
-        force: go on although a check failed (disk space, packages).
+        force: go on although a check failed (disk space, packages, memory).
         settings: `Settings` or a mapping of their fields.
         view: `auto` (a widget in a notebook, text elsewhere), `widget`, `html`, `text`, `tqdm`,
             `none`.
@@ -166,12 +176,17 @@ def preflight(
     revision: str | None = None,
     variant: str | None = None,
     kind: str = "auto",
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "auto",
+    plan: str = "auto",
     cache_dir: str | os.PathLike[str] | None = None,
     endpoint: str | None = None,
     token: str | bool | None = None,
     local_files_only: bool = False,
     trust_remote_code: bool = False,
+    allow_pickle: bool = False,
     settings: Settings | Mapping[str, Any] | None = None,
+    loader_kwargs: Mapping[str, Any] | None = None,
 ) -> PreflightReport:
     """Make the checks of `load` and nothing more: no weight is fetched, nothing is raised by them.
 
@@ -211,11 +226,11 @@ def preflight(
             cancelled=threading.Event(),
         )
     except Enough:
-        return _report(request, planned=found[0], loads=True)
+        return assess(request, planned=found[0], loads=True)
     except (ProtocolError, WorkerDiedError):
         raise
     except (RepoError, TransferError) as error:
-        return _report(request, problem=error, loads=True)
+        return assess(request, problem=error, loads=True)
     raise AssertionError("unreachable: transfer() asks for approval or raises")
 
 
@@ -234,10 +249,18 @@ _Work: TypeAlias = "Callable[[Request, Reporter, threading.Event], tuple[Any, st
 
 
 def _run(request: Request, work: _Work, cancelled: threading.Event) -> Any:
+    """Do the work, show it, and keep what came of it for `doctor`."""
+    reporter = Reporter(request.repo_id, _view(request), request.on_event)
+    try:
+        return _done(request, work, reporter, cancelled)
+    finally:
+        remember(reporter.state)
+
+
+def _done(request: Request, work: _Work, reporter: Reporter, cancelled: threading.Event) -> Any:
     """Do the work, and see that the view learns of its end, whatever it is."""
     from nbloader.transfer.supervisor import Cancelled
 
-    reporter = Reporter(request.repo_id, _view(request), request.on_event)
     try:
         result, summary = work(request, reporter, cancelled)
     except NbloaderError as error:
@@ -263,43 +286,6 @@ def _view(request: Request) -> View:
         stream=sys.stdout,
         speed=request.settings.show_download_speed,
         eta=request.settings.show_eta,
-    )
-
-
-def _report(
-    request: Request,
-    *,
-    planned: Planned | None = None,
-    problem: NbloaderError | None = None,
-    loads: bool,
-) -> PreflightReport:
-    """Gather the facts of this machine and make the checks.
-
-    Args:
-        loads: whether a model will be built, so that packages matter.
-    """
-    plan = planned.plan if planned else None
-    hub = planned.hub if planned else None
-    required = request.settings.required_disk_space_gb
-    facts = Facts(
-        repo_id=request.repo_id,
-        hub=hub,
-        plan=plan,
-        cached=frozenset(planned.cached if planned else ()),
-        partial=planned.partial if planned else {},
-        problem=problem,
-        disk=disk_facts(Path(hub.cache_dir)) if hub else None,
-        packages=package_versions(required_packages(plan)) if plan and loads else {},
-        pipelines=pipeline_classes() if plan and plan.kind is Kind.DIFFUSERS and loads else None,
-        check_network=request.settings.check_network,
-        check_disk_space=request.settings.check_disk_space,
-        required_disk_bytes=None if required is None else int(required * 1e9),
-    )
-    return PreflightReport(
-        repo_id=request.repo_id,
-        results=run_checks(facts),
-        plan=plan,
-        missing_bytes=facts.missing_bytes,
     )
 
 
@@ -335,28 +321,44 @@ def _transfer(
     )
 
 
+class _Loading:
+    """What a load learns on its way to the model.
+
+    Attributes:
+        importing: the import of the libraries, which begins with the download.
+        placement: where the model goes.
+    """
+
+    def __init__(self, planned: Planned, fit: Fit) -> None:
+        from nbloader.loaders import Import
+
+        placement = fit.chosen or fit.nearest  # the second only if it is forced
+        if placement is None:
+            raise DoesNotFitError(fit.problem, hint=fit.hint)
+        self.placement: Placement = placement
+        self.importing = Import(planned.plan)
+
+
 def _fetch(
     request: Request,
     reporter: Reporter,
     cancelled: threading.Event,
-    importing: list[Import] | None = None,
+    loading: list[_Loading] | None = None,
 ) -> Path:
     """Check, then bring the files of the plan into the cache.
 
     Args:
-        importing: gets the import of the libraries, which begins with the download; None if none
-            are needed.
+        loading: gets what the load needs to know; None if nothing will be loaded.
     """
 
     def approve(planned: Planned) -> None:
-        report = _report(request, planned=planned, loads=importing is not None)
-        reporter.publish(Checked(results=report.results))
+        report = assess(request, planned=planned, loads=loading is not None)
+        reporter.publish(Checked(results=report.results, fit=report.fit))
         if not request.force:
             report.raise_for_failures()
-        if importing is not None:
-            from nbloader.loaders import Import
-
-            importing.append(Import(planned.plan))
+        if loading is not None:
+            assert report.fit is not None
+            loading.append(_Loading(planned, report.fit))
         reporter.begin(Stage.DOWNLOAD)
 
     device_is_there = False
@@ -364,22 +366,25 @@ def _fetch(
     def may_go_on() -> None:
         nonlocal device_is_there
         reporter.tick()
-        if importing and importing[0].check() and not device_is_there:
+        if loading and loading[0].importing.check() and not device_is_there:
             # A device that is not there is told as soon as torch can say so.
-            from nbloader.loaders import place
+            from nbloader.loaders import check_device
 
-            place(request.device, request.dtype)
+            check_device(loading[0].placement)
             device_is_there = True
 
     reporter.begin(Stage.CONNECT)
-    return _transfer(
-        request,
-        request.settings.policy(),
-        publish=reporter.publish,
-        approve=approve,
-        check=may_go_on,
-        cancelled=cancelled,
-    )
+    try:
+        return _transfer(
+            request,
+            request.settings.policy(),
+            publish=reporter.publish,
+            approve=approve,
+            check=may_go_on,
+            cancelled=cancelled,
+        )
+    except HubUnreachableError as error:
+        raise with_attached(error, request.repo_id) from error
 
 
 def _download(request: Request, reporter: Reporter, cancelled: threading.Event) -> tuple[Path, str]:
@@ -392,14 +397,15 @@ def _load(request: Request, reporter: Reporter, cancelled: threading.Event) -> t
     from nbloader import loaders
     from nbloader.transfer.supervisor import Cancelled
 
-    importing: list[Import] = []
-    folder = _fetch(request, reporter, cancelled, importing)
+    loading: list[_Loading] = []
+    folder = _fetch(request, reporter, cancelled, loading)
     plan = reporter.state.plan
     assert plan is not None
     reporter.begin(Stage.INITIALISE)
-    if not importing[0].wait(cancelled):
+    if not loading[0].importing.wait(cancelled):
         raise Cancelled
-    placement = loaders.place(request.device, request.dtype)
+    placement = loading[0].placement
+    loaders.check_device(placement)
     key = (plan, placement, repr(request.loader_kwargs))
     for size in loaders.copies(key)[:1]:
         reporter.publish(_second_copy(plan, placement.device, size))

@@ -12,9 +12,9 @@ from nbloader import arguments
 from nbloader.environment import place
 from nbloader.errors import InvalidArgumentError
 from nbloader.quoting import quote
-from nbloader.records import Event, Kind, PlanRequest
+from nbloader.records import Event, Kind, Method, PlanRequest, TokenFacts
 from nbloader.settings import Settings
-from nbloader.tokens import colab_token
+from nbloader.tokens import colab_token, token_origin
 from nbloader.views.choose import ViewName
 
 __all__ = ["Request", "checked"]
@@ -31,7 +31,13 @@ class _KindName(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What a call asks for; the fields are the arguments of `nbloader.load`."""
+    """What a call asks for; the fields are the arguments of `nbloader.load`.
+
+    Attributes:
+        plan: how the files are chosen; the argument of that name stands in `method`.
+        method: the only way to place the model; None for the fastest that fits.
+        token_facts: where the token comes from.
+    """
 
     repo_id: str
     revision: str
@@ -39,9 +45,12 @@ class Request:
     settings: Settings
     device: str
     dtype: str
+    method: Method | None
+    allow_pickle: bool
     cache_dir: str | None
     endpoint: str | None
     token: str | bool | None = field(repr=False)
+    token_facts: TokenFacts
     local_files_only: bool
     verify: bool
     force: bool
@@ -58,11 +67,13 @@ def checked(
     kind: object = "auto",
     device: object = "auto",
     dtype: object = "auto",
+    plan: object = "auto",
     cache_dir: object = None,
     endpoint: object = None,
     token: object = None,
     local_files_only: object = False,
     trust_remote_code: object = False,
+    allow_pickle: object = False,
     verify: object = False,
     force: object = False,
     settings: object = None,
@@ -77,6 +88,7 @@ def checked(
     """
     chosen = arguments.one_of("kind", kind, _KindName)
     arguments.check_endpoint(os.environ.get("HF_ENDPOINT") or None, "HF_ENDPOINT")
+    given = arguments.check_token(token)
     return Request(
         repo_id=arguments.check_repo_id(repo_id),
         revision=arguments.check_revision(revision),
@@ -88,9 +100,12 @@ def checked(
         settings=_settings(settings),
         device=arguments.check_device(device),
         dtype=arguments.check_dtype(dtype),
+        method=arguments.check_method(plan),
+        allow_pickle=arguments.check_flag("allow_pickle", allow_pickle),
         cache_dir=arguments.check_folder("cache_dir", cache_dir),
         endpoint=arguments.check_endpoint(endpoint),
-        token=_token(arguments.check_token(token)),
+        token=_token(given),
+        token_facts=token_origin(given),
         local_files_only=arguments.check_flag("local_files_only", local_files_only) or _offline(),
         verify=arguments.check_flag("verify", verify),
         force=arguments.check_flag("force", force),

@@ -7,15 +7,17 @@ goes wrong means that there is no token: the error of the Hub then says how to a
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from nbloader.records import Place
+from nbloader.environment import token_facts
+from nbloader.records import Place, TokenFacts
 
-__all__ = ["colab_token", "kaggle_token"]
+__all__ = ["colab_token", "kaggle_token", "token_origin"]
 
 NAME = "HF_TOKEN"
 COLAB_WAIT_S = 30.0
@@ -67,6 +69,24 @@ def kaggle_token(where: Place, wait_s: float = KAGGLE_WAIT_S) -> str | None:
     thread.start()
     thread.join(wait_s)
     return answer[0] if answer else None
+
+
+def token_origin(
+    token: str | bool | None = None, environ: Mapping[str, str] = os.environ
+) -> TokenFacts:
+    """Tell where the token of a call comes from. Nobody is asked for a secret.
+
+    Colab's secret counts once `colab_token` has read it in this process. Kaggle's is read by the
+    worker alone: there, a token that was sent though none is told here is that secret.
+
+    Args:
+        token: the argument of the call, as its user gave it.
+    """
+    return token_facts(
+        environ,
+        given=True if isinstance(token, str) else False if token is False else None,
+        secret=next(iter(_found), ""),
+    )
 
 
 def _checked(value: object) -> str | None:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 
 import nbloader
 from nbloader.errors import NbloaderError
-from nbloader.localhub import LocalHub, RequestClass
+from nbloader.localhub import Fault, LocalHub, RequestClass
 from nbloader.records import Checked, CheckStatus, Event
 from tests.conftest import Publish
 from tests.test_bad_input import RIGHT
 
-OWNER, STRANGER, STALE = (f"hf_{name}{'x' * 28}" for name in ("owner", "other", "stale"))
+OWNER, STRANGER, STALE, NARROW, TICKED = (
+    f"hf_{name}{'x' * 28}" for name in ("owner", "other", "stale", "narrow", "ticked")
+)
 ADD = "Pass it as `token=`, or store it with `hf auth login`."
 NEW = f"Make a new token at https://huggingface.co/settings/tokens. {ADD}"
 PAGE = "Accept them at https://huggingface.co/{repo}"
+TOKENS = "https://huggingface.co/settings/tokens"
+LIMIT_S = 3.0
 
 
 @pytest.fixture
@@ -25,6 +30,8 @@ def repo_id(hub: LocalHub, publish: Publish, request: pytest.FixtureRequest) -> 
     hub.add_token(OWNER, repos=[repo_id])
     hub.add_token(STRANGER)
     hub.add_token(STALE, stale=True)
+    hub.add_token(NARROW, repos=[repo_id], fine_grained=True)
+    hub.add_token(TICKED, fine_grained=True, reads_gated=True)
     return repo_id
 
 
@@ -72,8 +79,32 @@ def repo_id(hub: LocalHub, publish: Publish, request: pytest.FixtureRequest) -> 
             STRANGER,
             "gated-repo",
             "{repo} is gated: its conditions have to be accepted first",
-            f"{PAGE} with the account of the token, and check that a fine-grained token may read "
-            "public gated repositories.",
+            f"{PAGE} with the account of the token.",
+        ),
+        (
+            {"gated": "auto"},
+            TICKED,
+            "gated-repo",
+            "{repo} is gated: its conditions have to be accepted first",
+            f"{PAGE} with the account of the token.",
+        ),
+        (
+            {"gated": "auto"},
+            NARROW,
+            "gated-repo",
+            "{repo} is gated, and the token has no permission to read gated repositories",
+            f'Edit the token at {TOKENS} and tick "Read access to contents of all public gated '
+            'repos you can access". The conditions at https://huggingface.co/{repo} have to be '
+            "accepted too, with the account of the token.",
+        ),
+        (
+            {"private": True},
+            TICKED,
+            "repo-not-found",
+            "{repo} does not exist, or is private and the token does not open it",
+            f"Check the spelling. For a private repository, edit the token at {TOKENS}: it is "
+            'fine-grained, and needs the box "Read access to contents of selected repos" for this '
+            "repository.",
         ),
     ],
     ids=[
@@ -83,6 +114,9 @@ def repo_id(hub: LocalHub, publish: Publish, request: pytest.FixtureRequest) -> 
         "gated",
         "gated, stale token",
         "gated, foreign token",
+        "gated, foreign fine-grained token",
+        "gated, fine-grained token without permission",
+        "private, foreign fine-grained token",
     ],
 )
 def test_without_access_the_hint_fits_the_case(
@@ -107,6 +141,7 @@ def test_without_access_the_hint_fits_the_case(
         hint.format(repo=repo_id),
     )
     assert str(token) not in f"{error}{error.__cause__}{error.__context__}"
+    assert hub.counters().of(RequestClass.WHOAMI).requests == (1 if token else 0)
     assert hub.counters().of(RequestClass.CDN_GET).requests == 0
     assert [
         path for path in tmp_path.rglob("*") if path.is_file() and path.stat().st_size > 99
@@ -143,6 +178,56 @@ def test_with_access_it_loads(
     results = next(event.results for event in events if isinstance(event, Checked))
     assert {item.name: item.message for item in results}["access"] == message.format(repo=repo_id)
     assert hub.counters().cdn_authorizations == 0
+
+
+def test_without_an_answer_about_the_token_the_hint_names_both_causes(
+    hub: LocalHub, repo_id: str, tmp_path: Path
+) -> None:
+    hub.set_access(repo_id, gated="auto")
+    hub.set_faults([Fault(RequestClass.WHOAMI, status=429)])
+    with pytest.raises(NbloaderError) as caught:
+        nbloader.download(
+            repo_id, endpoint=hub.endpoint, cache_dir=tmp_path, view="none", token=NARROW
+        )
+    assert caught.value.hint == (
+        f"{PAGE.format(repo=repo_id)} with the account of the token; a fine-grained one needs the "
+        'box "Read access to contents of all public gated repos you can access".'
+    )
+
+
+@pytest.mark.parametrize(
+    ("access", "token"),
+    [
+        ({"gated": "manual"}, False),
+        ({"gated": "manual"}, NARROW),
+        ({"private": True}, False),
+        ({"private": True}, STALE),
+        (None, False),
+        (None, STRANGER),
+    ],
+    ids=["gated", "gated, token", "private", "private, token", "missing", "missing, token"],
+)
+def test_a_load_without_access_ends_soon_with_a_short_text_and_no_weights(
+    hub: LocalHub,
+    repo_id: str,
+    tmp_path: Path,
+    access: dict[str, object] | None,
+    token: str | bool,
+) -> None:
+    if access is not None:
+        hub.set_access(repo_id, **access)  # type: ignore[arg-type]
+    began_at = time.monotonic()
+    with pytest.raises(NbloaderError) as caught:
+        nbloader.load(
+            "org/nothing-here" if access is None else repo_id,
+            endpoint=hub.endpoint,
+            cache_dir=tmp_path,
+            view="none",
+            token=token,
+        )
+    assert time.monotonic() - began_at < LIMIT_S
+    assert len(str(caught.value).splitlines()) <= 6
+    assert hub.counters().of(RequestClass.CDN_GET).requests == 0
 
 
 def test_a_public_model_with_a_stale_token_goes_on_with_a_warning(

@@ -174,6 +174,49 @@ def test_a_broken_repository(
     assert_no_trace(tmp_path, repo_id)
 
 
+def sharded(shards: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Shards with an index that is right if each is as `shard` makes it."""
+    files = {f"model-{name}.safetensors": content for name, content in shards.items()}
+    weight_map = {f"w{name}": f"model-{name}.safetensors" for name in shards}
+    index = {"metadata": {"total_size": 2_000_000 * len(shards)}, "weight_map": weight_map}
+    return {"config.json": CONFIG, "model.safetensors.index.json": as_json(index), **files}
+
+
+def shard(name: str) -> bytes:
+    return safetensors({f"w{name}": F32}, WEIGHTS)
+
+
+@pytest.mark.parametrize(
+    ("shards", "message"),
+    [
+        pytest.param(
+            {"1": b"<!DOCTYPE html>" + WEIGHTS, "2": shard("2")},
+            "The file 'model-1.safetensors' of the repository does not begin like a safetensors "
+            "file.",
+            id="the one that is read",
+        ),
+        pytest.param(
+            {"1": shard("1"), "2": shard("2")[:1_000_000]},
+            "The file 'model-2.safetensors' of the repository should have 2000081 bytes, but has "
+            "1000000.",
+            id="one that is too short for the index",
+        ),
+    ],
+)
+def test_a_broken_shard(
+    hub: LocalHub,
+    publish: Publish,
+    tmp_path: Path,
+    shards: Mapping[str, bytes],
+    message: str,
+) -> None:
+    repo_id = publish(sharded(shards))
+    refused = refuse(hub, tmp_path, repo_id)
+    assert (refused.error.reference, refused.error.message) == ("malformed-file", message)
+    assert refused.cdn_bytes <= 2 * FIRST_READ_BYTES
+    assert_no_trace(tmp_path, repo_id)
+
+
 @pytest.mark.parametrize(
     "name", ["../evil.safetensors", "/etc/evil.safetensors", "C:\\evil.safetensors", "a/../../b"]
 )

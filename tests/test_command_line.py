@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import io
 import json
+import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -107,6 +110,101 @@ def test_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
 def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
     assert Run(capsys, "doctor", "--json").json["packages"]["torch"] == "2.13.0"
     assert Run(capsys, "doctor").out.startswith("nbloader ")
+
+
+# -- the cache -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def orphan(tmp_path: Path) -> Path:
+    """An orphaned blob in a cache that holds nothing else."""
+    blobs = tmp_path / "cache" / "models--org--name" / "blobs"
+    blobs.mkdir(parents=True)
+    orphan = blobs / ("b" * 40)
+    orphan.write_bytes(b"orphan")
+    return orphan
+
+
+def cache_dir(orphan: Path) -> str:
+    return str(orphan.parents[2])
+
+
+def test_the_cache_is_listed(orphan: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = Run(capsys, "cache", "--cache-dir", cache_dir(orphan))
+    assert (run.status, run.err) == (0, "")
+    assert run.out.endswith("What can go\n  orphaned blobs  1, 6 B\n  all             1, 6 B\n")
+    found = Run(capsys, "cache", "--cache-dir", cache_dir(orphan), "--json").json
+    assert found["can_go"]["all"] == {"text": "1, 6 B", "count": 1, "bytes": 6}
+    assert orphan.exists()
+
+
+def test_a_repository_that_is_not_there(orphan: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert Run(capsys, "cache", "--cache-dir", cache_dir(orphan), "org/name").status == 0
+    run = Run(capsys, "cache", "--cache-dir", cache_dir(orphan), "org/none", "--json")
+    assert (run.status, run.json["error"]["reference"]) == (1, "not-cached")
+
+
+def test_without_a_terminal_a_deletion_needs_a_yes(
+    orphan: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = ("--cache-dir", cache_dir(orphan))
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    run = Run(capsys, "cache", "--delete", *where)
+    assert (run.status, run.out) == (2, "")
+    assert run.err.startswith("--delete asks before it deletes")
+    assert Run(capsys, "cache", "--yes", *where).status == 2
+    assert orphan.exists()
+    found = Run(capsys, "cache", "--delete", "--yes", "--json", *where).json
+    assert (found["bytes"], found["dry_run"], found["deleted"]["all"]["count"]) == (6, False, 1)
+    assert not orphan.exists()
+    run = Run(capsys, "cache", "--delete", "--yes", *where)
+    assert (run.status, run.out.endswith("\nDeleted\n  all  nothing\n")) == (0, True)
+
+
+def on_a_terminal(answer: bytes, *argv: str) -> tuple[int, str, str]:
+    """Run the command line with a terminal as its input; give status, output and errors."""
+    ours, theirs = pty.openpty()
+    try:
+        os.write(ours, answer)
+        done = subprocess.run(
+            [sys.executable, "-m", "nbloader", *argv],
+            stdin=theirs,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("answer", [b"\n", b"n\n", b"yess\n", b"\x04"])
+def test_what_is_not_a_yes_deletes_nothing(orphan: Path, answer: bytes) -> None:
+    status, out, err = on_a_terminal(answer, "cache", "--delete", "--cache-dir", cache_dir(orphan))
+    assert (status, err) == (0, "Delete these 1 and free 6 B? [y/N] ")
+    assert out.endswith("\nDeleted\n  all  nothing\n")
+    assert orphan.exists()
+
+
+def test_a_yes_on_a_terminal_deletes(orphan: Path) -> None:
+    where = ("--cache-dir", cache_dir(orphan))
+    status, out, err = on_a_terminal(b"Y\n", "cache", "--delete", "--json", *where)
+    # What is asked about is shown, too, and the output stays one JSON object.
+    assert (status, json.loads(out)["bytes"]) == (0, 6)
+    assert err.endswith("1, 6 B\nDelete these 1 and free 6 B? [y/N] ")
+    assert not orphan.exists()
+
+
+def test_what_could_not_be_deleted_shows_in_the_status(
+    orphan: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lock = orphan.parents[2] / ".locks" / "models--org--name"
+    lock.parent.mkdir()
+    lock.write_text("in the way")
+    run = Run(capsys, "cache", "--delete", "--yes", "--cache-dir", cache_dir(orphan))
+    assert (run.status, orphan.exists()) == (1, True)
+    assert "org/name: bbbbbbbbbbbb" in run.out
 
 
 def test_the_module_runs() -> None:

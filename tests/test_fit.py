@@ -1,40 +1,286 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from nbloader.errors import InvalidArgumentError
-from nbloader.fit import DeviceFacts, Placement, choose_placement
+from nbloader.fit import fit, gpu_problem
+from nbloader.records import (
+    Component,
+    ComponentWeights,
+    DriverFacts,
+    GpuFacts,
+    Kind,
+    MachineFacts,
+    MemoryFacts,
+    Method,
+    PackageFacts,
+    Plan,
+    Quantization,
+    TorchFacts,
+)
+from tests.samples import PLAN
 
-NOTHING = DeviceFacts()
-T4 = DeviceFacts(cuda_capabilities=((7, 5),))
-A100 = DeviceFacts(cuda_capabilities=((8, 0),))
-MIXED = DeviceFacts(cuda_capabilities=((7, 5), (9, 0)))
-MAC = DeviceFacts(mps=True)
+GB = 1_000_000_000
+T4 = GpuFacts(name="Tesla T4", free=15 * GB, total=16 * GB, capability=(7, 5))
+A100 = GpuFacts(name="A100", free=40 * GB, total=42 * GB, capability=(8, 0))
+P100 = GpuFacts(name="Tesla P100", free=16 * GB, total=17 * GB, capability=(6, 0))
+TOOLS = {name: PackageFacts(name=name, installed="1.0") for name in ("accelerate", "bitsandbytes")}
+CPU = MachineFacts(memory=MemoryFacts(available=30 * GB, total=32 * GB), packages=TOOLS)
+MAC = replace(CPU, mps=True)
+
+
+def on(*gpus: GpuFacts) -> MachineFacts:
+    return replace(CPU, gpus=gpus)
+
+
+def part(name: str, class_name: str, library: str = "diffusers") -> Component:
+    path = f"{name}/model.safetensors"
+    return Component(
+        name=name, library=library, class_name=class_name, paths=(path,), weights=(path,)
+    )
+
+
+FLUX = replace(
+    PLAN,
+    class_name="FluxPipeline",
+    components=(
+        part("transformer", "FluxTransformer2DModel"),
+        part("text_encoder_2", "T5EncoderModel", "transformers"),
+    ),
+)
+QWEN = replace(FLUX, class_name="QwenImagePipeline")
+BERT = replace(
+    PLAN,
+    kind=Kind.SENTENCE_TRANSFORMERS,
+    class_name=None,
+    components=(replace(part("model", "Transformer", "sentence_transformers"), model_type="bert"),),
+)
+LARGE = (
+    ComponentWeights(name="transformer", bytes_by_dtype={"BF16": 24 * GB}, largest_tensor=GB // 9),
+    ComponentWeights(
+        name="text_encoder_2", bytes_by_dtype={"BF16": 9 * GB}, largest_tensor=GB // 4
+    ),
+)
+SMALL = (ComponentWeights(name="transformer", bytes_by_dtype={"BF16": 2 * GB}),)
+EMBEDDER = (ComponentWeights(name="model", bytes_by_dtype={"F32": GB // 10}),)
+
+
+def chosen(
+    plan: Plan, weights: tuple[ComponentWeights, ...], machine: MachineFacts, **wanted: str
+) -> tuple[str, str, str] | None:
+    found = fit(plan, weights, machine, **wanted).chosen
+    return (str(found.method), found.device, found.dtype) if found else None
 
 
 @pytest.mark.parametrize(
-    ("device", "dtype", "facts", "expected"),
+    ("plan", "weights", "machine", "expected"),
     [
-        ("auto", "auto", NOTHING, ("cpu", "float32")),
-        ("auto", "auto", T4, ("cuda", "float16")),
-        ("auto", "auto", A100, ("cuda", "bfloat16")),
-        ("auto", "auto", MAC, ("mps", "float16")),
-        ("cuda:1", "auto", MIXED, ("cuda:1", "bfloat16")),
-        ("cpu", "auto", A100, ("cpu", "float32")),
-        ("auto", "float32", T4, ("cuda", "float32")),
-        ("cpu", "bfloat16", NOTHING, ("cpu", "bfloat16")),
+        (BERT, EMBEDDER, CPU, ("cpu", "cpu", "float32")),
+        (BERT, EMBEDDER, on(T4), ("gpu", "cuda", "float16")),
+        (BERT, EMBEDDER, on(A100), ("gpu", "cuda", "bfloat16")),
+        (BERT, EMBEDDER, MAC, ("mps", "mps", "float16")),
+        # Only the second one has room.
+        (BERT, EMBEDDER, on(replace(T4, free=0), A100), ("gpu", "cuda:1", "bfloat16")),
+        # A T4 computes in bfloat16 by emulation only, and this family overflows in float16.
+        (QWEN, SMALL, on(T4), ("gpu", "cuda", "float32")),
+        (QWEN, SMALL, on(A100), ("gpu", "cuda", "bfloat16")),
+        (FLUX, LARGE, on(A100, A100), ("gpu", "cuda", "bfloat16")),
+        (FLUX, LARGE, on(replace(A100, free=32 * GB), A100), ("gpu", "cuda:1", "bfloat16")),
+        (
+            FLUX,
+            LARGE,
+            on(replace(A100, free=32 * GB), replace(A100, free=32 * GB)),
+            ("multi-gpu", "cuda", "bfloat16"),
+        ),
+        (FLUX, LARGE, on(replace(A100, free=24 * GB)), ("4-bit", "cuda", "bfloat16")),
     ],
 )
-def test_device_and_dtype(
-    device: str, dtype: str, facts: DeviceFacts, expected: tuple[str, str]
+def test_the_fastest_that_fits(
+    plan: Plan,
+    weights: tuple[ComponentWeights, ...],
+    machine: MachineFacts,
+    expected: tuple[str, str, str],
 ) -> None:
-    placement = Placement(device=expected[0], dtype=expected[1])
-    assert choose_placement(device, dtype, facts) == placement
+    assert chosen(plan, weights, machine) == expected
 
 
 @pytest.mark.parametrize(
-    ("device", "facts"), [("cuda", NOTHING), ("cuda:1", T4), ("mps", A100), ("cuda:2", MIXED)]
+    ("wanted", "expected"),
+    [
+        ({"device": "cpu"}, ("cpu", "cpu", "float32")),
+        ({"device": "cpu", "dtype": "bfloat16"}, ("cpu", "cpu", "bfloat16")),
+        ({"device": "cuda"}, ("gpu", "cuda", "bfloat16")),
+        ({"device": "cuda:1"}, ("gpu", "cuda:1", "bfloat16")),
+        ({"dtype": "float16"}, ("gpu", "cuda", "float16")),
+        ({"method": Method.MODEL_OFFLOAD}, ("model-offload", "cuda", "bfloat16")),
+        ({"method": Method.CPU}, ("cpu", "cpu", "float32")),
+        (
+            {"method": Method.MODEL_OFFLOAD, "device": "cuda:1"},
+            ("model-offload", "cuda:1", "bfloat16"),
+        ),
+        ({"method": Method.MODEL_OFFLOAD, "device": "cpu"}, None),
+        ({"method": Method.MULTI_GPU, "device": "cuda:1"}, None),
+        ({"method": Method.MPS}, None),
+    ],
 )
-def test_a_device_that_is_not_there_is_an_error(device: str, facts: DeviceFacts) -> None:
-    with pytest.raises(InvalidArgumentError, match=r"torch finds .*cpu here"):
-        choose_placement(device, "auto", facts)
+def test_what_is_asked_for_is_kept(
+    wanted: dict[str, str], expected: tuple[str, str, str] | None
+) -> None:
+    assert chosen(FLUX, SMALL, on(A100, A100), **wanted) == expected
+
+
+@pytest.mark.parametrize(
+    ("device", "machine"), [("cuda", CPU), ("cuda:1", on(T4)), ("mps", CPU), ("cuda:2", on(T4, T4))]
+)
+def test_a_device_that_is_not_there_is_an_error(device: str, machine: MachineFacts) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"is not there: this machine has .*cpu"):
+        fit(FLUX, SMALL, machine, device=device)
+
+
+CUDA_13 = TorchFacts(version="2.13.0+cu130", cuda=(13, 0), archs=("sm_75", "sm_80", "sm_90"))
+
+
+@pytest.mark.parametrize(
+    ("gpu", "torch", "driver", "problem"),
+    [
+        (T4, None, None, ""),
+        (T4, CUDA_13, None, ""),
+        (replace(T4, capability=(8, 9)), CUDA_13, None, ""),
+        (P100, CUDA_13, None, "no kernels for Tesla P100 (compute capability 6.0)"),
+        (P100, replace(CUDA_13, archs=("sm_60",)), None, ""),
+        (P100, replace(CUDA_13, archs=None), None, ""),
+        # Compiled code is for one major version; PTX is for all that come after it.
+        (replace(T4, capability=(10, 0)), CUDA_13, None, "no kernels"),
+        (replace(T4, capability=(10, 0)), replace(CUDA_13, archs=("compute_90",)), None, ""),
+        (P100, replace(CUDA_13, archs=("compute_90",)), None, "no kernels"),
+        (replace(T4, capability=(12, 0)), replace(CUDA_13, archs=("sm_120",)), None, ""),
+        (T4, TorchFacts(version="2.13.0+cpu"), None, "is a build without CUDA"),
+        (T4, TorchFacts(version="2.13.0+rocm6.4", hip=True), None, ""),
+        (T4, CUDA_13, DriverFacts(version="580.1", cuda=(13, 0)), ""),
+        (T4, replace(CUDA_13, cuda=(12, 8)), DriverFacts(version="525.1", cuda=(12, 0)), ""),
+        (T4, CUDA_13, DriverFacts(version="550.1", cuda=(12, 4)), "needs a driver for CUDA 13.0"),
+    ],
+)
+def test_why_torch_cannot_use_a_gpu(
+    gpu: GpuFacts, torch: TorchFacts | None, driver: DriverFacts | None, problem: str
+) -> None:
+    machine = replace(on(gpu), torch=torch, driver=driver)
+    found = gpu_problem(gpu, machine)
+    assert problem in found
+    assert bool(found) == bool(problem)
+    expected = "cpu" if problem else "gpu"
+    assert (chosen(BERT, EMBEDDER, machine) or ("none",))[0] == expected
+
+
+def test_every_method_is_in_the_table_with_its_reason() -> None:
+    found = fit(FLUX, LARGE, on(replace(A100, free=24 * GB)))
+    reasons = {str(row.method): row.reason for row in found.placements}
+    assert list(reasons) == [str(method) for method in Method]
+    assert reasons == reasons | {
+        "gpu": reasons["gpu"],
+        "multi-gpu": "needs two GPUs",
+        "4-bit": "the fastest that fits",
+        "mps": "no GPU of Apple's",
+    }
+    assert reasons["gpu"].startswith("needs 38.")
+    assert reasons["gpu"].endswith("GB of VRAM, 24.0 GB free on A100")
+    assert sum(row.fits for row in found.placements) > 1
+    assert found.chosen in found.placements
+
+
+def test_convolutions_are_not_quantized_and_neither_is_what_is_small() -> None:
+    plan = replace(
+        FLUX,
+        components=(
+            part("unet", "UNet2DConditionModel"),
+            part("vae", "AutoencoderKL"),
+            part("transformer", "FluxTransformer2DModel"),
+            part("text_encoder", "CLIPTextModel", "transformers"),
+        ),
+    )
+    weights = tuple(
+        ComponentWeights(name=name, bytes_by_dtype={"F16": size})
+        for name, size in (
+            ("unet", 5 * GB),
+            ("vae", 5 * GB),
+            ("transformer", 5 * GB),
+            ("text_encoder", GB // 4),
+        )
+    )
+    found = fit(plan, weights, on(A100), method=Method.FOUR_BIT).chosen
+    assert found is not None
+    assert {item.name: item.quantization for item in found.components} == {
+        "unet": None,
+        "vae": None,
+        "transformer": Quantization.FOUR_BIT,
+        "text_encoder": None,
+    }
+
+
+def test_weights_that_are_quantized_already_stay_as_they_are() -> None:
+    stored = ComponentWeights(
+        name="transformer", bytes_by_dtype={"U8": 6 * GB, "BF16": GB}, quantization="bitsandbytes"
+    )
+    found = fit(FLUX, (stored,), on(A100))
+    assert found.chosen is not None
+    assert found.chosen.method is Method.GPU
+    assert found.chosen.components[0].bytes == 7 * GB
+    reasons = {row.method: row.reason for row in found.placements}
+    assert reasons[Method.FOUR_BIT] == "the weights are quantized already"
+
+
+def test_a_cast_takes_memory_and_what_is_stored_so_is_mapped() -> None:
+    stored = (ComponentWeights(name="model", bytes_by_dtype={"BF16": 2 * GB}),)
+    cast = fit(BERT, stored, CPU, dtype="float32").chosen
+    kept = fit(BERT, stored, CPU, dtype="bfloat16").chosen
+    assert cast is not None
+    assert kept is not None
+    assert (cast.ram_loading, cast.mapped) == (4 * GB, 0)
+    assert (kept.ram_loading, kept.mapped) == (0, 2 * GB)
+
+
+def test_the_memory_of_a_unified_gpu_counts_once() -> None:
+    unified = replace(A100, unified=True)
+    machine = replace(on(unified), memory=MemoryFacts(available=40 * GB, total=42 * GB))
+    stored = (ComponentWeights(name="transformer", bytes_by_dtype={"F32": 40 * GB}),)
+    rows = {row.method: row for row in fit(FLUX, stored, machine).placements}
+    assert not rows[Method.GPU].fits  # 20 GB there and 20 GB cast, of one memory
+    assert fit(FLUX, stored, on(A100, A100)).chosen is not None
+
+
+def test_a_refusal_names_the_figures_and_what_would_help() -> None:
+    small = replace(T4, name="RTX 4060", free=7 * GB, capability=(8, 9))
+    machine = replace(on(small), memory=MemoryFacts(available=12 * GB, total=16 * GB))
+    found = fit(FLUX, LARGE, machine)
+    assert found.chosen is None
+    assert found.nearest is not None
+    assert found.problem.startswith(
+        "the model does not fit here (7.0 GB free on RTX 4060; 11.0 GB of RAM available): gpu "
+    )
+    assert found.hint.startswith("The least is missing for ")
+
+
+def test_bitsandbytes_is_named_where_it_would_help() -> None:
+    tools = {name: facts for name, facts in TOOLS.items() if name != "bitsandbytes"}
+    machine = MachineFacts(
+        memory=MemoryFacts(available=12 * GB, total=16 * GB),
+        gpus=(replace(A100, free=24 * GB),),
+        packages=tools,
+    )
+    found = fit(FLUX, LARGE, machine)
+    assert found.chosen is None
+    assert found.hint == (
+        "With bitsandbytes, 4-bit fits: run `%pip install bitsandbytes accelerate`, restart the "
+        "kernel, and load again."
+    )
+
+
+def test_a_plan_that_does_not_fit_is_refused_by_its_name() -> None:
+    found = fit(FLUX, LARGE, on(T4), method=Method.GPU)
+    assert found.chosen is None
+    assert found.problem.startswith("plan=gpu does not fit here (15.0 GB free on Tesla T4")
+    assert fit(FLUX, LARGE, CPU, method=Method.GPU).problem == (
+        "plan=gpu does not work here: no NVIDIA GPU"
+    )

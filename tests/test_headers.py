@@ -29,7 +29,52 @@ def with_header(header: object, tensors: int = 0) -> bytes:
 def test_a_header_says_how_many_bytes_there_are_of_each_dtype() -> None:
     content = save({"a": np.zeros((3, 5), "float32"), "b": np.zeros(7, "float16")})
     header = parse_header(content, file_of(len(content)))
-    assert header == Header(tensors=2, bytes_by_dtype={"F32": 60, "F16": 14})
+    assert header == Header(
+        tensors=2,
+        bytes_by_dtype={"F32": 60, "F16": 14},
+        length=len(content) - 74,
+        largest_tensor=60,
+        blocks={},
+    )
+
+
+def test_blocks_are_named_up_to_the_first_number() -> None:
+    names = (
+        "0.bias",
+        "blocks.0.attn.1.weight",
+        "blocks.0.norm",
+        "blocks.10.norm",
+        "blocks.²",
+        "block1.norm",
+        "unet.down.3",
+        "norm",
+    )
+    content = save({name: np.zeros(4, "uint8") for name in names})
+    header = parse_header(content, file_of(len(content)))
+    assert header.blocks == {"0": 4, "blocks.0": 8, "blocks.10": 4, "unet.down.3": 4}
+
+
+@pytest.mark.parametrize(
+    ("tensors", "method"),
+    [
+        ({"a.weight": "F16", "a.weight.absmax": "F32"}, "bitsandbytes"),
+        ({"a.weight": "U8", "a.weight.quant_state.bitsandbytes__nf4": "U8"}, "bitsandbytes"),
+        ({"a.weight": "I8", "a.SCB": "F32"}, "bitsandbytes"),
+        ({"a.qweight": "I32", "a.qzeros": "I32", "a.scales": "F16", "a.g_idx": "I32"}, "gptq"),
+        ({"a.qweight": "I32", "a.qzeros": "I32", "a.scales": "F16"}, "awq"),
+        ({"a.weight": "F8_E4M3", "a.weight_scale": "F32"}, "fp8"),
+        ({"a.weight": "BF16", "a.qweight": "BF16", "absmax_norm.weight": "F32"}, None),
+    ],
+)
+def test_names_and_dtypes_show_the_quantization(tensors: dict[str, str], method: str) -> None:
+    sizes = {"U8": 1, "I8": 1, "F8_E4M3": 1, "F16": 2, "BF16": 2, "I32": 4, "F32": 4}
+    entries: dict[str, object] = {}
+    end = 0
+    for name, dtype in tensors.items():
+        entries[name] = tensor(end, end + sizes[dtype], dtype=dtype, shape=[1])
+        end += sizes[dtype]
+    content = with_header(entries, end)
+    assert parse_header(content, file_of(len(content))).quantization == method
 
 
 @given(
@@ -74,6 +119,7 @@ def tensor(first: int, last: int, **changes: object) -> dict[str, object]:
         (with_header([1]), "has a header that cannot be read"),
         (with_header({"a": 3}), "describes the tensor 'a' wrongly"),
         (with_header({"a": tensor(0, 4, dtype=3)}, 4), "describes the tensor 'a' wrongly"),
+        (with_header({"a": tensor(0, 4, dtype="<b>")}, 4), "describes the tensor 'a' wrongly"),
         (with_header({"a": tensor(0, 4, shape=[-4])}, 4), "describes the tensor 'a' wrongly"),
         (with_header({"a": tensor(0, 4, shape=[5])}, 4), "describes the tensor 'a' wrongly"),
         (with_header({"a": tensor(4, 0, shape=[4])}, 4), "describes the tensor 'a' wrongly"),
@@ -81,6 +127,10 @@ def tensor(first: int, last: int, **changes: object) -> dict[str, object]:
         (
             with_header({"a": tensor(0, 4), "b": tensor(3, 6)}, 6),
             "has gaps or overlaps between its tensors",
+        ),
+        (
+            with_header({f"t{n}": tensor(n, n + 1, dtype=f"X{n}") for n in range(65)}, 65),
+            "has tensors of 65 dtypes",
         ),
     ],
 )
@@ -93,4 +143,4 @@ def test_a_broken_header_says_what_is_wrong(content: bytes, what: str) -> None:
 def test_a_dtype_of_tomorrow_is_no_error() -> None:
     content = with_header({"a": tensor(0, 4, dtype="F5_NEW", shape=[7])}, 4)
     header = parse_header(content, file_of(len(content)))
-    assert header == Header(tensors=1, bytes_by_dtype={"F5_NEW": 4})
+    assert (header.tensors, header.bytes_by_dtype) == (1, {"F5_NEW": 4})

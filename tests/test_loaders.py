@@ -13,22 +13,20 @@ import pytest
 import nbloader
 from nbloader import loaders
 from nbloader.errors import (
-    InvalidArgumentError,
     LoadError,
     ModelLoadError,
     SelfTestError,
     UnsupportedClassError,
 )
-from nbloader.fit import Placement
 from nbloader.loaders._build import task_of
 from nbloader.loaders.imports import Import, targets
 from nbloader.loaders.quiet import quiet
 from nbloader.localhub import LocalHub
 from nbloader.localhub.demo import MINILM
-from nbloader.records import Component, Event, Kind, Notice
+from nbloader.records import Component, Event, Kind, Method, Notice, Placement
 from tests.samples import PLAN
 
-CPU = Placement(device="cpu", dtype="float32")
+CPU = Placement(method=Method.CPU, device="cpu", dtype="float32")
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "good", "bad"]
 
 
@@ -128,7 +126,7 @@ def test_the_self_test_finds_tensors_that_cannot_work() -> None:
             loaders.check_modules({"vae": module(w=tensor)}, CPU)
         assert caught.value.message == message
     with pytest.raises(SelfTestError, match=r"vae: w is on cpu, not on cuda"):
-        loaders.check_modules({"vae": good}, Placement(device="cuda:0", dtype="float16"))
+        loaders.check_modules({"vae": good}, replace(CPU, method=Method.GPU, device="cuda"))
 
 
 class Encoder:
@@ -214,14 +212,6 @@ def test_files_that_the_library_cannot_use_are_a_named_error(tmp_path: Path) -> 
     with pytest.raises(LoadError) as caught:
         loaders.load(plan, tmp_path, CPU, {})
     assert caught.value.message.startswith("org/name could not be built from its files: ")
-
-
-def test_a_device_that_is_not_there() -> None:
-    import torch
-
-    missing = f"cuda:{torch.cuda.device_count()}"
-    with pytest.raises(InvalidArgumentError, match=f"device='{missing}': torch finds .*cpu here"):
-        loaders.place(missing, "auto")
 
 
 def test_a_second_copy_is_told_with_its_cost_until_the_first_is_gone(

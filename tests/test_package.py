@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pkgutil
 import statistics
 import subprocess
 import sys
@@ -43,6 +44,7 @@ def test_public_names() -> None:
         "Settings",
         "__version__",
         "aload",
+        "cache",
         "doctor",
         "download",
         "errors",
@@ -51,3 +53,19 @@ def test_public_names() -> None:
     ]
     assert dir(nbloader) == sorted(nbloader.__all__)
     assert all(getattr(nbloader, name) is not None for name in nbloader.__all__)
+
+
+def test_functions_stay_functions_whatever_is_imported_first() -> None:
+    names = [name for name in nbloader.__all__ if name not in ("Settings", "__version__", "errors")]
+    modules = "import nbloader, " + ", ".join(f"nbloader.{name}" for name in SUBMODULES)
+    code = (
+        f"{modules}; print([name for name in {names!r} if not callable(getattr(nbloader, name))])"
+    )
+    assert python(code).strip() == "[]"
+
+
+SUBMODULES = sorted(
+    each.name
+    for each in pkgutil.iter_modules(nbloader.__path__)
+    if each.name not in ("__main__", "localhub")
+)

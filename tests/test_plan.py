@@ -85,7 +85,7 @@ PIPELINE = {"_class_name": "StableDiffusionPipeline", "_diffusers_version": "0.4
 
 # --- transformers -------------------------------------------------------------------------------
 
-MODEL = {"config.json": {"architectures": ["BertModel"]}}
+MODEL = {"config.json": {"architectures": ["BertModel"], "model_type": "bert"}}
 
 
 @pytest.mark.parametrize(
@@ -170,6 +170,13 @@ def test_transformers_takes_the_processing_files_and_nothing_else() -> None:
         "config": sorted(wanted),
     }
     assert (plan.kind, plan.class_name, plan.custom_code) == (Kind.TRANSFORMERS, "BertModel", False)
+    assert [part.model_type for part in plan.components] == ["bert", None]
+
+
+@pytest.mark.parametrize("model_type", [None, 7, "", ["bert"], "<b>", "a\nb", "x" * 65, "../bert"])
+def test_a_model_type_is_a_plain_name_or_none(model_type: object) -> None:
+    files = {"config.json": {"model_type": model_type}, **unused("model.safetensors")}
+    assert plan_of(files).components[0].model_type is None
 
 
 def test_transformers_follows_the_weights_that_the_config_names() -> None:
@@ -224,11 +231,11 @@ def test_the_shape_of_minilm_leaves_every_copy_behind() -> None:
             ("1_Pooling", f"{LEGACY}Pooling"),
             ("2_Normalize", f"{LEGACY}Normalize"),
         ),
+        "config.json": {"model_type": "bert"},
         **unused(
             ".gitattributes",
             "1_Pooling/config.json",
             "README.md",
-            "config.json",
             "config_sentence_transformers.json",
             "data_config.json",
             "model.safetensors",
@@ -247,7 +254,7 @@ def test_the_shape_of_minilm_leaves_every_copy_behind() -> None:
             "vocab.txt",
         ),
     }
-    plan = plan_of(files, rounds=1)
+    plan = plan_of(files, rounds=2)
     assert parts(plan) == {
         "model": [
             "config.json",
@@ -268,6 +275,7 @@ def test_the_shape_of_minilm_leaves_every_copy_behind() -> None:
         "Normalize",
         None,
     ]
+    assert [part.model_type for part in plan.components] == ["bert", None, None, None]
     assert plan.kind is Kind.SENTENCE_TRANSFORMERS
 
 
@@ -326,10 +334,33 @@ def test_sentence_transformers_modules(
     class_ref: str, present: list[str], expected: list[str] | None
 ) -> None:
     files = modules(("0_Part", class_ref)) | unused(*[f"0_Part/{name}" for name in present])
-    assert parts(plan_of(files)) == {
+    is_model = class_ref.endswith(("Transformer", "CLIPModel"))
+    if is_model:  # The configurations of other modules name no family.
+        files["0_Part/config.json"] = {"model_type": "bert"}
+    plan = plan_of(files)
+    assert parts(plan) == {
         "0_Part": sorted(f"0_Part/{name}" for name in expected or present),
         "config": ["modules.json"],
     }
+    assert plan.components[0].model_type == ("bert" if is_model else None)
+
+
+@pytest.mark.parametrize(
+    ("present", "weights"),
+    [
+        (["ours.safetensors", "model.safetensors"], ["ours.safetensors"]),
+        (["ours.safetensors"], ["ours.safetensors"]),
+    ],
+)
+def test_a_transformer_module_has_the_weights_that_its_config_names(
+    present: list[str], weights: list[str]
+) -> None:
+    files = {
+        **modules(("", f"{LEGACY}Transformer")),
+        "config.json": {"transformers_weights": "ours.safetensors"},
+        **unused(*present),
+    }
+    assert parts(plan_of(files))["model"] == ["config.json", *weights]
 
 
 def test_a_router_brings_the_modules_in_its_folders() -> None:
@@ -342,10 +373,10 @@ def test_a_router_brings_the_modules_in_its_folders() -> None:
                 "document_1_Pooling": f"{LEGACY}Pooling",
             },
         },
+        "document_0_Transformer/config.json": {"model_type": "bert"},
         **unused(
             "query_0_StaticEmbedding/model.safetensors",
             "query_0_StaticEmbedding/tokenizer.json",
-            "document_0_Transformer/config.json",
             "document_0_Transformer/model.safetensors",
             "document_0_Transformer/onnx/model.onnx",
             "document_1_Pooling/config.json",

@@ -39,7 +39,7 @@ START = Start(
     token="hf_secret",
 )
 REPORTS: tuple[Report, ...] = (
-    Hello(version=2),
+    Hello(version=3),
     StageStarted(stage=Stage.SET_UP),
     Planned(plan=PLAN, cached=("model_index.json",)),
     FileProgress(path="a\nb\u2028", completed=3),

@@ -20,7 +20,7 @@ from nbloader.errors import WorkerDiedError
 from nbloader.localhub import Fault, LocalHub, RequestClass
 from nbloader.localhub.demo import MINILM
 from nbloader.records import Event, PlanRequest, TransferPolicy
-from nbloader.transfer.protocol import Hello, Start
+from nbloader.transfer.protocol import PROTOCOL_VERSION, Hello, Start
 from nbloader.transfer.supervisor import Cancelled, Worker, environment, transfer, worker_path
 
 SLOW = Fault(RequestClass.CDN_GET, bytes_per_second=500_000)
@@ -251,6 +251,7 @@ def test_the_environment_of_the_worker() -> None:
         "HF_HUB_CACHE": "/new",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "HF_HUB_DISABLE_SYMLINKS_WARNING": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_XET_CLIENT_CONNECT_TIMEOUT": "10s",
         "HF_XET_CLIENT_READ_TIMEOUT": "30s",
         "HF_XET_CLIENT_RETRY_MAX_ATTEMPTS": "0",
@@ -274,7 +275,7 @@ def test_a_worker_that_dies_says_how_and_shows_no_secrets() -> None:
     env = environment(os.environ, endpoint=None, cache_dir=None)
     with Worker(env) as worker:
         reports = worker.reports(threading.Event())
-        assert next(reports) == Hello(version=2)
+        assert next(reports) == Hello(version=PROTOCOL_VERSION)
         os.kill(worker.pid, signal.SIGTERM)
         with pytest.raises(WorkerDiedError, match="the download process ended by signal 15"):
             next(reports)

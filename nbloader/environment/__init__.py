@@ -5,21 +5,51 @@ Only gathers; what follows from the facts is decided in `checks` and `fit`.
 
 from __future__ import annotations
 
-from nbloader.environment._disk import disk_facts, existing_part, folder_of_environment
-from nbloader.environment._gpus import gpu_facts
+from nbloader.environment._attached import attached_models, looks_like, matching
+from nbloader.environment._classes import class_facts
+from nbloader.environment._disk import (
+    bigger_disks,
+    disk_facts,
+    existing_part,
+    folder_of_environment,
+    home_of_environment,
+)
+from nbloader.environment._machine import machine_facts
 from nbloader.environment._memory import memory_facts
-from nbloader.environment._packages import package_versions, pipeline_classes
-from nbloader.environment._place import how_to_add_token, how_to_connect, place
+from nbloader.environment._packages import (
+    distribution_name,
+    package_facts,
+    package_versions,
+    pipeline_classes,
+)
+from nbloader.environment._place import how_to_add_token, how_to_connect, place, place_facts
+from nbloader.environment._requirements import unmet_requirements
+from nbloader.environment._token import token_facts
+from nbloader.environment._torch import can_run, driver_runs, torch_facts
 
 __all__ = [
+    "attached_models",
+    "bigger_disks",
+    "can_run",
+    "class_facts",
     "disk_facts",
+    "distribution_name",
+    "driver_runs",
     "existing_part",
     "folder_of_environment",
-    "gpu_facts",
+    "home_of_environment",
     "how_to_add_token",
     "how_to_connect",
+    "looks_like",
+    "machine_facts",
+    "matching",
     "memory_facts",
+    "package_facts",
     "package_versions",
     "pipeline_classes",
     "place",
+    "place_facts",
+    "token_facts",
+    "torch_facts",
+    "unmet_requirements",
 ]

@@ -5,33 +5,74 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import re
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["package_versions", "pipeline_classes"]
+from nbloader.records import PackageFacts
+
+__all__ = [
+    "distribution_name",
+    "package_facts",
+    "package_folder",
+    "package_versions",
+    "pipeline_classes",
+]
+
+# Where the name on the package index is not that of the import, the one to install first.
+_DISTRIBUTIONS = {
+    "Levenshtein": ("levenshtein", "python-Levenshtein"),
+    "PIL": ("pillow", "pillow-simd"),
+    "auto_gptq": ("auto-gptq",),
+    "awq": ("autoawq",),
+    "bs4": ("beautifulsoup4",),
+    "cv2": (
+        "opencv-python-headless",
+        "opencv-python",
+        "opencv-contrib-python",
+        "opencv-contrib-python-headless",
+    ),
+    "google.protobuf": ("protobuf",),
+    "imwatermark": ("invisible-watermark",),
+    "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
+    "optimum.quanto": ("optimum-quanto",),
+    "sklearn": ("scikit-learn",),
+}
 
 
-def package_versions(names: tuple[str, ...]) -> dict[str, str | None]:
-    """Give the installed version of each importable package; None where it is missing.
+def distribution_name(name: str) -> str:
+    """Give the name on the package index of the package that is imported as `name`."""
+    return _distribution_names(name)[0]
 
-    Nothing is imported.
+
+def package_facts(names: Iterable[str]) -> dict[str, PackageFacts]:
+    """Give the installed and the imported version of each package. Nothing is imported.
+
+    A package that is there without metadata has the version `?`.
+
+    Args:
+        names: as they are imported, such as `PIL` or `google.protobuf`.
     """
-    found: dict[str, str | None] = {}
-    for name in names:
-        try:
-            present = importlib.util.find_spec(name) is not None
-        except (ImportError, ValueError):
-            present = False
-        found[name] = _version(name) if present else None
-    return found
+    return {
+        name: PackageFacts(name=name, installed=_installed(name), imported=_imported(name))
+        for name in dict.fromkeys(names)
+    }
 
 
-def _version(name: str) -> str:
-    for distribution in (name, name.replace("_", "-"), {"PIL": "pillow"}.get(name, name)):
-        try:
-            return importlib.metadata.version(distribution)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return "?"
+def package_versions(names: Iterable[str]) -> dict[str, str | None]:
+    """Give the installed version of each package; None where it is missing. Nothing is imported."""
+    return {name: _installed(name) for name in dict.fromkeys(names)}
+
+
+def package_folder(name: str) -> Path | None:
+    """Give the folder of the files of a package; None if there is none. Nothing is imported."""
+    if not name.isidentifier():
+        return None
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        return None
+    return Path(spec.origin).parent if spec and spec.has_location and spec.origin else None
 
 
 def pipeline_classes() -> frozenset[str] | None:
@@ -40,11 +81,41 @@ def pipeline_classes() -> frozenset[str] | None:
     They are read from the text of its `__init__.py`, which lists every public name: importing it
     takes seconds, and a class that is missing should be told before the first weight.
     """
-    spec = importlib.util.find_spec("diffusers")
-    if spec is None or spec.origin is None:
-        return None
+    folder = package_folder("diffusers")
     try:
-        text = Path(spec.origin).read_text("utf-8")
+        text = (folder / "__init__.py").read_text("utf-8") if folder else ""
     except OSError:
         return None
     return frozenset(re.findall(r'"(\w+Pipeline)"', text)) or None
+
+
+def _distribution_names(name: str) -> tuple[str, ...]:
+    return _DISTRIBUTIONS.get(name) or (name.replace("_", "-").replace(".", "-"),)
+
+
+def _installed(name: str) -> str | None:
+    # To look for `google.protobuf` would import `google`; its metadata have to be enough.
+    if "." not in name and not _is_there(name):
+        return None
+    for distribution in _distribution_names(name):
+        try:
+            return importlib.metadata.version(distribution)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return None if "." in name else "?"
+
+
+def _is_there(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _imported(name: str) -> str | None:
+    module = sys.modules.get(name)
+    try:
+        version = getattr(module, "__version__", None)
+    except Exception:  # A module may answer for its attributes by code of its own.
+        return None
+    return str(version) if isinstance(version, str) else None

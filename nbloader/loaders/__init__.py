@@ -4,30 +4,32 @@ from __future__ import annotations
 
 import gc
 import threading
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from nbloader.errors import ModelLoadError, NbloaderError
-from nbloader.fit import Placement, choose_placement
-from nbloader.loaders._build import build, modules_of, places_itself
+from nbloader.loaders._build import build, modules_of, places_itself, versions
+from nbloader.loaders._placing import slower
 from nbloader.loaders.alive import bytes_of, copies, remember
-from nbloader.loaders.device import device_facts
+from nbloader.loaders.device import check_device, devices
 from nbloader.loaders.imports import Import
 from nbloader.loaders.quiet import quiet
 from nbloader.loaders.self_test import check_embeddings, check_modules
-from nbloader.records import Plan
+from nbloader.records import Method, Placement, Plan
 
 __all__ = [
     "Import",
     "bytes_of",
+    "check_device",
     "check_embeddings",
     "check_modules",
     "copies",
+    "devices",
     "load",
     "modules_of",
-    "place",
     "places_itself",
     "quiet",
     "remember",
@@ -37,13 +39,8 @@ _BUILDING = threading.Lock()
 """Both libraries patch globals while they build: two models at once come out wrong."""
 
 
-def place(device: str, dtype: str) -> Placement:
-    """Settle device and dtype on this machine. Imports torch. Raises InvalidArgumentError."""
-    return choose_placement(device, dtype, device_facts())
-
-
 def load(plan: Plan, folder: Path, placement: Placement, loader_kwargs: Mapping[str, Any]) -> Any:
-    """Build the model that `plan` describes from its complete folder.
+    """Build the model that `plan` describes from its complete folder, where `placement` says.
 
     Args:
         loader_kwargs: passed on to the library, over our own choices.
@@ -54,22 +51,51 @@ def load(plan: Plan, folder: Path, placement: Placement, loader_kwargs: Mapping[
     with _BUILDING, quiet(), _globals_kept():
         try:
             return build(plan, folder, placement, loader_kwargs)
-        except NbloaderError:
-            raise
-        except Exception as error:
-            text = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
-            raise ModelLoadError(
-                f"{plan.repo_id} could not be built from its files: {text}",
-                hint=_hint(error),
-            ) from error
+        except BaseException as error:
+            told = _told(error, plan, placement)
+            _release(error)
+            if told is None:
+                raise
+            raise told from error
 
 
-def _hint(error: Exception) -> str:
+def _told(error: BaseException, plan: Plan, placement: Placement) -> ModelLoadError | None:
+    """Say what an error of a library means; None where it is none, or says so itself."""
+    if isinstance(error, NbloaderError) or not isinstance(error, Exception):
+        return None
+    text = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+    message = f"{plan.repo_id} could not be built from its files: {text}"
     if type(error).__name__ == "OutOfMemoryError":
-        return 'The GPU is full. Restart the kernel to free it, or load with `device="cpu"`.'
-    if isinstance(error, ImportError):
-        return "Install what is missing and restart the kernel."
-    return "The model may need a newer library: upgrade it, restart the kernel, and load again."
+        other = slower(placement.method, plan.kind, gpus=len(placement.vram), packages=versions())
+        message = f"{plan.repo_id} does not fit on {placement.device} with {placement.method}"
+        hint = f'Load with plan="{other}". Models of before may fill the GPU: a restart frees it.'
+    elif isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):
+        message = f"{plan.repo_id} does not fit into the memory of this machine"
+        hint = "Restart the kernel to free what is taken, or use a machine with more memory."
+        if placement.method is Method.CPU and placement.dtype == "float32":
+            hint += ' dtype="bfloat16" takes half.'
+    elif isinstance(error, ImportError):
+        hint = "Install what is missing and restart the kernel."
+    else:
+        hint = "The model may need a newer library: upgrade it, restart the kernel, and load again."
+    return ModelLoadError(message, hint=hint)
+
+
+def _release(error: BaseException) -> None:
+    """Free what a failed load holds.
+
+    A notebook keeps the last error, and with it the tensors in the frames of its traceback.
+    """
+    import torch
+
+    seen: set[int] = set()
+    each: BaseException | None = error
+    while each is not None and id(each) not in seen:
+        seen.add(id(each))
+        traceback.clear_frames(each.__traceback__)
+        each = each.__cause__ or each.__context__
+    gc.collect()
+    torch.cuda.empty_cache()  # It does nothing where no GPU is in use.
 
 
 @contextmanager

@@ -6,8 +6,9 @@ import gc
 import importlib
 
 from nbloader.background import Background
-from nbloader.checks import install_hint, required_packages
-from nbloader.environment import package_versions
+from nbloader.checks._packages import inspected_packages, install_hint, required_packages
+from nbloader.checks._pip import pip_hint
+from nbloader.environment import package_facts
 from nbloader.errors import LoadError, MissingPackageError, UnsupportedClassError
 from nbloader.quoting import quote
 from nbloader.records import Kind, Plan
@@ -29,7 +30,10 @@ def targets(plan: Plan) -> tuple[tuple[str, str], ...]:
             parts = (
                 (part.library, part.class_name)
                 for part in plan.components
-                if part.library in _COMPONENT_LIBRARIES and part.class_name
+                if part.library in _COMPONENT_LIBRARIES
+                and part.class_name
+                # transformers 5 has none; diffusers then takes an image processor in its place.
+                and not part.class_name.endswith("FeatureExtractor")
             )
             own = () if plan.custom_code else (("diffusers", pipeline),)
             named = [(str(library), str(name)) for library, name in parts]
@@ -53,9 +57,9 @@ class Import(Background):
 
 
 def _import_all(plan: Plan) -> None:
-    versions = package_versions(required_packages(plan))
-    if missing := [name for name, version in versions.items() if version is None]:
-        raise _missing(plan.kind, missing)
+    facts = package_facts(inspected_packages(plan))
+    if missing := [name for name in required_packages(plan) if facts[name].installed is None]:
+        raise _missing(plan, missing)
     collecting = gc.isenabled()
     gc.disable()  # A third of the time of these imports is the garbage collector's.
     try:
@@ -70,12 +74,12 @@ def _import(plan: Plan, module: str, name: str) -> None:
     try:
         getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as error:
-        raise _missing(plan.kind, [str(error.name)]) from error
+        raise _missing(plan, [str(error.name)]) from error
     except AttributeError as error:
         version = getattr(importlib.import_module(module), "__version__", "?")
         raise UnsupportedClassError(
             f"{plan.repo_id} needs {quote(name)}, which {module} {version} does not have",
-            hint=f'Install a newer version and restart the kernel: %pip install -U "{module}"',
+            hint=pip_hint({module: f">{version}"}, package_facts(inspected_packages(plan))),
         ) from error
     except Exception as error:
         raise LoadError(
@@ -84,5 +88,8 @@ def _import(plan: Plan, module: str, name: str) -> None:
         ) from error
 
 
-def _missing(kind: Kind, names: list[str]) -> MissingPackageError:
-    return MissingPackageError(f"not installed: {', '.join(names)}", hint=install_hint(names, kind))
+def _missing(plan: Plan, names: list[str]) -> MissingPackageError:
+    facts = package_facts(inspected_packages(plan))
+    return MissingPackageError(
+        f"not installed: {', '.join(names)}", hint=install_hint(names, facts)
+    )

@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from nbloader.errors import SelfTestError
-from nbloader.fit import Placement
+from nbloader.loaders._build import WHOLE
+from nbloader.loaders._placing import OFFLOADING
+from nbloader.records import PlacedComponent, Placement
 
 if TYPE_CHECKING:
     import torch
@@ -24,9 +26,14 @@ _HINT = (
 )
 _SENTENCES = ("A cat sits on the mat.", "Stock prices fell sharply today.")
 
+_PIECE = 1 << 22
+"""Elements that are summed at once on a CPU, where torch makes a float32 copy of them."""
+
 
 def check_modules(modules: dict[str, Any], placement: Placement | None) -> None:
-    """Check that every tensor is there and on the right device, and every weight is finite.
+    """Check that every tensor is there and where it belongs, and every weight is finite.
+
+    Of weights that are quantized the scales are looked at, and that there are any.
 
     Args:
         modules: `torch.nn.Module`s by component; other values are passed over.
@@ -37,24 +44,96 @@ def check_modules(modules: dict[str, Any], placement: Placement | None) -> None:
     """
     import torch
 
-    wanted = torch.device(placement.device).type if placement else None
     for component, module in modules.items():
         if not isinstance(module, torch.nn.Module):
             continue
+        waiting = _waiting(module)
+        placed = _placed(component, placement) if placement else ()
+        allowed = _devices(placed, placement) if placement else ()
         for name, tensor in _tensors(module):
-            if tensor.is_meta:
+            if tensor.is_meta and name not in waiting:
                 raise SelfTestError(f"{component}: {name} was not in the weights", hint=_HINT)
-            if wanted and tensor.device.type != wanted:
+            if allowed and not tensor.is_meta and not _is_on(tensor.device, allowed):
                 raise SelfTestError(
-                    f"{component}: {name} is on {tensor.device}, not on {wanted}", hint=_HINT
+                    f"{component}: {name} is on {tensor.device}, not on {' or '.join(allowed)}",
+                    hint=_HINT,
                 )
-        # Buffers may hold infinities on purpose (attention masks); weights may not. The sum is
-        # not finite if any element is not, and costs one pass over the memory.
+        shrunk = any(part.quantization for part in placed)
+        if shrunk and not any(_scales(weight) for weight in module.parameters()):
+            raise SelfTestError(f"{component} was not quantized", hint=_HINT)
+        # Buffers may hold infinities on purpose (attention masks); weights may not.
         for name, weight in module.named_parameters():
-            if weight.is_floating_point() and not bool(
-                torch.isfinite(weight.detach().sum(dtype=torch.float32))
-            ):
-                raise SelfTestError(f"{component}: {name} holds no finite numbers", hint=_HINT)
+            held = waiting[name] if weight.is_meta else weight
+            for part in (held, *_scales(held)):
+                if not _finite(part):
+                    raise SelfTestError(f"{component}: {name} holds no finite numbers", hint=_HINT)
+
+
+def _placed(component: str, placement: Placement) -> tuple[PlacedComponent, ...]:
+    """Find a component in its placement. A model that is one module is all that was placed."""
+    own = tuple(part for part in placement.components if part.name == component)
+    return placement.components if not own and component == WHOLE else own
+
+
+def _devices(placed: tuple[PlacedComponent, ...], placement: Placement) -> tuple[str, ...]:
+    """Name the devices that the tensors of a component may be on."""
+    if placement.method in OFFLOADING:
+        # Some stay on the GPU: buffers, and what a pipeline excludes from offload.
+        return ("cpu", placement.device)
+    names = [name for part in placed for name in part.device.split(",")]
+    return tuple(dict.fromkeys(names)) or (placement.device,)
+
+
+def _is_on(device: torch.device, allowed: tuple[str, ...]) -> bool:
+    """Compare with torch's names, of which `cuda` means the first GPU."""
+    for name in allowed:
+        kind, _, index = name.partition(":")
+        if device.type == kind and (kind != "cuda" or int(index or 0) == (device.index or 0)):
+            return True
+    return False
+
+
+def _waiting(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Give the tensors that accelerate's hooks keep elsewhere until their module computes."""
+    waiting: dict[str, torch.Tensor] = {}
+    for path, part in module.named_modules():
+        hook = getattr(part, "_hf_hook", None)
+        for each in (hook, *getattr(hook, "hooks", ())):
+            kept = getattr(each, "weights_map", None)
+            if kept is None:
+                continue
+            for name, tensor in _tensors(part):
+                if tensor.is_meta and name in kept and not kept[name].is_meta:
+                    waiting[f"{path}.{name}" if path else name] = kept[name]
+    return waiting
+
+
+def _scales(weight: torch.Tensor) -> list[torch.Tensor]:
+    """Give what bitsandbytes keeps beside a weight that it has quantized; empty for any other.
+
+    4-bit weights have a scale for each block, 8-bit weights one for each row.
+    """
+    state = getattr(weight, "quant_state", None)
+    scales = getattr(weight, "SCB", None) if state is None else state.absmax
+    return [] if scales is None else [scales]
+
+
+def _finite(tensor: torch.Tensor) -> bool:
+    """Tell whether all elements are finite: their sum is not if any of them is not.
+
+    It costs one pass over the memory. Integers are; so is, for want of a way to tell, what a
+    library keeps in a class of its own.
+    """
+    import torch
+
+    plain = type(tensor) in (torch.Tensor, torch.nn.Parameter)
+    if not plain or not tensor.is_floating_point():
+        return True
+    flat = tensor.detach().reshape(-1)
+    if tensor.device.type != "cpu" and tensor.element_size() > 1:
+        return bool(torch.isfinite(flat.sum(dtype=torch.float32)))
+    pieces = (flat[start : start + _PIECE] for start in range(0, len(flat), _PIECE))
+    return all(bool(torch.isfinite(piece.to(torch.float32).sum())) for piece in pieces)
 
 
 def _tensors(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:

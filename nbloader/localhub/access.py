@@ -18,6 +18,10 @@ class Denial(Enum):
     GATE_CLOSED = auto()
 
 
+def _may_read_gated(token: Token | None) -> bool:
+    return token is not None and (token.reads_gated or not token.fine_grained)
+
+
 def bearer(authorization: str | None) -> str | None:
     """Return the token of an Authorization header; a header of another scheme is a bad token."""
     if authorization is None:
@@ -44,6 +48,6 @@ def judge(
     named = known is not None and repo_id in known.repos
     if access.private and not named:
         return Denial.REPO_HIDDEN
-    if access.gated and for_file and not named:
+    if access.gated and for_file and not (named and _may_read_gated(known)):
         return Denial.GATE_CLOSED
     return None

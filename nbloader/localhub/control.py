@@ -11,6 +11,7 @@ from aiohttp import web
 
 from nbloader.localhub.faults import FaultBook
 from nbloader.localhub.hub import HubState
+from nbloader.localhub.limits import RateLimits
 from nbloader.localhub.records import KEY_HEADER, Access, Fault, Token
 from nbloader.localhub.traffic import TrafficLog
 from nbloader.localhub.xet.grants import Scope, grant
@@ -26,6 +27,7 @@ class Control:
     Attributes:
         book: the faults in force.
         traffic: the counters in use.
+        limits: the rate limits in force.
     """
 
     def __init__(self, state: HubState, key: str) -> None:
@@ -33,6 +35,7 @@ class Control:
         self._key = key
         self.book = FaultBook()
         self.traffic = TrafficLog()
+        self.limits = RateLimits()
 
     def app(self) -> web.Application:
         """Return the application with all control routes."""
@@ -44,6 +47,7 @@ class Control:
         app.router.add_put("/access/{org}/{name}", self._put_access)
         app.router.add_put("/listed/{org}/{name}", self._put_listed)
         app.router.add_put("/refs/{org}/{name}", self._put_ref)
+        app.router.add_put("/rate-limits", self._put_rate_limits)
         app.router.add_put("/tokens", self._put_token)
         app.router.add_post("/xet-uploads/{org}/{name}", self._post_xet_upload)
         return app
@@ -96,6 +100,12 @@ class Control:
             raise ValueError(f"no kind of ref: {kind!r}")
         await asyncio.to_thread(self._state.store.set_ref, repo_id, str(ref["name"]), kind, sha)
         return web.json_response({"sha": sha})
+
+    async def _put_rate_limits(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        quotas = {str(kind): int(quota) for kind, quota in body["quotas"].items()}
+        self.limits = RateLimits(quotas, int(body["window_s"]))
+        return web.Response()
 
     async def _put_token(self, request: web.Request) -> web.Response:
         body = await request.json()

@@ -9,7 +9,7 @@ import select
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Literal, Self
@@ -164,11 +164,34 @@ class LocalHub:
         self._call("PUT", f"/access/{quote(repo_id)}", access.to_json())
 
     def add_token(
-        self, token: str, *, name: str = "user", repos: Iterable[str] = (), stale: bool = False
+        self,
+        token: str,
+        *,
+        name: str = "user",
+        repos: Iterable[str] = (),
+        stale: bool = False,
+        fine_grained: bool = False,
+        reads_gated: bool = False,
     ) -> None:
         """Make a token known; see `Token` for the arguments."""
-        record = Token(name=name, repos=frozenset(repos), stale=stale)
+        record = Token(
+            name=name,
+            repos=frozenset(repos),
+            stale=stale,
+            fine_grained=fine_grained,
+            reads_gated=reads_gated,
+        )
         self._call("PUT", "/tokens", {"value": token, "token": record.to_json()})
+
+    def set_rate_limits(self, quotas: Mapping[str, int], *, window_s: int = 300) -> None:
+        """Limit the requests of a window, and tell of it in the answers; counts from zero.
+
+        Args:
+            quotas: by kind, `api` or `resolvers`; other kinds are not limited. None at all is how
+                the server starts.
+            window_s: length of a window, seconds.
+        """
+        self._call("PUT", "/rate-limits", {"quotas": dict(quotas), "window_s": window_s})
 
     def set_ref(
         self,

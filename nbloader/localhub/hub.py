@@ -14,12 +14,21 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
+import yaml
+
 from nbloader.localhub import git
 from nbloader.localhub.access import Denial, bearer, judge
 from nbloader.localhub.answers import Answer, RefusedError, file_answer, json_answer
 from nbloader.localhub.records import Access, Token
 from nbloader.localhub.signing import sign
-from nbloader.localhub.store import Commit, Repo, RepoMissingError, Store, StoredFile
+from nbloader.localhub.store import (
+    Commit,
+    LostContentError,
+    Repo,
+    RepoMissingError,
+    Store,
+    StoredFile,
+)
 from nbloader.localhub.xet.grants import Scope, grant
 from nbloader.localhub.xet.store import XetStore
 
@@ -79,6 +88,7 @@ class Hub:
         files = self._listed(repo.repo_id, commit)
         siblings = [_sibling(file, with_blobs=with_blobs) for file in files]
         when = _iso_time(commit.time)
+        card = await asyncio.to_thread(self._card, commit)
         return json_answer(
             {
                 "_id": commit.sha[:24],
@@ -93,9 +103,10 @@ class Hub:
                 "disabled": False,
                 "downloads": 0,
                 "likes": 0,
-                "tags": [],
+                "tags": [f"license:{card['license']}"] if "license" in card else [],
                 "usedStorage": sum(file.size for file in files),
                 "siblings": siblings,
+                **({"cardData": card} if card else {}),
             }
         )
 
@@ -175,10 +186,7 @@ class Hub:
                 "fullname": known.name,
                 "isPro": False,
                 "orgs": [],
-                "auth": {
-                    "type": "access_token",
-                    "accessToken": {"displayName": known.name, "role": "read"},
-                },
+                "auth": {"type": "access_token", "accessToken": _access_token(known)},
             }
         )
 
@@ -195,7 +203,11 @@ class Hub:
             if xet_hash is not None:
                 route = f"{self._state.endpoint}/api/models/{repo.repo_id}/xet-read-token"
                 headers["X-Xet-Hash"] = xet_hash
-                headers["Link"] = f'<{route}/{commit.sha}>; rel="xet-auth"'
+                headers["Link"] = (
+                    f'<{route}/{commit.sha}>; rel="xet-auth", '
+                    f"<{self._state.cas}/v1/reconstructions/{xet_hash}>; "
+                    'rel="xet-reconstruction-info"'
+                )
             path = f"/repos/{repo.repo_id}/{file.sha256}/{file.path}"
             expires = int(time.time()) + self._state.signature_s
             query = urlencode(sign(self._state.secret, path, expires))
@@ -285,6 +297,20 @@ class Hub:
             raise _entry_not_found(commit)
         return repo, commit, file
 
+    def _card(self, commit: Commit) -> dict[str, Any]:
+        """Return what stands at the head of the repository's README, as JSON can hold it."""
+        readme = commit.files.get("README.md")
+        if readme is None or readme.sha256 is not None:
+            return {}
+        try:
+            with self._state.store.open(readme.oid) as file:
+                text = file.read().decode(errors="replace")
+            card = yaml.safe_load(text.split("---\n")[1]) if text.startswith("---\n") else None
+            content = json.loads(json.dumps(card, default=str, skipkeys=True))
+        except (LostContentError, yaml.YAMLError, ValueError):
+            return {}
+        return content if isinstance(content, dict) else {}
+
     def _listed(self, repo_id: str, commit: Commit) -> list[StoredFile]:
         extra = self._state.listed.get(repo_id, [])
         oid = git.blob_oid(b"")
@@ -310,6 +336,26 @@ class Hub:
             for row in rows:
                 row["lastCommit"] = {"id": commit.sha, "title": "Publish", "date": date}
         return sorted(rows, key=lambda row: row["path"])
+
+
+def _access_token(token: Token) -> dict[str, Any]:
+    if not token.fine_grained:
+        return {"displayName": token.name, "role": "read"}
+    return {
+        "displayName": token.name,
+        "role": "fineGrained",
+        "fineGrained": {
+            "canReadGatedRepos": token.reads_gated,
+            "global": [],
+            "scoped": [
+                {
+                    "entity": {"type": "model", "name": repo_id},
+                    "permissions": ["repo.content.read"],
+                }
+                for repo_id in sorted(token.repos)
+            ],
+        },
+    }
 
 
 def _sibling(file: StoredFile, *, with_blobs: bool) -> dict[str, Any]:

@@ -245,22 +245,28 @@ class Token:
         name: the user it belongs to, as `whoami` tells.
         repos: ids of the private repositories it may see and the gated ones it has access to.
         stale: it was valid once; every request with it is refused.
+        fine_grained: what it may do was chosen box by box.
+        reads_gated: of a fine-grained one, whether the box for the contents of public gated
+            repositories is ticked; others may read those in any case.
     """
 
     name: str
     repos: frozenset[str] = frozenset()
     stale: bool = False
+    fine_grained: bool = False
+    reads_gated: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        return {"name": self.name, "repos": sorted(self.repos), "stale": self.stale}
+        return {**asdict(self), "repos": sorted(self.repos)}
 
     @classmethod
     def from_json(cls, value: object) -> Token:
-        content = _checked(cls, value)
-        name, repos, stale = content.get("name"), content.get("repos"), content.get("stale")
-        if not (isinstance(name, str) and isinstance(repos, list) and isinstance(stale, bool)):
-            raise ValueError("Token: name, repos and stale are expected")
-        return cls(name=name, repos=frozenset(map(str, repos)), stale=stale)
+        content = dict(_checked(cls, value))
+        repos = content.pop("repos", None)
+        name, *flags = (content.get(field.name) for field in fields(cls) if field.name != "repos")
+        if not (isinstance(name, str) and isinstance(repos, list) and all(map(_is_flag, flags))):
+            raise ValueError("Token: a name, repos and flags are expected")
+        return cls(**content, repos=frozenset(map(str, repos)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from nbloader.localhub.answers import Answer, RefusedError
 from nbloader.localhub.cdn import Cdn, url_expired
 from nbloader.localhub.control import Control
 from nbloader.localhub.hub import Hub, HubState
+from nbloader.localhub.limits import kind_of
 from nbloader.localhub.records import RequestClass
 from nbloader.localhub.sending import apply, send
 from nbloader.localhub.store import Store
@@ -170,6 +171,7 @@ def _served(
         )
         log.start(entry)
         answer = await _answer(handler, request)
+        answer = control.limits.applied(kind_of(request_class, request.path), answer)
         try:
             has_body = answer.length > 0 and request.method != "HEAD"
             effect = control.book.take(request_class, entry.path, has_body=has_body)

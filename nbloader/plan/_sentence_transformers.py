@@ -10,8 +10,14 @@ from nbloader.errors import UnsupportedRepoError
 from nbloader.plan._formats import no_weights
 from nbloader.plan._paths import check_safe, join
 from nbloader.plan._repo import Repo, malformed
-from nbloader.plan._transformers import code_files, config_files, model_weights, processing_files
-from nbloader.plan._weights import MODULE, Weights, find_weights
+from nbloader.plan._transformers import (
+    code_files,
+    config_files,
+    model_type,
+    model_weights,
+    processing_files,
+)
+from nbloader.plan._weights import MODULE, TRANSFORMERS, Weights, find_weights
 from nbloader.quoting import quote
 from nbloader.records import Component
 
@@ -84,6 +90,7 @@ def plan_sentence_transformers(repo: Repo) -> tuple[None, list[Component]]:
                 class_name=class_name,
                 paths=tuple(sorted(files - taken)),
                 weights=tuple(sorted(weights - taken)),
+                model_type=_model_type(repo, folder, class_ref),
             )
         )
         taken |= files
@@ -145,6 +152,14 @@ def _module(repo: Repo, folder: str, class_ref: str, depth: int) -> tuple[set[st
     return files, set(weights.files if weights else ())
 
 
+def _model_type(repo: Repo, folder: str, class_ref: str) -> str | None:
+    """The family of the model in a module that is one of transformers."""
+    kind = class_ref.rpartition(".")[2]
+    is_model = kind in _TRANSFORMERS if class_ref.startswith(_NAMESPACE) else not folder
+    config = repo.existing(folder, "config.json") if is_model else []
+    return model_type(repo.read_object(config[0]) or {}) if config else None
+
+
 def _transformer(repo: Repo, folder: str) -> tuple[set[str], Weights]:
     if not repo.existing(folder, "config.json"):
         raise malformed(MODULES, f"has a Transformer in {quote(folder)} without a config.json")
@@ -154,7 +169,11 @@ def _transformer(repo: Repo, folder: str) -> tuple[set[str], Weights]:
         *repo.existing(folder, *_TRANSFORMER_CONFIGS),
         *code_files(repo, folder),
     }
-    return files, model_weights(repo, folder, {})
+    config = repo.read_object(join(folder, "config.json"))
+    if config is None:
+        # What else will be read is asked for in the same round.
+        return files, find_weights(repo, folder, TRANSFORMERS, repo.variant) or Weights(())
+    return files, model_weights(repo, folder, config)
 
 
 def _custom(repo: Repo, folder: str) -> tuple[set[str], Weights | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from nbloader.errors import UnsupportedRepoError
 from nbloader.plan._formats import no_weights
@@ -18,7 +19,14 @@ from nbloader.plan._weights import (
 from nbloader.quoting import quote
 from nbloader.records import Component
 
-__all__ = ["code_files", "model_weights", "plan_transformers", "processing_files"]
+__all__ = [
+    "code_files",
+    "config_files",
+    "model_type",
+    "model_weights",
+    "plan_transformers",
+    "processing_files",
+]
 
 # Names that the tokenizer, processor and feature extractor classes of transformers 4 and 5 open:
 # the constants of `transformers.utils` and `tokenization_utils_base`, and every
@@ -66,6 +74,7 @@ _PROCESSING = frozenset(
 # `configuration_files` and `fast_tokenizer_files`: copies for later versions of the library.
 _VERSIONED_CONFIG = re.compile(r"config\.\d+(\.\d+)*\.json")
 _VERSIONED_TOKENIZER = re.compile(r"tokenizer\.\d+(\.\d+)*\.json")
+_MODEL_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _CODE_MAPS = (
     "config.json",
     "tokenizer_config.json",
@@ -109,9 +118,16 @@ def plan_transformers(repo: Repo) -> tuple[str | None, list[Component]]:
             class_name=class_name,
             paths=tuple(sorted(model_files)),
             weights=weights.files,
+            model_type=model_type(config),
         ),
         Component(name="config", paths=tuple(sorted(shared))),
     ]
+
+
+def model_type(config: Mapping[str, object]) -> str | None:
+    """The family of the model that a `config.json` names; None if it names none."""
+    name = config.get("model_type")
+    return name if isinstance(name, str) and _MODEL_TYPE.fullmatch(name) else None
 
 
 def model_weights(repo: Repo, folder: str, config: dict[str, object]) -> Weights:

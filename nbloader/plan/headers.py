@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import struct
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from nbloader.plan._repo import malformed
@@ -38,18 +40,31 @@ _BITS = {
 _MAX_SIDES = 32
 """More dimensions than any tensor has; bounds the work on a hostile shape."""
 
+_DTYPE = re.compile(r"[A-Z][A-Z0-9_]{0,19}")
+_MAX_DTYPES = 64
+"""Three times as many as the format has."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """What a header says.
+    """What a header says. All sizes are bytes.
 
     Attributes:
         tensors: how many there are.
         bytes_by_dtype: size of all tensors of a dtype, by the format's name of it.
+        length: of the header itself, the eight bytes before it included.
+        largest_tensor: size of the largest; 0 if there is none.
+        blocks: size of all tensors of a block; a block is what has the same name up to its first
+            number, such as `transformer_blocks.12`.
+        quantization: the method that the names and dtypes show, such as `gptq`; None if none.
     """
 
     tensors: int
-    bytes_by_dtype: dict[str, int]
+    bytes_by_dtype: Mapping[str, int]
+    length: int
+    largest_tensor: int
+    blocks: Mapping[str, int]
+    quantization: str | None = None
 
 
 def header_end(start: bytes, file: RepoFile) -> int:
@@ -85,12 +100,18 @@ def parse_header(start: bytes, file: RepoFile) -> Header:
     entries.pop("__metadata__", None)
     spans: list[tuple[int, int]] = []
     sizes: dict[str, int] = {}
+    blocks: dict[str, int] = {}
     for name, entry in entries.items():
         span = _span(entry)
         if span is None:
             raise malformed(file.path, f"describes the tensor {quote(name)} wrongly")
         spans.append(span)
-        sizes[entry["dtype"]] = sizes.get(entry["dtype"], 0) + span[1] - span[0]
+        size = span[1] - span[0]
+        sizes[entry["dtype"]] = sizes.get(entry["dtype"], 0) + size
+        if block := _block(name):
+            blocks[block] = blocks.get(block, 0) + size
+    if len(sizes) > _MAX_DTYPES:
+        raise malformed(file.path, f"has tensors of {len(sizes)} dtypes")
     position = 0
     for first, last in sorted(spans):
         if first != position:
@@ -98,7 +119,41 @@ def parse_header(start: bytes, file: RepoFile) -> Header:
         position = last
     if end + position != file.size:
         raise malformed(file.path, f"should have {end + position} bytes, but has {file.size}")
-    return Header(tensors=len(spans), bytes_by_dtype=sizes)
+    return Header(
+        tensors=len(spans),
+        bytes_by_dtype=sizes,
+        length=end,
+        largest_tensor=max((last - first for first, last in spans), default=0),
+        blocks=blocks,
+        quantization=_quantization(entries, sizes),
+    )
+
+
+def _block(name: str) -> str | None:
+    """Give the name of a tensor up to the first number in it; None if it has none."""
+    parts = name.split(".")
+    for count, part in enumerate(parts, 1):
+        if part.isascii() and part.isdigit():
+            return ".".join(parts[:count])
+    return None
+
+
+def _quantization(names: Iterable[str], dtypes: Iterable[str]) -> str | None:
+    """Tell by what the libraries that quantize add to a model.
+
+    bitsandbytes: `<weight>.absmax`, `<weight>.quant_state.bitsandbytes__nf4` (4-bit) and `SCB`
+    (8-bit). GPTQ and AWQ: `qweight` with `qzeros`, and GPTQ also `g_idx`.
+    """
+    ends: set[str] = set()
+    for name in names:
+        ends.add(name.rpartition(".")[2])
+        if ".quant_state.bitsandbytes__" in name:
+            return "bitsandbytes"
+    if not ends.isdisjoint(("absmax", "SCB")):
+        return "bitsandbytes"
+    if {"qweight", "qzeros"} <= ends:
+        return "gptq" if "g_idx" in ends else "awq"
+    return "fp8" if any(dtype.startswith("F8_") for dtype in dtypes) else None
 
 
 def _span(entry: object) -> tuple[int, int] | None:
@@ -109,6 +164,8 @@ def _span(entry: object) -> tuple[int, int] | None:
         case _:
             return None
     if not 0 <= first <= last or not all(type(side) is int and side >= 0 for side in shape):
+        return None
+    if not _DTYPE.fullmatch(dtype):
         return None
     # A dtype of tomorrow has a size that is not known here, but an order that still is.
     if dtype in _BITS and _BITS[dtype] * math.prod(shape[:_MAX_SIDES]) != 8 * (last - first):

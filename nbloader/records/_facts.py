@@ -86,13 +86,19 @@ class MemoryFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuFacts:
-    """One NVIDIA GPU, in the order in which torch counts them. Sizes are bytes."""
+    """One NVIDIA GPU, in the order in which torch counts them. Sizes are bytes.
+
+    Attributes:
+        unified: whether it has no memory of its own: `free` and `total` are those of the machine,
+            and what it takes is gone from there.
+    """
 
     name: str
     free: int
     total: int
     capability: tuple[int, int]
     source: str = "NVML"
+    unified: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -117,11 +117,15 @@ class Fit:
     Attributes:
         chosen: the first of `placements` that fits and was allowed; None if there is none.
         placements: every method that could be asked for, from the fastest to the slowest.
+        nearest: where none fits, the one that lacks the least; None if no method applies.
         workload: what the peaks are for, such as `one image of 1024 x 1024`.
-        problem: why `chosen` is None.
+        problem: why `chosen` is None, one line with the figures.
+        hint: what to do about that, or for something faster.
     """
 
     chosen: Placement | None
     placements: tuple[Placement, ...]
+    nearest: Placement | None = None
     workload: str = ""
     problem: str = ""
+    hint: str = ""

@@ -64,7 +64,13 @@ class RepoCache:
 
     def has_bytes(self, commit_hash: str, file: RepoFile) -> bool:
         """Tell whether the content of a file is there, perhaps fetched for another commit."""
-        return self.has_pointer(commit_hash, file) or (_size(self.blob(file)) == file.size)
+        return self.content(commit_hash, file) is not None
+
+    def content(self, commit_hash: str, file: RepoFile) -> Path | None:
+        """Give where the content of a file is; None if it is not there with its full size."""
+        if self.has_pointer(commit_hash, file):
+            return self.pointer(commit_hash, file.path)
+        return self.blob(file) if _size(self.blob(file)) == file.size else None
 
     def partial_sizes(self) -> dict[str, int]:
         """Give the sizes of the files that any process is downloading now, by their names."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from huggingface_hub import constants
 
 from nbloader.errors import NbloaderError
-from nbloader.records import FileProgress, RepoFile, Retry, Route
+from nbloader.records import FileProgress, RepoFile, Retry, Route, TransferPolicy
 from nbloader.transfer.cache import RepoCache
 from nbloader.transfer.engine import Engine
 from nbloader.transfer.filesystem import probe
@@ -25,7 +25,7 @@ from nbloader.transfer.protocol import Tried
 from nbloader.transfer.xet_chunks import ChunkStarts
 from nbloader.transfer.xet_route import XetRoute, xet_is_usable
 
-__all__ = ["Downloads"]
+__all__ = ["Downloads", "may_use_xet"]
 
 
 @dataclass(slots=True)
@@ -167,13 +167,18 @@ class Downloads:
                 self.hub.links, stall_timeout_s=policy.stall_timeout_s, min_speed=policy.min_speed
             )
         }
-        if policy.route is not Route.HTTP and xet_is_usable(_xet_version()):
+        if may_use_xet(policy):
             routes[Route.XET] = XetRoute(
                 functools.partial(self.hub.xet_access, commit_hash),
                 stall_timeout_s=policy.stall_timeout_s,
                 chunks=ChunkStarts(policy.stall_timeout_s),
             )
         return routes
+
+
+def may_use_xet(policy: TransferPolicy) -> bool:
+    """Tell whether the settings allow Xet storage, and an hf_xet that can read it is installed."""
+    return policy.route is not Route.HTTP and xet_is_usable(_xet_version())
 
 
 def _stamps(*paths: Path) -> tuple[tuple[int, int, int] | None, ...]:

@@ -27,10 +27,15 @@ from nbloader.errors import (
     RevisionNotFoundError,
 )
 from nbloader.transfer.failure import Failure
+from nbloader.transfer.hub_facts import TokenScope
 
 __all__ = ["Attempted", "cache_not_writable", "explain", "no_hub", "token_refused"]
 
 _TOKENS = "https://huggingface.co/settings/tokens"
+
+# What the boxes on the page of a fine-grained token are called.
+_GATED_BOX = '"Read access to contents of all public gated repos you can access"'
+_READ_BOX = '"Read access to contents of selected repos"'
 
 _NOT_WRITABLE = frozenset(
     {
@@ -57,6 +62,7 @@ class Attempted:
         path: the file, or None for a call that is about no file.
         token_sent: whether the call carried a token.
         token_refused: whether the Hub refused one before.
+        token_scope: what the Hub says of the token; None if it was not asked.
     """
 
     repo_id: str
@@ -65,6 +71,7 @@ class Attempted:
     attempts: int
     token_sent: bool
     token_refused: bool
+    token_scope: TokenScope | None = None
 
 
 def explain(error: Exception, what: Attempted) -> NbloaderError:
@@ -87,16 +94,7 @@ def explain(error: Exception, what: Attempted) -> NbloaderError:
         case hub_errors.GatedRepoError() if what.token_refused:
             return token_refused(what.repo_id)
         case hub_errors.GatedRepoError():
-            return GatedRepoError(
-                f"{what.repo_id} is gated: its conditions have to be accepted first",
-                hint=f"Accept them at https://huggingface.co/{what.repo_id} "
-                + (
-                    "with the account of the token, and check that a fine-grained token may "
-                    "read public gated repositories."
-                    if what.token_sent
-                    else f"and use a token of that account. {_how_to_add_token()}"
-                ),
-            )
+            return _gated(what)
         case hub_errors.RevisionNotFoundError():
             return RevisionNotFoundError(
                 f"{what.repo_id} has no revision {what.revision!r}",
@@ -172,12 +170,38 @@ def token_refused(repo_id: str) -> InvalidTokenError:
     )
 
 
+def _gated(what: Attempted) -> GatedRepoError:
+    page, scope = f"https://huggingface.co/{what.repo_id}", what.token_scope
+    if scope is not None and not scope.reads_gated:
+        return GatedRepoError(
+            f"{what.repo_id} is gated, and the token has no permission to read gated repositories",
+            hint=f"Edit the token at {_TOKENS} and tick {_GATED_BOX}. The conditions at {page} "
+            "have to be accepted too, with the account of the token.",
+        )
+    if not what.token_sent:
+        how = f"and use a token of that account. {_how_to_add_token()}"
+    elif scope is not None:
+        how = "with the account of the token."
+    else:
+        how = f"with the account of the token; a fine-grained one needs the box {_GATED_BOX}."
+    return GatedRepoError(
+        f"{what.repo_id} is gated: its conditions have to be accepted first",
+        hint=f"Accept them at {page} {how}",
+    )
+
+
 def _not_found(what: Attempted) -> NbloaderError:
     if what.token_sent:
+        narrow = what.token_scope is not None and what.token_scope.fine_grained
         return RepoNotFoundError(
             f"{what.repo_id} does not exist, or is private and the token does not open it",
-            hint="Check the spelling. For a private repository, use a token of an account "
-            "that may read it.",
+            hint="Check the spelling. For a private repository, "
+            + (
+                f"edit the token at {_TOKENS}: it is fine-grained, and needs the box {_READ_BOX} "
+                "for this repository."
+                if narrow
+                else "use a token of an account that may read it."
+            ),
         )
     return RepoNotFoundError(
         f"{what.repo_id} does not exist, or is private",

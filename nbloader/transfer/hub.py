@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from huggingface_hub import constants, get_session, get_token
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
 from nbloader.errors import (
@@ -27,14 +27,23 @@ from nbloader.errors import (
     RepoNotFoundError,
 )
 from nbloader.plan.headers import FIRST_READ_BYTES, Header, header_end, parse_header
-from nbloader.records import HubFacts, Listing, RepoFile, Retry, TransferPolicy
+from nbloader.records import HubFacts, Listing, RateLimitFacts, RepoFile, Retry, TransferPolicy
 from nbloader.transfer.explain import Attempted, explain, no_hub, token_refused
 from nbloader.transfer.failure import TRANSIENT_STATUS, Failure
 from nbloader.transfer.http_route import network_failures
+from nbloader.transfer.hub_facts import (
+    TokenScope,
+    license_of,
+    rate_limit_of,
+    tightest,
+    token_scope,
+    xet_host,
+)
 from nbloader.transfer.links import Links, origin
 from nbloader.transfer.policy import Reason
 from nbloader.transfer.rate_limit import RateLimit
 from nbloader.transfer.retry import OPENING_ATTEMPTS, call_with_retries
+from nbloader.transfer.xet_probe import XetProbe
 from nbloader.transfer.xet_route import XetAccess, access_from_json
 
 __all__ = ["Hub"]
@@ -63,6 +72,7 @@ class Hub:
         publish: told of retries.
         links: opens ranges of its files.
         facts: what is known of the Hub so far.
+        asks_xet: whether to find out if Xet storage answers, as soon as an answer names it.
     """
 
     repo_id: str
@@ -71,7 +81,11 @@ class Hub:
     publish: Callable[[Retry], object]
     links: Links = field(init=False)
     facts: HubFacts = field(init=False)
+    asks_xet: bool = field(init=False, default=False)
     _rate_limit: RateLimit = field(init=False, default_factory=RateLimit)
+    _limits: dict[str, RateLimitFacts] = field(init=False, default_factory=dict)
+    _xet_probe: XetProbe = field(init=False, default_factory=XetProbe)
+    _scope: TokenScope | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.facts = HubFacts(endpoint=constants.ENDPOINT, cache_dir=constants.HF_HUB_CACHE)
@@ -80,7 +94,27 @@ class Hub:
             token=lambda: self.token,
             timeout_s=self.policy.stall_timeout_s,
             rate_limit=self._rate_limit,
+            heard=self._heard,
         )
+
+    def all_facts(self) -> HubFacts:
+        """Give what all answers so far have told; waits for that of Xet storage if it was asked."""
+        return replace(
+            self.facts,
+            rate_limit=tightest(list(self._limits.values())),
+            xet=self._xet_probe.result(),
+        )
+
+    def _heard(self, response: Any) -> None:
+        """Note what the headers of an answer tell."""
+        limit = rate_limit_of(response.headers)
+        if limit is not None:
+            self._limits[limit.kind] = limit
+        if self.asks_xet:
+            link = response.links.get("xet-reconstruction-info", {}).get("url")
+            host = xet_host(link, constants.ENDPOINT)
+            if host is not None:
+                self._xet_probe.ask(host)
 
     # -- what is there ---------------------------------------------------------------------
 
@@ -93,7 +127,8 @@ class Hub:
         try:
             return self._resolve(revision)
         except (InvalidTokenError, RepoNotFoundError) as error:
-            if not self._sends_token() or self._token_is_valid():
+            scope = self._token_scope() if self._sends_token() else None
+            if scope is None or scope.valid:
                 raise
             kept, self.token = self.token, False
             try:
@@ -124,6 +159,7 @@ class Hub:
             answer_s=seconds,
             private=bool(info.get("private")),
             gated=bool(info.get("gated")),
+            license=license_of(info),
             token_sent=self._sends_token(),
         )
         return commit_hash
@@ -145,6 +181,7 @@ class Hub:
             timeout=timeout_s,
             follow_redirects=True,
         ) as response:
+            self._heard(response)
             if response.status_code in TRANSIENT_STATUS:
                 retry_after = response.headers.get("Retry-After")
                 raise self._rate_limit.refusal(response.status_code, retry_after)
@@ -187,17 +224,21 @@ class Hub:
     def _sends_token(self) -> bool:
         return bool(get_token() if self.token in (None, True) else self.token)
 
-    def _token_is_valid(self) -> bool:
-        """Ask whether the token is good for anything; True if that cannot be found out."""
-        try:
-            response = get_session().get(
-                f"{constants.ENDPOINT}/api/whoami-v2",
-                headers=build_hf_headers(token=self.token),
-                timeout=CALL_TIMEOUT_S,
-            )
-        except Exception:
-            return True
-        return bool(response.status_code != 401)
+    def _token_scope(self) -> TokenScope | None:
+        """Ask what the token is good for; None if that cannot be found out.
+
+        It is asked once at most: the Hub answers this question only a few times.
+        """
+        if self._scope is None:
+            try:
+                answer, _ = self._get_json(f"{constants.ENDPOINT}/api/whoami-v2", CALL_TIMEOUT_S)
+                self._scope = token_scope(answer)
+            except HfHubHTTPError as error:
+                if error.response.status_code == 401:
+                    self._scope = TokenScope(valid=False)
+            except Exception:  # The question is put only to explain another error.
+                return None
+        return self._scope
 
     def read_header(self, commit_hash: str, file: RepoFile) -> Header:
         """Read the header of a safetensors file, without keeping it.
@@ -288,7 +329,14 @@ class Hub:
         path: str | None = None,
         attempts: int = 1,
     ) -> NbloaderError:
-        """Give the error of our tree that says the same."""
+        """Give the error of our tree that says the same.
+
+        Where access was refused to a token, the Hub is asked what the token is good for.
+        """
+        refused = isinstance(error, HfHubHTTPError) and (
+            isinstance(error, RepositoryNotFoundError) or error.response.status_code in (401, 403)
+        )
+        sent = self._sends_token()
         return explain(
             error,
             Attempted(
@@ -296,8 +344,9 @@ class Hub:
                 revision=revision,
                 path=path,
                 attempts=attempts,
-                token_sent=self._sends_token(),
+                token_sent=sent,
                 token_refused=self.facts.token_refused,
+                token_scope=self._token_scope() if refused and sent else None,
             ),
         )
 

@@ -74,6 +74,7 @@ class Links:
     Args:
         token: gives the token for the Hub; it is sent to no other host.
         timeout_s: for each wait for bytes.
+        heard: called with each answer of the Hub itself, for what its headers tell.
     """
 
     def __init__(
@@ -83,10 +84,12 @@ class Links:
         token: Callable[[], str | bool | None],
         timeout_s: float,
         rate_limit: RateLimit,
+        heard: Callable[[Any], object] = lambda response: None,  # noqa: ARG005 - nobody listens
     ) -> None:
         self._repo_id = repo_id
         self._token = token
         self._rate_limit = rate_limit
+        self._heard = heard
         self._timeouts = (min(CONNECT_TIMEOUT_S, timeout_s), timeout_s, timeout_s, timeout_s)
         self._links: defaultdict[str, _Link] = defaultdict(_Link)
         self._lock = threading.Lock()
@@ -156,6 +159,8 @@ class Links:
                 self._rate_limit.check()
             response = self._send(url, link.etag, start, stop, with_token=at_home)
             try:
+                if at_home:
+                    self._heard(response)
                 if response.status_code in _REDIRECTS:
                     _check_version(response, file)
                     url = _next(url, response)

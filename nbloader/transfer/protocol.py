@@ -47,7 +47,7 @@ __all__ = [
     "encode",
 ]
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 
 MAX_LINE_BYTES = 64 * 1024 * 1024
 """A plan of 100,000 files takes about 20 MB; a longer line is a fault, not a message."""

@@ -6,11 +6,12 @@ import functools
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from threading import Lock
+from typing import TypeAlias
 
 from huggingface_hub import constants
 from huggingface_hub.file_download import repo_folder_name
@@ -20,12 +21,16 @@ from nbloader.errors import (
     CacheNotWritableError,
     HubUnreachableError,
     IntegrityError,
+    MalformedFileError,
     NotCachedError,
     RepoError,
 )
 from nbloader.plan import make_plan, reads
+from nbloader.plan.headers import FIRST_READ_BYTES, Header, header_end, parse_header
+from nbloader.plan.sizes import component_weights, header_reads
 from nbloader.records import (
     ComponentDownloaded,
+    ComponentWeights,
     FileDone,
     Listing,
     Notice,
@@ -37,7 +42,7 @@ from nbloader.records import (
 )
 from nbloader.tokens import kaggle_token
 from nbloader.transfer.cache import ListingStore, RepoCache
-from nbloader.transfer.download import Downloads
+from nbloader.transfer.download import Downloads, may_use_xet
 from nbloader.transfer.hub import Hub
 from nbloader.transfer.partial import SMALL_FILE_BYTES
 from nbloader.transfer.protocol import Report, Start, Stuck
@@ -45,6 +50,9 @@ from nbloader.transfer.sweep import found_partials, sweep
 from nbloader.units import format_bytes
 
 __all__ = ["Session", "fetch_order"]
+
+_Made: TypeAlias = tuple[Plan, dict[str, bytes]]
+"""A plan, and the content of the files that it was made from, by path."""
 
 
 def fetch_order(plan: Plan) -> list[RepoFile]:
@@ -104,20 +112,33 @@ class Session:
         Raises:
             NbloaderError: of the tree under `RepoError` or `TransferError`.
         """
-        plan = self._plan = self._plan_of_hub() if not self._start.local_files_only else None
-        if plan is None:
-            plan = self._plan = self._plan_of_cache_alone()
+        made = self._plan_of_hub() if not self._start.local_files_only else None
+        if made is None:
+            made = self._plan_of_cache_alone()
+        plan, known = made
+        self._plan = plan
         commit = plan.commit_hash
         cached = {
             file.path
             for file in plan.files
             if file.path not in self._downloads.fetched and self._cache.has_bytes(commit, file)
         }
+        self._hub.asks_xet = self._asks_xet(plan, cached)
+        weights = self._weights(plan, known)
         return Planned(
             plan=plan,
             cached=tuple(sorted(cached)),
             partial=self._partial(plan, cached),
-            hub=self._hub.facts,
+            weights=weights,
+            hub=self._hub.all_facts(),
+        )
+
+    def _asks_xet(self, plan: Plan, cached: set[str]) -> bool:
+        """Tell whether files may have to come from Xet storage, which nobody has asked yet."""
+        return (
+            self._start.commit_hash is None
+            and may_use_xet(self._start.policy)
+            and any(file.xet_hash and file.path not in cached for file in plan.files)
         )
 
     def _partial(self, plan: Plan, cached: set[str]) -> dict[str, int]:
@@ -136,11 +157,11 @@ class Session:
             if file.etag in left and file.path not in cached
         }
 
-    def _plan_of_cache_alone(self) -> Plan:
+    def _plan_of_cache_alone(self) -> _Made:
         """Make the plan without a network. Raises NotCachedError."""
         start = self._start
-        plan, certain = self._plan_of_cache()
-        if plan is None:
+        made, certain = self._plan_of_cache()
+        if made is None:
             raise NotCachedError(
                 f"{start.repo_id} at {start.revision} is not complete in the cache",
                 hint="Run once without `local_files_only=True` (and without HF_HUB_OFFLINE).",
@@ -154,9 +175,9 @@ class Session:
                     hint="Run once with a network to be sure.",
                 )
             )
-        return plan
+        return made
 
-    def _plan_of_hub(self) -> Plan | None:
+    def _plan_of_hub(self) -> _Made | None:
         """Make the plan from what the Hub says; from the cache if that is whole and the Hub away.
 
         Leaves `_listing` unset in the second case.
@@ -182,15 +203,13 @@ class Session:
             self._send(
                 Notice(
                     reference=error.reference,
-                    message=f"{error.message}; using the cached commit {cached.commit_hash[:7]}",
+                    message=f"{error.message}; using the cached commit {cached[0].commit_hash[:7]}",
                     hint="Nothing is needed, unless you wait for a newer version of the model.",
                 )
             )
             return cached
         self._listing = listing
-        plan = self._made(listing, functools.partial(self._fetched, listing))
-        self._check_headers(plan)
-        return plan
+        return self._made(listing, functools.partial(self._fetched, listing))
 
     def _fetched(self, listing: Listing, paths: Sequence[str]) -> list[bytes]:
         """Fetch files of a listing and read them."""
@@ -204,28 +223,47 @@ class Session:
         )
         return [self._cache.pointer(listing.commit_hash, path).read_bytes() for path in paths]
 
-    def _made(self, listing: Listing, read: Callable[[Sequence[str]], Sequence[bytes]]) -> Plan:
+    def _made(self, listing: Listing, read: Callable[[Sequence[str]], Sequence[bytes]]) -> _Made:
         """Read the small files that decide the plan, in as few rounds as it asks for."""
         known: dict[str, bytes] = {}
         while wanted := reads(listing, self._start.request, known):
             known.update(zip(wanted, read(wanted), strict=True))
-        return make_plan(listing, self._start.request, known)
+        return make_plan(listing, self._start.request, known), known
 
-    def _check_headers(self, plan: Plan) -> None:
-        """Read the header of every safetensors file that is to be fetched: is it whole?"""
-        commit = plan.commit_hash
-        weights = {path for component in plan.components for path in component.weights}
-        missing = [
-            file
-            for file in plan.files
-            if file.path in weights
-            and file.path.endswith(".safetensors")
-            and not self._cache.has_bytes(commit, file)
-        ]
+    def _weights(self, plan: Plan, known: Mapping[str, bytes]) -> tuple[ComponentWeights, ...]:
+        """Find out what the tensors of each component take, from as few headers as tell it.
+
+        A file whose header is read over the network is seen to be whole, too.
+
+        Raises:
+            MalformedFileError: such a header is wrong.
+        """
+        files = {file.path: file for file in plan.files}
+        read = functools.partial(self._header, plan.commit_hash)
+        headers: dict[str, Header | None] = {}
         with ThreadPoolExecutor(self._hub.policy.max_workers) as pool:
-            list(pool.map(functools.partial(self._hub.read_header, commit), missing))
+            while wanted := header_reads(plan, known, headers):
+                found = pool.map(read, [files[path] for path in wanted])
+                headers.update(zip(wanted, found, strict=True))
+        return component_weights(plan, known, headers)
 
-    def _plan_of_cache(self) -> tuple[Plan | None, bool]:
+    def _header(self, commit_hash: str, file: RepoFile) -> Header | None:
+        """Read a header where the file is; None if the copy in the cache does not show one.
+
+        What is wrong with such a copy is found by its hash, or by the library that loads it.
+        """
+        content = self._cache.content(commit_hash, file)
+        if content is None:
+            return None if self._listing is None else self._hub.read_header(commit_hash, file)
+        try:
+            with content.open("rb") as opened:
+                start = opened.read(FIRST_READ_BYTES)
+                rest = header_end(start, file) - len(start)
+                return parse_header(start + opened.read(max(0, rest)), file)
+        except (OSError, MalformedFileError):
+            return None
+
+    def _plan_of_cache(self) -> tuple[_Made | None, bool]:
         """Make the plan from what the cache holds; None if that is not enough for a load.
 
         The second value tells whether it is certain: a part of a snapshot can look like the whole,
@@ -239,11 +277,11 @@ class Session:
             return None, False
         snapshot = cache.snapshot(listing.commit_hash)
         try:
-            plan = self._made(listing, lambda paths: [(snapshot / p).read_bytes() for p in paths])
+            made = self._made(listing, lambda paths: [(snapshot / p).read_bytes() for p in paths])
         except (RepoError, OSError):
             return None, False
-        complete = all(cache.has_pointer(listing.commit_hash, file) for file in plan.files)
-        return (plan, kept is not None) if complete else (None, False)
+        complete = all(cache.has_pointer(listing.commit_hash, file) for file in made[0].files)
+        return (made, kept is not None) if complete else (None, False)
 
     # -- the files -------------------------------------------------------------------------
 

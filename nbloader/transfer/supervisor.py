@@ -223,6 +223,8 @@ def environment(
     env["PYTHONWARNINGS"] = "ignore"
     env["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     env["HF_HUB_DISABLE_SYMLINKS_WARNING"] = "1"
+    # From 1.27 on the library would first ask the Hub for a list of agents to report.
+    env.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     for name, value in xet_environment(stall_timeout_s).items():
         env.setdefault(name, value)
     if endpoint is not None:

@@ -7,36 +7,29 @@ from collections.abc import Sequence
 
 from nbloader.records import CheckResult, CheckStatus
 from nbloader.views.base import ICONS, plain
-from nbloader.views.markup import box, escape, fold, hint, line
+from nbloader.views.markup import escape, fold, hint, line
 
-__all__ = ["checks_lines", "checks_markup", "render_html", "render_text"]
+__all__ = ["check_lines", "check_rows", "checks_lines", "checks_markup"]
 
 MAX_CHECKS = 30
 
 _NAME_LIMIT = 60
+_TEXT_LIMIT = 900
+"""Room for a line about every placement that does not fit."""
+
 _QUIET = frozenset({CheckStatus.PASSED, CheckStatus.SKIPPED})
-
-
-def render_text(results: Sequence[CheckResult]) -> str:
-    """Write all results as lines of text."""
-    return "\n".join(_lines(results))
-
-
-def render_html(results: Sequence[CheckResult]) -> str:
-    """Write all results as static HTML."""
-    return box([_rows(results)])
 
 
 def checks_lines(results: Sequence[CheckResult]) -> list[str]:
     """Write the results as a part of a job: how many passed, and those that ask for something."""
-    return [_summary(results), *_lines(_loud(results))] if results else []
+    return [_summary(results), *check_lines(_loud(results))] if results else []
 
 
 def checks_markup(results: Sequence[CheckResult]) -> str:
     """Write the results as a part of a job: those that ask for something open, the rest folded."""
     quiet = [result for result in results if result.status in _QUIET]
     passed = f"{ICONS[CheckStatus.PASSED]} {_summary(results)}"
-    return _rows(_loud(results)) + (fold(passed, _rows(quiet)) if quiet else "")
+    return check_rows(_loud(results)) + (fold(passed, check_rows(quiet)) if quiet else "")
 
 
 def _loud(results: Sequence[CheckResult]) -> list[CheckResult]:
@@ -50,19 +43,23 @@ def _summary(results: Sequence[CheckResult]) -> str:
     return f"{text}, {skipped} skipped" if skipped else text
 
 
-def _lines(results: Sequence[CheckResult]) -> list[str]:
+def check_lines(results: Sequence[CheckResult]) -> list[str]:
+    """Write each result as lines of text."""
     lines = []
     for result in results[:MAX_CHECKS]:
         icon, name = ICONS[result.status], plain(result.name, _NAME_LIMIT)
-        lines.append(f"{icon} {name}: {plain(result.message)}")
+        lines.append(f"{icon} {name}: {plain(result.message, _TEXT_LIMIT)}")
         if result.hint:
-            lines.append(f"  {plain(result.hint)}")
+            lines.append(f"  {plain(result.hint, _TEXT_LIMIT)}")
+        if result.link and result.link not in result.hint:
+            lines.append(f"  {plain(result.link)}")
     if len(results) > MAX_CHECKS:
         lines.append(f"and {len(results) - MAX_CHECKS} more")
     return lines
 
 
-def _rows(results: Sequence[CheckResult]) -> str:
+def check_rows(results: Sequence[CheckResult]) -> str:
+    """Write each result as markup."""
     rows = [_row(result) for result in results[:MAX_CHECKS]]
     if len(results) > MAX_CHECKS:
         rows.append(line(f"and {len(results) - MAX_CHECKS} more"))
@@ -70,5 +67,14 @@ def _rows(results: Sequence[CheckResult]) -> str:
 
 
 def _row(result: CheckResult) -> str:
-    found = f"<b>{escape(result.name, _NAME_LIMIT)}</b>: {escape(result.message)}"
-    return line(f"{ICONS[result.status]} {found}{hint(result.hint)}")
+    found = f"<b>{escape(result.name, _NAME_LIMIT)}</b>: {escape(result.message, _TEXT_LIMIT)}"
+    more = " ".join(filter(None, (escape(result.hint, _TEXT_LIMIT), _link(result))))
+    return line(f"{ICONS[result.status]} {found}{hint(more)}")
+
+
+def _link(result: CheckResult) -> str:
+    """Link to where it can be mended or read about; only to the web, whatever the link says."""
+    if not result.link.startswith("https://"):
+        return ""
+    href = escape(result.link)
+    return f'<a href="{href}" target="_blank" rel="noopener noreferrer">{href}</a>'

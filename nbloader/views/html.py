@@ -160,7 +160,7 @@ def _largest(parts: Sequence[ComponentState], limit: int) -> list[ComponentState
 
 
 def _notice(notice: Notice) -> str:
-    return line(f"{ICONS[CheckStatus.WARNING]} {escape(notice.message)}{hint(notice.hint)}")
+    return line(f"{ICONS[CheckStatus.WARNING]} {escape(notice.message)}{hint(escape(notice.hint))}")
 
 
 def _retries(retries: Sequence[Retry], limit: int) -> str:

@@ -43,10 +43,10 @@ def faint(content: str) -> str:
     return f'<span style="opacity:0.7">{content}</span>'
 
 
-def hint(text: str) -> str:
-    """Put what to do under what happened; nothing for no text."""
+def hint(content: str) -> str:
+    """Put markup about what to do under what happened; nothing for none."""
     style = "padding-left:1.4em;opacity:0.7"
-    return f'<div style="{style}">{escape(text)}</div>' if text else ""
+    return f'<div style="{style}">{content}</div>' if content else ""
 
 
 def fold(title: str, content: str) -> str:

@@ -15,6 +15,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from huggingface_hub.hf_api import RepoFile, RepoFolder
+from huggingface_hub.utils import parse_ratelimit_headers
 
 from nbloader.localhub import Counters, Fault, LocalHub, RequestClass, Traffic
 
@@ -273,9 +274,69 @@ def test_a_bad_token_is_refused_even_by_a_public_repository(
     assert refused.value.response.status_code == 401
 
 
-def test_whoami_names_the_user(hub: LocalHub) -> None:
+def test_whoami_names_the_user_and_what_the_token_may(hub: LocalHub) -> None:
     hub.add_token("hf_ann", name="ann")
-    assert HfApi(endpoint=hub.endpoint, token="hf_ann").whoami()["name"] == "ann"
+    hub.add_token("hf_fine", name="bob", repos=["a/b"], fine_grained=True, reads_gated=True)
+    ann, bob = (
+        HfApi(endpoint=hub.endpoint, token=f"hf_{name}").whoami() for name in ("ann", "fine")
+    )
+    assert (ann["name"], ann["auth"]["accessToken"]["role"]) == ("ann", "read")
+    assert (bob["name"], bob["auth"]["accessToken"]["fineGrained"]) == (
+        "bob",
+        {
+            "canReadGatedRepos": True,
+            "global": [],
+            "scoped": [
+                {
+                    "entity": {"type": "model", "name": "a/b"},
+                    "permissions": ["repo.content.read"],
+                }
+            ],
+        },
+    )
+
+
+@pytest.mark.parametrize(
+    ("readme", "card", "tags"),
+    [
+        ("---\nlicense: mit\nbase: [a/b]\n---\n# A", {"license": "mit", "base": ["a/b"]}, ["mit"]),
+        ("---\nwhen: 2026-01-01\n---\n", {"when": "2026-01-01"}, []),
+        ("# A\n---\nlicense: mit\n---\n", None, []),
+        ("---\n- a\n---\n", None, []),
+        ("---\n{\n---\n", None, []),
+        ("---\nwhen: 2026-99-99\n---\n", None, []),
+    ],
+)
+def test_the_head_of_the_readme_is_the_card(
+    api: HfApi, publish: Publish, readme: str, card: dict[str, object] | None, tags: list[str]
+) -> None:
+    info = api.model_info(publish({"README.md": readme.encode()}))
+    found = info.card_data.to_dict() if info.card_data else None  # type: ignore[no-untyped-call]
+    assert found == card
+    assert info.tags == [f"license:{tag}" for tag in tags]
+
+
+def test_requests_over_the_rate_limit_are_refused(
+    hub: LocalHub, api: HfApi, publish: Publish
+) -> None:
+    repo_id = publish({"a.txt": b"a"})
+    hub.set_rate_limits({"api": 1}, window_s=1000)
+    try:
+        api.model_info(repo_id)
+        with pytest.raises(HfHubHTTPError) as refused:
+            api.model_info(repo_id)
+    finally:
+        hub.set_rate_limits({})
+    info = parse_ratelimit_headers(refused.value.response.headers)
+    assert info is not None
+    assert refused.value.response.status_code == 429
+    assert (info.resource_type, info.remaining, info.limit, info.window_seconds) == (
+        "api",
+        0,
+        1,
+        1000,
+    )
+    assert 0 < info.reset_in_seconds <= 1000
 
 
 def test_a_listing_can_name_what_no_folder_holds(

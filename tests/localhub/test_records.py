@@ -61,6 +61,7 @@ def test_a_fault_survives_json(fault: Fault) -> None:
         Access(),
         Access(private=True, gated="manual"),
         Token(name="ann", repos=frozenset({"a/b", "c/d"}), stale=True),
+        Token(name="ann", fine_grained=True, reads_gated=True),
         LoggedRequest(
             request_class=RequestClass.CDN_GET,
             method="GET",
@@ -122,6 +123,25 @@ def test_a_bad_fault_is_refused(bad: dict[str, Any]) -> None:
 def test_what_is_no_fault_is_refused(bad: object) -> None:
     with pytest.raises(ValueError, match=r"not an object|is missing"):
         Fault.from_json(bad)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        None,
+        {},
+        {"name": 7},
+        {"repos": "a/b"},
+        {"stale": None},
+        {"fine_grained": 1},
+        {"reads_gated": "yes"},
+        {"unknown": True},
+    ],
+)
+def test_what_is_no_token_is_refused(bad: dict[str, Any] | None) -> None:
+    good = Token(name="ann").to_json()
+    with pytest.raises(ValueError, match=r"^Token: "):
+        Token.from_json(good | bad if bad else bad)
 
 
 @pytest.mark.parametrize("bad", [{"gated": True}, {"gated": "yes"}, {"private": None}, {"x": 1}])

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from nbloader.localhub import Access, Cut, Fault, RequestClass, Token, git
 from nbloader.localhub.access import Denial, bearer, judge
+from nbloader.localhub.answers import json_answer
 from nbloader.localhub.faults import WRONG_BYTE_STRIDE, Effect, FaultBook, Pace, invert
+from nbloader.localhub.limits import RateLimits, kind_of
 from nbloader.localhub.ranges import ByteRange, UnsatisfiableRangeError, select_range
 from nbloader.localhub.signing import Verdict, sign, verify
 
@@ -139,6 +141,9 @@ TOKENS = {
     "member": Token(name="ann", repos=frozenset({"a/b"})),
     "stranger": Token(name="bob"),
     "stale": Token(name="ann", repos=frozenset({"a/b"}), stale=True),
+    "narrow": Token(name="ann", repos=frozenset({"a/b"}), fine_grained=True),
+    "ticked": Token(name="ann", repos=frozenset({"a/b"}), fine_grained=True, reads_gated=True),
+    "foreign": Token(name="bob", fine_grained=True, reads_gated=True),
 }
 
 
@@ -156,6 +161,10 @@ TOKENS = {
         (Access(gated="auto"), None, None, Denial.GATE_CLOSED),
         (Access(gated="manual"), "stranger", None, Denial.GATE_CLOSED),
         (Access(gated="auto"), "member", None, None),
+        (Access(gated="auto"), "narrow", None, Denial.GATE_CLOSED),
+        (Access(gated="auto"), "ticked", None, None),
+        (Access(gated="auto"), "foreign", None, Denial.GATE_CLOSED),
+        (Access(private=True), "narrow", None, None),
         (Access(private=True, gated="auto"), "stranger", Denial.REPO_HIDDEN, Denial.REPO_HIDDEN),
     ],
 )
@@ -236,3 +245,37 @@ def test_wrong_bytes_depend_on_their_place_in_the_file_alone(content: bytes, cut
     assert changed == list(range(0, len(content), WRONG_BYTE_STRIDE))
     assert invert(content[:cut], 0) + invert(content[cut:], cut) == wrong
     assert invert(wrong, 0) == content
+
+
+def test_a_rate_limit_counts_a_window_and_begins_anew() -> None:
+    times = iter((100.0, 100.0, 110.5, 159.0, 160.0))
+    limits = RateLimits({"api": 2}, window_s=60, clock=lambda: next(times))
+    told = []
+    for _ in range(4):
+        answer = limits.applied("api", json_answer({}, headers={"X-Other": "kept"}))
+        told.append((answer.status, answer.headers["RateLimit"], answer.headers.get("X-Other")))
+        assert answer.headers["RateLimit-Policy"] == '"fixed window";"api";q=2;w=60'
+    assert told == [
+        (200, '"api";r=1;t=60', "kept"),
+        (200, '"api";r=0;t=50', "kept"),
+        (429, '"api";r=0;t=1', None),
+        (200, '"api";r=1;t=60', "kept"),
+    ]
+    answer = json_answer({})
+    assert limits.applied("resolvers", answer) is limits.applied(None, answer) is answer
+
+
+@pytest.mark.parametrize(
+    ("request_class", "path", "kind"),
+    [
+        (RequestClass.TREE, "/api/models/a/b/tree/main", "api"),
+        (RequestClass.RESOLVE_GET, "/a/b/resolve/main/f", "resolvers"),
+        (RequestClass.RESOLVE_GET, "/api/resolve-cache/models/a/b/c/f", None),
+        (RequestClass.CDN_GET, "/repos/a/b/c/f", None),
+        (RequestClass.XET_OTHER, "/", None),
+    ],
+)
+def test_requests_are_counted_by_what_they_ask(
+    request_class: RequestClass, path: str, kind: str | None
+) -> None:
+    assert kind_of(request_class, path) == kind

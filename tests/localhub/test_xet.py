@@ -174,9 +174,13 @@ def test_the_hub_offers_what_was_uploaded(uploaded: Uploaded) -> None:
     for name in files:
         _, headers, _ = _request(f"{hub.endpoint}/{_REPO}/resolve/main/{name}", method="HEAD")
         offered[name] = headers.get("X-Xet-Hash"), headers.get("Link")
-    link = f'<{hub.endpoint}/api/models/{_REPO}/xet-read-token/{sha}>; rel="xet-auth"'
+    auth = f'<{hub.endpoint}/api/models/{_REPO}/xet-read-token/{sha}>; rel="xet-auth"'
+    info = f'<{hub.cas}/v1/reconstructions/%s>; rel="xet-reconstruction-info"'
     assert offered == {
-        name: (uploaded.hashes[name], link) if name in expected else (None, None) for name in files
+        name: (found, f"{auth}, {info % found}")
+        if (found := uploaded.hashes.get(name))
+        else (None,) * 2
+        for name in files
     }
 
 

@@ -1,0 +1,136 @@
+"""The facts of this machine and of a plan put together, and judged: can this work here?"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nbloader.checks import Facts, PreflightReport, inspected_packages, run_checks
+from nbloader.environment import (
+    attached_models,
+    bigger_disks,
+    class_facts,
+    disk_facts,
+    looks_like,
+    machine_facts,
+    matching,
+    package_facts,
+    place,
+    unmet_requirements,
+)
+from nbloader.errors import HubUnreachableError, NbloaderError, error_from_parts
+from nbloader.fit import fit
+from nbloader.loaders import places_itself
+from nbloader.records import AttachedModel, Kind, Place, Planned
+
+if TYPE_CHECKING:
+    from nbloader.request import Request
+
+__all__ = ["assess", "with_attached"]
+
+_PLACING = ("accelerate", "bitsandbytes")
+"""Packages that decide which placements there are."""
+
+_LOADERS = {
+    Kind.DIFFUSERS: "diffusers.DiffusionPipeline.from_pretrained({!r})",
+    Kind.SENTENCE_TRANSFORMERS: "sentence_transformers.SentenceTransformer({!r})",
+    Kind.TRANSFORMERS: "transformers.pipeline(model={!r})",
+}
+
+
+def assess(
+    request: Request,
+    *,
+    planned: Planned | None = None,
+    problem: NbloaderError | None = None,
+    loads: bool,
+) -> PreflightReport:
+    """Gather the facts of this machine and make the checks.
+
+    Args:
+        planned: what the worker found out; None if it ended before with `problem`.
+        loads: whether a model will be built, so that packages and memory matter.
+
+    Raises:
+        InvalidArgumentError: the device that was asked for is not there.
+    """
+    if problem is not None:
+        problem = with_attached(problem, request.repo_id)
+    facts = _facts(request, planned, problem, loads)
+    return PreflightReport(
+        repo_id=request.repo_id,
+        results=run_checks(facts),
+        plan=facts.plan,
+        weights=facts.weights,
+        fit=facts.fit,
+        missing_bytes=facts.missing_bytes,
+    )
+
+
+def _facts(
+    request: Request, planned: Planned | None, problem: NbloaderError | None, loads: bool
+) -> Facts:
+    plan = planned.plan if planned else None
+    hub = planned.hub if planned else None
+    folder = Path(hub.cache_dir) if hub else None
+    disk = disk_facts(folder) if folder else None
+    required = request.settings.required_disk_space_gb
+    classes = class_facts(plan) if plan and loads else ()
+    weights = planned.weights if planned else ()
+    quantized = [part.quantization for part in weights if part.quantization]
+    names = (*inspected_packages(plan, classes, quantized), *_PLACING) if plan and loads else ()
+    packages = package_facts(names)
+    machine = machine_facts(packages=packages) if loads else None
+    return Facts(
+        repo_id=request.repo_id,
+        loads=loads,
+        hub=hub,
+        token=request.token_facts,
+        plan=plan,
+        weights=weights,
+        cached=frozenset(planned.cached if planned else ()),
+        partial=planned.partial if planned else {},
+        problem=problem,
+        disk=disk,
+        bigger_disks=bigger_disks(folder, os.environ) if folder else (),
+        packages=packages,
+        classes=classes,
+        unmet=unmet_requirements(names) if loads else (),
+        machine=machine,
+        fit=fit(
+            plan,
+            weights,
+            machine,
+            device=request.device,
+            dtype=request.dtype,
+            method=request.method,
+        )
+        if plan and machine
+        else None,
+        places_itself=places_itself(request.loader_kwargs),
+        allow_pickle=request.allow_pickle,
+        check_network=request.settings.check_network,
+        check_disk_space=request.settings.check_disk_space,
+        required_disk_bytes=None if required is None else int(required * 1e9),
+    )
+
+
+def with_attached(error: NbloaderError, repo_id: str) -> NbloaderError:
+    """Offer the models that are attached to a Kaggle notebook where the Hub cannot be reached."""
+    if not isinstance(error, HubUnreachableError) or place(os.environ) is not Place.KAGGLE:
+        return error
+    offer = _offer(matching(attached_models(), repo_id), repo_id)
+    return error_from_parts(error.reference, error.message, f"{error.hint} {offer}".strip())
+
+
+def _offer(models: Sequence[AttachedModel], repo_id: str) -> str:
+    """Say how to load a model that is attached, that with the repository's name first."""
+    if not models:
+        return ""
+    first = models[0]
+    line = _LOADERS[Kind(first.kind)].format(first.folder)
+    what = "It is attached" if looks_like(first, repo_id) else "Attached here"
+    more = f" ({len(models) - 1} more are attached)" if len(models) > 1 else ""
+    return f"{what} at {first.folder}: `{line}` loads it without a network{more}."

@@ -1,0 +1,76 @@
+"""Known conflicts between installed versions, from the table `_conflicts.toml`."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+from nbloader.records import Kind, PackageFacts
+
+__all__ = ["Conflict", "conflicts", "found_conflicts", "matches"]
+
+_TABLE = "_conflicts.toml"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conflict:
+    """Versions that do not work together although their metadata allow it.
+
+    Attributes:
+        packages: versions (PEP 440) by the name of the import; all have to match.
+        kinds: the loads that it ends; empty for one that ends none.
+        why: one line.
+        change: what to install instead, versions by the name of the import.
+        link: where it was found out.
+    """
+
+    packages: Mapping[str, str]
+    kinds: frozenset[Kind]
+    why: str
+    change: Mapping[str, str]
+    link: str
+
+
+@cache
+def conflicts() -> tuple[Conflict, ...]:
+    """Read the table."""
+    table = tomllib.loads(files(__package__).joinpath(_TABLE).read_text("utf-8"))
+    return tuple(
+        Conflict(
+            packages=entry["packages"],
+            kinds=frozenset(map(Kind, entry["kinds"])),
+            why=entry["why"],
+            change=entry["change"],
+            link=entry["link"],
+        )
+        for entry in table["conflict"]
+    )
+
+
+def found_conflicts(packages: Mapping[str, PackageFacts]) -> tuple[Conflict, ...]:
+    """Give the conflicts between the installed versions of these packages."""
+    return tuple(
+        conflict
+        for conflict in conflicts()
+        if all(
+            name in packages and matches(packages[name].installed, versions)
+            for name, versions in conflict.packages.items()
+        )
+    )
+
+
+def matches(version: str | None, versions: str) -> bool:
+    """Tell whether a version is one of those (PEP 440); never if it is not known."""
+    # Imported here: it takes a good part of `import nbloader`.
+    from packaging.specifiers import SpecifierSet
+    from packaging.version import InvalidVersion, Version
+
+    try:
+        return version is not None and SpecifierSet(versions).contains(
+            Version(version), prereleases=True
+        )
+    except InvalidVersion:
+        return False

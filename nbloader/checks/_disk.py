@@ -1,0 +1,69 @@
+"""Where the files go: can it be written, and is there room?"""
+
+from __future__ import annotations
+
+from nbloader.checks._facts import Facts
+from nbloader.checks._results import failed, failed_with, passed, skipped, warned
+from nbloader.errors import CacheNotWritableError, DiskFullError, DiskSpaceError
+from nbloader.records import CheckResult
+from nbloader.units import format_bytes
+
+__all__ = ["cache", "disk"]
+
+LOW_DISK_BYTES = 1_000_000_000
+"""With less than this left after the download, a notebook's machine soon runs into trouble."""
+
+
+def cache(facts: Facts) -> CheckResult:
+    """Can the cache folder be written?"""
+    if isinstance(facts.problem, CacheNotWritableError):
+        return failed_with("cache", facts.problem)
+    if facts.disk is None:
+        return skipped("cache", "not checked")
+    if not facts.missing_bytes or facts.disk.writable:
+        return passed("cache", facts.disk.folder)
+    return failed(
+        "cache",
+        CacheNotWritableError,
+        f"the cache folder {facts.disk.folder} cannot be written",
+        hint="Pass a folder of your own as `cache_dir=`, or set HF_HOME.",
+    )
+
+
+def disk(facts: Facts) -> CheckResult:
+    """Is there room for exactly the missing bytes?"""
+    if isinstance(facts.problem, DiskFullError):
+        return failed_with("disk", facts.problem)
+    if not facts.check_disk_space:
+        return skipped("disk", "not checked: check_disk_space is off")
+    if facts.disk is None:
+        return skipped("disk", "not checked")
+    required = facts.missing_bytes
+    if required and facts.required_disk_bytes is not None:
+        required = facts.required_disk_bytes
+    figures = (
+        f"{format_bytes(required)} required, {format_bytes(facts.disk.free)} available "
+        f"at {facts.disk.folder}"
+    )
+    if facts.disk.free < required:
+        return failed(
+            "disk",
+            DiskSpaceError,
+            f"not enough disk space: {figures}",
+            hint=f"Free {format_bytes(required - facts.disk.free)} there (`nbloader.cache()` "
+            f"shows what can go), or {_elsewhere(facts, required)}.",
+        )
+    if required and facts.disk.free - required < LOW_DISK_BYTES:
+        return warned(
+            "disk",
+            f"the disk will be almost full: {figures}",
+            hint=f"Free some space there, or {_elsewhere(facts, required + LOW_DISK_BYTES)}.",
+        )
+    return passed("disk", figures)
+
+
+def _elsewhere(facts: Facts, required: int) -> str:
+    for other in facts.bigger_disks:
+        if other.free >= required and other.writable:
+            return f"pass `cache_dir={other.folder!r}`, where {format_bytes(other.free)} are free"
+    return "pass a folder on another disk as `cache_dir=`"

@@ -1,0 +1,74 @@
+"""What the checks look at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from nbloader.errors import NbloaderError
+from nbloader.records import (
+    ClassFacts,
+    ComponentWeights,
+    DiskFacts,
+    Fit,
+    HubFacts,
+    MachineFacts,
+    PackageFacts,
+    Plan,
+    TokenFacts,
+    UnmetRequirement,
+)
+
+__all__ = ["Facts"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What the checks look at; a part that is not known is None.
+
+    Attributes:
+        loads: whether a model will be built, so that packages, memory and safety matter.
+        problem: the error that ended the worker before there was a plan.
+        cached: paths of the plan that the cache holds already.
+        partial: bytes that an earlier download left of others, by path.
+        disk: of the cache.
+        bigger_disks: others with more room, best first.
+        packages: those that the plan needs, by the name of their import.
+        classes: those that the plan names, as the installed libraries have them.
+        unmet: requirements of installed packages that are not met.
+        places_itself: whether the caller's own arguments settle where the model goes.
+        allow_pickle: whether weights that can run code may be loaded.
+        required_disk_bytes: free space to ask for; None for the exact missing bytes.
+    """
+
+    repo_id: str
+    loads: bool = True
+    hub: HubFacts | None = None
+    token: TokenFacts = field(default_factory=TokenFacts)
+    plan: Plan | None = None
+    weights: tuple[ComponentWeights, ...] = ()
+    cached: frozenset[str] = frozenset()
+    partial: Mapping[str, int] = field(default_factory=dict)
+    problem: NbloaderError | None = None
+    disk: DiskFacts | None = None
+    bigger_disks: tuple[DiskFacts, ...] = ()
+    packages: Mapping[str, PackageFacts] = field(default_factory=dict)
+    classes: tuple[ClassFacts, ...] = ()
+    unmet: tuple[UnmetRequirement, ...] = ()
+    machine: MachineFacts | None = None
+    fit: Fit | None = None
+    places_itself: bool = False
+    allow_pickle: bool = False
+    check_network: bool = True
+    check_disk_space: bool = True
+    required_disk_bytes: int | None = None
+
+    @property
+    def missing_bytes(self) -> int:
+        """Bytes that have to be downloaded; two files of one content come once."""
+        missing = {
+            file.etag or file.path: file.size - self.partial.get(file.path, 0)
+            for file in (self.plan.files if self.plan else ())
+            if file.path not in self.cached
+        }
+        return sum(missing.values())

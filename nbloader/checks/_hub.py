@@ -1,0 +1,118 @@
+"""The way to the repository: the Hub, the access, Xet storage, the limits of requests."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from nbloader.checks._facts import Facts
+from nbloader.checks._results import failed_with, passed, skipped, warned
+from nbloader.errors import (
+    GatedRepoError,
+    HubUnreachableError,
+    InvalidTokenError,
+    RepoNotFoundError,
+    RevisionNotFoundError,
+)
+from nbloader.records import CheckResult, HubFacts
+from nbloader.units import format_duration
+
+__all__ = ["access", "hub", "license_", "rate_limit", "xet"]
+
+HUB = "https://huggingface.co"
+TOKENS = f"{HUB}/settings/tokens"
+
+FEW_REQUESTS = 0.1
+"""Below this share of its limit, a download of many files may have to wait."""
+
+
+def hub(facts: Facts) -> CheckResult:
+    """Does the Hub answer?"""
+    if isinstance(facts.problem, HubUnreachableError):
+        return failed_with("hub", facts.problem)
+    if not facts.check_network:
+        return skipped("hub", "not checked: check_network is off")
+    if facts.hub is None:
+        return passed("hub", "the Hub answers")
+    if facts.hub.answer_s is None:
+        return skipped("hub", "not asked: the files of the cache are used")
+    answer = f"{facts.hub.endpoint} answers in {format_duration(facts.hub.answer_s)}"
+    return passed("hub", answer if _is_home(facts.hub) else f"{answer}, in place of {HUB}")
+
+
+def _is_home(found: HubFacts) -> bool:
+    return urlsplit(found.endpoint).hostname == "huggingface.co"
+
+
+_ACCESS_ERRORS = (RepoNotFoundError, RevisionNotFoundError, GatedRepoError, InvalidTokenError)
+
+
+def access(facts: Facts) -> CheckResult:
+    """May the repository be read, and with which token?"""
+    page = f"{HUB}/{facts.repo_id}"
+    if isinstance(facts.problem, _ACCESS_ERRORS):
+        link = TOKENS if isinstance(facts.problem, InvalidTokenError) else page
+        return failed_with("access", facts.problem, link=link)
+    if facts.hub is None:
+        return passed("access", f"{facts.repo_id} can be read")
+    if facts.hub.token_refused:
+        source = f" of {facts.token.source}" if facts.token.source else ""
+        return warned(
+            "access",
+            f"{facts.repo_id} is public; the Hub does not accept the token{source}, so it goes on "
+            "without one",
+            hint=f"Make a new token at {TOKENS}, or remove the old one with `hf auth logout`.",
+            reference=InvalidTokenError.reference,
+            link=TOKENS,
+        )
+    if facts.hub.answer_s is None:
+        return passed("access", f"{facts.repo_id} is in the cache")
+    kind = "private" if facts.hub.private else "gated" if facts.hub.gated else "public"
+    source = f" of {facts.token.source}" if facts.token.source else ""
+    token = f", with the token{source}" if facts.hub.token_sent else ""
+    return passed("access", f"{facts.repo_id} is {kind} and can be read{token}")
+
+
+def license_(facts: Facts) -> CheckResult:
+    """Under which licence is the model?"""
+    name = facts.hub.license if facts.hub else None
+    if name is None:
+        return skipped("license", "its card names none")
+    return passed("license", name)
+
+
+def xet(facts: Facts) -> CheckResult:
+    """Can Xet storage be reached, where files come from there?"""
+    found = facts.hub.xet if facts.hub else None
+    if found is None:
+        return skipped("xet", "not asked: nothing has to come from Xet storage")
+    if found.answer_s is None:
+        return warned(
+            "xet",
+            f"Xet storage at {found.host} does not answer; the files come over HTTP",
+            hint="Nothing is needed. Where a firewall is in the way, allow that host.",
+        )
+    return passed("xet", f"{found.host} answers in {format_duration(found.answer_s)}")
+
+
+def rate_limit(facts: Facts) -> CheckResult:
+    """How many more requests does the Hub answer?"""
+    found = facts.hub.rate_limit if facts.hub else None
+    if found is None:
+        return skipped("rate-limit", "the Hub does not tell")
+    of = f" of {found.limit}" if found.limit is not None else ""
+    message = (
+        f"{found.remaining}{of} {found.kind} requests left, "
+        f"new ones in {format_duration(found.reset_s)}"
+    )
+    if found.limit is None or found.remaining >= FEW_REQUESTS * found.limit:
+        return passed("rate-limit", message)
+    sent = facts.hub is not None and facts.hub.token_sent
+    return warned(
+        "rate-limit",
+        message,
+        hint="Wait that long if the download is refused."
+        if sent
+        else "Limits without a token are for the whole address, which hosted notebooks share: "
+        f"make a token at {TOKENS}.",
+        link=f"{HUB}/docs/hub/rate-limits",
+    )

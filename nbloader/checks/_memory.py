@@ -1,0 +1,113 @@
+"""Where the model goes, and whether the memory there is enough."""
+
+from __future__ import annotations
+
+from nbloader.checks._facts import Facts
+from nbloader.checks._results import failed, passed, skipped, warned
+from nbloader.errors import DoesNotFitError
+from nbloader.fit import gpu_problem
+from nbloader.records import CheckResult, Fit, MachineFacts, Method, Placement
+from nbloader.units import format_bytes
+
+__all__ = ["placement", "ram", "vram"]
+
+SLOW_ON_CPU_BYTES = 2_000_000_000
+"""From this size on a model on the CPU takes minutes for what a GPU does in seconds."""
+
+TIGHT = 0.9
+"""Beyond this share of what is there, a larger input than the usual one may not fit."""
+
+
+def placement(facts: Facts) -> CheckResult:
+    """Is there a way to place the model that fits?"""
+    name = "placement"
+    if not facts.loads or facts.fit is None:
+        return skipped(name, "not checked: nothing is loaded")
+    if facts.places_itself:
+        return skipped(name, "not checked: `loader_kwargs` settle it")
+    chosen = facts.fit.chosen
+    if chosen is None:
+        return failed(name, DoesNotFitError, facts.fit.problem, hint=facts.fit.hint)
+    found = f"{chosen.method} in {chosen.dtype}, {chosen.reason}"
+    if chosen.method is Method.CPU and (problem := _gpu_problem(facts.machine)):
+        return warned(
+            name,
+            f"{found}: {problem}",
+            hint="Choose another GPU in the notebook's settings, or install a build of torch for "
+            "this one (https://pytorch.org/get-started) and restart the kernel.",
+            link="https://pytorch.org/get-started/locally/",
+        )
+    if any(part.quantization for part in chosen.components):
+        return warned(
+            name,
+            f"{found}: the large components lose precision",
+            hint=_exact(facts.fit, chosen),
+        )
+    size = sum(part.bytes for part in chosen.components)
+    if chosen.method is Method.CPU and size >= SLOW_ON_CPU_BYTES:
+        return warned(
+            name,
+            f"{found}: {format_bytes(size)} on a CPU are slow",
+            hint=facts.fit.hint or "On Colab and Kaggle, choose a GPU in the notebook's settings.",
+        )
+    return passed(name, found)
+
+
+def _gpu_problem(machine: MachineFacts | None) -> str:
+    """Say why no GPU of the machine can be used; empty if one can, or if there is none."""
+    problems = [gpu_problem(gpu, machine) for gpu in machine.gpus] if machine else []
+    return problems[0] if problems and all(problems) else ""
+
+
+def _exact(fit: Fit, chosen: Placement) -> str:
+    """Name the fastest way to keep the weights as they are."""
+    for row in fit.placements:
+        if row.fits and row is not chosen and not any(part.quantization for part in row.components):
+            return f'For exact weights, pass `plan="{row.method}"`, which is slower.'
+    return "No way to keep the weights as they are fits here."
+
+
+def vram(facts: Facts) -> CheckResult:
+    """Is there room on each GPU for the peak of the chosen placement?"""
+    machine, chosen = facts.machine, facts.fit.chosen if facts.fit else None
+    if machine is None or chosen is None or facts.places_itself:
+        return skipped("vram", "not checked")
+    if not any(chosen.vram):
+        return skipped("vram", "no GPU is used")
+    assert facts.fit is not None
+    pairs = [pair for pair in zip(chosen.vram, machine.gpus, strict=True) if pair[0]]
+    figures = ", ".join(
+        f"{format_bytes(needed)} of {format_bytes(gpu.free)} free on {gpu.name}"
+        for needed, gpu in pairs
+    )
+    message = f"needs {figures}, for {facts.fit.workload}"
+    if any(needed > TIGHT * gpu.free for needed, gpu in pairs):
+        return warned(
+            "vram",
+            message,
+            hint="More at once may not fit. Should it not, load again with the next plan of the "
+            "table.",
+        )
+    return passed("vram", message)
+
+
+def ram(facts: Facts) -> CheckResult:
+    """Is there room in memory for the peak of loading?"""
+    machine, chosen = facts.machine, facts.fit.chosen if facts.fit else None
+    if machine is None or chosen is None or facts.places_itself:
+        return skipped("ram", "not checked")
+    needed = max(chosen.ram_loading, chosen.ram_after)
+    mapped = f" and {format_bytes(chosen.mapped)} read in place" if chosen.mapped else ""
+    message = (
+        f"needs {format_bytes(chosen.ram_loading)} while loading, "
+        f"{format_bytes(chosen.ram_after)} after{mapped}, "
+        f"{format_bytes(machine.memory.available)} available"
+    )
+    if needed + chosen.mapped > TIGHT * machine.memory.available:
+        return warned(
+            "ram",
+            message,
+            hint="Close what else runs here: the kernel is ended without a word when memory runs "
+            "out.",
+        )
+    return passed("ram", message)

@@ -1,0 +1,326 @@
+"""Are the libraries there that a plan needs, new enough, and do they fit together?"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from nbloader.checks._conflicts import conflicts, found_conflicts, matches
+from nbloader.checks._facts import Facts
+from nbloader.checks._pip import RELATED, import_name, merged, normal_name, pip_hint
+from nbloader.checks._results import failed, passed, skipped, warned
+from nbloader.environment import distribution_name
+from nbloader.errors import (
+    ConflictingPackagesError,
+    LoadError,
+    MissingPackageError,
+    RestartNeededError,
+    UnsupportedClassError,
+)
+from nbloader.quoting import quote
+from nbloader.records import (
+    CheckResult,
+    ClassFacts,
+    Interface,
+    Kind,
+    PackageFacts,
+    Plan,
+    UnmetRequirement,
+)
+
+__all__ = [
+    "check_packages",
+    "inspected_packages",
+    "install_hint",
+    "packages",
+    "required_packages",
+]
+
+_BY_KIND: Mapping[Kind, tuple[str, ...]] = {
+    Kind.DIFFUSERS: ("torch", "diffusers", "transformers", "accelerate"),
+    Kind.SENTENCE_TRANSFORMERS: ("torch", "sentence_transformers"),
+    Kind.TRANSFORMERS: ("torch", "transformers"),
+}
+_UNDERNEATH = ("transformers", "huggingface_hub", "tokenizers", "safetensors")
+"""What each of them is built on, so that its requirements matter as well."""
+
+# Components that need more than their library. The files of the library tell it too, but only where
+# it is installed; this table completes the line that installs it.
+_BY_CLASS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    (r"\w*VLProcessor|\w*VideoProcessor", ("torchvision", "PIL")),
+    (r"\w*(ImageProcessor(Fast)?|FeatureExtractor)", ("PIL",)),
+)
+
+_SENTENCEPIECE = frozenset(
+    {
+        "sentencepiece.bpe.model",
+        "sentencepiece.model",
+        "source.spm",
+        "spiece.model",
+        "spm.model",
+        "spm_char.model",
+        "tokenizer.model",
+    }
+)
+
+# By the `quant_method` of a configuration (`AUTO_QUANTIZER_MAPPING` of transformers); each wants
+# accelerate too. fp8 and mxfp4 want no more than that.
+_BY_QUANTIZATION: Mapping[str, tuple[str, ...]] = {
+    "aqlm": ("aqlm",),
+    "auto-round": ("auto_round",),
+    "awq": ("gptqmodel",),
+    "bitsandbytes": ("bitsandbytes",),
+    "compressed-tensors": ("compressed_tensors",),
+    "fp8": (),
+    "gptq": ("optimum", "gptqmodel"),
+    "hqq": ("hqq",),
+    "mxfp4": (),
+    "quanto": ("optimum.quanto",),
+    "torchao": ("torchao",),
+}
+_INSTEAD: Mapping[str, tuple[str, ...]] = {"gptqmodel": ("awq", "auto_gptq")}
+"""What transformers 4 takes in place of a package that version 5 wants."""
+
+_RUNNING = frozenset({"torch"}) | frozenset(RELATED)
+"""Packages of which two versions in one process are told. Others write their version differently in
+their metadata and in their code (`cv2`)."""
+
+
+def required_packages(
+    plan: Plan, classes: Iterable[ClassFacts] = (), quantizations: Iterable[str] = ()
+) -> tuple[str, ...]:
+    """Name the packages, as they are imported, that the load of a plan needs.
+
+    Args:
+        classes: those that the plan names, as the installed libraries have them.
+        quantizations: the methods that weights of the plan are quantized with.
+    """
+    more: list[str] = []
+    for component in plan.components:
+        for pattern, names in _BY_CLASS:
+            if re.fullmatch(pattern, component.class_name or ""):
+                more.extend(names)
+        more.extend(_for_vocabulary(component.paths))
+    for fact in classes:
+        more.extend(fact.needs)
+    for method in quantizations:
+        more.extend(_for_quantization(method))
+    return tuple(dict.fromkeys((*_BY_KIND[plan.kind], *more)))
+
+
+def inspected_packages(
+    plan: Plan, classes: Iterable[ClassFacts] = (), quantizations: Iterable[str] = ()
+) -> tuple[str, ...]:
+    """Name the packages, as they are imported, whose versions `check_packages` looks at."""
+    required = required_packages(plan, classes, quantizations)
+    instead = (other for name in required for other in _INSTEAD.get(name, ()))
+    conflicting = (name for conflict in conflicts() for name in conflict.packages)
+    return tuple(dict.fromkeys((*required, *instead, *RELATED, *conflicting)))
+
+
+def install_hint(missing: Iterable[str], packages: Mapping[str, PackageFacts]) -> str:
+    """Give the line to paste that installs what is missing, by the names of the imports.
+
+    Args:
+        packages: those of `inspected_packages`.
+    """
+    return pip_hint(dict.fromkeys(missing, ""), packages)
+
+
+def packages(facts: Facts) -> CheckResult:
+    """Are the packages there, and do they fit together?"""
+    if facts.plan is None or not facts.loads or not facts.packages:
+        return skipped("packages", "not checked: nothing is loaded")
+    machine = facts.machine
+    return check_packages(
+        facts.plan,
+        facts.packages,
+        facts.classes,
+        facts.unmet,
+        quantizations=[part.quantization for part in facts.weights if part.quantization],
+        notebook=machine is None or machine.place.interface is not Interface.TERMINAL,
+    )
+
+
+def check_packages(
+    plan: Plan,
+    packages: Mapping[str, PackageFacts],
+    classes: Iterable[ClassFacts] = (),
+    unmet: Iterable[UnmetRequirement] = (),
+    *,
+    quantizations: Iterable[str] = (),
+    notebook: bool = True,
+) -> CheckResult:
+    """Judge the installed packages; all that stops the load is mended by the one line of the hint.
+
+    Args:
+        packages: those of `inspected_packages`; one that is left out is not judged.
+        classes: those that the plan names, as the installed libraries have them.
+        unmet: requirements of `packages` that are not met.
+        quantizations: the methods that weights of the plan are quantized with.
+        notebook: whether the line is for a cell, and not for a terminal.
+    """
+    classes = tuple(classes)
+    required = required_packages(plan, classes, quantizations)
+    found = [
+        *_missing(required, packages),
+        *_unsupported(plan, classes, packages),
+        *_unmet(unmet, required),
+        *_conflicting(plan, packages),
+        *_upgraded(packages),
+    ]
+    stopping = [finding for finding in found if finding.stops]
+    told = stopping or found
+    if not told:
+        return passed("packages", _versions(required, packages))
+    change = merged(finding.change for finding in told)
+    message = "; ".join(finding.message for finding in told)
+    hint = pip_hint(change, packages, notebook=notebook)
+    link = next((finding.link for finding in told if finding.link), "")
+    error = told[0].error
+    if stopping:
+        return failed("packages", error, message, hint=hint, link=link)
+    return warned("packages", message, hint=hint, reference=error.reference, link=link)
+
+
+# -- what can be wrong -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Finding:
+    """One thing that is wrong.
+
+    Attributes:
+        stops: whether the load cannot work with it.
+        change: versions to install by the name of the import; empty where a restart is enough.
+    """
+
+    error: type[LoadError]
+    message: str
+    stops: bool = True
+    change: Mapping[str, str] = field(default_factory=dict)
+    link: str = ""
+
+
+def _missing(required: Iterable[str], packages: Mapping[str, PackageFacts]) -> Iterator[_Finding]:
+    missing = [
+        name
+        for name in required
+        if name in packages
+        and not any(_is_installed(packages, one) for one in (name, *_INSTEAD.get(name, ())))
+    ]
+    if missing:
+        yield _Finding(
+            error=MissingPackageError,
+            message=f"not installed: {', '.join(distribution_name(name) for name in missing)}",
+            change=dict.fromkeys(missing, ""),
+        )
+
+
+def _unsupported(
+    plan: Plan, classes: Iterable[ClassFacts], packages: Mapping[str, PackageFacts]
+) -> Iterator[_Finding]:
+    families = {component.model_type for component in plan.components}
+    lacking: dict[str, list[str]] = {}
+    for fact in classes:
+        if fact.found is False:
+            # A class that belongs to one pipeline has the pipeline's folder for its library.
+            top = fact.library.partition(".")[0]
+            library = top if top in RELATED else "diffusers"
+            what = "model type " if fact.name in families else ""
+            lacking.setdefault(library, []).append(f"{what}{quote(fact.name)}")
+    for library, names in lacking.items():
+        installed = _version(packages, library)
+        if installed is not None:
+            yield _Finding(
+                error=UnsupportedClassError,
+                message=f"{distribution_name(library)} {installed} has no {', '.join(names[:4])}",
+                change={library: "" if installed == "?" else f">{installed.partition('+')[0]}"},
+            )
+
+
+def _unmet(unmet: Iterable[UnmetRequirement], required: Iterable[str]) -> Iterator[_Finding]:
+    # What torch requires is its build's own affair: Colab and Kaggle bring CUDA in other ways than
+    # by the packages that its metadata name.
+    own = {normal_name(distribution_name(name)) for name in (*required, *_UNDERNEATH)} - {"torch"}
+    for fact in unmet:
+        package = normal_name(fact.package)
+        wanted = re.split(r"[^\w.-]", fact.requirement, maxsplit=1)[0]
+        is_there = f"{fact.installed} is installed" if fact.installed else "it is not installed"
+        yield _Finding(
+            error=ConflictingPackagesError,
+            message=f"{fact.package} {fact.version} requires {fact.requirement}, but {is_there}",
+            stops=package in own,
+            change=dict.fromkeys((import_name(package), import_name(wanted)), ""),
+        )
+
+
+def _conflicting(plan: Plan, packages: Mapping[str, PackageFacts]) -> Iterator[_Finding]:
+    for conflict in found_conflicts(packages):
+        if conflict.kinds and plan.kind not in conflict.kinds:
+            continue
+        versions = " and ".join(
+            f"{distribution_name(name)} {_version(packages, name)}" for name in conflict.packages
+        )
+        yield _Finding(
+            error=ConflictingPackagesError,
+            message=f"{versions}: {conflict.why}",
+            stops=bool(conflict.kinds),
+            change=conflict.change,
+            link=conflict.link,
+        )
+
+
+def _upgraded(packages: Mapping[str, PackageFacts]) -> Iterator[_Finding]:
+    for name in _RUNNING & packages.keys():
+        fact = packages[name]
+        if fact.imported is None or fact.installed in (None, "?", fact.imported):
+            continue
+        # A build says `2.13.0+cu130` in its code and may say `2.13.0` in its metadata.
+        if not matches(fact.imported.partition("+")[0], f"=={fact.installed.partition('+')[0]}"):
+            yield _Finding(
+                error=RestartNeededError,
+                message=f"{distribution_name(name)} {fact.imported} is imported, but "
+                f"{fact.installed} is installed",
+            )
+
+
+# -- names and versions ----------------------------------------------------------------------------
+
+
+def _for_vocabulary(paths: Iterable[str]) -> tuple[str, ...]:
+    """What reads a vocabulary that has no `tokenizer.json` beside it."""
+    folders: dict[str, set[str]] = {}
+    for path in paths:
+        folder, _, name = path.rpartition("/")
+        folders.setdefault(folder, set()).add(name)
+    names = set().union(*(files for files in folders.values() if "tokenizer.json" not in files))
+    if names & _SENTENCEPIECE:
+        # transformers 5 converts the vocabulary, and reads the model's file with protobuf.
+        return ("sentencepiece", "google.protobuf")
+    return ("tiktoken",) if "tiktoken.model" in names else ()
+
+
+def _for_quantization(method: str) -> tuple[str, ...]:
+    name = method.lower().replace("_", "-")
+    # bitsandbytes_4bit, bitsandbytes_8bit
+    name = "bitsandbytes" if name.startswith("bitsandbytes") else name
+    return (*_BY_QUANTIZATION[name], "accelerate") if name in _BY_QUANTIZATION else ()
+
+
+def _is_installed(packages: Mapping[str, PackageFacts], name: str) -> bool:
+    return _version(packages, name) is not None
+
+
+def _version(packages: Mapping[str, PackageFacts], name: str) -> str | None:
+    fact = packages.get(name)
+    return None if fact is None else fact.installed
+
+
+def _versions(required: Iterable[str], packages: Mapping[str, PackageFacts]) -> str:
+    return ", ".join(
+        f"{distribution_name(name)} {_version(packages, name)}"
+        for name in required
+        if _is_installed(packages, name)
+    )

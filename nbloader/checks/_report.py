@@ -1,0 +1,89 @@
+"""The report of a preflight: shows itself as text, HTML and JSON."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from nbloader.errors import PreflightError, error_from_parts
+from nbloader.records import CheckResult, CheckStatus, ComponentWeights, Fit, Plan
+
+__all__ = ["PreflightReport"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreflightReport:
+    """What the checks found. Shows itself in a notebook, and as text by `str`.
+
+    Attributes:
+        results: of all checks, in their order.
+        plan: what would be loaded; None if it did not come so far.
+        weights: what the tensors of each component take, as they are stored.
+        fit: the ways to place the model, and the one that would be taken.
+        missing_bytes: what would be downloaded.
+    """
+
+    repo_id: str
+    results: tuple[CheckResult, ...]
+    plan: Plan | None = None
+    weights: tuple[ComponentWeights, ...] = ()
+    fit: Fit | None = None
+    missing_bytes: int = 0
+
+    @property
+    def ok(self) -> bool:
+        """Whether no check failed."""
+        return not self.failures
+
+    @property
+    def failures(self) -> tuple[CheckResult, ...]:
+        """The results that failed."""
+        return tuple(item for item in self.results if item.status is CheckStatus.FAILED)
+
+    def raise_for_failures(self) -> None:
+        """Raise if a check failed.
+
+        Raises:
+            NbloaderError: the error that the one failure names, such as `DiskSpaceError`.
+            PreflightError: several checks failed.
+        """
+        if len(self.failures) == 1:
+            failure = self.failures[0]
+            raise error_from_parts(failure.reference, failure.message, failure.hint)
+        if self.failures:
+            raise PreflightError(
+                "; ".join(f"{failure.name}: {failure.message}" for failure in self.failures),
+                hint=" ".join(failure.hint for failure in self.failures),
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the report as plain values for `json.dumps`."""
+        return {
+            "repo_id": self.repo_id,
+            "ok": self.ok,
+            "commit_hash": self.plan.commit_hash if self.plan else None,
+            "kind": str(self.plan.kind) if self.plan else None,
+            "total_bytes": self.plan.total if self.plan else None,
+            "missing_bytes": self.missing_bytes,
+            "checks": [{**asdict(item), "status": str(item.status)} for item in self.results],
+            "components": [
+                {**asdict(part), "bytes_by_dtype": dict(part.bytes_by_dtype)}
+                for part in self.weights
+            ],
+            "plan": str(self.fit.chosen.method) if self.fit and self.fit.chosen else None,
+            "workload": self.fit.workload if self.fit else None,
+            "placements": [asdict(row) for row in self.fit.placements] if self.fit else [],
+        }
+
+    def __str__(self) -> str:
+        from nbloader.views.preflight import render_text
+
+        return render_text(self.results, self.weights, self.fit)
+
+    def _repr_html_(self) -> str:
+        from nbloader.views.preflight import render_html
+
+        return render_html(self.results, self.weights, self.fit)
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text("PreflightReport(...)" if cycle else str(self))

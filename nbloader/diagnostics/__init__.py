@@ -1,0 +1,221 @@
+"""Diagnostics to paste into a report of a problem: facts, versions, settings, the last jobs, the
+cache; without secrets."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from nbloader._version import __version__
+from nbloader.cache_care import CacheReport, cache
+from nbloader.checks import PreflightReport
+from nbloader.diagnostics._report import DoctorReport, fenced, redacted_sections
+from nbloader.diagnostics._sections import (
+    cache_rows,
+    job_line,
+    job_rows,
+    machine_rows,
+    package_rows,
+    preflight_rows,
+    token_rows,
+)
+from nbloader.diagnostics._variables import hub_rows, redacted, variable_rows
+from nbloader.environment import (
+    disk_facts,
+    folder_of_environment,
+    machine_facts,
+    package_facts,
+)
+from nbloader.errors import InvalidRepoIdError, InvalidSettingError, NbloaderError
+from nbloader.history import History, JobEntry
+from nbloader.records import CheckStatus, DiskFacts
+from nbloader.redaction import Redactor
+from nbloader.sections import Row, Section
+from nbloader.tokens import token_origin
+from nbloader.views.base import ICONS
+
+__all__ = ["DoctorReport", "doctor", "redacted"]
+
+PACKAGES = (
+    "huggingface_hub",
+    "hf_xet",
+    "torch",
+    "torchvision",
+    "diffusers",
+    "transformers",
+    "sentence_transformers",
+    "accelerate",
+    "bitsandbytes",
+    "peft",
+    "safetensors",
+    "tokenizers",
+    "ipywidgets",
+    "ipykernel",
+    "IPython",
+    "jupyterlab",
+    "tenacity",
+    "pydantic",
+)
+
+_ISSUE_JOBS = 3
+_ISSUE_RETRIES = 5
+
+
+def doctor(repo_id: str | None = None) -> DoctorReport:
+    """Gather what a report of a problem needs. Imports none of the heavy libraries.
+
+    Tokens, passwords, the queries of addresses and the names of home folders are left out.
+
+    Args:
+        repo_id: also make the checks for this repository; otherwise nothing goes over the network.
+
+    Raises:
+        InvalidRepoIdError: `repo_id` is no id.
+    """
+    begun = time.monotonic()
+    preflight = None if repo_id is None else _preflight(repo_id)
+    jobs = History.of_environment(os.environ).entries()
+    sections = redacted_sections(_sections(preflight, jobs), Redactor.here())
+    return DoctorReport(
+        sections=sections,
+        issue=fenced(list(_issue(sections, jobs, Redactor.here()))),
+        seconds=time.monotonic() - begun,
+    )
+
+
+def _preflight(repo_id: str) -> PreflightReport | NbloaderError:
+    from nbloader.job import preflight
+
+    try:
+        return preflight(repo_id)
+    except InvalidRepoIdError:
+        raise
+    except NbloaderError as error:  # A wrong setting, or a worker that cannot be started.
+        return error
+
+
+def _sections(
+    preflight: PreflightReport | NbloaderError | None, jobs: tuple[JobEntry, ...]
+) -> Iterable[Section]:
+    home = str(Path.home())
+    report = preflight if isinstance(preflight, PreflightReport) else None
+    yield Section(
+        key="nbloader",
+        title=f"nbloader {__version__}",
+        rows=(
+            Row(name="version", text=__version__),
+            Row(name="python", text=sys.version.split()[0]),
+            Row(name="platform", text=platform.platform()),
+            Row(name="settings", text=_settings()),
+        ),
+    )
+    yield Section(
+        key="machine", title="Machine", rows=tuple(machine_rows(machine_facts(), _disk()))
+    )
+    yield Section(
+        key="packages", title="Packages", rows=tuple(package_rows(package_facts(PACKAGES)))
+    )
+    if preflight is not None:
+        yield _checks(preflight)
+    yield Section(key="token", title="Token", rows=tuple(token_rows(token_origin().source, report)))
+    yield Section(
+        key="hub",
+        title="Settings of the Hub's library and of Xet in a download",
+        rows=tuple(
+            hub_rows(
+                os.environ, _worker_environment(), str(folder_of_environment(os.environ)), home
+            )
+        ),
+    )
+    yield Section(
+        key="variables",
+        title="Other environment variables",
+        rows=tuple(variable_rows(os.environ, home)),
+    )
+    yield Section(key="jobs", title="Last jobs, the newest first", rows=tuple(job_rows(jobs)))
+    yield Section(key="cache", title="Cache", rows=tuple(cache_rows(_cache())))
+
+
+def _checks(preflight: PreflightReport | NbloaderError) -> Section:
+    if isinstance(preflight, PreflightReport):
+        title, rows = f"Preflight of {preflight.repo_id}", tuple(preflight_rows(preflight))
+    else:
+        title = "Preflight"
+        rows = (Row(name="not made", text=f"{preflight.message} {preflight.hint}"),)
+    return Section(key="preflight", title=title, rows=rows)
+
+
+def _disk() -> DiskFacts | None:
+    try:
+        return disk_facts(folder_of_environment(os.environ))
+    except OSError:
+        return None
+
+
+def _cache() -> CacheReport | NbloaderError:
+    try:
+        return cache()
+    except NbloaderError as error:
+        return error
+
+
+def _settings() -> str:
+    from nbloader.settings import Settings
+
+    try:
+        changed = Settings().model_dump(exclude_defaults=True)
+    except InvalidSettingError as error:
+        return f"wrong: {error.message}"
+    return ", ".join(f"{key}={value}" for key, value in changed.items()) or "defaults"
+
+
+def _worker_environment() -> Mapping[str, str]:
+    from nbloader.settings import Settings
+    from nbloader.transfer.supervisor import environment
+
+    try:
+        stall_timeout_s = Settings().stall_timeout_s
+    except InvalidSettingError:
+        return environment(os.environ, endpoint=None, cache_dir=None)
+    return environment(os.environ, endpoint=None, cache_dir=None, stall_timeout_s=stall_timeout_s)
+
+
+def _issue(
+    sections: tuple[Section, ...], jobs: tuple[JobEntry, ...], redact: Redactor
+) -> Iterable[str]:
+    """Choose the lines that a reader of a problem asks for first."""
+    rows = {section.key: {row.name: row.text for row in section.rows} for section in sections}
+    about, machine = rows["nbloader"], rows["machine"]
+    yield f"nbloader {about['version']}, Python {about['python']}, {about['platform']}"
+    for name in machine:
+        yield f"{name}: {machine[name]}"
+    yield "packages: " + ", ".join(
+        f"{name} {text}" for name, text in rows["packages"].items() if text != "missing"
+    )
+    yield f"settings: {about['settings']}; token {rows['token']['token']}"
+    set_here = {
+        name: text
+        for key in ("hub", "variables")
+        for name, text in rows[key].items()
+        if name in os.environ
+    }
+    if set_here:
+        yield "environment: " + ", ".join(f"{name}={text}" for name, text in set_here.items())
+    loud = (ICONS[CheckStatus.FAILED], ICONS[CheckStatus.WARNING])
+    for name, text in rows.get("preflight", {}).items():
+        if name in ("repo_id", "not made") or text.startswith(loud):
+            yield f"preflight: {text}" if name == "repo_id" else f"  {name}: {text}"
+    for job in reversed(jobs[-_ISSUE_JOBS:]):
+        yield redact(f"job {job.started}: {job_line(job)}")
+        for retry in job.retries[-_ISSUE_RETRIES:]:
+            yield redact(f"  retry: {retry.path or 'a call'}: {retry.reason}")
+    cached = rows["cache"]
+    yield "cache: " + "; ".join(
+        f"{name} {cached[name]}"
+        for name in ("folder", "repositories", "partial downloads", "can go: all", "not read")
+        if name in cached
+    )

@@ -1,0 +1,210 @@
+"""Facts turned into rows. Pure."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+
+from nbloader.cache_care import CacheReport
+from nbloader.checks import PreflightReport
+from nbloader.environment import can_run, driver_runs
+from nbloader.errors import InvalidTokenError, NbloaderError
+from nbloader.history import JobEntry
+from nbloader.records import (
+    CheckStatus,
+    DiskFacts,
+    GpuFacts,
+    MachineFacts,
+    PackageFacts,
+    TorchFacts,
+)
+from nbloader.sections import Row
+from nbloader.units import format_bytes, format_duration
+from nbloader.views.base import ICONS
+
+__all__ = [
+    "cache_rows",
+    "job_line",
+    "job_rows",
+    "machine_rows",
+    "package_rows",
+    "preflight_rows",
+    "token_rows",
+]
+
+MAX_REPOS = 10
+MAX_RETRIES = 10
+"""Of each job; the newest."""
+
+
+# -- the machine -----------------------------------------------------------------------------------
+
+
+def machine_rows(machine: MachineFacts, disk: DiskFacts | None) -> Iterable[Row]:
+    """Give the rows of the machine; `disk` is that of the cache, None if it cannot be asked."""
+    where, memory, driver = machine.place, machine.memory, machine.driver
+    yield Row(
+        name="place",
+        text=f"{where.place}, {where.interface}" + (f" ({where.source})" if where.source else ""),
+        data=asdict(where),
+    )
+    yield Row(name="processors", text=str(os.cpu_count() or "–"))
+    yield Row(
+        name="memory",
+        text=f"{format_bytes(memory.available)} available of {format_bytes(memory.total)} "
+        f"({memory.source})",
+        data=asdict(memory),
+    )
+    if disk is not None:
+        writable = "" if disk.writable else ", cannot be written"
+        yield Row(
+            name="disk",
+            text=f"{format_bytes(disk.free)} free of {format_bytes(disk.total)} at {disk.folder}"
+            f"{writable} ({disk.source})",
+            data=asdict(disk),
+        )
+    for number, gpu in enumerate(machine.gpus):
+        yield Row(name=f"gpu {number}", text=_gpu(gpu, machine.torch), data=asdict(gpu))
+    if not machine.gpus:
+        yield Row(name="gpu", text="Apple's, by MPS" if machine.mps else "none (NVIDIA)")
+    if driver is not None:
+        refused = machine.torch is not None and driver_runs(driver, machine.torch) is False
+        yield Row(
+            name="driver",
+            text=f"{driver.version}, runs CUDA {_version(driver.cuda)}"
+            + ("; too old for this build of torch" if refused else ""),
+            data=asdict(driver),
+        )
+    if machine.torch is not None:
+        yield Row(name="torch build", text=_torch(machine.torch), data=asdict(machine.torch))
+
+
+def _gpu(gpu: GpuFacts, torch: TorchFacts | None) -> str:
+    text = (
+        f"{gpu.name}, {format_bytes(gpu.free)} free of {format_bytes(gpu.total)}, "
+        f"compute capability {_version(gpu.capability)}"
+    )
+    if torch is not None and can_run(torch, gpu.capability) is False:
+        text += "; torch's build has no kernels for it"
+    return text
+
+
+def _torch(torch: TorchFacts) -> str:
+    made_for = "AMD" if torch.hip else f"CUDA {_version(torch.cuda)}" if torch.cuda else "the CPU"
+    archs = f", kernels for {' '.join(torch.archs)}" if torch.archs else ""
+    return f"{torch.version} for {made_for}{archs}"
+
+
+def _version(numbers: Sequence[int]) -> str:
+    return ".".join(map(str, numbers))
+
+
+def package_rows(packages: Mapping[str, PackageFacts]) -> Iterable[Row]:
+    """Give installed versions, and the imported ones where they differ."""
+    for name, found in packages.items():
+        text = found.installed or "missing"
+        if found.imported is not None and found.imported != found.installed:
+            text += f"; imported is {found.imported}: restart the kernel"
+        yield Row(name=name, text=text)
+
+
+# -- the Hub ---------------------------------------------------------------------------------------
+
+
+def token_rows(source: str, preflight: PreflightReport | None) -> Iterable[Row]:
+    """Say whether there is a token, where it comes from, and what the Hub said to it."""
+    yield Row(name="token", text=f"from {source}" if source else "none")
+    if source and preflight is not None:
+        refused = any(each.reference == InvalidTokenError.reference for each in preflight.results)
+        asked = any(
+            (each.name, each.status) == ("hub", CheckStatus.PASSED) for each in preflight.results
+        )
+        if refused or asked:
+            text = "the Hub does not accept it" if refused else "the Hub did not refuse it"
+            yield Row(name="valid", text=text, data={"refused": refused})
+
+
+def preflight_rows(report: PreflightReport) -> Iterable[Row]:
+    """Give the results of the checks."""
+    yield Row(name="repo_id", text=report.repo_id)
+    for result in report.results:
+        more = f" {result.hint}" if result.hint else ""
+        yield Row(
+            name=result.name,
+            text=f"{ICONS[result.status]} {result.message}{more}",
+            data={**asdict(result), "status": str(result.status)},
+        )
+
+
+# -- the last jobs ---------------------------------------------------------------------------------
+
+
+def job_line(job: JobEntry) -> str:
+    """Write a job in one line."""
+    end = job.status if not job.reference else f"{job.status} ({job.reference})"
+    kind = f" as {job.kind}" if job.kind else ""
+    parts = [
+        f"{job.repo_id}{kind}: {end} after {format_duration(job.seconds)}",
+        f"{format_bytes(job.fetched)} fetched of {format_bytes(job.total)}",
+    ]
+    if job.retry_count:
+        parts.append(f"{job.retry_count} retries")
+    if job.notices:
+        parts.append(f"notices: {', '.join(job.notices)}")
+    return "; ".join(parts)
+
+
+def job_rows(jobs: Sequence[JobEntry]) -> Iterable[Row]:
+    """Give the jobs, the newest first, each with its stages and its last retries."""
+    for job in reversed(jobs):
+        stages = ", ".join(f"{name} {format_duration(seconds)}" for name, seconds in job.stages)
+        yield Row(
+            name=job.started,
+            text=job_line(job) + (f"; {stages}" if stages else ""),
+            data={name: value for name, value in asdict(job).items() if name != "retries"},
+        )
+        for retry in job.retries[-MAX_RETRIES:]:
+            route = f" over {retry.route}" if retry.route else ""
+            yield Row(
+                name=f"retry {retry.time}",
+                text=f"{retry.path or 'a call'}: {retry.reason}; again after "
+                f"{format_duration(retry.wait_s)}{route}",
+                data=asdict(retry),
+            )
+
+
+# -- the cache -------------------------------------------------------------------------------------
+
+
+def cache_rows(report: CacheReport | NbloaderError) -> Iterable[Row]:
+    """Give the sums of the cache and its largest repositories."""
+    if isinstance(report, NbloaderError):
+        yield Row(name="not read", text=report.message)
+        return
+    known = {section.key: section.rows for section in report.sections()}
+    yield from known["cache"]
+    for name, key in (("partial downloads", "partials"), ("orphaned blobs", "orphans")):
+        found = [each for repo in report.repos for each in getattr(repo, key)]
+        size = sum(each.bytes for each in found)
+        yield Row(
+            name=name,
+            text=f"{len(found)}, {format_bytes(size)}",
+            data={"count": len(found), "bytes": size},
+        )
+    for row in known["can_go"]:
+        yield Row(name=f"can go: {row.name}", text=row.text, data=row.data)
+    largest = sorted(report.repos, key=lambda repo: -repo.bytes)
+    for repo in largest[:MAX_REPOS]:
+        refs = sorted({ref for revision in repo.revisions for ref in revision.refs})
+        problems = f"; not as it should be: {repo.problems[0]}" if repo.problems else ""
+        yield Row(
+            name=repo.repo_id,
+            text=f"{repo.repo_type}, {format_bytes(repo.bytes)}, {len(repo.revisions)} revisions"
+            + (f" ({', '.join(refs)})" if refs else "")
+            + problems,
+            data={"type": repo.repo_type, "bytes": repo.bytes, "refs": refs},
+        )
+    if len(largest) > MAX_REPOS:
+        rest = largest[MAX_REPOS:]
+        yield Row(name=f"and {len(rest)} more", text=format_bytes(sum(repo.bytes for repo in rest)))

@@ -1,0 +1,148 @@
+"""Do the installed libraries have the classes of a plan, and what do those need?
+
+Read from the files of the installed packages, without an import.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from nbloader.environment import _diffusers, _sentence_transformers, _transformers
+from nbloader.environment._packages import package_folder
+from nbloader.environment._sources import Sources, is_class_name
+from nbloader.records import ClassFacts, Kind, Plan
+
+__all__ = ["class_facts"]
+
+_Find = Callable[[str], Path | None]
+
+_PACKAGES = {
+    "invisible_watermark": "imwatermark",
+    "jinja": "jinja2",
+    "levenshtein": "Levenshtein",
+    "mistral-common": "mistral_common",
+    "onnx": "onnxruntime",
+    "opencv": "cv2",
+    "protobuf": "google.protobuf",
+    "vision": "PIL",
+}
+"""The libraries' own names of packages (`BACKENDS_MAPPING`, `is_opencv_available`), as they are
+imported; most have that name already."""
+
+_UNREADABLE = {
+    # It makes a CLIPProcessor from the folder of the module, whatever is encoded later.
+    ("sentence_transformers", "CLIPModel"): ("PIL",),
+}
+"""What a class needs although its own file does not say so."""
+
+_MODEL_TYPE = re.compile(r"[a-zA-Z0-9][\w.-]{0,63}", re.ASCII)
+
+
+def class_facts(plan: Plan, *, find: _Find = package_folder) -> tuple[ClassFacts, ...]:
+    """Look for the classes that a plan names, and for its families of models.
+
+    A family (`model_type`) stands among the classes of transformers, by its own name. With custom
+    code, what is not found may be in the repository: its `found` is None.
+
+    Args:
+        find: gives the folder of a package by the name of its import.
+    """
+    libraries = _Libraries(find)
+    facts = [
+        libraries.family(name) if is_family else libraries.facts(library, name)
+        for library, name, is_family in dict.fromkeys(_wanted(plan))
+    ]
+    if plan.custom_code:
+        facts = [fact if fact.found else replace(fact, found=None) for fact in facts]
+    return tuple(facts)
+
+
+def _wanted(plan: Plan) -> Iterator[tuple[str, str, bool]]:
+    """Library, name, and whether it is that of a family of models."""
+    if plan.kind is Kind.DIFFUSERS and plan.class_name:
+        yield "diffusers", plan.class_name, False
+    for component in plan.components:
+        # transformers takes the class that its tables name for the family, whatever the
+        # configuration names.
+        by_family = plan.kind is Kind.TRANSFORMERS and component.model_type
+        if component.library and component.class_name and not by_family:
+            yield component.library, component.class_name, False
+        if component.model_type:
+            yield "transformers", component.model_type, True
+
+
+class _Libraries:
+    """The installed libraries, each opened once."""
+
+    def __init__(self, find: _Find) -> None:
+        self._find = find
+        self._sources: dict[str, Sources | None] = {}
+
+    def family(self, name: str) -> ClassFacts:
+        """Look for a family of models."""
+        sources = self._open("transformers")
+        found = None
+        if sources is not None:
+            found = bool(_MODEL_TYPE.fullmatch(name)) and _transformers.has_family(sources, name)
+        return ClassFacts(library="transformers", name=name, found=found)
+
+    def facts(self, library: str, name: str) -> ClassFacts:
+        """Look for a class."""
+        top = library.partition(".")[0]
+        look = {
+            "diffusers": self._in_diffusers,
+            "transformers": self._in_transformers,
+            "sentence_transformers": self._in_sentence_transformers,
+        }.get(top, self._in_pipeline)
+        found, needs = look(library, name) if is_class_name(name) else (False, ())
+        packages = {_PACKAGES.get(need, need) for need in needs} - {top}
+        return ClassFacts(library=library, name=name, found=found, needs=tuple(sorted(packages)))
+
+    def _open(self, library: str) -> Sources | None:
+        if library not in self._sources:
+            folder = self._find(library)
+            self._sources[library] = None if folder is None else Sources(folder)
+        return self._sources[library]
+
+    def _in_diffusers(self, _library: str, name: str) -> tuple[bool | None, Iterable[str]]:
+        sources = self._open("diffusers")
+        if sources is None:
+            return None, ()
+        found = sources.listed(name)
+        return found is not None, _diffusers.needs_of(sources, found, name) if found else ()
+
+    def _in_pipeline(self, library: str, name: str) -> tuple[bool | None, Iterable[str]]:
+        """Look for a class that belongs to one pipeline: its library is a folder of `pipelines`.
+
+        Of any other library nothing is known, not even whether it should be installed.
+        """
+        sources = self._open("diffusers")
+        known = sources is not None and is_class_name(library)
+        if sources is None or not known or not sources.names(f"pipelines/{library}"):
+            return None, ()
+        found = _diffusers.find_in_pipeline(sources, library, name)
+        return found is not None, _diffusers.needs_of(sources, found, name) if found else ()
+
+    def _in_transformers(self, _library: str, name: str) -> tuple[bool | None, Iterable[str]]:
+        sources = self._open("transformers")
+        if sources is None:
+            return None, ()
+        found = _transformers.find_class(sources, name)
+        diffusers = self._open("diffusers") if found is None else None
+        renamed = _diffusers.renamed_classes(diffusers).get(name) if diffusers else None
+        if renamed is not None:
+            name, found = renamed, _transformers.find_class(sources, renamed)
+        return found is not None, _transformers.needs_of(sources, found, name) if found else ()
+
+    def _in_sentence_transformers(
+        self, library: str, name: str
+    ) -> tuple[bool | None, Iterable[str]]:
+        sources = self._open("sentence_transformers")
+        if sources is None:
+            return None, ()
+        top, _, module = library.partition(".")
+        found = _sentence_transformers.has_module(sources, module, name)
+        return found, _UNREADABLE.get((top, name), ()) if found else ()

@@ -1,0 +1,163 @@
+"""What the files of an installed package say about its classes, read as text.
+
+Importing diffusers or transformers takes seconds; these files are read in milliseconds. Both keep
+lists of their public names for lazy imports, and say in a few fixed ways what a class needs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path, PurePosixPath
+
+__all__ = ["Found", "Sources", "backends_of", "body_of", "is_class_name"]
+
+_MOST_BYTES = 4_000_000
+"""The largest file of these libraries has 400 kB."""
+
+_ENTRY = re.compile(r'^\s*_import_structure\["([\w.]+)"\]|^ {4}"([\w.]+)": \[', re.MULTILINE)
+_ENTRY_REACH = 60_000
+"""Characters before a name in which its entry begins; the longest entry has 17,000."""
+
+_STATEMENT = re.compile(r"^[^\s)\]}#].*$", re.MULTILINE)
+_CONDITION = re.compile(r"^\s*if .*$", re.MULTILINE)
+_AVAILABLE = re.compile(r"\bis_(\w+?)_available\(\)")
+_REQUIRES = re.compile(r"@requires\(\s*backends=[(\[]([^)\]]*)[)\]]")
+_REQUIRES_BACKENDS = re.compile(r"\brequires_backends\(\s*(?:self|cls)\s*,\s*([^)]*)\)")
+_NAMES = re.compile(r"[\"']([A-Za-z_][\w-]*)")
+_METHOD = re.compile(r"^    (?:async )?def (\w+)\(", re.MULTILINE)
+_MAKING = frozenset({"__init__", "from_pretrained", "from_config", "_from_config", "from_dict"})
+"""The methods that a load calls; what others need is needed by who calls them."""
+
+
+def is_class_name(name: str) -> bool:
+    """Tell whether a foreign name can be that of a class of these libraries."""
+    return name.isascii() and name.isidentifier() and len(name) <= 100
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Where a class is defined.
+
+    Attributes:
+        file: path inside the package; None if only the lists of names have it.
+        backends: what has to be installed before the package offers it, by the package's own names.
+    """
+
+    file: PurePosixPath | None
+    backends: frozenset[str] = frozenset()
+
+
+class Sources:
+    """The text of the files of one package, each read once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._texts: dict[PurePosixPath, str] = {}
+
+    def text(self, path: str | PurePosixPath) -> str:
+        """Give the text of a file; empty if it cannot be read."""
+        path = PurePosixPath(path)
+        if path not in self._texts:
+            try:
+                with (self._folder / path).open("rb") as file:
+                    self._texts[path] = file.read(_MOST_BYTES).decode("utf-8", "replace")
+            except OSError:
+                self._texts[path] = ""
+        return self._texts[path]
+
+    def names(self, folder: str | PurePosixPath) -> list[str]:
+        """Name what is in a folder, sorted; empty if it cannot be read."""
+        try:
+            return sorted(entry.name for entry in (self._folder / folder).iterdir())
+        except OSError:
+            return []
+
+    def holding(self, name: str, folder: str) -> Iterator[PurePosixPath]:
+        """Look through all modules below a folder for those in which a name stands as a text."""
+        wanted = f'"{name}"'.encode()
+        for file in sorted((self._folder / folder).rglob("*.py")):
+            try:
+                found = wanted in file.read_bytes()
+            except OSError:
+                continue
+            if found:
+                yield PurePosixPath(file.relative_to(self._folder).as_posix())
+
+    def listed(self, name: str, folder: str = "") -> Found | None:
+        """Find a name in the lists of lazy imports, from the `__init__.py` of a folder downwards.
+
+        None if that one does not have it.
+        """
+        init = self.text(PurePosixPath(folder, "__init__.py")).partition("\nif TYPE_CHECKING")[0]
+        at = init.find(f'"{name}"')
+        if at < 0:
+            return None
+        backends = _condition(init[:at])
+        entries = _ENTRY.findall(init[max(0, at - _ENTRY_REACH) : at])
+        if not entries:
+            return Found(None, backends)
+        inner = PurePosixPath(folder, *"".join(entries[-1]).split("."))
+        if self.text(f"{inner}.py"):
+            return Found(PurePosixPath(f"{inner}.py"), backends)
+        deeper = self.listed(name, str(inner)) or self.defined(name, str(inner))
+        return Found(deeper.file, backends | deeper.backends) if deeper else Found(None, backends)
+
+    def defined(self, name: str, folder: str) -> Found | None:
+        """Find the module of a folder that defines a class."""
+        opening = re.compile(rf"^class {name}\b", re.MULTILINE)
+        for file in self.names(folder):
+            path = PurePosixPath(folder, file)
+            if file.endswith(".py") and opening.search(self.text(path)):
+                return Found(path)
+        return None
+
+
+def _condition(before: str) -> frozenset[str]:
+    """The backends on which a list of names depends, from the text before one of them."""
+    statement = _last(_STATEMENT, before)
+    if statement.startswith("else"):
+        # try: if not is_torch_available(): raise ... / except: ... / else: the list
+        statement = _last(_CONDITION, before[before.rfind("\ntry:") :])
+    elif not statement.startswith("if"):
+        return frozenset()
+    return frozenset(_AVAILABLE.findall(statement))
+
+
+def _last(pattern: re.Pattern[str], text: str) -> str:
+    """The last line that matches; looked for from the end, because these texts are long."""
+    for start in range(len(text), 0, -4000):
+        # From the line that holds the place, so that no line is seen in part.
+        begin = text.rfind("\n", 0, max(0, start - 4000)) + 1
+        found = pattern.findall(text[begin:])
+        if found:
+            return str(found[-1])
+    return ""
+
+
+def body_of(text: str, name: str) -> tuple[str, str]:
+    """Give what stands directly above a class (its decorators), and its own lines.
+
+    Both are empty if the text does not define it.
+    """
+    opening = re.search(rf"^class {name}\b.*$", text, re.MULTILINE)
+    if opening is None:
+        return "", ""
+    above = text[: opening.start()]
+    rest = text[opening.end() :]
+    end = re.search(r"^[A-Za-z_@]", rest, re.MULTILINE)
+    return above[above.rfind("\n\n") :], opening[0] + (rest[: end.start()] if end else rest)
+
+
+def backends_of(text: str, name: str) -> frozenset[str]:
+    """Give the backends that a class asks for itself, when it is exported or made."""
+    above, body = body_of(text, name)
+    named = _REQUIRES.findall(above)
+    methods = list(_METHOD.finditer(body))
+    for method, following in zip_longest(methods, methods[1:]):
+        if method[1] in _MAKING:
+            own = body[method.start() : following.start() if following else None]
+            named += _REQUIRES_BACKENDS.findall(own)
+    return frozenset(backend for text in named for backend in _NAMES.findall(text))

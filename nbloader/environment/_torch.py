@@ -1,0 +1,152 @@
+"""The installed build of torch, read from its files: importing it takes seconds."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import mmap
+import re
+from pathlib import Path
+
+from nbloader.records import DriverFacts, TorchFacts
+
+__all__ = ["can_run", "driver_runs", "torch_facts"]
+
+_VERSION_FILE_BYTES = 65_536
+_LIBRARIES = ("libtorch_python.so", "torch_python.dll")
+"""What holds the list that `torch.cuda.get_arch_list()` gives. A Mac's build has none."""
+
+_ARCH = rb"(?:sm|compute)_\d{2,3}[af]?"
+_ARCH_LIST = re.compile(rb"%s(?: %s)*\0" % (_ARCH, _ARCH))
+_LONGEST = 64
+"""Bytes of PTX (`compute_..`) that may stand in a list before the first machine code."""
+
+_ONE_ARCH = re.compile(r"(sm|compute)_(\d{1,2})(\d)([af]?)")
+
+
+def torch_facts(folder: Path | None = None) -> TorchFacts | None:
+    """Read version, CUDA and kernels of the installed torch; None if there is none.
+
+    Args:
+        folder: of the package; None to look where Python would import it from.
+    """
+    folder = folder or _package_folder()
+    if folder is None or not folder.is_dir():
+        return None
+    values = _assigned(folder / "version.py")
+    version, cuda = values.get("__version__"), _version_of_cuda(values.get("cuda"))
+    return TorchFacts(
+        version=version or "?",
+        cuda=cuda,
+        archs=_archs(folder / "lib") if cuda else None,
+        hip=bool(values.get("hip")),
+    )
+
+
+def can_run(torch: TorchFacts, capability: tuple[int, int]) -> bool | None:
+    """Tell whether a build of torch has kernels for an NVIDIA GPU; None if that is not known.
+
+    Machine code (`sm_80`) runs on GPUs of the same major capability and the same or a later minor
+    one; that for a feature set (`sm_90a`) on this capability alone, that for a family (`sm_100f`)
+    as usual. PTX (`compute_80`) is compiled by the driver for any later GPU. Integrated GPUs have
+    code of their own: https://docs.nvidia.com/cuda/cuda-c-programming-guide/#binary-compatibility
+    and the table in `torch/cuda/__init__.py`.
+    """
+    if torch.cuda is None:
+        return False
+    if torch.archs is None:
+        return None
+    return any(_runs(arch, capability) for arch in torch.archs)
+
+
+def _runs(arch: str, capability: tuple[int, int]) -> bool:
+    parts = _ONE_ARCH.fullmatch(arch)
+    if parts is None:
+        return False
+    kind, suffix = parts[1], parts[4]
+    built = (int(parts[2]), int(parts[3]))
+    if suffix == "a" or (kind == "sm" and (built in _INTEGRATED or capability in _INTEGRATED)):
+        return built == capability
+    if kind == "sm" or suffix == "f":
+        return built[0] == capability[0] and built[1] <= capability[1]
+    return built <= capability
+
+
+_INTEGRATED = frozenset({(5, 3), (6, 2), (7, 2), (8, 7), (10, 1)})
+"""GPUs of Jetson boards: they run no machine code made for cards, and cards none of theirs."""
+
+
+def driver_runs(driver: DriverFacts, torch: TorchFacts) -> bool:
+    """Tell whether the NVIDIA driver runs what a build of torch was made with.
+
+    From CUDA 11 on, a driver runs all of its own major version and the older ones ("minor version
+    compatibility"): https://docs.nvidia.com/deploy/cuda-compatibility/. Before that it had to be
+    as new as the build. A build without CUDA asks nothing of the driver.
+    """
+    if torch.cuda is None:
+        return True
+    if torch.cuda[0] < 11:
+        return driver.cuda >= torch.cuda
+    return driver.cuda[0] >= torch.cuda[0]
+
+
+def _package_folder() -> Path | None:
+    try:
+        spec = importlib.util.find_spec("torch")
+    except (ImportError, ValueError):
+        return None
+    if spec is None or spec.origin is None or not spec.submodule_search_locations:
+        return None  # not there, an empty folder of that name, or somebody's torch.py
+    return Path(spec.origin).parent
+
+
+def _assigned(file: Path) -> dict[str, str]:
+    """Give the names that a module of Python sets to a text, without running it."""
+    try:
+        with file.open("rb") as content:
+            tree = ast.parse(content.read(_VERSION_FILE_BYTES))
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+        return {}
+    found: dict[str, str] = {}
+    for node in tree.body:
+        if isinstance(node, ast.Assign):
+            targets: list[ast.expr] = node.targets
+        elif isinstance(node, ast.AnnAssign):
+            targets = [node.target]
+        else:
+            continue
+        if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            found |= {t.id: node.value.value for t in targets if isinstance(t, ast.Name)}
+    return found
+
+
+def _version_of_cuda(text: str | None) -> tuple[int, int] | None:
+    parts = re.match(r"(\d{1,3})\.(\d{1,3})", text or "")
+    return (int(parts[1]), int(parts[2])) if parts else None
+
+
+def _archs(folder: Path) -> tuple[str, ...] | None:
+    """Find the list of architectures in the library, where it is a text of its own."""
+    for name in _LIBRARIES:
+        try:
+            with (
+                (folder / name).open("rb") as library,
+                mmap.mmap(library.fileno(), 0, access=mmap.ACCESS_READ) as content,
+            ):
+                return _arch_list(content)
+        except (OSError, ValueError):  # not there, or empty
+            continue
+    return None
+
+
+def _arch_list(content: mmap.mmap) -> tuple[str, ...] | None:
+    longest = b""
+    # Plain bytes are searched for, because a regular expression takes ten times as long.
+    at = content.find(b"sm_")
+    while at >= 0:
+        start = content.rfind(b"\0", max(0, at - _LONGEST), at) + 1
+        found = _ARCH_LIST.match(content, start)
+        if found and len(found[0]) > len(longest):
+            longest = found[0]
+        at = content.find(b"sm_", max(at + 1, found.end() if found else 0))
+    return tuple(longest[:-1].decode("ascii").split()) or None

@@ -1,0 +1,121 @@
+"""What a component takes in a number format, or quantized. All sizes are bytes."""
+
+from __future__ import annotations
+
+import re
+
+from nbloader.records import Component, ComponentWeights, Quantization
+
+__all__ = [
+    "bits",
+    "bytes_as",
+    "cast_bytes",
+    "main_dtype",
+    "parameters",
+    "quantizable",
+    "quantized_bytes",
+]
+
+_BITS = {"float32": 32, "bfloat16": 16, "float16": 16}
+
+_STORED = {"F64": 64, "F32": 32, "BF16": 16, "F16": 16}
+"""Number formats of safetensors that the libraries cast; others (F8, integers) stay as they are."""
+
+_NAMES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+
+FLOAT32_SHARE: tuple[tuple[str, float], ...] = (
+    # transformers lists the second matrix of T5's feed-forward layers (`wo`) under
+    # `_keep_in_fp32_modules`: 24 x 4096 x 10240 of the 4.76 billion parameters of the XXL encoder.
+    (r"U?MT5EncoderModel|T5EncoderModel", 0.21),
+)
+"""Which share of the parameters of a class stays in float32 with float16, and unquantized."""
+
+_NF4_BYTES = 0.5 + 4 / 64
+"""A parameter in NF4: half a byte, and a float32 for every block of 64 (bitsandbytes)."""
+
+_INT8_BYTES = 1.0 + 4 / 1024
+"""A parameter in LLM.int8: a byte, and a float32 for every row."""
+
+LARGE_BYTES = 1_000_000_000
+"""Components below this are not worth the loss of quantizing."""
+
+
+def bits(dtype: str) -> int:
+    """Give the bits of a number of torch's `dtype`."""
+    return _BITS[dtype]
+
+
+def main_dtype(part: ComponentWeights) -> str | None:
+    """Give the format of most of the weights by torch's name; None if the libraries cast none."""
+    floats = {name: size for name, size in part.bytes_by_dtype.items() if name in _NAMES}
+    return _NAMES[max(floats, key=lambda name: floats[name])] if floats else None
+
+
+def parameters(part: ComponentWeights) -> int:
+    """Count the numbers that the libraries cast."""
+    return sum(
+        size * 8 // _STORED[name] for name, size in part.bytes_by_dtype.items() if name in _STORED
+    )
+
+
+def bytes_as(part: ComponentWeights, component: Component, dtype: str) -> int:
+    """Give what a component takes once it is loaded in `dtype`."""
+    if part.quantization is not None:
+        return part.total
+    kept = sum(size for name, size in part.bytes_by_dtype.items() if name not in _STORED)
+    count = parameters(part)
+    share = _float32_share(component) if dtype == "float16" else 0.0
+    return kept + int(count * (share * 4 + (1 - share) * bits(dtype) / 8))
+
+
+def cast_bytes(part: ComponentWeights, component: Component, dtype: str) -> int:
+    """Give the bytes of the tensors that have to be made anew in `dtype`.
+
+    Those that are stored in it already are mapped from the file, and take no memory of their own.
+    """
+    if part.quantization is not None:
+        return 0
+    stored = sum(size for name, size in part.bytes_by_dtype.items() if _NAMES.get(name) == dtype)
+    floats = sum(size for name, size in part.bytes_by_dtype.items() if name not in _STORED)
+    return max(0, bytes_as(part, component, dtype) - stored - floats)
+
+
+def quantizable(part: ComponentWeights, component: Component) -> bool:
+    """Tell whether quantizing a component pays: it is large, and made of linear layers.
+
+    bitsandbytes replaces `nn.Linear` only: a VAE and a U-Net consist of convolutions.
+    """
+    name = component.class_name or ""
+    return (
+        part.quantization is None
+        and part.counted
+        and parameters(part) * 2 > LARGE_BYTES
+        and not re.search(r"Autoencoder|VAE|VQ|UNet", name)
+    )
+
+
+def quantized_bytes(
+    part: ComponentWeights, component: Component, to: Quantization, dtype: str
+) -> int:
+    """Give what a component takes once its linear layers are quantized.
+
+    Embeddings stay in `dtype`, and so does the output layer of a language model; the largest
+    tensor stands for either.
+    """
+    count = parameters(part)
+    largest = int(part.largest_tensor / max(1, part.total) * count)
+    name = component.class_name or ""
+    text = component.library in ("transformers", "sentence_transformers")
+    plain = largest * (2 if re.search(r"For(ConditionalGeneration|CausalLM)$", name) else 1)
+    plain = min(count, plain) if text else 0
+    float32 = int(count * _float32_share(component))
+    rest = max(0, count - plain - float32)
+    each = _NF4_BYTES if to is Quantization.FOUR_BIT else _INT8_BYTES
+    return int(rest * each + plain * bits(dtype) / 8 + float32 * 4)
+
+
+def _float32_share(component: Component) -> float:
+    for pattern, share in FLOAT32_SHARE:
+        if re.fullmatch(pattern, component.class_name or ""):
+            return share
+    return 0.0

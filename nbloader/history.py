@@ -1,0 +1,280 @@
+"""The last jobs, kept on the disk for `doctor`: what was tried, what was retried, how it ended.
+
+One file of JSON lines, the oldest job first, in the Hub's own folder beside its cache. It is
+replaced in one step, under a lock that other processes honour. What is written has passed a
+`Redactor`; what is read may have been written by anybody, and is dropped where it is not a job.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import json
+import math
+import os
+import stat
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from nbloader._version import __version__
+from nbloader.environment import home_of_environment
+from nbloader.records import Retry
+from nbloader.redaction import Redactor
+from nbloader.state import JobState, Status
+from nbloader.views.base import plain
+
+__all__ = ["MAX_JOBS", "History", "JobEntry", "RetryEntry", "entry_of", "remember"]
+
+MAX_JOBS = 20
+MAX_RETRIES = 50
+"""Of one job; the last ones stay."""
+
+MAX_LINE_BYTES = 1 << 16
+"""More than an entry takes: 50 retries of some 600 bytes, and the rest."""
+
+LOCK_WAIT_S = 1.0
+"""Another process holds the lock for the time of one small write."""
+
+DISTRIBUTIONS = (
+    "huggingface_hub",
+    "hf-xet",
+    "torch",
+    "diffusers",
+    "transformers",
+    "sentence-transformers",
+    "accelerate",
+    "safetensors",
+)
+"""The libraries whose versions are kept with a job, by their names on the package index."""
+
+_MAX_STAGES = 20
+_MAX_NOTICES = 50
+_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryEntry:
+    """An attempt that failed and was followed by another.
+
+    Attributes:
+        time: when, in UTC, as ISO 8601 writes it.
+        path: the file inside the repository; None for a call that is about no file.
+        wait_s: seconds until the next attempt.
+        route: the way that the next attempt took; None if it was about no file.
+    """
+
+    time: str
+    path: str | None
+    reason: str
+    wait_s: float
+    route: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobEntry:
+    """A job that has ended.
+
+    Attributes:
+        commit_hash, kind: None if it did not come as far as a plan.
+        started: when, in UTC, as ISO 8601 writes it.
+        seconds: from its start to its end.
+        status: `ready` or `failed`.
+        reference: of the error, empty where it was ready.
+        fetched, total: bytes downloaded by this job, and of all files of its plan.
+        stages: their names, and how many seconds each took.
+        retries: the last ones, at most `MAX_RETRIES`.
+        retry_count: how many there were.
+        notices: the references of what the user was told.
+        versions: of nbloader and of the libraries that are installed, by their names.
+    """
+
+    repo_id: str
+    commit_hash: str | None
+    kind: str | None
+    started: str
+    seconds: float
+    status: str
+    reference: str
+    fetched: int
+    total: int
+    stages: tuple[tuple[str, float], ...]
+    retries: tuple[RetryEntry, ...]
+    retry_count: int
+    notices: tuple[str, ...]
+    versions: Mapping[str, str]
+
+
+def entry_of(
+    state: JobState, *, now: float, versions: Mapping[str, str], redact: Redactor
+) -> JobEntry:
+    """Give what is kept of a job that has ended. Pure.
+
+    Args:
+        now: when it ended, seconds since the epoch; the clock of `state` is another one.
+        versions: of the installed libraries.
+        redact: what every text from elsewhere passes through.
+    """
+
+    def clean(text: str, limit: int = 300) -> str:
+        return plain(redact(text), limit)
+
+    def retry(event: Retry) -> RetryEntry:
+        return RetryEntry(
+            time=_utc(event.time),
+            path=None if event.path is None else clean(event.path),
+            reason=clean(event.reason),
+            wait_s=_seconds(event.wait_s),
+            route=None if event.route is None else str(event.route),
+        )
+
+    plan, failure = state.plan, state.failure
+    return JobEntry(
+        repo_id=clean(state.repo_id, 100),
+        commit_hash=clean(plan.commit_hash, 60) if plan else None,
+        kind=str(plan.kind) if plan else None,
+        started=_utc(now - state.elapsed),
+        seconds=_seconds(state.elapsed),
+        status=str(state.status),
+        reference=clean(failure.reference, 60) if failure else "",
+        fetched=max(0, state.fetched),
+        total=state.total,
+        stages=tuple(
+            (str(each.stage), _seconds(each.seconds or 0.0)) for each in state.stages[-_MAX_STAGES:]
+        ),
+        retries=tuple(map(retry, state.retries[-MAX_RETRIES:])),
+        retry_count=len(state.retries),
+        notices=tuple(clean(each.reference, 60) for each in state.notices[-_MAX_NOTICES:]),
+        versions=dict(versions),
+    )
+
+
+def _utc(seconds: float) -> str:
+    """Write a time since the epoch; empty for one that no calendar has."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+    except (ValueError, OverflowError, OSError):
+        return ""
+
+
+def _seconds(value: float) -> float:
+    """Round a duration; one that no job can have taken is none."""
+    return round(value, 3) if math.isfinite(value) and 0 <= value < 1e9 else 0.0
+
+
+def remember(state: JobState) -> None:
+    """Keep a job that has ended, in the Hub's own folder. Never fails, and waits for nobody long.
+
+    A job that still runs is not kept.
+    """
+    if state.status is Status.RUNNING:
+        return
+    # A job must not fail because its history cannot be kept, whatever the reason is.
+    with contextlib.suppress(Exception):
+        entry = entry_of(state, now=time.time(), versions=_installed(), redact=Redactor.here())
+        History.of_environment(os.environ).add(entry)
+
+
+def _installed() -> dict[str, str]:
+    found = {"nbloader": __version__}
+    for name in DISTRIBUTIONS:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name.replace("-", "_")] = importlib.metadata.version(name)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """The jobs that are kept in a folder.
+
+    Attributes:
+        folder: below the Hub's own; made when the first job is added.
+    """
+
+    folder: Path
+
+    @classmethod
+    def of_environment(cls, environ: Mapping[str, str]) -> History:
+        """Give that of the Hub's folder, which is found by the Hub library's own rules."""
+        return cls(home_of_environment(environ) / "nbloader")
+
+    @property
+    def path(self) -> Path:
+        """The file of the jobs; it may not exist yet."""
+        return self.folder / "jobs.jsonl"
+
+    def add(self, entry: JobEntry) -> None:
+        """Add a job, and drop the oldest beyond `MAX_JOBS`.
+
+        Raises:
+            OSError: it cannot be written, or another process holds the lock for too long.
+        """
+        from filelock import FileLock
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.folder / "jobs.lock", timeout=LOCK_WAIT_S):
+            lines = [_line(kept) for kept in (*self.entries(), entry)[-MAX_JOBS:]]
+            scratch = self.folder / f".jobs-{os.getpid()}"
+            try:
+                scratch.write_text("".join(lines), "utf-8")
+                scratch.replace(self.path)
+            finally:
+                with contextlib.suppress(OSError):
+                    scratch.unlink(missing_ok=True)
+
+    def entries(self) -> tuple[JobEntry, ...]:
+        """Give the jobs, the oldest first; what cannot be read is left out."""
+        found = (_parse(line) for line in _tail(self.path).splitlines())
+        return tuple(entry for entry in found if entry is not None)[-MAX_JOBS:]
+
+
+def _line(entry: JobEntry) -> str:
+    return json.dumps({"format": _FORMAT, **asdict(entry)}) + "\n"
+
+
+def _tail(path: Path) -> bytes:
+    """Read the end of a file: as much as the jobs can take. Only what is a file is opened."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return b""
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - MAX_JOBS * MAX_LINE_BYTES))
+            return file.read(MAX_JOBS * MAX_LINE_BYTES)
+    except OSError:
+        return b""
+
+
+# -- reading what anybody may have written ---------------------------------------------------------
+
+_MOST = 1 << 62
+"""No count of bytes and no time is larger."""
+
+
+def _parse(line: bytes) -> JobEntry | None:
+    """Give the job of a line; None if it is none, or is not as `entry_of` makes them."""
+    from pydantic import TypeAdapter
+
+    try:
+        values = json.loads(line)
+        if not isinstance(values, dict) or values.pop("format", None) != _FORMAT:
+            return None
+        return TypeAdapter(JobEntry).validate_python(values) if _is_bounded(values) else None
+    except (ValueError, RecursionError):
+        return None
+
+
+def _is_bounded(value: object, depth: int = 4) -> bool:
+    """Tell whether plain values have the size of those that are written here."""
+    if isinstance(value, str):
+        return len(value) <= 300 and plain(value) == value
+    if isinstance(value, int | float):
+        return 0 <= value < _MOST  # Neither is NaN.
+    if isinstance(value, dict):
+        value = [*value.keys(), *value.values()]
+    if isinstance(value, list):
+        return (
+            depth > 0 and len(value) <= 100 and all(_is_bounded(each, depth - 1) for each in value)
+        )
+    return value is None

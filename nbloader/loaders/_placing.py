@@ -1,0 +1,361 @@
+"""From a placement to what the libraries are asked for, call by call. Pure.
+
+Number formats and devices stand by torch's names, quantization by its settings: `_build` makes
+objects of them. Read in diffusers 0.37 to 0.42, transformers 5.0 to 5.23, sentence-transformers 5.0
+to 6.2, accelerate 1.15.
+
+A pipeline that is spread over GPUs or quantized is put together from components that are loaded one
+by one, each straight to where it belongs. The library's own `device_map="balanced"` deals the
+components out by turns, by their sizes before they are quantized, so it cannot follow a placement;
+and with a `quantization_config` for the whole pipeline all its components are on the GPU before the
+first can be moved away.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from packaging.version import Version
+
+from nbloader.errors import ModelLoadError
+from nbloader.quoting import quote
+from nbloader.records import (
+    Component,
+    Kind,
+    Method,
+    PlacedComponent,
+    Placement,
+    Plan,
+    Quantization,
+)
+
+__all__ = ["OFFLOADING", "Call", "Part", "Steps", "slower", "steps"]
+
+Arguments = Mapping[str, Any]
+
+OFFLOADING = frozenset(
+    {
+        Method.MODEL_OFFLOAD,
+        Method.FOUR_BIT_MODEL_OFFLOAD,
+        Method.GROUP_OFFLOAD,
+        Method.SEQUENTIAL_OFFLOAD,
+    }
+)
+"""The methods whose weights wait in memory and come to the GPU when they are needed."""
+
+_SPREADING = frozenset({Method.MULTI_GPU, Method.FOUR_BIT_MULTI_GPU})
+_BY_PARTS = _SPREADING | {Method.FOUR_BIT, Method.EIGHT_BIT, Method.FOUR_BIT_MODEL_OFFLOAD}
+
+_DTYPE_SINCE = {"diffusers": "0.40", "transformers": "4.56"}
+"""The versions from which `dtype=` replaces `torch_dtype=`, which warns from there on."""
+
+_DEVICE_MAP_SINCE = "6.2"
+"""The version of sentence-transformers that leaves a model where `device_map` has put it; those
+before it move the whole model to one device afterwards."""
+
+_NONE: Arguments = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A component that is loaded by itself, and then handed to its pipeline.
+
+    Attributes:
+        arguments: of its class's `from_pretrained`.
+        rests_on: the device that it is moved to when it is loaded; None if it stays.
+        meets_inputs: whether its inputs have to be brought to its device, and its outputs back.
+    """
+
+    name: str
+    library: str
+    class_name: str
+    arguments: Arguments
+    rests_on: str | None = None
+    meets_inputs: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """A method of the pipeline to call once it is built."""
+
+    name: str
+    arguments: Arguments
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Steps:
+    """What to do to build a model where it belongs.
+
+    Attributes:
+        arguments: of `from_pretrained`, `SentenceTransformer` or `pipeline`.
+        parts: loaded before, in this order.
+        others: the device for the components that are not in `parts`, with `parts` only; None if
+            they stay.
+        calls: made afterwards, in this order.
+    """
+
+    arguments: Arguments
+    parts: tuple[Part, ...] = ()
+    others: str | None = None
+    calls: tuple[Call, ...] = field(default=())
+
+
+def steps(plan: Plan, placement: Placement, versions: Mapping[str, str]) -> Steps:
+    """Say how a placement is carried out.
+
+    Args:
+        versions: of the installed packages, by their names on the package index.
+
+    Raises:
+        ModelLoadError: the libraries cannot do it; the hint names another way.
+    """
+    match plan.kind:
+        case Kind.DIFFUSERS:
+            return _pipeline(plan, placement, versions)
+        case Kind.SENTENCE_TRANSFORMERS:
+            return _embeddings(plan, placement, versions)
+        case Kind.TRANSFORMERS:
+            return _task(plan, placement, versions)
+
+
+def slower(method: Method, kind: Kind, *, gpus: int, packages: Collection[str]) -> Method:
+    """Name the next method that takes less of a GPU; the CPU if there is none.
+
+    Args:
+        gpus: how many there are.
+        packages: those that are installed, of accelerate and bitsandbytes.
+    """
+    methods = list(Method)
+    for candidate in methods[methods.index(method) + 1 :]:
+        if candidate in _SPREADING and gpus < 2:
+            continue
+        if candidate is Method.EIGHT_BIT and method in _BY_PARTS:
+            continue  # It takes more than 4-bit.
+        if candidate in _BY_PARTS and candidate is not Method.MULTI_GPU:
+            possible = "bitsandbytes" in packages
+        else:
+            possible = candidate is not Method.MPS
+        if candidate in OFFLOADING and kind is not Kind.DIFFUSERS:
+            possible = False
+        if possible and ("accelerate" in packages or candidate is Method.CPU):
+            return candidate
+    return Method.CPU
+
+
+# -- pipelines of diffusers ------------------------------------------------------------------------
+
+
+def _pipeline(plan: Plan, placement: Placement, versions: Mapping[str, str]) -> Steps:
+    arguments: dict[str, Any] = {
+        _dtype_name("diffusers", versions): _dtypes(placement),
+        "local_files_only": True,
+    }
+    if plan.variant is not None:
+        arguments["variant"] = plan.variant
+    if plan.custom_code:
+        arguments["trust_remote_code"] = True
+    device = placement.device
+    calls: tuple[Call, ...] = ()
+    match placement.method:
+        case Method.GPU if "accelerate" in versions:
+            # Each tensor goes to the GPU as soon as it is read and cast: nothing piles up in
+            # memory. "cuda" is the only name that is taken; it means the current device.
+            arguments["device_map"] = device.partition(":")[0]
+            calls = (_move(device),)
+        case Method.GPU | Method.MPS | Method.CPU:
+            calls = (_move(device),)
+        case Method.MODEL_OFFLOAD | Method.FOUR_BIT_MODEL_OFFLOAD:
+            calls = (Call(name="enable_model_cpu_offload", arguments={"device": device}),)
+        case Method.SEQUENTIAL_OFFLOAD:
+            calls = (Call(name="enable_sequential_cpu_offload", arguments={"device": device}),)
+        case Method.GROUP_OFFLOAD:
+            calls = (_group_offload(placement),)
+    if placement.method not in _BY_PARTS:
+        return Steps(arguments=arguments, calls=calls)
+    return Steps(
+        arguments=arguments,
+        parts=_parts(plan, placement, versions),
+        others=None if placement.method in OFFLOADING else device,
+        calls=calls,
+    )
+
+
+def _move(device: str) -> Call:
+    return Call(name="to", arguments={"device": device})
+
+
+def _group_offload(placement: Placement) -> Call:
+    """Layer by layer, the next on its way while one computes.
+
+    With `low_cpu_mem_usage` only the layer on its way is copied to pinned memory, not all of them
+    beforehand. Without a stream weights would be copied back from the GPU, which is slower and
+    takes memory for those that are mapped from files.
+    """
+    return Call(
+        name="enable_group_offload",
+        arguments={
+            "onload_device": placement.device,
+            "offload_device": "cpu",
+            "offload_type": "leaf_level",
+            "use_stream": True,
+            "low_cpu_mem_usage": not placement.group_stream,
+        },
+    )
+
+
+def _dtypes(placement: Placement) -> str | dict[str, str]:
+    """Give the number format of the pipeline, or of each component where they differ."""
+    own = {
+        part.name: part.dtype
+        for part in placement.components
+        if part.dtype != placement.dtype and part.quantization is None
+    }
+    return {**own, "default": placement.dtype} if own else placement.dtype
+
+
+def _parts(plan: Plan, placement: Placement, versions: Mapping[str, str]) -> tuple[Part, ...]:
+    components = {component.name: component for component in plan.components}
+    parts = []
+    for placed in placement.components:
+        if placement.method is Method.FOUR_BIT_MODEL_OFFLOAD and placed.quantization is None:
+            continue  # The pipeline loads it to where it waits.
+        component = components.get(placed.name)
+        if component is not None and _by_itself(plan, component):
+            parts.append(_part(plan, component, placed, placement, versions))
+        elif placed.quantization is not None or placement.method in _SPREADING:
+            raise ModelLoadError(
+                f"{quote(placed.name)} of {plan.repo_id} cannot be loaded by itself, which "
+                f"{placement.method} needs: its class comes from the pipeline's own code",
+                hint='Choose another way, such as plan="model-offload" or plan="cpu".',
+            )
+    return tuple(parts)
+
+
+def _by_itself(plan: Plan, component: Component) -> bool:
+    known = component.library in ("diffusers", "transformers")
+    return known and component.class_name is not None and not plan.custom_code
+
+
+def _part(
+    plan: Plan,
+    component: Component,
+    placed: PlacedComponent,
+    placement: Placement,
+    versions: Mapping[str, str],
+) -> Part:
+    waits = placement.method in OFFLOADING
+    assert component.library is not None
+    assert component.class_name is not None
+    quantized = placed.quantization is not None
+    arguments: dict[str, Any] = {
+        _dtype_name(component.library, versions): placement.dtype if quantized else placed.dtype,
+        "local_files_only": True,
+        "device_map": {"": placement.device if waits else placed.device},
+    }
+    if plan.variant is not None and _has_variant(component, plan.variant):
+        arguments["variant"] = plan.variant
+    if placed.quantization is not None:
+        arguments["quantization_config"] = _quantization(placed.quantization, placement.dtype)
+    return Part(
+        name=component.name,
+        library=component.library,
+        class_name=component.class_name,
+        arguments=arguments,
+        rests_on=placed.device if waits else None,
+        meets_inputs=placement.method in _SPREADING,
+    )
+
+
+def _has_variant(component: Component, variant: str) -> bool:
+    """A repository may have a variant of some components only; the others come plain."""
+    part_of_name = re.compile(rf"\.{re.escape(variant)}[.-][^/]*$")
+    return any(part_of_name.search(path) for path in component.weights)
+
+
+# -- models of transformers, and what builds on them -----------------------------------------------
+
+
+def _embeddings(plan: Plan, placement: Placement, versions: Mapping[str, str]) -> Steps:
+    model_kwargs = {
+        _dtype_name("transformers", versions): placement.dtype,
+        **({} if plan.variant is None else {"variant": plan.variant}),
+        **_model_placing(placement),
+    }
+    arguments: dict[str, Any] = {
+        "local_files_only": True,
+        "trust_remote_code": plan.custom_code,
+        "model_kwargs": model_kwargs,
+    }
+    version = versions.get("sentence-transformers", _DEVICE_MAP_SINCE)
+    stays = Version(version) >= Version(_DEVICE_MAP_SINCE)
+    if placement.method in _SPREADING and not stays:
+        raise ModelLoadError(
+            f"sentence-transformers {version} cannot spread a model over GPUs",
+            hint=f'Upgrade it: %pip install -U "sentence-transformers>={_DEVICE_MAP_SINCE}", or '
+            'choose plan="gpu", plan="4-bit" or plan="cpu".',
+        )
+    if "device_map" not in model_kwargs or not stays:
+        arguments["device"] = placement.device
+    return Steps(arguments=arguments)
+
+
+def _task(plan: Plan, placement: Placement, versions: Mapping[str, str]) -> Steps:
+    model_kwargs = {
+        **({} if plan.variant is None else {"variant": plan.variant}),
+        **_model_placing(placement),
+    }
+    spread = placement.method in _SPREADING
+    return Steps(
+        arguments={
+            _dtype_name("transformers", versions): placement.dtype,
+            "local_files_only": True,
+            "trust_remote_code": plan.custom_code,
+            "model_kwargs": model_kwargs,
+            # A model that lies on several GPUs refuses to be given one.
+            **({} if spread else {"device": placement.device}),
+        }
+    )
+
+
+def _model_placing(placement: Placement) -> dict[str, Any]:
+    """Give what `from_pretrained` of transformers needs to place or quantize one model.
+
+    Spread, its layers are dealt out evenly by accelerate, over all GPUs of the machine.
+    """
+    if placement.method in OFFLOADING:
+        raise ModelLoadError(
+            f"{placement.method} is for pipelines of diffusers, and this is none",
+            hint='Choose plan="4-bit" or plan="cpu".',
+        )
+    placing: dict[str, Any] = {}
+    if placement.method in _SPREADING:
+        placing["device_map"] = "balanced"
+    elif placement.method in _BY_PARTS:
+        placing["device_map"] = {"": placement.device}
+    to = next((part.quantization for part in placement.components if part.quantization), None)
+    if to is not None:
+        placing["quantization_config"] = _quantization(to, placement.dtype)
+    return placing
+
+
+# -- what both have in common ----------------------------------------------------------------------
+
+
+def _dtype_name(library: str, versions: Mapping[str, str]) -> str:
+    since = Version(_DTYPE_SINCE[library])
+    return "dtype" if Version(versions[library]) >= since else "torch_dtype"
+
+
+def _quantization(to: Quantization, dtype: str) -> dict[str, Any]:
+    """Give the settings of a `BitsAndBytesConfig`: NF4 is the format for weights (QLoRA paper)."""
+    if to is Quantization.EIGHT_BIT:
+        return {"load_in_8bit": True}
+    return {
+        "load_in_4bit": True,
+        "bnb_4bit_quant_type": "nf4",
+        "bnb_4bit_compute_dtype": dtype,
+    }

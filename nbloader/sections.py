@@ -1,0 +1,92 @@
+"""A report of sections with rows, as text, as HTML and as JSON: the same content three times."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nbloader.views.base import plain
+from nbloader.views.markup import box, escape, fold, table
+
+__all__ = ["Row", "Section", "sections_html", "sections_json", "sections_text"]
+
+NAME_LIMIT = 120
+TEXT_LIMIT = 600
+_WIDEST_NAME = 44
+"""Longer names of a section do not push its texts to the right."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One finding.
+
+    Attributes:
+        name: of what; may come from elsewhere, and so may `text`.
+        text: what was found, as people read it.
+        data: the same as plain values, for `json.dumps`.
+    """
+
+    name: str
+    text: str
+    data: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """Rows that belong together.
+
+    Attributes:
+        key: its name in JSON.
+        title: its name for people.
+    """
+
+    key: str
+    title: str
+    rows: tuple[Row, ...]
+
+
+def sections_text(sections: Iterable[Section]) -> str:
+    """Write sections as text; one without rows is left out."""
+    return "\n\n".join(_lines(section) for section in sections if section.rows)
+
+
+def _lines(section: Section) -> str:
+    names = [plain(row.name, NAME_LIMIT) for row in section.rows]
+    width = max((len(name) for name in names if len(name) <= _WIDEST_NAME), default=0)
+    rows = (
+        f"  {name:<{width}}  {plain(row.text, TEXT_LIMIT)}".rstrip()
+        for name, row in zip(names, section.rows, strict=True)
+    )
+    return "\n".join((plain(section.title), *rows))
+
+
+def sections_html(sections: Iterable[Section], before: str = "", after: str = "") -> str:
+    """Write sections as static HTML, each behind its title, between two pieces of markup."""
+    folds = (
+        fold(
+            f"<b>{escape(section.title)}</b>",
+            table(
+                (escape(row.name, NAME_LIMIT), escape(row.text, TEXT_LIMIT)) for row in section.rows
+            ),
+        )
+        for section in sections
+        if section.rows
+    )
+    return box((before, *folds, after))
+
+
+def sections_json(sections: Iterable[Section]) -> dict[str, Any]:
+    """Give sections as plain values: a row by its name, `text` beside the values it has."""
+    return {section.key: _rows(section.rows) for section in sections}
+
+
+def _rows(rows: Sequence[Row]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for row in rows:
+        name, number = plain(row.name, NAME_LIMIT), 1
+        while (key := name if number == 1 else f"{name} ({number})") in found:
+            number += 1
+        text = plain(row.text, TEXT_LIMIT)
+        found[key] = text if row.data is None else {"text": text, **row.data}
+    return found

@@ -1,0 +1,130 @@
+"""Families: found by class, and each with its figures and where they come from."""
+
+from __future__ import annotations
+
+import pytest
+
+from nbloader.fit._families import (
+    EMBEDDINGS,
+    MODELS,
+    PIPELINES,
+    Family,
+    activation_bytes,
+    family_of,
+)
+from nbloader.records import Component, Kind, Plan
+
+FAMILIES = [*PIPELINES, *EMBEDDINGS, *MODELS]
+
+
+def plan(kind: Kind, class_name: str | None = None, *parts: Component) -> Plan:
+    return Plan(
+        repo_id="org/name",
+        revision="main",
+        commit_hash="0" * 40,
+        kind=kind,
+        class_name=class_name,
+        components=parts,
+        files=(),
+    )
+
+
+def part(class_name: str | None = None, model_type: str | None = None) -> Component:
+    return Component(name="text_encoder", class_name=class_name, model_type=model_type, paths=())
+
+
+@pytest.mark.parametrize(
+    ("class_name", "family"),
+    [
+        ("QwenImageEditPlusPipeline", "Qwen-Image"),
+        ("QwenImagePipeline", "Qwen-Image"),
+        ("FluxPipeline", "FLUX"),
+        ("FluxFillPipeline", "FLUX Fill"),
+        ("FluxKontextPipeline", "FLUX"),
+        ("StableDiffusionPipeline", "Stable Diffusion"),
+        ("StableDiffusionXLImg2ImgPipeline", "Stable Diffusion XL"),
+        ("StableDiffusion3Pipeline", "Stable Diffusion 3"),
+        ("WanImageToVideoPipeline", "Wan"),
+        ("HunyuanVideoPipeline", "HunyuanVideo"),
+        ("HunyuanDiTPipeline", "PixArt, Hunyuan-DiT, AuraFlow"),
+        ("LTXPipeline", "LTX-Video"),
+        ("SanaPipeline", "Sana"),
+        ("PixArtSigmaPipeline", "PixArt, Hunyuan-DiT, AuraFlow"),
+        ("ZImagePipeline", "Z-Image"),
+        ("MyNewPipeline", "unknown pipeline"),
+    ],
+)
+def test_pipelines_by_their_class(class_name: str, family: str) -> None:
+    # Its text encoder does not make a pipeline a language model.
+    found = family_of(plan(Kind.DIFFUSERS, class_name, part("T5EncoderModel", "t5")))
+
+    assert found.name == family
+
+
+def test_pipeline_of_an_own_class_by_its_components() -> None:
+    found = family_of(plan(Kind.DIFFUSERS, "MyPipeline", part("FluxTransformer2DModel")))
+
+    assert found.name == "FLUX"
+
+
+def test_unknown_pipeline_with_a_text_encoder_that_overflows() -> None:
+    found = family_of(plan(Kind.DIFFUSERS, "MyPipeline", part("Gemma2Model")))
+
+    assert (found.name, found.fp16) == ("unknown pipeline", False)
+    assert found.fp16_reason.startswith("Gemma: ")
+
+
+@pytest.mark.parametrize(
+    ("kind", "model_type", "family"),
+    [
+        (Kind.SENTENCE_TRANSFORMERS, "bert", "BERT"),
+        (Kind.SENTENCE_TRANSFORMERS, "xlm-roberta", "BERT"),
+        (Kind.SENTENCE_TRANSFORMERS, "qwen3", "language model for embeddings"),
+        (Kind.SENTENCE_TRANSFORMERS, "gemma3_text", "EmbeddingGemma"),
+        (Kind.SENTENCE_TRANSFORMERS, "t5", "T5 encoder"),
+        (Kind.SENTENCE_TRANSFORMERS, None, "unknown embedding model"),
+        (Kind.TRANSFORMERS, "qwen2", "language model"),
+        (Kind.TRANSFORMERS, "qwen3", "language model"),
+        (Kind.TRANSFORMERS, "llama", "language model"),
+        (Kind.TRANSFORMERS, "gemma2", "Gemma"),
+        (Kind.TRANSFORMERS, "umt5", "T5"),
+        (Kind.TRANSFORMERS, "whisper", "unknown model"),
+    ],
+)
+def test_models_by_their_type(kind: Kind, model_type: str | None, family: str) -> None:
+    assert family_of(plan(kind, None, part(None, model_type))).name == family
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_each_says_where_its_figures_come_from(family: Family) -> None:
+    assert family.source.startswith(("measured", "counted", "inferred"))
+    assert family.patterns
+    assert family.fp16_reason
+    if not family.fp16:
+        links = ("github.com/", "Gemma")
+        assert any(link in family.fp16_reason for link in links)
+    # A part takes no more than the whole.
+    assert all(size <= family.activation_bytes for size in family.by_component.values())
+
+
+def test_activations_of_a_component_and_of_a_number_format() -> None:
+    flux = next(family for family in PIPELINES if family.name == "FLUX")
+    whole, step = flux.activation_bytes, flux.by_component["transformer"]
+
+    assert activation_bytes(flux, "bfloat16") == activation_bytes(flux, "float16") == whole
+    assert activation_bytes(flux, "float32") == flux.activation_bytes_float32
+    assert activation_bytes(flux, "bfloat16", "transformer") == step
+    assert activation_bytes(flux, "float32", "transformer") == 2 * step
+    assert activation_bytes(flux, "bfloat16", "vae") == whole
+    qwen = next(family for family in MODELS if family.name == "Gemma")
+    assert activation_bytes(qwen, "float32") == 2 * qwen.activation_bytes
+
+
+def test_published_peaks_of_flux() -> None:
+    """Peaks of FLUX.1-dev on a GPU, in GiB, less the weights that were there."""
+    flux = next(family for family in PIPELINES if family.name == "FLUX")
+    gib = 1024**3
+
+    assert 31.447 + flux.activation_bytes / gib == pytest.approx(36.166, rel=0.02)
+    assert 12.584 + flux.activation_bytes / gib == pytest.approx(17.281, rel=0.02)
+    assert 22.168 + flux.by_component["transformer"] / gib == pytest.approx(23.271, rel=0.02)

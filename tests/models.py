@@ -1,0 +1,155 @@
+"""Tiny models with random weights, saved as their libraries save them, and plans of such folders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from nbloader.plan import make_plan, reads
+from nbloader.records import Listing, Plan, PlanRequest, RepoFile
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "good", "bad"]
+
+
+def plan_of(folder: Path) -> Plan:
+    """The plan of a folder as if it were a repository."""
+    listing = Listing(
+        repo_id="org/name",
+        revision="main",
+        commit_hash="0" * 40,
+        files=tuple(
+            RepoFile(
+                path=path.relative_to(folder).as_posix(), size=path.stat().st_size, etag="0" * 40
+            )
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
+        ),
+    )
+    known: dict[str, bytes] = {}
+    while wanted := reads(listing, PlanRequest(), known):
+        known |= {path: (folder / path).read_bytes() for path in wanted}
+    return make_plan(listing, PlanRequest(), known)
+
+
+def seeded(make: Callable[[], Any]) -> Any:
+    """Make a model with the same random numbers each time."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return make()
+
+
+def save_pipeline(folder: Path) -> None:
+    """Write a Stable Diffusion of some 100 thousand parameters."""
+    from diffusers import (
+        AutoencoderKL,
+        DDIMScheduler,
+        StableDiffusionPipeline,
+        UNet2DConditionModel,
+    )
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+    text = CLIPTextConfig(
+        vocab_size=4,
+        hidden_size=64,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=1,
+    )
+    vocab = {"<|startoftext|>": 0, "<|endoftext|>": 1, "a</w>": 2, "a": 3}
+    pipeline = seeded(
+        lambda: StableDiffusionPipeline(
+            vae=AutoencoderKL(
+                block_out_channels=[4, 8],
+                down_block_types=["DownEncoderBlock2D"] * 2,
+                up_block_types=["UpDecoderBlock2D"] * 2,
+                norm_num_groups=2,
+            ),
+            text_encoder=CLIPTextModel(text),
+            tokenizer=CLIPTokenizer(vocab=vocab, merges=[]),
+            unet=UNet2DConditionModel(
+                block_out_channels=(8, 16),
+                layers_per_block=1,
+                sample_size=8,
+                down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+                up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+                cross_attention_dim=64,
+                norm_num_groups=2,
+                attention_head_dim=2,
+            ),
+            scheduler=DDIMScheduler(clip_sample=False, steps_offset=1),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+    )
+    pipeline.save_pretrained(folder)
+
+
+def picture(pipeline: Any) -> Any:
+    """Run one step of such a pipeline, from noise that is the same on every device."""
+    import torch
+
+    latents = torch.randn((1, 4, 8, 8), generator=torch.Generator().manual_seed(1))
+    pipeline.set_progress_bar_config(disable=True)
+    made = pipeline(
+        "a",
+        height=16,
+        width=16,
+        num_inference_steps=1,
+        guidance_scale=1.0,
+        latents=latents,
+        output_type="np",
+    )
+    return made.images[0]
+
+
+def save_classifier(folder: Path) -> None:
+    """Write a text classifier of some 20 thousand parameters with its tokenizer."""
+    from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.txt").write_text("\n".join(WORDS))
+    config = BertConfig(
+        vocab_size=len(WORDS),
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        num_labels=2,
+    )
+    seeded(lambda: BertForSequenceClassification(config)).save_pretrained(folder)
+    BertTokenizerFast(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
+
+
+def save_embedder(folder: Path) -> None:
+    """Write an embedding model whose last module, a Dense layer, is no model of transformers."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Dense, Pooling, Transformer
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    inner = folder.with_name(f"{folder.name}-transformer")
+    inner.mkdir(parents=True)
+    (inner / "vocab.txt").write_text("\n".join(WORDS))
+    config = BertConfig(
+        vocab_size=len(WORDS),
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+    )
+    seeded(lambda: BertModel(config)).save_pretrained(inner)
+    BertTokenizerFast(vocab=str(inner / "vocab.txt")).save_pretrained(inner)
+    transformer = Transformer(str(inner))
+    model = seeded(
+        lambda: SentenceTransformer(
+            modules=[transformer, Pooling(64), Dense(in_features=64, out_features=64)],
+            device="cpu",
+        )
+    )
+    model.save(str(folder))

@@ -1,0 +1,288 @@
+"""What the worker asks before the first weight, how long that takes, and what it tells then."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from huggingface_hub import hf_hub_download, save_torch_state_dict
+
+import nbloader
+from nbloader.localhub import Cut, Fault, LocalHub, RequestClass
+from nbloader.localhub.demo import MINILM, QWEN_IMAGE_EDIT
+from nbloader.records import (
+    ComponentWeights,
+    Planned,
+    PlanRequest,
+    RateLimitFacts,
+    Route,
+    TransferPolicy,
+    XetFacts,
+)
+from nbloader.transfer import xet_probe
+from nbloader.transfer.protocol import Start
+from nbloader.transfer.supervisor import transfer
+from tests.conftest import Publish
+
+LATENCY_S = 0.05
+LIMIT_S = 2.0
+
+
+class EnoughError(Exception):
+    pass
+
+
+def planned(hub: LocalHub, repo_id: str, cache: Path, **keywords: Any) -> Planned:
+    """Run a worker until it has made its plan."""
+    found: list[Planned] = []
+
+    def stop(report: Planned) -> None:
+        found.append(report)
+        raise EnoughError
+
+    policy = TransferPolicy(max_retries=1, route=keywords.pop("route", None))
+    start = Start(
+        repo_id=repo_id, revision="main", request=PlanRequest(), policy=policy, **keywords
+    )
+    with pytest.raises(EnoughError):
+        transfer(
+            start,
+            endpoint=hub.endpoint,
+            cache_dir=str(cache),
+            publish=lambda event: None,
+            approve=stop,
+            cancelled=threading.Event(),
+        )
+    return found[0]
+
+
+def asked(hub: LocalHub) -> Counter[tuple[RequestClass, str]]:
+    return Counter((request.request_class, request.path) for request in hub.requests())
+
+
+def expected(
+    repo_id: str, small: Iterable[str], headers: Mapping[str, int]
+) -> Counter[tuple[RequestClass, str]]:
+    """The requests for a plan.
+
+    Args:
+        small: files that decide the plan; the Hub redirects them to another path of its own.
+        headers: files whose headers are read, with the ranges that takes.
+    """
+    requests = Counter({(RequestClass.MODEL_INFO, repo_id): 1, (RequestClass.TREE, repo_id): 1})
+    for path in small:
+        requests[RequestClass.RESOLVE_GET, f"{repo_id}/{path}"] = 2
+    for path, ranges in headers.items():
+        requests[RequestClass.RESOLVE_GET, f"{repo_id}/{path}"] = 1
+        requests[RequestClass.CDN_GET, f"{repo_id}/{path}"] = ranges
+    return requests
+
+
+LAYERS = {
+    f"model.layers.{layer}.{'long_name_' * 8}.weight": torch.zeros(64, 64) for layer in range(300)
+}
+
+
+@pytest.fixture
+def sharded(tmp_path: Path, publish: Publish) -> str:
+    """A sharded model whose headers take two reads each."""
+    folder = tmp_path / "sharded"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "bert"}')
+    (folder / "README.md").write_text("---\nlicense: other\nlicense_name: our-own\n---\n")
+    save_torch_state_dict(LAYERS, folder, max_shard_size="2MB")
+    return publish({path.name: path.read_bytes() for path in folder.iterdir()})
+
+
+SHARDED = ComponentWeights(
+    name="model",
+    bytes_by_dtype={"F32": 300 * 64 * 64 * 4},
+    largest_tensor=64 * 64 * 4,
+    largest_block=64 * 64 * 4,
+)
+FIRST = "model-00001-of-00003.safetensors"
+INDEX = "model.safetensors.index.json"
+
+
+# --- a public repository --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("repo_id", "small", "headers"),
+    [
+        (MINILM, ["config.json", "modules.json"], {"model.safetensors": 1}),
+        (
+            QWEN_IMAGE_EDIT,
+            [
+                "model_index.json",
+                "text_encoder/model.safetensors.index.json",
+                "transformer/diffusion_pytorch_model.safetensors.index.json",
+            ],
+            {
+                "text_encoder/model-00001-of-00003.safetensors": 1,
+                "transformer/diffusion_pytorch_model-00001-of-00004.safetensors": 1,
+                "vae/diffusion_pytorch_model.safetensors": 2,
+            },
+        ),
+    ],
+)
+def test_a_preflight_asks_little_and_ends_soon(
+    demo_hub: LocalHub, tmp_path: Path, repo_id: str, small: list[str], headers: dict[str, int]
+) -> None:
+    demo_hub.set_faults([Fault(kind, latency_s=LATENCY_S) for kind in RequestClass])
+    seconds = []
+    for attempt in range(3):  # Others may keep the machine busy for a while.
+        demo_hub.reset_counters()
+        began_at = time.monotonic()
+        report = nbloader.preflight(
+            repo_id, endpoint=demo_hub.endpoint, cache_dir=tmp_path / str(attempt)
+        )
+        seconds.append(time.monotonic() - began_at)
+        assert report.plan is not None
+        assert asked(demo_hub) == expected(repo_id, small, headers)
+        if seconds[-1] < LIMIT_S:
+            break
+    assert min(seconds) < LIMIT_S
+
+
+def test_of_a_sharded_model_one_header_is_asked_for(
+    hub: LocalHub, sharded: str, tmp_path: Path
+) -> None:
+    found = planned(hub, sharded, tmp_path)
+    assert asked(hub) == expected(sharded, ["config.json", INDEX], {FIRST: 2})
+    assert found.weights == (SHARDED,)
+    assert found.hub is not None
+    assert found.hub == replace(
+        found.hub, license="our-own", rate_limit=None, xet=None, token_sent=False
+    )
+
+
+def test_the_headers_that_tell_of_the_rate_limit_are_told(
+    hub: LocalHub, sharded: str, tmp_path: Path
+) -> None:
+    told = []
+    try:
+        for cache, quotas in enumerate(({"api": 50, "resolvers": 90}, {"api": 99, "resolvers": 9})):
+            hub.set_rate_limits(quotas, window_s=1000)
+            facts = planned(hub, sharded, tmp_path / str(cache)).hub
+            assert facts is not None
+            assert facts.rate_limit is not None
+            assert 0 < facts.rate_limit.reset_s <= 1000
+            told.append(replace(facts.rate_limit, reset_s=0))
+    finally:
+        hub.set_rate_limits({})
+    assert told == [
+        RateLimitFacts(kind="api", remaining=48, limit=50, window_s=1000, reset_s=0),
+        RateLimitFacts(kind="resolvers", remaining=6, limit=9, window_s=1000, reset_s=0),
+    ]
+
+
+# --- what the cache holds -------------------------------------------------------------------------
+
+
+def test_a_warm_load_asks_one_question_and_knows_as_much(
+    hub: LocalHub, sharded: str, tmp_path: Path
+) -> None:
+    token = f"hf_{'x' * 34}"
+    hub.add_token(token)
+    hub.upload_to_xet(sharded)
+    cold = planned(hub, sharded, tmp_path, token=token)
+    nbloader.download(sharded, endpoint=hub.endpoint, cache_dir=tmp_path, view="none", token=token)
+    hub.reset_counters()
+    warm = planned(hub, sharded, tmp_path, token=token)
+    assert asked(hub) == Counter({(RequestClass.MODEL_INFO, sharded): 1})
+    assert warm.weights == cold.weights == (SHARDED,)
+    assert warm.hub is not None
+    assert (warm.hub.token_sent, warm.hub.xet) == (True, None)
+
+    hub.reset_counters()
+    local = planned(hub, sharded, tmp_path, local_files_only=True)
+    assert (local.weights, asked(hub)) == ((SHARDED,), Counter())
+
+
+def test_a_header_is_read_from_the_cache_if_its_file_is_there(
+    hub: LocalHub, sharded: str, tmp_path: Path
+) -> None:
+    hf_hub_download(sharded, FIRST, endpoint=hub.endpoint, cache_dir=tmp_path)
+    hub.reset_counters()
+    found = planned(hub, sharded, tmp_path)
+    assert asked(hub) == expected(sharded, ["config.json", INDEX], {})
+    assert (found.weights, found.cached) == ((SHARDED,), (FIRST,))
+
+
+def test_a_damaged_header_in_the_cache_costs_the_figures_only(
+    hub: LocalHub, sharded: str, tmp_path: Path
+) -> None:
+    folder = nbloader.download(sharded, endpoint=hub.endpoint, cache_dir=tmp_path, view="none")
+    damaged = (folder / FIRST).resolve()
+    damaged.write_bytes(bytes(damaged.stat().st_size))
+    found = planned(hub, sharded, tmp_path)
+    size = sum(file.size for file in found.plan.files if file.path.endswith(".safetensors"))
+    assert found.weights == (
+        ComponentWeights(name="model", bytes_by_dtype={"F32": size}, counted=False),
+    )
+
+
+# --- Xet storage ----------------------------------------------------------------------------------
+
+
+def test_xet_storage_is_tried_beside_the_headers_and_without_a_token(
+    hub: LocalHub, sharded: str, tmp_path: Path
+) -> None:
+    token = f"hf_{'x' * 34}"
+    hub.add_token(token)
+    hub.upload_to_xet(sharded)
+    hub.set_faults([Fault(RequestClass.CDN_GET, latency_s=LATENCY_S)])
+    hub.reset_counters()
+    facts = planned(hub, sharded, tmp_path, token=token).hub
+    assert facts is not None
+    assert facts.xet is not None
+    assert (facts.xet.host, facts.xet.answer_s is not None) == (hub.cas, True)
+    requests = hub.requests()
+    tried = [request for request in requests if request.request_class is RequestClass.XET_OTHER]
+    assert [(request.path, request.had_authorization) for request in tried] == [("/", False)]
+    kinds = [request.request_class for request in requests]
+    assert RequestClass.XET_TOKEN not in kinds
+    # Before the header's second range, so while its first was on its way.
+    assert kinds[kinds.index(RequestClass.XET_OTHER) :].count(RequestClass.CDN_GET) >= 1
+
+
+def test_xet_storage_that_does_not_answer_is_told(
+    hub: LocalHub, sharded: str, tmp_path: Path
+) -> None:
+    hub.upload_to_xet(sharded)
+    hub.set_faults([Fault(RequestClass.XET_OTHER, cut=Cut.DROP)])
+    facts = planned(hub, sharded, tmp_path).hub
+    assert facts is not None
+    assert facts.xet == XetFacts(host=hub.cas)
+
+
+def test_without_the_route_xet_storage_is_left_alone(
+    hub: LocalHub, sharded: str, tmp_path: Path
+) -> None:
+    hub.upload_to_xet(sharded)
+    hub.reset_counters()
+    facts = planned(hub, sharded, tmp_path, route=Route.HTTP).hub
+    assert facts is not None
+    assert facts.xet is None
+    assert asked(hub) == expected(sharded, ["config.json", INDEX], {FIRST: 2})
+
+
+def test_a_silent_host_is_waited_for_only_so_long(
+    hub: LocalHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(xet_probe, "TIMEOUT_S", 0.2)
+    hub.set_faults([Fault(RequestClass.XET_OTHER, cut=Cut.STALL)])
+    probe = xet_probe.XetProbe()
+    assert probe.result() is None
+    probe.ask(hub.cas)
+    probe.ask(hub.cdn)
+    assert probe.result() == XetFacts(host=hub.cas)
+    assert asked(hub) == Counter({(RequestClass.XET_OTHER, "/"): 1})
