@@ -27,9 +27,10 @@ class Part:
     """A component.
 
     Attributes:
-        build: makes it, on torch's default device and in torch's default dtype.
-        step: runs it once at the workload of its family; of a model that is run many times, one
-            of those.
+        build: makes it, on torch's default device and in torch's default dtype; with True a small
+            one of the same shape.
+        step: runs it once at the workload of its family, of a model that is run many times one of
+            those; with True on small inputs. None if what it takes does not matter.
         extra: tensors that the published files hold, but the class no longer has: their dtype
             and shape by name.
     """

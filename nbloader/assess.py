@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nbloader.checks import Facts, PreflightReport, inspected_packages, run_checks
+from nbloader.checks import LOW_DISK_BYTES, Facts, PreflightReport, inspected_packages, run_checks
 from nbloader.environment import (
     attached_models,
     bigger_disks,
@@ -59,6 +60,10 @@ def assess(
     if problem is not None:
         problem = with_attached(problem, request.repo_id)
     facts = _facts(request, planned, problem, loads)
+    if facts.disk and facts.disk.free < facts.required_bytes + LOW_DISK_BYTES:
+        # Only now, because each place is tried by writing a file.
+        others = bigger_disks(Path(facts.disk.folder), os.environ)
+        facts = replace(facts, bigger_disks=others)
     return PreflightReport(
         repo_id=request.repo_id,
         results=run_checks(facts),
@@ -74,8 +79,6 @@ def _facts(
 ) -> Facts:
     plan = planned.plan if planned else None
     hub = planned.hub if planned else None
-    folder = Path(hub.cache_dir) if hub else None
-    disk = disk_facts(folder) if folder else None
     required = request.settings.required_disk_space_gb
     classes = class_facts(plan) if plan and loads else ()
     weights = planned.weights if planned else ()
@@ -93,8 +96,7 @@ def _facts(
         cached=frozenset(planned.cached if planned else ()),
         partial=planned.partial if planned else {},
         problem=problem,
-        disk=disk,
-        bigger_disks=bigger_disks(folder, os.environ) if folder else (),
+        disk=disk_facts(Path(hub.cache_dir)) if hub else None,
         packages=packages,
         classes=classes,
         unmet=unmet_requirements(names) if loads else (),

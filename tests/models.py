@@ -1,4 +1,4 @@
-"""Tiny models with random weights, saved as their libraries save them, and plans of such folders."""
+"""Tiny models with random weights, saved as their libraries save them, and their plans."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def save_pipeline(folder: Path) -> None:
                 norm_num_groups=2,
             ),
             text_encoder=CLIPTextModel(text),
-            tokenizer=CLIPTokenizer(vocab=vocab, merges=[]),
+            tokenizer=CLIPTokenizer(vocab=vocab, merges=[], model_max_length=77),
             unet=UNet2DConditionModel(
                 block_out_channels=(8, 16),
                 layers_per_block=1,
@@ -121,7 +121,7 @@ def save_classifier(folder: Path) -> None:
         num_hidden_layers=2,
         num_attention_heads=2,
         intermediate_size=64,
-        num_labels=2,
+        num_labels=32,  # bitsandbytes computes in 4-bit on a CPU with multiples of 32
     )
     seeded(lambda: BertForSequenceClassification(config)).save_pretrained(folder)
     BertTokenizerFast(vocab=str(folder / "vocab.txt")).save_pretrained(folder)

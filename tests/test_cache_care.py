@@ -308,6 +308,38 @@ def test_a_cache_without_links_keeps_its_blobs(cached: Cache) -> None:
     assert name.read_bytes() == content
 
 
+def test_bytes_that_repositories_share_are_not_promised(cached: Cache) -> None:
+    """From version 1.33 on, a blob of the Hub's library may be a link into a store of its cache."""
+    stored = cached.dir / "blobs" / "ab" / ("1" * 64)
+    stored.parent.mkdir(parents=True)
+    cached.old_weights.rename(stored)
+    cached.old_weights.symlink_to(os.path.relpath(stored, cached.old_weights.parent))
+    assert cached.report.frees == cached.old_revision.bytes
+    twin = cached.dir / "models--org--twin" / "blobs" / cached.old_weights.name
+    twin.parent.mkdir(parents=True)
+    twin.symlink_to("../../blobs/ab/" + "1" * 64)
+    assert cached.report.frees == 0
+    assert [store.bytes for store in cached.report.stores] == [cached.old_revision.bytes]
+    assert {(item.kind, item.bytes) for item in cached.report.items} == {
+        (ItemKind.REVISION, 0),
+        (ItemKind.ORPHAN, 0),
+    }
+
+
+def test_a_revision_that_is_all_copies_goes_with_them(cached: Cache) -> None:
+    """So it is on a file system without links: the files are moved to their names."""
+    for path in [path for path in cached.repo.glob("snapshots/*/*") if path.is_symlink()]:
+        content = path.read_bytes()
+        path.unlink()
+        path.write_bytes(content)
+    shutil.rmtree(cached.repo / "blobs")
+    age(cached.dir)
+    size = sum(path.stat().st_size for path in cached.old.iterdir())
+    item = cached.item(ItemKind.REVISION, cached.old.name, size)
+    assert cached.report.delete().removed == (item,)
+    assert (cached.old.exists(), len(list(cached.new.iterdir()))) == (False, 3)
+
+
 # -- hostile caches --------------------------------------------------------------------------------
 
 

@@ -197,7 +197,7 @@ KAGGLE = MachineFacts(
     memory=MemoryFacts(available=30_000_000_000, total=33_700_000_000, source="cgroup"),
     place=PlaceFacts(place=Place.KAGGLE, interface=Interface.BATCH, source="KAGGLE_X"),
     gpus=(T4, P100),
-    driver=DriverFacts(version="535.1", cuda=(12, 2)),
+    driver=DriverFacts(version="580.1", cuda=(13, 0)),
     torch=TorchFacts(version="2.13.0+cu130", cuda=(13, 0), archs=("sm_75", "sm_80")),
 )
 DISK = DiskFacts(folder="/x", free=10**9, total=2 * 10**9, writable=False, source="quota")
@@ -215,9 +215,9 @@ def test_a_machine_in_rows() -> None:
         "memory": "30.0 GB available of 33.7 GB (cgroup)",
         "disk": "1.0 GB free of 2.0 GB at /x, cannot be written (quota)",
         "gpu 0": "Tesla T4, 15.0 GB free of 15.8 GB, compute capability 7.5",
-        "gpu 1": "Tesla P100, 16.0 GB free of 17.1 GB, compute capability 6.0; torch's build has "
-        "no kernels for it",
-        "driver": "535.1, runs CUDA 12.2; too old for this build of torch",
+        "gpu 1": "Tesla P100, 16.0 GB free of 17.1 GB, compute capability 6.0; torch "
+        "2.13.0+cu130 has no kernels for Tesla P100 (compute capability 6.0)",
+        "driver": "580.1, runs CUDA 13.0",
         "torch build": "2.13.0+cu130 for CUDA 13.0, kernels for sm_75 sm_80",
     }
     mac = MachineFacts(memory=KAGGLE.memory, mps=True)

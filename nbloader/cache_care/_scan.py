@@ -183,9 +183,9 @@ class _Reading:
         blobs: Mapping[str, FoundBlob] = {}
         partials: tuple[FoundPartial, ...] = ()
         # A link may lead anywhere, and nothing is deleted there.
-        if self._is_folder(self._folder) and self._is_folder(self._blobs, needed=False):
-            blobs = self._find_blobs()
-            partials = self._find_partials()
+        if self._is_folder(self._folder):
+            if self._is_folder(self._blobs, needed=False):
+                blobs, partials = self._find_blobs(), self._find_partials()
             if self._is_folder(self._folder / "snapshots", needed=False):
                 revisions = self._find_revisions(blobs.keys())
             refs = self._find_refs({revision.commit_hash for revision in revisions})

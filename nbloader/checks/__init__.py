@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from nbloader.checks import _disk, _files, _hub, _memory, _packages
+from nbloader.checks._disk import LOW_DISK_BYTES
 from nbloader.checks._facts import Facts
 from nbloader.checks._packages import inspected_packages, install_hint, required_packages
 from nbloader.checks._report import PreflightReport
@@ -18,6 +19,7 @@ from nbloader.records import CheckResult, CheckStatus
 
 __all__ = [
     "CHECKS",
+    "LOW_DISK_BYTES",
     "Check",
     "Facts",
     "PreflightReport",

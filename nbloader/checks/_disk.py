@@ -8,7 +8,7 @@ from nbloader.errors import CacheNotWritableError, DiskFullError, DiskSpaceError
 from nbloader.records import CheckResult
 from nbloader.units import format_bytes
 
-__all__ = ["cache", "disk"]
+__all__ = ["LOW_DISK_BYTES", "cache", "disk"]
 
 LOW_DISK_BYTES = 1_000_000_000
 """With less than this left after the download, a notebook's machine soon runs into trouble."""
@@ -38,9 +38,7 @@ def disk(facts: Facts) -> CheckResult:
         return skipped("disk", "not checked: check_disk_space is off")
     if facts.disk is None:
         return skipped("disk", "not checked")
-    required = facts.missing_bytes
-    if required and facts.required_disk_bytes is not None:
-        required = facts.required_disk_bytes
+    required = facts.required_bytes
     figures = (
         f"{format_bytes(required)} required, {format_bytes(facts.disk.free)} available "
         f"at {facts.disk.folder}"

@@ -72,3 +72,10 @@ class Facts:
             if file.path not in self.cached
         }
         return sum(missing.values())
+
+    @property
+    def required_bytes(self) -> int:
+        """Free space that the disk has to have."""
+        if not self.missing_bytes or self.required_disk_bytes is None:
+            return self.missing_bytes
+        return self.required_disk_bytes

@@ -8,8 +8,8 @@ from dataclasses import asdict
 
 from nbloader.cache_care import CacheReport
 from nbloader.checks import PreflightReport
-from nbloader.environment import can_run, driver_runs
 from nbloader.errors import InvalidTokenError, NbloaderError
+from nbloader.fit import gpu_problem
 from nbloader.history import JobEntry
 from nbloader.records import (
     CheckStatus,
@@ -65,29 +65,26 @@ def machine_rows(machine: MachineFacts, disk: DiskFacts | None) -> Iterable[Row]
             data=asdict(disk),
         )
     for number, gpu in enumerate(machine.gpus):
-        yield Row(name=f"gpu {number}", text=_gpu(gpu, machine.torch), data=asdict(gpu))
+        yield Row(name=f"gpu {number}", text=_gpu(gpu, machine), data=asdict(gpu))
     if not machine.gpus:
         yield Row(name="gpu", text="Apple's, by MPS" if machine.mps else "none (NVIDIA)")
     if driver is not None:
-        refused = machine.torch is not None and driver_runs(driver, machine.torch) is False
         yield Row(
             name="driver",
-            text=f"{driver.version}, runs CUDA {_version(driver.cuda)}"
-            + ("; too old for this build of torch" if refused else ""),
+            text=f"{driver.version}, runs CUDA {_version(driver.cuda)}",
             data=asdict(driver),
         )
     if machine.torch is not None:
         yield Row(name="torch build", text=_torch(machine.torch), data=asdict(machine.torch))
 
 
-def _gpu(gpu: GpuFacts, torch: TorchFacts | None) -> str:
+def _gpu(gpu: GpuFacts, machine: MachineFacts) -> str:
     text = (
         f"{gpu.name}, {format_bytes(gpu.free)} free of {format_bytes(gpu.total)}, "
         f"compute capability {_version(gpu.capability)}"
     )
-    if torch is not None and can_run(torch, gpu.capability) is False:
-        text += "; torch's build has no kernels for it"
-    return text
+    problem = gpu_problem(gpu, machine)
+    return f"{text}; {problem}" if problem else text
 
 
 def _torch(torch: TorchFacts) -> str:

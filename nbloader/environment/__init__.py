@@ -25,16 +25,14 @@ from nbloader.environment._packages import (
 from nbloader.environment._place import how_to_add_token, how_to_connect, place, place_facts
 from nbloader.environment._requirements import unmet_requirements
 from nbloader.environment._token import token_facts
-from nbloader.environment._torch import can_run, driver_runs, torch_facts
+from nbloader.environment._torch import torch_facts
 
 __all__ = [
     "attached_models",
     "bigger_disks",
-    "can_run",
     "class_facts",
     "disk_facts",
     "distribution_name",
-    "driver_runs",
     "existing_part",
     "folder_of_environment",
     "home_of_environment",

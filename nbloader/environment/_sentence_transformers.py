@@ -27,16 +27,18 @@ def has_module(sources: Sources, module: str, name: str) -> bool:
 
     New versions know the old paths; old ones do not know the new.
     """
-    if not module:
-        return any(_defines(sources, folder, name) for folder in _MODULE_FOLDERS)
+    if module and not _has_path(sources, module):
+        return False
+    return any(_defines(sources, folder, name) for folder in _MODULE_FOLDERS)
+
+
+def _has_path(sources: Sources, module: str) -> bool:
     if not all(part.isidentifier() for part in module.split(".")):
         return False
-    old = sources.text(_OLD_PATHS)
     path = module.replace(".", "/")
-    return (
-        bool(sources.text(f"{path}.py") or sources.text(f"{path}/__init__.py"))
-        or f'"sentence_transformers.{module}"' in old
-    ) and any(_defines(sources, folder, name) for folder in _MODULE_FOLDERS)
+    return bool(
+        sources.text(f"{path}.py") or sources.text(f"{path}/__init__.py")
+    ) or f'"sentence_transformers.{module}"' in sources.text(_OLD_PATHS)
 
 
 def _defines(sources: Sources, folder: str, name: str) -> bool:

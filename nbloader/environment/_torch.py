@@ -8,9 +8,9 @@ import mmap
 import re
 from pathlib import Path
 
-from nbloader.records import DriverFacts, TorchFacts
+from nbloader.records import TorchFacts
 
-__all__ = ["can_run", "driver_runs", "torch_facts"]
+__all__ = ["torch_facts"]
 
 _VERSION_FILE_BYTES = 65_536
 _LIBRARIES = ("libtorch_python.so", "torch_python.dll")
@@ -20,8 +20,6 @@ _ARCH = rb"(?:sm|compute)_\d{2,3}[af]?"
 _ARCH_LIST = re.compile(rb"%s(?: %s)*\0" % (_ARCH, _ARCH))
 _LONGEST = 64
 """Bytes of PTX (`compute_..`) that may stand in a list before the first machine code."""
-
-_ONE_ARCH = re.compile(r"(sm|compute)_(\d{1,2})(\d)([af]?)")
 
 
 def torch_facts(folder: Path | None = None) -> TorchFacts | None:
@@ -41,53 +39,6 @@ def torch_facts(folder: Path | None = None) -> TorchFacts | None:
         archs=_archs(folder / "lib") if cuda else None,
         hip=bool(values.get("hip")),
     )
-
-
-def can_run(torch: TorchFacts, capability: tuple[int, int]) -> bool | None:
-    """Tell whether a build of torch has kernels for an NVIDIA GPU; None if that is not known.
-
-    Machine code (`sm_80`) runs on GPUs of the same major capability and the same or a later minor
-    one; that for a feature set (`sm_90a`) on this capability alone, that for a family (`sm_100f`)
-    as usual. PTX (`compute_80`) is compiled by the driver for any later GPU. Integrated GPUs have
-    code of their own: https://docs.nvidia.com/cuda/cuda-c-programming-guide/#binary-compatibility
-    and the table in `torch/cuda/__init__.py`.
-    """
-    if torch.cuda is None:
-        return False
-    if torch.archs is None:
-        return None
-    return any(_runs(arch, capability) for arch in torch.archs)
-
-
-def _runs(arch: str, capability: tuple[int, int]) -> bool:
-    parts = _ONE_ARCH.fullmatch(arch)
-    if parts is None:
-        return False
-    kind, suffix = parts[1], parts[4]
-    built = (int(parts[2]), int(parts[3]))
-    if suffix == "a" or (kind == "sm" and (built in _INTEGRATED or capability in _INTEGRATED)):
-        return built == capability
-    if kind == "sm" or suffix == "f":
-        return built[0] == capability[0] and built[1] <= capability[1]
-    return built <= capability
-
-
-_INTEGRATED = frozenset({(5, 3), (6, 2), (7, 2), (8, 7), (10, 1)})
-"""GPUs of Jetson boards: they run no machine code made for cards, and cards none of theirs."""
-
-
-def driver_runs(driver: DriverFacts, torch: TorchFacts) -> bool:
-    """Tell whether the NVIDIA driver runs what a build of torch was made with.
-
-    From CUDA 11 on, a driver runs all of its own major version and the older ones ("minor version
-    compatibility"): https://docs.nvidia.com/deploy/cuda-compatibility/. Before that it had to be
-    as new as the build. A build without CUDA asks nothing of the driver.
-    """
-    if torch.cuda is None:
-        return True
-    if torch.cuda[0] < 11:
-        return driver.cuda >= torch.cuda
-    return driver.cuda[0] >= torch.cuda[0]
 
 
 def _package_folder() -> Path | None:

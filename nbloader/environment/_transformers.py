@@ -32,13 +32,10 @@ _CONVERTERS = "convert_slow_tokenizer.py"
 
 
 def find_class(sources: Sources, name: str) -> Found | None:
+    """Find a public class; None if the library has none of that name, nor takes another for it."""
     found = sources.listed(name)
-    if found is not None or not is_class_name(name):
+    if found is not None or "define_import_structure" not in sources.text("__init__.py"):
         return found
-    # From 4.5x on the classes of the models are in no list: the library reads the `__all__` of
-    # every module when it is imported.
-    if "define_import_structure" not in sources.text("__init__.py"):
-        return None
     found = _in_models(sources, name)
     if found is not None:
         return found
@@ -73,8 +70,7 @@ def _in_models(sources: Sources, name: str) -> Found | None:
 
 
 def _exports(sources: Sources, path: str, name: str) -> bool:
-    """Tell whether a module lists a name in its `__all__`, or has a class that is exported for what
-    it requires."""
+    """Tell whether a module exports a name: by its `__all__`, or by a decorator of the class."""
     if path.rpartition("/")[2].startswith(_GENERATED_FROM):
         return False
     text = sources.text(path)
@@ -93,9 +89,7 @@ def _with_file(sources: Sources, path: PurePosixPath, name: str) -> Found:
         needs = {"vision", "torch", "torchvision"}
     elif module.startswith("image_processing_"):
         needs = {"vision"}
-        by_torchvision = module.endswith("_fast") or re.search(
-            r"^class\s+\w+\s*\([^)]*\bTorchvisionBackend\b", text, re.MULTILINE
-        )
+        by_torchvision = module.endswith("_fast") or _BY_TORCHVISION.search(text)
         # Without torchvision the library takes the processor for Pillow, where there is one.
         if by_torchvision and not _has_pillow_twin(sources, path.parent, name):
             needs |= {"torch", "torchvision"}
@@ -110,6 +104,11 @@ def _has_pillow_twin(sources: Sources, folder: PurePosixPath, name: str) -> bool
 
 
 def needs_of(sources: Sources, found: Found, name: str, depth: int = 3) -> frozenset[str]:
+    """Give the backends that a class needs.
+
+    Args:
+        depth: how many classes up a processor's parts are looked for.
+    """
     if found.file is None:
         return found.backends
     text = sources.text(found.file)

@@ -12,11 +12,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from nbloader.errors import InvalidArgumentError
-from nbloader.fit._device import DeviceFacts, choose_placement
 from nbloader.fit._families import family_of
 from nbloader.fit._methods import Impossible, Question, place
 from nbloader.fit._refusal import faster_hint, refusal, shortage
-from nbloader.fit._usable import gpu_problem, usable_gpus
+from nbloader.fit._usable import can_run, driver_runs, gpu_problem, usable_gpus
 from nbloader.records import (
     Component,
     ComponentWeights,
@@ -27,7 +26,7 @@ from nbloader.records import (
     Plan,
 )
 
-__all__ = ["DeviceFacts", "choose_placement", "fit", "gpu_problem"]
+__all__ = ["can_run", "driver_runs", "fit", "gpu_problem"]
 
 _ON_CUDA = frozenset(Method) - {Method.MPS, Method.CPU}
 _NEEDS_ALL_GPUS = frozenset({Method.MULTI_GPU, Method.FOUR_BIT_MULTI_GPU})

@@ -27,7 +27,7 @@ _ROOM = 2.4
 which 22.168 are weights (huggingface.co/datasets/derekl35/diffusers-quantization-benchmarks)."""
 
 _CONVOLUTION_ROOM = 1.35
-"""Measured 5.9 to 8.2 GB for a decode of Qwen-Image at 1328 x 1328, counted 6.1 GB
+"""Measured 8.2 GB for a decode of Qwen-Image at 1328 x 1328, counted 6.1 GB
 (github.com/Comfy-Org/ComfyUI/issues/9771). For 16 bits in two dimensions see `_KL_1024`."""
 
 _KL_1024 = int(4.7 * _GIB)
@@ -221,8 +221,8 @@ PIPELINES: tuple[Family, ...] = (
         fp16=False,
         fp16_reason="float16 gives black frames, but for the model of 2 billion parameters "
         "(github.com/zai-org/CogVideo/issues/559)",
-        source="measured: 26 GB for the model of 5 billion parameters "
-        "(huggingface.co/zai-org/CogVideoX-5b)",
+        source="inferred: 20.7 GB in all with the transformer of 5 billion parameters, with tiles "
+        "in the VAE (huggingface.co/zai-org/CogVideoX-5b), and more without them",
     ),
     Family(
         name="Mochi",
@@ -368,9 +368,10 @@ MODELS: tuple[Family, ...] = (
         name="language model",
         patterns=_LANGUAGE_MODELS,
         workload=_CONTEXT,
-        activation_bytes=int(1.5 * _GIB),
+        activation_bytes=_GIB,
         fp16_reason=_LANGUAGE_FP16,
-        source="counted: 0.76 GiB for Qwen2.5-7B, a quarter of it keys and values",
+        source="counted: 0.76 GiB for Qwen2.5-7B, a quarter of it keys and values; models with "
+        "fewer key heads or narrower layers take less, those of 70 billion parameters twice that",
     ),
 )
 """Models of transformers, and text encoders of pipelines; the first match is taken."""

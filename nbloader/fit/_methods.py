@@ -102,13 +102,20 @@ def place(question: Question, method: Method) -> Placement:
 def gpu_dtype(question: Question, gpus: Sequence[UsableGpu]) -> str:
     """Choose the number format for GPUs: bfloat16 where all compute in it, else float16.
 
-    Some families overflow in float16; they get float32.
+    Weights that are stored in float16 stay as they are: a cast would cost memory, time and digits.
+    Some families overflow in float16; they get float32 where there is no bfloat16.
     """
     if question.dtype is not None:
         return question.dtype
-    if all(gpu.bfloat16 for gpu in gpus):
+    family = question.family
+    if all(gpu.bfloat16 for gpu in gpus) and not (family.fp16 and _mostly_float16(question)):
         return "bfloat16"
-    return "float16" if question.family.fp16 else "float32"
+    return "float16" if family.fp16 else "float32"
+
+
+def _mostly_float16(question: Question) -> bool:
+    sizes = [weights.bytes_by_dtype for _, weights in question.parts]
+    return 2 * sum(size.get("F16", 0) for size in sizes) > sum(sum(size.values()) for size in sizes)
 
 
 def _mps_dtype(question: Question) -> str:
@@ -157,7 +164,6 @@ def _spread(question: Question, to: Quantization | None, method: Method) -> Plac
     if not question.machine.has("accelerate"):
         raise Impossible("accelerate is not installed")
     dtype = gpu_dtype(question, gpus)
-    work = _work(question, dtype, to)
     parts = [(part, _placed(part, "", dtype, to)) for part in question.parts]
     if question.plan.kind is Kind.DIFFUSERS:
         loads, placed = _whole_components(parts, gpus)
@@ -170,9 +176,30 @@ def _spread(question: Question, to: Quantization | None, method: Method) -> Plac
         device=_device(gpus[0]),
         dtype=dtype,
         components=tuple(placed),
-        vram=_vram(question, {gpu: loads[gpu] + work for gpu in gpus if loads[gpu]}),
+        vram=_vram(
+            question,
+            {
+                gpu: loads[gpu] + _work_on(question, gpu, placed, dtype, to)
+                for gpu in gpus
+                if loads[gpu]
+            },
+        ),
         ram_loading=_cast(question, dtype, placed),
     )
+
+
+def _work_on(
+    question: Question,
+    gpu: UsableGpu,
+    placed: Sequence[PlacedComponent],
+    dtype: str,
+    to: Quantization | None,
+) -> int:
+    """Give what a GPU needs beside weights for the components that are on it."""
+    there = [part.name for part in placed if gpu.device in part.device.split(",")]
+    computing = max((_computing(question, dtype, name) for name in there), default=0)
+    unpacking = _unpacking(question, dtype) if to is not None else 0
+    return computing + CUDA_BYTES + unpacking
 
 
 _Part = tuple[Component, ComponentWeights]
@@ -302,9 +329,15 @@ def _one_at_a_time(question: Question, dtype: str, placed: Sequence[PlacedCompon
     )
 
 
-def _largest(part: ComponentWeights, dtype: str) -> int:
-    """Give the bytes of the largest tensor in `dtype`; of the whole if its tensors are unknown."""
+def _largest(part: ComponentWeights, dtype: str, *, in_blocks: bool = False) -> int:
+    """Give the bytes of the largest tensor in `dtype`; of the whole if its tensors are unknown.
+
+    Args:
+        in_blocks: only those of repeated blocks, if there are any.
+    """
     stored = part.largest_tensor or part.total
+    if in_blocks and part.largest_block:
+        stored = min(stored, part.largest_block)
     if part.quantization is not None or not part.total:
         return stored
     return int(stored / part.total * bytes_as(part, _NO_COMPONENT, dtype))
@@ -424,9 +457,18 @@ def _computing(question: Question, dtype: str, component: str | None = None) -> 
 def _work(question: Question, dtype: str, to: Quantization | None) -> int:
     """Give what a GPU needs beside weights."""
     work = _computing(question, dtype) + CUDA_BYTES
-    if to is not None:  # A layer is unpacked for its turn.
-        work += max((_largest(weights, dtype) for _, weights in question.parts), default=0)
-    return work
+    return work + (_unpacking(question, dtype) if to is not None else 0)
+
+
+def _unpacking(question: Question, dtype: str) -> int:
+    """Give what a quantized layer takes that is unpacked for its turn.
+
+    The largest tensor of a language model is its embedding, which is not quantized; the layers are
+    in its blocks.
+    """
+    return max(
+        (_largest(weights, dtype, in_blocks=True) for _, weights in question.parts), default=0
+    )
 
 
 def _vram(question: Question, loads: Mapping[UsableGpu, int]) -> tuple[int, ...]:

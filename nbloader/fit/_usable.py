@@ -7,9 +7,12 @@ from dataclasses import dataclass
 
 from nbloader.records import DriverFacts, GpuFacts, MachineFacts, TorchFacts
 
-__all__ = ["UsableGpu", "gpu_problem", "usable_gpus"]
+__all__ = ["UsableGpu", "can_run", "driver_runs", "gpu_problem", "usable_gpus"]
 
-_ARCH = re.compile(r"(sm|compute)_(\d+)(\d)[a-z]?")
+_ARCH = re.compile(r"(sm|compute)_(\d{1,2})(\d)([af]?)")
+
+_INTEGRATED = frozenset({(5, 3), (6, 2), (7, 2), (8, 7), (10, 1)})
+"""GPUs of Jetson boards: they run no machine code made for cards, and cards none of theirs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,12 +56,12 @@ def gpu_problem(gpu: GpuFacts, machine: MachineFacts) -> str:
         return ""
     if torch.cuda is None:
         return "" if torch.hip else f"torch {torch.version} is a build without CUDA"
-    if driver is not None and not _driver_runs(driver, torch.cuda):
+    if driver is not None and not driver_runs(driver, torch):
         return (
             f"torch {torch.version} needs a driver for CUDA {_dotted(torch.cuda)}, "
             f"{driver.version} runs CUDA {_dotted(driver.cuda)}"
         )
-    if torch.archs is not None and not _has_kernels(torch, gpu.capability):
+    if can_run(torch, gpu.capability) is False:
         return (
             f"torch {torch.version} has no kernels for {gpu.name} "
             f"(compute capability {_dotted(gpu.capability)})"
@@ -66,30 +69,47 @@ def gpu_problem(gpu: GpuFacts, machine: MachineFacts) -> str:
     return ""
 
 
-def _driver_runs(driver: DriverFacts, cuda: tuple[int, int]) -> bool:
-    """A driver runs every minor version of its major one, from CUDA 11 on.
+def can_run(torch: TorchFacts, capability: tuple[int, int]) -> bool | None:
+    """Tell whether a build of torch has kernels for an NVIDIA GPU; None if that is not known.
 
-    NVIDIA calls this minor version compatibility (CUDA Compatibility, chapter 2).
+    Machine code (`sm_80`) runs on GPUs of the same major capability and the same or a later minor
+    one; that for a feature set (`sm_90a`) on this capability alone, that for a family (`sm_100f`)
+    as usual. PTX (`compute_80`) is compiled by the driver for any later GPU. Integrated GPUs have
+    code of their own: https://docs.nvidia.com/cuda/cuda-c-programming-guide/#binary-compatibility
+    and the table in `torch/cuda/__init__.py`.
     """
-    return driver.cuda >= cuda if cuda[0] < 11 else driver.cuda[0] >= cuda[0]
+    if torch.cuda is None:
+        return False
+    if torch.archs is None:
+        return None
+    return any(_runs(arch, capability) for arch in torch.archs)
 
 
-def _has_kernels(torch: TorchFacts, capability: tuple[int, int]) -> bool:
-    """Compiled code runs on the same major version from its minor one on, PTX on all newer.
+def _runs(arch: str, capability: tuple[int, int]) -> bool:
+    parts = _ARCH.fullmatch(arch)
+    if parts is None:
+        return False
+    kind, suffix = parts[1], parts[4]
+    built = (int(parts[2]), int(parts[3]))
+    if suffix == "a" or (kind == "sm" and (built in _INTEGRATED or capability in _INTEGRATED)):
+        return built == capability
+    if kind == "sm" or suffix == "f":
+        return built[0] == capability[0] and built[1] <= capability[1]
+    return built <= capability
 
-    (CUDA C++ Programming Guide, binary and PTX compatibility.)
+
+def driver_runs(driver: DriverFacts, torch: TorchFacts) -> bool:
+    """Tell whether the NVIDIA driver runs what a build of torch was made with.
+
+    From CUDA 11 on, a driver runs all of its own major version and the older ones ("minor version
+    compatibility"): https://docs.nvidia.com/deploy/cuda-compatibility/. Before that it had to be
+    as new as the build. A build without CUDA asks nothing of the driver.
     """
-    for arch in torch.archs or ():
-        match = _ARCH.fullmatch(arch)
-        if match is None:
-            continue
-        major, minor = int(match[2]), int(match[3])
-        if match[1] == "compute":
-            if capability >= (major, minor):
-                return True
-        elif capability[0] == major and capability[1] >= minor:
-            return True
-    return False
+    if torch.cuda is None:
+        return True
+    if torch.cuda[0] < 11:
+        return driver.cuda >= torch.cuda
+    return driver.cuda[0] >= torch.cuda[0]
 
 
 def _dotted(version: tuple[int, int]) -> str:

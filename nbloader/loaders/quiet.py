@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import warnings
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ def quiet() -> Iterator[None]:
         warnings.simplefilter("ignore")
         for name in ("diffusers.utils.logging", "transformers.utils.logging"):
             stack.enter_context(_silent_logging(name))
+        for name in ("accelerate", "bitsandbytes", "sentence_transformers"):
+            stack.enter_context(_only_errors(logging.getLogger(name)))
         stack.enter_context(_silent_hub())
         yield
 
@@ -40,6 +43,16 @@ def _silent_logging(name: str) -> Iterator[None]:
         library.set_verbosity(verbosity)
         if bars:
             library.enable_progress_bar()
+
+
+@contextmanager
+def _only_errors(logger: logging.Logger) -> Iterator[None]:
+    level = logger.level
+    logger.setLevel(max(level, logging.ERROR))
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 @contextmanager

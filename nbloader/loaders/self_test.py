@@ -111,11 +111,14 @@ def _waiting(module: torch.nn.Module) -> dict[str, torch.Tensor]:
 def _scales(weight: torch.Tensor) -> list[torch.Tensor]:
     """Give what bitsandbytes keeps beside a weight that it has quantized; empty for any other.
 
-    4-bit weights have a scale for each block, 8-bit weights one for each row.
+    4-bit weights have a scale for each block, which may be quantized in turn; 8-bit weights have
+    one for each row.
     """
     state = getattr(weight, "quant_state", None)
-    scales = getattr(weight, "SCB", None) if state is None else state.absmax
-    return [] if scales is None else [scales]
+    if state is None:
+        rows = getattr(weight, "SCB", None)
+        return [] if rows is None else [rows]
+    return [state.absmax, *([state.state2.absmax] if state.nested else [])]
 
 
 def _finite(tensor: torch.Tensor) -> bool:

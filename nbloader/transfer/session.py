@@ -125,6 +125,7 @@ class Session:
         }
         self._hub.asks_xet = self._asks_xet(plan, cached)
         weights = self._weights(plan, known)
+        self._hub.asks_xet = False
         return Planned(
             plan=plan,
             cached=tuple(sorted(cached)),

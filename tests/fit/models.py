@@ -16,11 +16,12 @@ from nbloader.records import Component, ComponentWeights, Kind, Plan, RepoFile
 from tests.fit.make_models import FOLDER, file_name
 
 __all__ = [
+    "BYTES",
     "MODELS",
     "Model",
+    "Shapes",
     "component_weights",
     "expand",
-    "parameters",
     "read",
 ]
 
@@ -92,11 +93,6 @@ def _block(tensor: str) -> str:
         if part.isdecimal():
             return ".".join(parts[: place + 1])
     return ""
-
-
-def parameters(header: Shapes) -> int:
-    """How many numbers that can be cast a component has."""
-    return sum(prod(shape) for dtype, shape in header.values() if dtype != "I64")
 
 
 def _model(name: str, repo_id: str, variant: str = "") -> Model:

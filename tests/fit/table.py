@@ -27,7 +27,8 @@ and compared with what it gives now by `tests/fit/test_table.py`.
 VRAM is the peak on each GPU against what is free there; RAM is the peak of the process's own memory
 while the model is loaded, and what stays of it; weights that are read in place from the disk's
 cache stand behind a plus. All in GB (1,000,000,000 bytes). Where the fastest way, all on one GPU,
-was not taken, the last column says why.
+was not taken, the last column says why, and what is hinted at; where nothing fits, the row shows
+what lacks the least.
 """
 
 
@@ -56,20 +57,21 @@ def _describe(machine: MachineFacts) -> str:
 
 
 def _row(found: Fit, machine: MachineFacts) -> str:
-    chosen = found.chosen
-    if chosen is None:
+    row = found.chosen or found.nearest
+    if row is None:
         return f"**none** | | | | {found.problem}"
+    method = str(row.method) if found.chosen else f"**none**, nearest {row.method}"
     vram = " + ".join(
         f"{_gb(peak)} of {_gb(gpu.free)}"
-        for peak, gpu in zip(chosen.vram, machine.gpus, strict=False)
+        for peak, gpu in zip(row.vram, machine.gpus, strict=False)
         if peak
     )
-    ram = f"{_gb(chosen.ram_loading)}, then {_gb(chosen.ram_after)}"
-    if chosen.mapped:
-        ram += f" + {_gb(chosen.mapped)}"
-    first = found.placements[0]
-    why = "" if chosen.method is Method.GPU else first.reason
-    return f"{chosen.method} | {chosen.dtype} | {vram} | {ram} | {why}"
+    ram = f"{_gb(row.ram_loading)}, then {_gb(row.ram_after)}"
+    if row.mapped:
+        ram += f" + {_gb(row.mapped)}"
+    refused = row.reason if found.chosen is None else found.placements[0].reason
+    why = "" if found.chosen and row.method is Method.GPU else refused
+    return f"{method} | {row.dtype} | {vram} | {ram} | {' '.join(filter(None, (why, found.hint)))}"
 
 
 def _gb(size: int) -> str:

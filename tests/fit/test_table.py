@@ -137,6 +137,31 @@ def _quantized(header: Shapes, part: PlacedComponent) -> float:
     return linear * each + rest * BITS[part.dtype] / 8 + float32 * 4
 
 
+def test_published_peaks_of_flux() -> None:
+    """FLUX.1-dev with bfloat16, in GiB: loaded (where all is on the GPU), and the peak.
+
+    huggingface.co/datasets/derekl35/diffusers-quantization-benchmarks
+    """
+    flux = next(model for model in MODELS if model.name == "FLUX.1-dev")
+    measured = {
+        Method.GPU: (31.447, 36.166),
+        Method.FOUR_BIT: (12.584, 17.281),
+        Method.EIGHT_BIT: (19.273, 24.432),
+        Method.MODEL_OFFLOAD: (None, 23.271),
+        Method.FOUR_BIT_MODEL_OFFLOAD: (None, 12.383),
+    }
+    placed = fit(flux.plan, flux.weights, MACHINES["A100 40 GB, bitsandbytes"])
+    gib = 1024**3
+
+    for row in placed.placements:
+        if row.method in measured:
+            loaded, peak = measured[row.method]
+            total = sum(part.bytes for part in row.components) / gib
+            assert loaded is None or total == pytest.approx(loaded, rel=0.03)
+            # What was measured are tensors; CUDA's own part comes on top.
+            assert peak * 0.97 < row.vram[0] / gib < peak * 1.1
+
+
 @every_row
 def test_number_format_works_there(machine: MachineFacts, model: Model, placed: Fit) -> None:
     chosen = placed.chosen
