@@ -40,7 +40,7 @@ test-hub-versions: $(STAMP)test $(HUB_VERSIONS:%=.venv-hub/%/.installed)
 	touch $@
 
 # What is read in the files of old and new diffusers, transformers and sentence-transformers, against
-# what they say themselves. They are unpacked without what they require: 330 MB, two minutes.
+# what they say themselves. They are unpacked without what they require: 280 MB, three minutes.
 test-library-versions: $(STAMP)test $(LIBRARIES:%=.venv/libraries/%/.installed)
 	$(BIN)/python -m pytest tests/library_versions
 

@@ -162,7 +162,7 @@ def check_dtype(dtype: object) -> str:
 
 
 def check_method(plan: object) -> Method | None:
-    """Give the method that places the model, or None for the fastest. Raises InvalidArgumentError."""
+    """Give the method that places a model, or None for the fastest. Raises InvalidArgumentError."""
     if plan == "auto":
         return None
     try:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nbloader.background import Background
 from nbloader.checks import LOW_DISK_BYTES, Facts, PreflightReport, inspected_packages, run_checks
 from nbloader.environment import (
     attached_models,
@@ -24,12 +25,12 @@ from nbloader.environment import (
 from nbloader.errors import HubUnreachableError, NbloaderError, error_from_parts
 from nbloader.fit import fit
 from nbloader.loaders import places_itself
-from nbloader.records import AttachedModel, Kind, Place, Planned
+from nbloader.records import AttachedModel, Kind, MachineFacts, Place, Planned
 
 if TYPE_CHECKING:
     from nbloader.request import Request
 
-__all__ = ["assess", "with_attached"]
+__all__ = ["Survey", "assess", "with_attached"]
 
 _PLACING = ("accelerate", "bitsandbytes")
 """Packages that decide which placements there are."""
@@ -41,25 +42,43 @@ _LOADERS = {
 }
 
 
+class Survey(Background):
+    """The facts of this machine, gathered while the worker asks the Hub."""
+
+    def __init__(self) -> None:
+        self._found: MachineFacts | None = None
+        super().__init__(self._gather)
+
+    def _gather(self) -> None:
+        self._found = machine_facts()
+
+    def machine(self) -> MachineFacts:
+        """Wait for them, and give them."""
+        self.wait()
+        assert self._found is not None
+        return self._found
+
+
 def assess(
     request: Request,
     *,
+    survey: Survey | None,
     planned: Planned | None = None,
     problem: NbloaderError | None = None,
-    loads: bool,
 ) -> PreflightReport:
-    """Gather the facts of this machine and make the checks.
+    """Put the facts together and make the checks.
 
     Args:
+        survey: of this machine; None if nothing will be loaded, so that packages and memory do not
+            matter.
         planned: what the worker found out; None if it ended before with `problem`.
-        loads: whether a model will be built, so that packages and memory matter.
 
     Raises:
         InvalidArgumentError: the device that was asked for is not there.
     """
     if problem is not None:
         problem = with_attached(problem, request.repo_id)
-    facts = _facts(request, planned, problem, loads)
+    facts = _facts(request, survey, planned, problem)
     if facts.disk and facts.disk.free < facts.required_bytes + LOW_DISK_BYTES:
         # Only now, because each place is tried by writing a file.
         others = bigger_disks(Path(facts.disk.folder), os.environ)
@@ -75,8 +94,12 @@ def assess(
 
 
 def _facts(
-    request: Request, planned: Planned | None, problem: NbloaderError | None, loads: bool
+    request: Request,
+    survey: Survey | None,
+    planned: Planned | None,
+    problem: NbloaderError | None,
 ) -> Facts:
+    loads = survey is not None
     plan = planned.plan if planned else None
     hub = planned.hub if planned else None
     required = request.settings.required_disk_space_gb
@@ -85,7 +108,7 @@ def _facts(
     quantized = [part.quantization for part in weights if part.quantization]
     names = (*inspected_packages(plan, classes, quantized), *_PLACING) if plan and loads else ()
     packages = package_facts(names)
-    machine = machine_facts(packages=packages) if loads else None
+    machine = replace(survey.machine(), packages=packages) if plan and survey else None
     return Facts(
         repo_id=request.repo_id,
         loads=loads,

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from nbloader.assess import assess, with_attached
+from nbloader.assess import Survey, assess, with_attached
 from nbloader.background import import_modules
 from nbloader.checks import PreflightReport
 from nbloader.errors import (
@@ -207,6 +207,7 @@ def preflight(
         retry_delay_min_s=1.0,
         retry_delay_max_s=1.0,
     )
+    survey = Survey()
     found: list[Planned] = []
 
     class Enough(Exception):  # noqa: N818 - the way out, not an error
@@ -226,11 +227,11 @@ def preflight(
             cancelled=threading.Event(),
         )
     except Enough:
-        return assess(request, planned=found[0], loads=True)
+        return assess(request, survey=survey, planned=found[0])
     except (ProtocolError, WorkerDiedError):
         raise
     except (RepoError, TransferError) as error:
-        return assess(request, problem=error, loads=True)
+        return assess(request, survey=survey, problem=error)
     raise AssertionError("unreachable: transfer() asks for approval or raises")
 
 
@@ -350,9 +351,10 @@ def _fetch(
     Args:
         loading: gets what the load needs to know; None if nothing will be loaded.
     """
+    survey = Survey() if loading is not None else None
 
     def approve(planned: Planned) -> None:
-        report = assess(request, planned=planned, loads=loading is not None)
+        report = assess(request, survey=survey, planned=planned)
         reporter.publish(Checked(results=report.results, fit=report.fit))
         if not request.force:
             report.raise_for_failures()

@@ -7,13 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from nbloader.plan import make_plan, reads
-from nbloader.records import Listing, Plan, PlanRequest, RepoFile
+from nbloader.plan.headers import FIRST_READ_BYTES, Header, header_end, parse_header
+from nbloader.plan.sizes import component_weights, header_reads
+from nbloader.records import ComponentWeights, Listing, Plan, PlanRequest, RepoFile
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "good", "bad"]
 
 
 def plan_of(folder: Path) -> Plan:
     """The plan of a folder as if it were a repository."""
+    return planned(folder)[0]
+
+
+def planned(folder: Path) -> tuple[Plan, tuple[ComponentWeights, ...]]:
+    """The plan of a folder as if it were a repository, and what its weights take."""
     listing = Listing(
         repo_id="org/name",
         revision="main",
@@ -29,7 +36,16 @@ def plan_of(folder: Path) -> Plan:
     known: dict[str, bytes] = {}
     while wanted := reads(listing, PlanRequest(), known):
         known |= {path: (folder / path).read_bytes() for path in wanted}
-    return make_plan(listing, PlanRequest(), known)
+    plan = make_plan(listing, PlanRequest(), known)
+    files = {file.path: file for file in plan.files}
+    headers: dict[str, Header | None] = {}
+    while wanted := header_reads(plan, known, headers):
+        for path in wanted:
+            with (folder / path).open("rb") as file:
+                start = file.read(FIRST_READ_BYTES)
+                rest = header_end(start, files[path]) - len(start)
+                headers[path] = parse_header(start + file.read(max(0, rest)), files[path])
+    return plan, component_weights(plan, known, headers)
 
 
 def seeded(make: Callable[[], Any]) -> Any:

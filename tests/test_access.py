@@ -156,9 +156,9 @@ def test_without_access_the_hint_fits_the_case(
 @pytest.mark.parametrize(
     ("access", "message"),
     [
-        ({"private": True}, "{repo} is private and can be read, with a token"),
-        ({"gated": "auto"}, "{repo} is gated and can be read, with a token"),
-        ({}, "{repo} is public and can be read, with a token"),
+        ({"private": True}, "{repo} is private and can be read, with a token (argument)"),
+        ({"gated": "auto"}, "{repo} is gated and can be read, with a token (argument)"),
+        ({}, "{repo} is public and can be read, with a token (argument)"),
     ],
 )
 def test_with_access_it_loads(
@@ -249,7 +249,8 @@ def test_a_public_model_with_a_stale_token_goes_on_with_a_warning(
     assert warnings == [
         (
             "access",
-            f"{repo_id} is public; the Hub does not accept the token",
+            f"{repo_id} is public; the Hub does not accept the token (HF_TOKEN), so it goes on "
+            "without one",
             "invalid-token",
         )
     ]

@@ -281,7 +281,7 @@ def test_the_token_is_named_by_its_source() -> None:
         GOOD, hub=replace(HUB, token_sent=True, gated=True), token=TokenFacts(source="HF_TOKEN")
     )
     message = found(facts, "access").message
-    assert message == "org/name is gated and can be read, with the token of HF_TOKEN"
+    assert message == "org/name is gated and can be read, with a token (HF_TOKEN)"
 
 
 def test_what_does_not_fit_is_refused_with_the_figures() -> None:

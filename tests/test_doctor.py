@@ -226,7 +226,7 @@ def test_a_machine_in_rows() -> None:
 
 def test_a_package_that_was_upgraded_after_its_import() -> None:
     packages = {
-        "torch": PackageFacts(name="torch", installed="2.13.0", imported="2.13.0"),
+        "torch": PackageFacts(name="torch", installed="2.13.0", imported="2.13.0+cu130"),
         "diffusers": PackageFacts(name="diffusers", installed="0.42.1", imported="0.37.0"),
         "peft": PackageFacts(name="peft", installed=None),
     }

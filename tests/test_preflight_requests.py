@@ -114,7 +114,7 @@ INDEX = "model.safetensors.index.json"
 # --- a public repository --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+DEMO = pytest.mark.parametrize(
     ("repo_id", "small", "headers"),
     [
         (MINILM, ["config.json", "modules.json"], {"model.safetensors": 1}),
@@ -133,20 +133,28 @@ INDEX = "model.safetensors.index.json"
         ),
     ],
 )
-def test_a_preflight_asks_little_and_ends_soon(
+
+
+@DEMO
+def test_a_preflight_asks_no_more_than_it_must(
     demo_hub: LocalHub, tmp_path: Path, repo_id: str, small: list[str], headers: dict[str, int]
+) -> None:
+    report = nbloader.preflight(repo_id, endpoint=demo_hub.endpoint, cache_dir=tmp_path)
+    assert report.plan is not None
+    assert asked(demo_hub) == expected(repo_id, small, headers)
+
+
+@pytest.mark.parametrize("repo_id", [MINILM, QWEN_IMAGE_EDIT])
+def test_a_preflight_ends_soon(
+    demo_hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repo_id: str
 ) -> None:
     demo_hub.set_faults([Fault(kind, latency_s=LATENCY_S) for kind in RequestClass])
     seconds = []
-    for attempt in range(3):  # Others may keep the machine busy for a while.
-        demo_hub.reset_counters()
+    for attempt in range(5):  # What else runs on this machine may be in the way of one.
+        monkeypatch.setenv("HF_HOME", str(tmp_path / str(attempt)))
         began_at = time.monotonic()
-        report = nbloader.preflight(
-            repo_id, endpoint=demo_hub.endpoint, cache_dir=tmp_path / str(attempt)
-        )
+        assert nbloader.preflight(repo_id, endpoint=demo_hub.endpoint).plan is not None
         seconds.append(time.monotonic() - began_at)
-        assert report.plan is not None
-        assert asked(demo_hub) == expected(repo_id, small, headers)
         if seconds[-1] < LIMIT_S:
             break
     assert min(seconds) < LIMIT_S

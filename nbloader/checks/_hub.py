@@ -55,11 +55,10 @@ def access(facts: Facts) -> CheckResult:
     if facts.hub is None:
         return passed("access", f"{facts.repo_id} can be read")
     if facts.hub.token_refused:
-        source = f" of {facts.token.source}" if facts.token.source else ""
         return warned(
             "access",
-            f"{facts.repo_id} is public; the Hub does not accept the token{source}, so it goes on "
-            "without one",
+            f"{facts.repo_id} is public; the Hub does not accept the token{_from(facts)}, so it "
+            "goes on without one",
             hint=f"Make a new token at {TOKENS}, or remove the old one with `hf auth logout`.",
             reference=InvalidTokenError.reference,
             link=TOKENS,
@@ -67,9 +66,12 @@ def access(facts: Facts) -> CheckResult:
     if facts.hub.answer_s is None:
         return passed("access", f"{facts.repo_id} is in the cache")
     kind = "private" if facts.hub.private else "gated" if facts.hub.gated else "public"
-    source = f" of {facts.token.source}" if facts.token.source else ""
-    token = f", with the token{source}" if facts.hub.token_sent else ""
+    token = f", with a token{_from(facts)}" if facts.hub.token_sent else ""
     return passed("access", f"{facts.repo_id} is {kind} and can be read{token}")
+
+
+def _from(facts: Facts) -> str:
+    return f" ({facts.token.source})" if facts.token.source else ""
 
 
 def license_(facts: Facts) -> CheckResult:

@@ -82,10 +82,6 @@ _BY_QUANTIZATION: Mapping[str, tuple[str, ...]] = {
 _INSTEAD: Mapping[str, tuple[str, ...]] = {"gptqmodel": ("awq", "auto_gptq")}
 """What transformers 4 takes in place of a package that version 5 wants."""
 
-_RUNNING = frozenset({"torch"}) | frozenset(RELATED)
-"""Packages of which two versions in one process are told. Others write their version differently in
-their metadata and in their code (`cv2`)."""
-
 
 def required_packages(
     plan: Plan, classes: Iterable[ClassFacts] = (), quantizations: Iterable[str] = ()
@@ -273,9 +269,10 @@ def _conflicting(plan: Plan, packages: Mapping[str, PackageFacts]) -> Iterator[_
 
 
 def _upgraded(packages: Mapping[str, PackageFacts]) -> Iterator[_Finding]:
-    for name in _RUNNING & packages.keys():
-        fact = packages[name]
-        if fact.imported is None or fact.installed in (None, "?", fact.imported):
+    # Others may write their version differently in their metadata and in their code (`cv2`).
+    for name in RELATED:
+        fact = packages.get(name)
+        if fact is None or not fact.imported or fact.installed in (None, "?", fact.imported):
             continue
         # A build says `2.13.0+cu130` in its code and may say `2.13.0` in its metadata.
         if not matches(fact.imported.partition("+")[0], f"=={fact.installed.partition('+')[0]}"):

@@ -19,8 +19,6 @@ from nbloader.environment._memory import memory_facts
 from nbloader.environment._packages import (
     distribution_name,
     package_facts,
-    package_versions,
-    pipeline_classes,
 )
 from nbloader.environment._place import how_to_add_token, how_to_connect, place, place_facts
 from nbloader.environment._requirements import unmet_requirements
@@ -43,8 +41,6 @@ __all__ = [
     "matching",
     "memory_facts",
     "package_facts",
-    "package_versions",
-    "pipeline_classes",
     "place",
     "place_facts",
     "token_facts",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,8 +14,6 @@ __all__ = [
     "distribution_name",
     "package_facts",
     "package_folder",
-    "package_versions",
-    "pipeline_classes",
 ]
 
 # Where the name on the package index is not that of the import, the one to install first.
@@ -59,11 +56,6 @@ def package_facts(names: Iterable[str]) -> dict[str, PackageFacts]:
     }
 
 
-def package_versions(names: Iterable[str]) -> dict[str, str | None]:
-    """Give the installed version of each package; None where it is missing. Nothing is imported."""
-    return {name: _installed(name) for name in dict.fromkeys(names)}
-
-
 def package_folder(name: str) -> Path | None:
     """Give the folder of the files of a package; None if there is none. Nothing is imported."""
     if not name.isidentifier():
@@ -75,22 +67,9 @@ def package_folder(name: str) -> Path | None:
     return Path(spec.origin).parent if spec and spec.has_location and spec.origin else None
 
 
-def pipeline_classes() -> frozenset[str] | None:
-    """Give the names of the pipelines that the installed diffusers has; None if that is not known.
-
-    They are read from the text of its `__init__.py`, which lists every public name: importing it
-    takes seconds, and a class that is missing should be told before the first weight.
-    """
-    folder = package_folder("diffusers")
-    try:
-        text = (folder / "__init__.py").read_text("utf-8") if folder else ""
-    except OSError:
-        return None
-    return frozenset(re.findall(r'"(\w+Pipeline)"', text)) or None
-
-
 def _distribution_names(name: str) -> tuple[str, ...]:
-    return _DISTRIBUTIONS.get(name) or (name.replace("_", "-").replace(".", "-"),)
+    # A module inside of a package is not on the index by that name; what is, is someone else's.
+    return _DISTRIBUTIONS.get(name) or (name.partition(".")[0].replace("_", "-"),)
 
 
 def _installed(name: str) -> str | None:
