@@ -26,7 +26,7 @@ def demo_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def _demo_server(demo_root: Path) -> Iterator[LocalHub]:
-    with LocalHub.start(demo_root, max_seconds=1200) as hub:
+    with LocalHub.start(demo_root, max_seconds=1800) as hub:
         yield hub
 
 
@@ -51,7 +51,7 @@ def _own_environment(
 @pytest.fixture(scope="session")
 def _server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LocalHub, Path]]:
     root = tmp_path_factory.mktemp("localhub")
-    with LocalHub.start(root, max_seconds=600) as hub:
+    with LocalHub.start(root, max_seconds=1800) as hub:
         yield hub, root
 
 

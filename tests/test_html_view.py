@@ -19,7 +19,7 @@ from nbloader.records import (
     Retry,
 )
 from nbloader.state import JobState, Status, advance
-from nbloader.views import checks, html, text
+from nbloader.views import html, preflight, text
 from nbloader.views.base import ICONS
 from tests import jobs
 from tests.jobs import BROKEN, CHECKS, DOWNLOADING, LOADED, last_state, states
@@ -195,7 +195,7 @@ def test_a_time_that_no_calendar_knows_is_a_dash(seconds: float) -> None:
 
 def test_a_report_of_checks_as_text_and_as_html() -> None:
     failed = CheckResult(name="a<b", status=CheckStatus.FAILED, message="c\nd", hint="'e'")
-    assert checks.render_text((*CHECKS, failed)).splitlines() == [
+    assert preflight.render_text((*CHECKS, failed), (), None).splitlines() == [
         "✓ hub: the Hub answered in 0.2 s",
         "⚠\ufe0e disk: 12 GB free",
         "  Free some.",
@@ -203,7 +203,7 @@ def test_a_report_of_checks_as_text_and_as_html() -> None:
         "✗ a<b: c d",
         "  'e'",
     ]
-    assert Reader(checks.render_html((*CHECKS, failed))).lines == [
+    assert Reader(preflight.render_html((*CHECKS, failed), (), None)).lines == [
         "✓ hub: the Hub answered in 0.2 s",
         "⚠\ufe0e disk: 12 GB free",
         "Free some.",
@@ -211,9 +211,9 @@ def test_a_report_of_checks_as_text_and_as_html() -> None:
         "✗ a<b: c d",
         "'e'",
     ]
-    assert checks.render_text(CHECKS * 20).splitlines()[-1] == "and 30 more"
-    assert Reader(checks.render_html(CHECKS * 20)).lines[-1] == "and 30 more"
-    assert (checks.render_text(()), checks.render_html(())) == ("", "")
+    assert preflight.render_text(CHECKS * 20, (), None).splitlines()[-1] == "and 30 more"
+    assert Reader(preflight.render_html(CHECKS * 20, (), None)).lines[-1] == "and 30 more"
+    assert (preflight.render_text((), (), None), preflight.render_html((), (), None)) == ("", "")
 
 
 @given(
@@ -228,8 +228,8 @@ def test_a_report_of_checks_as_text_and_as_html() -> None:
     )
 )
 def test_nothing_foreign_in_a_check_becomes_markup(results: list[CheckResult]) -> None:
-    assert Reader(checks.render_html(results)).seen <= {"div", "b"}
-    assert all(line.isprintable() for line in checks.render_text(results).split("\n"))
+    assert Reader(preflight.render_html(results, (), None)).seen <= {"div", "b"}
+    assert all(line.isprintable() for line in preflight.render_text(results, (), None).split("\n"))
 
 
 def test_every_status_has_its_mark() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from nbloader.transfer.spans import Span, Spans
@@ -32,6 +32,7 @@ def runs(held: set[int], size: int) -> list[Span]:
     size=st.integers(0, SIZE + 5),
     part=BYTE_RANGES,
 )
+@example(steps=[("add", (0, 2))], size=0, part=(1, 1))
 def test_spans_are_the_set_of_their_bytes(
     steps: list[tuple[str, Span]], size: int, part: Span
 ) -> None:

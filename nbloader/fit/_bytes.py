@@ -36,6 +36,8 @@ _NF4_BYTES = 0.5 + 4 / 64
 _INT8_BYTES = 1.0 + 4 / 1024
 """A parameter in LLM.int8: a byte, and a float32 for every row."""
 
+_TEXT_LIBRARIES = frozenset({"transformers", "sentence_transformers"})
+
 LARGE_BYTES = 1_000_000_000
 """Components below this are not worth the loss of quantizing."""
 
@@ -105,7 +107,7 @@ def quantized_bytes(
     count = parameters(part)
     largest = int(part.largest_tensor / max(1, part.total) * count)
     name = component.class_name or ""
-    text = component.library in ("transformers", "sentence_transformers")
+    text = (component.library or "").partition(".")[0] in _TEXT_LIBRARIES
     plain = largest * (2 if re.search(r"For(ConditionalGeneration|CausalLM)$", name) else 1)
     plain = min(count, plain) if text else 0
     float32 = int(count * _float32_share(component))

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -101,7 +101,7 @@ class Steps:
     arguments: Arguments
     parts: tuple[Part, ...] = ()
     others: str | None = None
-    calls: tuple[Call, ...] = field(default=())
+    calls: tuple[Call, ...] = ()
 
 
 def steps(plan: Plan, placement: Placement, versions: Mapping[str, str]) -> Steps:

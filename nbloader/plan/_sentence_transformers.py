@@ -86,7 +86,7 @@ def plan_sentence_transformers(repo: Repo) -> tuple[None, list[Component]]:
         components.append(
             Component(
                 name=name,
-                library=library.partition(".")[0] or None,
+                library=library or None,
                 class_name=class_name,
                 paths=tuple(sorted(files - taken)),
                 weights=tuple(sorted(weights - taken)),

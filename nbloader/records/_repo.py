@@ -80,7 +80,7 @@ class Component:
     Attributes:
         name: the name in `model_index.json`, the path of the module in `modules.json`, or `model`;
             the files that belong to no part stand under `config`.
-        library: the package that its class comes from, where the repository says so.
+        library: the package or module that its class comes from, where the repository says so.
         class_name: the class, where the repository says so.
         paths: all its files that are fetched, weights included, sorted.
         weights: those of `paths` that hold weights.

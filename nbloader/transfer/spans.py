@@ -91,6 +91,8 @@ class Spans:
 
     def within(self, start: int, stop: int) -> list[Span]:
         """Give the ranges between `start` and `stop` that are there."""
+        if start >= stop:
+            return []
         first = bisect_right(self._stops, start)
         last = bisect_left(self._starts, stop)
         found = zip(self._starts[first:last], self._stops[first:last], strict=True)

@@ -44,7 +44,7 @@ def _free_gpu() -> Iterator[None]:
 
 
 def placed(plan: Plan, method: Method, device: str = "cuda", **changes: Any) -> Placement:
-    """All components in float16, the text encoder or the one model quantized where that is asked."""
+    """All components in float16; the text encoder, or the one model, quantized if asked."""
     names = [part.name for part in plan.components if part.weights]
     small = "model" if "model" in names else "text_encoder"
     to = {
