@@ -57,8 +57,7 @@ def _parser() -> argparse.ArgumentParser:
 
     load = commands.add_parser("load", help="download a model, load it, and test that it works")
     _add_repo(load)
-    load.add_argument("--device", default="auto", help="cuda, cuda:1, mps, cpu (default: the best)")
-    load.add_argument("--dtype", default="auto", help="bfloat16, float16, float32")
+    _add_placement(load)
     _add_transfer(load)
     load.set_defaults(run=_load)
 
@@ -69,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
 
     preflight = commands.add_parser("preflight", help="check whether a load can work here")
     _add_repo(preflight)
+    _add_placement(preflight)
     preflight.set_defaults(run=_preflight)
 
     doctor = commands.add_parser("doctor", help="print versions and facts to report a problem")
@@ -109,6 +109,19 @@ def _add_repo(parser: argparse.ArgumentParser) -> None:
         "--trust-remote-code", action="store_true", help="allow Python files of the repository"
     )
     _add_json(parser)
+
+
+def _add_placement(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--device", default="auto", help="cuda, cuda:1, mps, cpu (default: the best)"
+    )
+    parser.add_argument("--dtype", default="auto", help="bfloat16, float16, float32")
+    parser.add_argument(
+        "--plan", default="auto", help="how it is placed, such as model-offload (default: fastest)"
+    )
+    parser.add_argument(
+        "--allow-pickle", action="store_true", help="allow weights that can run code (.bin)"
+    )
 
 
 def _add_transfer(parser: argparse.ArgumentParser) -> None:

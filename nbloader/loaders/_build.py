@@ -121,7 +121,9 @@ def _place_others(pipeline: Any, loaded: Mapping[str, Any], device: str) -> None
     import torch
 
     for name, component in pipeline.components.items():
-        if name not in loaded and isinstance(component, torch.nn.Module):
+        if name in loaded or not isinstance(component, torch.nn.Module):
+            continue
+        if not getattr(component, "is_quantized", False):  # as both libraries mark a model
             component.to(device)
 
 
