@@ -24,7 +24,7 @@ from nbloader.environment import (
 )
 from nbloader.errors import HubUnreachableError, NbloaderError, error_from_parts
 from nbloader.fit import fit
-from nbloader.loaders import places_itself
+from nbloader.loaders import loaded, places_itself
 from nbloader.records import AttachedModel, Kind, MachineFacts, Place, Planned
 
 if TYPE_CHECKING:
@@ -134,6 +134,7 @@ def _facts(
         )
         if plan and machine
         else None,
+        loaded=loaded(),
         places_itself=places_itself(request.loader_kwargs),
         allow_pickle=request.allow_pickle,
         check_network=request.settings.check_network,

@@ -408,12 +408,12 @@ def _load(request: Request, reporter: Reporter, cancelled: threading.Event) -> t
         raise Cancelled
     placement = loading[0].placement
     loaders.check_device(placement)
-    key = (plan, placement, repr(request.loader_kwargs))
+    key = (plan, placement.method, placement.device, placement.dtype, repr(request.loader_kwargs))
     for size in loaders.copies(key)[:1]:
         reporter.publish(_second_copy(plan, placement.device, size))
     model = loaders.load(plan, folder, placement, request.loader_kwargs)
     modules = loaders.modules_of(model, plan)
-    loaders.remember(key, model, loaders.bytes_of(modules.values()))
+    loaders.remember(key, plan.repo_id, model, loaders.bytes_of(modules.values()))
     reporter.begin(Stage.SELF_TEST)
     spread = loaders.places_itself(request.loader_kwargs)
     loaders.check_modules(modules, None if spread else placement)

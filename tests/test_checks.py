@@ -290,6 +290,13 @@ def test_what_does_not_fit_is_refused_with_the_figures() -> None:
     assert result.message.startswith("the model does not fit here (19.5 GB of RAM available): cpu ")
 
 
+def test_a_model_that_is_loaded_already_is_named_where_the_next_does_not_fit() -> None:
+    facts = replace(facts_on(CPU, weighing(20 * GB)), loaded=(("org/large", 9 * GB), ("org/b", 1)))
+    assert found(facts, "placement").hint.startswith(
+        "org/large is loaded in this process already and takes 9.0 GB. To free it, run `%xdel pipe`"
+    )
+
+
 def test_a_gpu_without_kernels_is_named() -> None:
     p100 = replace(L4, name="Tesla P100-PCIE-16GB", capability=(6, 0))
     result = found(facts_on(replace(CPU, gpus=(p100,), torch=CUDA)), "placement")

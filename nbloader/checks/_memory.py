@@ -27,7 +27,7 @@ def placement(facts: Facts) -> CheckResult:
         return skipped(name, "not checked: `loader_kwargs` settle it")
     chosen = facts.fit.chosen
     if chosen is None:
-        return failed(name, DoesNotFitError, facts.fit.problem, hint=facts.fit.hint)
+        return failed(name, DoesNotFitError, facts.fit.problem, hint=_hint(facts, facts.fit))
     found = f"{chosen.method} in {chosen.dtype}, {chosen.reason}"
     if chosen.method is Method.CPU and (problem := _gpu_problem(facts.machine)):
         return warned(
@@ -51,6 +51,16 @@ def placement(facts: Facts) -> CheckResult:
             hint=facts.fit.hint or "On Colab and Kaggle, choose a GPU in the notebook's settings.",
         )
     return passed(name, found)
+
+
+def _hint(facts: Facts, fit: Fit) -> str:
+    if not facts.loaded:
+        return fit.hint
+    repo_id, size = facts.loaded[0]
+    return (
+        f"{repo_id} is loaded in this process already and takes {format_bytes(size)}. To free it, "
+        f"run `%xdel pipe` with its name, or restart the kernel. {fit.hint}"
+    )
 
 
 def _gpu_problem(machine: MachineFacts | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -140,7 +141,7 @@ def _on_one_gpu(question: Question, gpu: UsableGpu, to: Quantization | None) -> 
         dtype=dtype,
         components=tuple(placed),
         vram=_vram(question, {gpu: _sum(placed) + _work(question, dtype, to)}),
-        ram_loading=_cast(question, dtype, placed),
+        ram_loading=_cast_on_the_way(question, dtype, straight=to is not None),
     )
 
 
@@ -161,8 +162,9 @@ def _spread(question: Question, to: Quantization | None, method: Method) -> Plac
     gpus = _gpus(question)
     if len(gpus) < 2:
         raise Impossible("needs two GPUs")
-    if not question.machine.has("accelerate"):
-        raise Impossible("accelerate is not installed")
+    _require_parts(question)
+    if question.plan.kind is Kind.SENTENCE_TRANSFORMERS and not _spreads_embeddings(question):
+        raise Impossible("needs sentence-transformers 6.2")
     dtype = gpu_dtype(question, gpus)
     parts = [(part, _placed(part, "", dtype, to)) for part in question.parts]
     if question.plan.kind is Kind.DIFFUSERS:
@@ -184,7 +186,7 @@ def _spread(question: Question, to: Quantization | None, method: Method) -> Plac
                 if loads[gpu]
             },
         ),
-        ram_loading=_cast(question, dtype, placed),
+        ram_loading=_cast_on_the_way(question, dtype, straight=True),
     )
 
 
@@ -245,6 +247,28 @@ def _four_bit_multi_gpu(question: Question) -> Placement:
     return _spread(question, Quantization.FOUR_BIT, Method.FOUR_BIT_MULTI_GPU)
 
 
+def _require_parts(question: Question) -> None:
+    """Require that components can be loaded one by one."""
+    if not question.machine.has("accelerate"):
+        raise Impossible("accelerate is not installed")
+    if question.plan.custom_code:
+        raise Impossible("the repository brings code of its own")
+    if question.plan.kind is Kind.DIFFUSERS and any(
+        component.library not in _LIBRARIES for component, _ in question.parts
+    ):
+        raise Impossible("a component is of neither diffusers nor transformers")
+
+
+_LIBRARIES = frozenset({"diffusers", "transformers"})
+
+
+def _spreads_embeddings(question: Question) -> bool:
+    """Tell whether the installed sentence-transformers can spread a model: from 6.2 on."""
+    found = question.machine.packages.get("sentence_transformers")
+    parts = re.match(r"(\d+)\.(\d+)", (found.installed if found else None) or "")
+    return parts is None or (int(parts[1]), int(parts[2])) >= (6, 2)
+
+
 def _require_quantizing(
     question: Question,
     gpus: Sequence[UsableGpu],
@@ -255,9 +279,9 @@ def _require_quantizing(
         raise Impossible("the weights are quantized already")
     if not any(part.quantization for part in placed):
         raise Impossible("no component is large and made of linear layers")
-    for package in ("bitsandbytes", "accelerate"):
-        if not question.machine.has(package):
-            raise Impossible(f"{package} is not installed")
+    if not question.machine.has("bitsandbytes"):
+        raise Impossible("bitsandbytes is not installed")
+    _require_parts(question)
     needed = _MIN_CAPABILITY[to]
     if any(gpu.facts.capability < needed for gpu in gpus):
         raise Impossible(f"bitsandbytes needs compute capability {needed[0]}.{needed[1]}")
@@ -305,10 +329,12 @@ def _offloaded(question: Question, gpu: UsableGpu, method: Method) -> Placement:
         # The layer that computes and the one that comes next.
         layers = (_largest(weights, dtype) for _, weights in question.parts)
         there = 2 * max(layers, default=0) + _computing(question, dtype)
-    room = ram_room(question, method)
-    stream = method is Method.GROUP_OFFLOAD and PINNED_COPIES * total <= room
-    # Weights come back from the GPU into memory of the process's own, wherever they were before.
-    ram = PINNED_COPIES * total if stream else total
+    stream = method is Method.GROUP_OFFLOAD and PINNED_COPIES * total <= ram_room(question, method)
+    if method is Method.MODEL_OFFLOAD:
+        # Weights come back from the GPU into memory of the process's own.
+        ram = total
+    else:
+        ram = PINNED_COPIES * total if stream else _cast(question, dtype)
     return Placement(
         method=method,
         device=_device(gpu),
@@ -317,6 +343,7 @@ def _offloaded(question: Question, gpu: UsableGpu, method: Method) -> Placement:
         vram=_vram(question, {gpu: there + CUDA_BYTES}),
         ram_loading=ram,
         ram_after=ram,
+        mapped=max(0, total - ram),
         group_stream=stream,
     )
 
@@ -355,8 +382,8 @@ def _four_bit_offloaded(question: Question, gpu: UsableGpu) -> Placement:
     to = Quantization.FOUR_BIT
     placed = [_placed(part, "cpu", dtype, to) for part in question.parts]
     _require_quantizing(question, [gpu], to, placed)
-    # Quantizing happens on the GPU, and what is quantized stays there until all is loaded.
-    loading = sum(part.bytes for part in placed if part.quantization)
+    # Each component is quantized on the GPU, and then moved away.
+    loading = max(part.bytes for part in placed if part.quantization)
     loading += max(_largest(weights, dtype) for _, weights in question.parts)
     using = _one_at_a_time(question, dtype, placed)
     total = _sum(placed)
@@ -402,7 +429,7 @@ def _cpu(question: Question) -> Placement:
 
 def _on_cpu(question: Question, dtype: str) -> Placement:
     placed = [_placed(part, "cpu", dtype, None) for part in question.parts]
-    cast = _cast(question, dtype, placed)
+    cast = _cast(question, dtype)
     return Placement(
         method=Method.CPU,
         device="cpu",
@@ -476,17 +503,23 @@ def _vram(question: Question, loads: Mapping[UsableGpu, int]) -> tuple[int, ...]
     return tuple(by_number.get(number, 0) for number in range(len(question.machine.gpus)))
 
 
-def _cast(question: Question, dtype: str, placed: Sequence[PlacedComponent]) -> int:
-    """Give the bytes that are made anew in memory, not mapped from the files.
+def _cast(question: Question, dtype: str) -> int:
+    """Give the bytes that are made anew in memory, not mapped from the files."""
+    return sum(cast_bytes(weights, component, dtype) for component, weights in question.parts)
 
-    A model is built in memory before it is moved to a GPU; what is quantized goes there at once.
+
+def _cast_on_the_way(question: Question, dtype: str, *, straight: bool) -> int:
+    """Give the memory for casts on the way to a GPU.
+
+    Args:
+        straight: whether accelerate brings each tensor there by itself; pipelines of diffusers are
+            always brought so. Otherwise the model is built in memory, and then moved.
     """
-    plain = {part.name for part in placed if part.quantization is None}
-    return sum(
-        cast_bytes(weights, component, dtype)
-        for component, weights in question.parts
-        if component.name in plain
-    )
+    cast = _cast(question, dtype)
+    straight = straight or question.plan.kind is Kind.DIFFUSERS
+    if not straight or not question.machine.has("accelerate"):
+        return cast
+    return min(cast, max((_largest(weights, dtype) for _, weights in question.parts), default=0))
 
 
 def ram_room(question: Question, method: Method) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 from nbloader.errors import ModelLoadError, NbloaderError
 from nbloader.loaders._build import build, modules_of, places_itself, versions
 from nbloader.loaders._placing import slower
-from nbloader.loaders.alive import bytes_of, copies, remember
+from nbloader.loaders.alive import bytes_of, copies, loaded, remember
 from nbloader.loaders.device import check_device, devices
 from nbloader.loaders.imports import Import
 from nbloader.loaders.quiet import quiet
@@ -29,6 +29,7 @@ __all__ = [
     "copies",
     "devices",
     "load",
+    "loaded",
     "modules_of",
     "places_itself",
     "quiet",

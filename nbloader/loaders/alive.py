@@ -11,20 +11,26 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["bytes_of", "copies", "remember"]
+__all__ = ["bytes_of", "copies", "loaded", "remember"]
 
-_ALIVE: list[tuple[Hashable, weakref.ref[Any], int]] = []
+_ALIVE: list[tuple[Hashable, str, weakref.ref[Any], int]] = []
 
 
-def remember(key: Hashable, model: Any, size: int) -> None:
+def remember(key: Hashable, repo_id: str, model: Any, size: int) -> None:
     """Note that a model was made, without keeping it alive.
 
     Args:
         key: equal for two models that are the same.
         size: bytes of its tensors.
     """
-    _ALIVE[:] = [entry for entry in _ALIVE if entry[1]() is not None]
-    _ALIVE.append((key, weakref.ref(model), size))
+    _ALIVE[:] = [entry for entry in _ALIVE if entry[2]() is not None]
+    _ALIVE.append((key, repo_id, weakref.ref(model), size))
+
+
+def loaded() -> tuple[tuple[str, int], ...]:
+    """Give repository and bytes of each model that is alive, the largest first."""
+    alive = [(repo_id, size) for _, repo_id, model, size in _ALIVE if model() is not None]
+    return tuple(sorted(alive, key=lambda entry: -entry[1]))
 
 
 def copies(key: Hashable) -> list[int]:
@@ -35,7 +41,7 @@ def copies(key: Hashable) -> list[int]:
     """
 
     def alive() -> list[int]:
-        return [size for known, model, size in _ALIVE if known == key and model() is not None]
+        return [size for known, _, model, size in _ALIVE if known == key and model() is not None]
 
     if alive() and threading.current_thread() is threading.main_thread():
         gc.collect()
