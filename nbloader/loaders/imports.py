@@ -10,6 +10,7 @@ from nbloader.checks._packages import inspected_packages, install_hint, required
 from nbloader.checks._pip import pip_hint
 from nbloader.environment import package_facts
 from nbloader.errors import LoadError, MissingPackageError, UnsupportedClassError
+from nbloader.loaders.quiet import quiet_loggers
 from nbloader.quoting import quote
 from nbloader.records import Kind, Plan
 
@@ -63,8 +64,9 @@ def _import_all(plan: Plan) -> None:
     collecting = gc.isenabled()
     gc.disable()  # A third of the time of these imports is the garbage collector's.
     try:
-        for module, name in targets(plan):
-            _import(plan, module, name)
+        with quiet_loggers():
+            for module, name in targets(plan):
+                _import(plan, module, name)
     finally:
         if collecting:
             gc.enable()

@@ -8,7 +8,9 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-__all__ = ["quiet"]
+__all__ = ["quiet", "quiet_loggers"]
+
+_LOGGERS = ("accelerate", "bitsandbytes", "sentence_transformers")
 
 
 @contextmanager
@@ -22,9 +24,20 @@ def quiet() -> Iterator[None]:
         warnings.simplefilter("ignore")
         for name in ("diffusers.utils.logging", "transformers.utils.logging"):
             stack.enter_context(_silent_logging(name))
-        for name in ("accelerate", "bitsandbytes", "sentence_transformers"):
-            stack.enter_context(_only_errors(logging.getLogger(name)))
+        stack.enter_context(quiet_loggers())
         stack.enter_context(_silent_hub())
+        yield
+
+
+@contextmanager
+def quiet_loggers() -> Iterator[None]:
+    """Silence the libraries that only log. Also for their imports: bitsandbytes warns in its own.
+
+    Warnings are left alone, because what catches them does not count threads.
+    """
+    with ExitStack() as stack:
+        for name in _LOGGERS:
+            stack.enter_context(_only_errors(logging.getLogger(name)))
         yield
 
 
