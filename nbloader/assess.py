@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,8 +24,18 @@ from nbloader.environment import (
 )
 from nbloader.errors import HubUnreachableError, NbloaderError, error_from_parts
 from nbloader.fit import fit
-from nbloader.loaders import loaded, places_itself
-from nbloader.records import AttachedModel, Kind, MachineFacts, Place, Planned
+from nbloader.loaders import devices, loaded, places_itself, spare_bytes
+from nbloader.records import (
+    AttachedModel,
+    ComponentWeights,
+    Fit,
+    Kind,
+    LoadedModel,
+    MachineFacts,
+    Place,
+    Plan,
+    Planned,
+)
 
 if TYPE_CHECKING:
     from nbloader.request import Request
@@ -50,7 +60,8 @@ class Survey(Background):
         super().__init__(self._gather)
 
     def _gather(self) -> None:
-        self._found = machine_facts()
+        found = machine_facts()
+        self._found = found if found.gpus else replace(found, gpus=devices(found.torch))
 
     def machine(self) -> MachineFacts:
         """Wait for them, and give them."""
@@ -109,6 +120,14 @@ def _facts(
     names = (*inspected_packages(plan, classes, quantized), *_PLACING) if plan and loads else ()
     packages = package_facts(names)
     machine = replace(survey.machine(), packages=packages) if plan and survey else None
+    alive = loaded()
+    chosen: Fit | None = None
+    without: Fit | None = None
+    if plan and machine:
+        machine = _with_more(machine, enumerate(spare_bytes()))
+        chosen = _fit(request, plan, weights, machine)
+        if on_gpus := [(number, model.bytes) for model in alive for number in _numbers(model)]:
+            without = _fit(request, plan, weights, _with_more(machine, on_gpus))
     return Facts(
         repo_id=request.repo_id,
         loads=loads,
@@ -124,23 +143,44 @@ def _facts(
         classes=classes,
         unmet=unmet_requirements(names) if loads else (),
         machine=machine,
-        fit=fit(
-            plan,
-            weights,
-            machine,
-            device=request.device,
-            dtype=request.dtype,
-            method=request.method,
-        )
-        if plan and machine
-        else None,
-        loaded=loaded(),
+        fit=chosen,
+        fit_without_loaded=without,
+        loaded=alive,
         places_itself=places_itself(request.loader_kwargs),
         allow_pickle=request.allow_pickle,
         check_network=request.settings.check_network,
         check_disk_space=request.settings.check_disk_space,
         required_disk_bytes=None if required is None else int(required * 1e9),
     )
+
+
+def _fit(
+    request: Request, plan: Plan, weights: Sequence[ComponentWeights], machine: MachineFacts
+) -> Fit:
+    return fit(
+        plan,
+        weights,
+        machine,
+        device=request.device,
+        dtype=request.dtype,
+        method=request.method,
+    )
+
+
+def _with_more(machine: MachineFacts, more: Iterable[tuple[int, int]]) -> MachineFacts:
+    """Give the machine with so many more bytes free on GPUs, by their numbers."""
+    gpus = list(machine.gpus)
+    for number, size in more:
+        if number < len(gpus):
+            gpu = gpus[number]
+            gpus[number] = replace(gpu, free=min(gpu.total, gpu.free + size))
+    return replace(machine, gpus=tuple(gpus))
+
+
+def _numbers(model: LoadedModel) -> list[int]:
+    """Give the GPU that a model computes on, if it does on one."""
+    kind, _, index = model.device.partition(":")
+    return [int(index or 0)] if kind == "cuda" else []
 
 
 def with_attached(error: NbloaderError, repo_id: str) -> NbloaderError:

@@ -31,6 +31,7 @@ from nbloader.records import (
     Event,
     Fit,
     Kind,
+    LoadedModel,
     Notice,
     Placement,
     Plan,
@@ -227,12 +228,12 @@ def preflight(
             cancelled=threading.Event(),
         )
     except Enough:
-        return assess(request, survey=survey, planned=found[0])
+        pass
     except (ProtocolError, WorkerDiedError):
         raise
     except (RepoError, TransferError) as error:
         return assess(request, survey=survey, problem=error)
-    raise AssertionError("unreachable: transfer() asks for approval or raises")
+    return assess(request, survey=survey, planned=found[0])
 
 
 def _request(**keywords: object) -> Request:
@@ -356,8 +357,7 @@ def _fetch(
     def approve(planned: Planned) -> None:
         report = assess(request, survey=survey, planned=planned)
         reporter.publish(Checked(results=report.results, fit=report.fit))
-        if not request.force:
-            report.raise_for_failures()
+        report.raise_for_failures(force=request.force)
         if loading is not None:
             assert report.fit is not None
             loading.append(_Loading(planned, report.fit))
@@ -413,7 +413,10 @@ def _load(request: Request, reporter: Reporter, cancelled: threading.Event) -> t
         reporter.publish(_second_copy(plan, placement.device, size))
     model = loaders.load(plan, folder, placement, request.loader_kwargs)
     modules = loaders.modules_of(model, plan)
-    loaders.remember(key, plan.repo_id, model, loaders.bytes_of(modules.values()))
+    size = loaders.bytes_of(modules.values())
+    loaders.remember(
+        key, LoadedModel(repo_id=plan.repo_id, device=placement.device, bytes=size), model
+    )
     reporter.begin(Stage.SELF_TEST)
     spread = loaders.places_itself(request.loader_kwargs)
     loaders.check_modules(modules, None if spread else placement)

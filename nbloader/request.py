@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -89,6 +90,8 @@ def checked(
     chosen = arguments.one_of("kind", kind, _KindName)
     arguments.check_endpoint(os.environ.get("HF_ENDPOINT") or None, "HF_ENDPOINT")
     given = arguments.check_token(token)
+    passed_on = dict(_mapping("loader_kwargs", loader_kwargs))
+    nested = _mapping("loader_kwargs['model_kwargs']", passed_on.get("model_kwargs"))
     return Request(
         repo_id=arguments.check_repo_id(repo_id),
         revision=arguments.check_revision(revision),
@@ -96,10 +99,11 @@ def checked(
             kind=None if chosen is _KindName.AUTO else Kind(chosen),
             variant=arguments.check_variant(variant),
             trust_remote_code=arguments.check_flag("trust_remote_code", trust_remote_code),
+            handed_in=tuple(sorted(passed_on)),
         ),
         settings=_settings(settings),
         device=arguments.check_device(device),
-        dtype=arguments.check_dtype(dtype),
+        dtype=_dtype(arguments.check_dtype(dtype), {**nested, **passed_on}),
         method=arguments.check_method(plan),
         allow_pickle=arguments.check_flag("allow_pickle", allow_pickle),
         cache_dir=arguments.check_folder("cache_dir", cache_dir),
@@ -109,10 +113,19 @@ def checked(
         local_files_only=arguments.check_flag("local_files_only", local_files_only) or _offline(),
         verify=arguments.check_flag("verify", verify),
         force=arguments.check_flag("force", force),
-        loader_kwargs=dict(_mapping("loader_kwargs", loader_kwargs)),
+        loader_kwargs=passed_on,
         view=arguments.one_of("view", view, ViewName),
         on_event=_callable("on_event", on_event),
     )
+
+
+def _dtype(dtype: str, passed_on: Mapping[str, Any]) -> str:
+    """Give the number format; what the caller tells the library itself counts, too."""
+    for name in ("dtype", "torch_dtype"):
+        if dtype == "auto" and name in passed_on:
+            with contextlib.suppress(InvalidArgumentError):  # A mapping, or one we do not plan for.
+                dtype = arguments.check_dtype(passed_on[name])
+    return dtype
 
 
 def _settings(given: object) -> Settings:

@@ -31,6 +31,7 @@ from nbloader.records import (
     DiskFacts,
     GpuFacts,
     HubFacts,
+    LoadedModel,
     MachineFacts,
     MemoryFacts,
     Method,
@@ -290,10 +291,33 @@ def test_what_does_not_fit_is_refused_with_the_figures() -> None:
     assert result.message.startswith("the model does not fit here (19.5 GB of RAM available): cpu ")
 
 
+FIRST = LoadedModel(repo_id="org/large", device="cuda", bytes=9 * GB)
+
+
+@pytest.mark.parametrize(
+    ("free", "status"),
+    [
+        pytest.param(15 * GB, P, id="there is room for both"),
+        pytest.param(8 * GB, W, id="only with offload"),
+        pytest.param(GB // 10, F, id="only on the CPU"),
+    ],
+)
+def test_a_second_load_does_not_end_on_a_slow_device(free: int, status: CheckStatus) -> None:
+    weights = weighing(6 * GB)
+    full, empty = replace(CPU, gpus=(replace(L4, free=free),)), replace(CPU, gpus=(L4,))
+    facts = replace(
+        facts_on(full, weights), fit_without_loaded=fit(PLAN, weights, empty), loaded=(FIRST,)
+    )
+    result = found(facts, "placement")
+    assert result.status is status
+    assert ("gpu would fit without what is loaded" in result.message) == (status is not P)
+    assert ("To free it" in result.hint) == (status is not P)
+
+
 def test_a_model_that_is_loaded_already_is_named_where_the_next_does_not_fit() -> None:
-    facts = replace(facts_on(CPU, weighing(20 * GB)), loaded=(("org/large", 9 * GB), ("org/b", 1)))
+    facts = replace(facts_on(CPU, weighing(20 * GB)), loaded=(FIRST,))
     assert found(facts, "placement").hint.startswith(
-        "org/large is loaded in this process already and takes 9.0 GB. To free it, run `%xdel pipe`"
+        "org/large is loaded in this process already and takes 9.0 GB (cuda). To free it, run "
     )
 
 

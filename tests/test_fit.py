@@ -273,8 +273,8 @@ def test_bitsandbytes_is_named_where_it_would_help() -> None:
     found = fit(FLUX, LARGE, machine)
     assert found.chosen is None
     assert found.hint == (
-        "With bitsandbytes, 4-bit fits: run `%pip install bitsandbytes accelerate`, restart the "
-        "kernel, and load again."
+        "With bitsandbytes, 4-bit fits: run `pip install bitsandbytes`, restart the kernel, and "
+        "load again."
     )
 
 
@@ -285,3 +285,47 @@ def test_a_plan_that_does_not_fit_is_refused_by_its_name() -> None:
     assert fit(FLUX, LARGE, CPU, method=Method.GPU).problem == (
         "plan=gpu does not work here: no NVIDIA GPU"
     )
+
+
+@pytest.mark.parametrize("method", [Method.MODEL_OFFLOAD, Method.EIGHT_BIT])
+def test_what_the_call_asked_for_is_named_where_less_would_fit(method: Method) -> None:
+    found = fit(BERT, EMBEDDER, CPU, method=method)
+    assert found.hint == "Leave plan= out: cpu fits."
+    pinned = fit(FLUX, LARGE, on(replace(A100, free=42 * GB)), device="cpu", dtype="float32")
+    assert pinned.hint == "Leave device= and dtype= out: gpu fits."
+
+
+def test_packages_are_named_only_where_they_make_the_difference() -> None:
+    bare = MachineFacts(memory=MemoryFacts(available=8 * GB, total=9 * GB))
+    assert "With " not in fit(FLUX, LARGE, bare).hint
+    assert "With " not in fit(FLUX, LARGE, replace(bare, mps=True)).hint
+    two = replace(bare, gpus=(replace(A100, free=32 * GB),) * 2)
+    assert fit(FLUX, LARGE, two).hint.startswith("With accelerate, multi-gpu fits: run `pip ")
+
+
+@pytest.mark.parametrize(
+    ("gpu", "quantization", "stored", "expected"),
+    [
+        (replace(A100, capability=(8, 9)), "fp8", {"F8_E4M3": 8 * GB}, 8 * GB),
+        (A100, "fp8", {"F8_E4M3": 8 * GB}, 16 * GB),
+        (None, "fp8", {"F8_E4M3": 4 * GB}, 16 * GB),
+        (A100, "mxfp4", {"U8": 6 * GB, "BF16": GB}, 25 * GB),
+        (A100, "bitsandbytes", {"U8": 6 * GB, "BF16": GB}, 7 * GB),
+    ],
+)
+def test_formats_that_the_device_does_not_compute_in_are_unpacked(
+    gpu: GpuFacts | None, quantization: str, stored: dict[str, int], expected: int
+) -> None:
+    plan = replace(BERT, kind=Kind.TRANSFORMERS, components=(part("model", "X", "transformers"),))
+    weights = (ComponentWeights(name="model", bytes_by_dtype=stored, quantization=quantization),)
+    found = fit(plan, weights, on(gpu) if gpu else CPU, device="cuda" if gpu else "cpu")
+    row = next(row for row in found.placements if row.components and "asked" not in row.reason)
+    assert row.components[0].bytes == expected
+
+
+def test_a_number_format_that_will_not_do_well_is_told() -> None:
+    assert "overflow" in fit(QWEN, SMALL, on(A100), dtype="float16").caution
+    assert (
+        "Tesla T4 has bfloat16 by emulation" in fit(QWEN, SMALL, on(T4), dtype="bfloat16").caution
+    )
+    assert fit(QWEN, SMALL, on(A100)).caution == ""

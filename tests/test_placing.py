@@ -20,12 +20,14 @@ from nbloader.loaders import _build, _placing
 from nbloader.loaders._placing import Call, Part, Steps, slower, steps
 from nbloader.records import (
     Component,
+    GpuFacts,
     Kind,
     Method,
     PlacedComponent,
     Placement,
     Plan,
     Quantization,
+    TorchFacts,
 )
 from tests.models import picture, plan_of, save_classifier, save_embedder, save_pipeline
 
@@ -540,10 +542,30 @@ def test_a_device_that_torch_does_not_see_is_told() -> None:
 def test_where_torch_sees_no_gpu_there_are_none() -> None:
     import torch
 
-    if torch.cuda.is_available():
-        assert len(loaders.devices()) == torch.cuda.device_count()
-    else:
-        assert loaders.devices() == ()
+    build = TorchFacts(version=torch.__version__, cuda=(13, 0))
+    assert loaders.devices(None) == ()
+    assert loaders.devices(TorchFacts(version="2.13.0+cpu")) == ()
+    if not torch.cuda.is_available():
+        assert loaders.devices(build) == ()
+
+
+def test_torch_is_asked_in_a_process_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    sign = tmp_path / "kfd"
+    sign.touch()
+    monkeypatch.setattr("nbloader.loaders.device._DEVICE_FILES", (str(sign),))
+    found = loaders.devices(TorchFacts(version=torch.__version__, hip=True))
+    assert len(found) == (torch.cuda.device_count() if torch.cuda.is_available() else 0)
+    answer = "print('[[\"AMD\", 5, 9, 9, 4]]')"
+    monkeypatch.setattr("nbloader.loaders.device._ASK", answer)
+    assert loaders.devices(TorchFacts(version="2", hip=True)) == (
+        GpuFacts(name="AMD", free=5, total=9, capability=(9, 4), source="torch"),
+    )
+    monkeypatch.setattr("nbloader.loaders.device._ASK", "raise SystemExit(1)")
+    assert loaders.devices(TorchFacts(version="2", hip=True)) == ()
 
 
 ALL = ("accelerate", "bitsandbytes")

@@ -160,6 +160,21 @@ def test_pickled_weights(hub: LocalHub, publish: Publish, tmp_path: Path) -> Non
     assert "allow_pickle=True" in error.hint
 
 
+def test_force_passes_over_what_is_reckoned_and_never_over_what_is_not_safe(
+    hub: LocalHub, publish: Publish, tmp_path: Path
+) -> None:
+    error = refused(hub, tmp_path, publish(PICKLED), force=True)
+    assert error.reference == "pickled-weights"
+
+
+def test_arguments_for_the_library_are_looked_at_before_anything_is_asked(
+    hub: LocalHub, publish: Publish, tmp_path: Path
+) -> None:
+    error = refused(hub, tmp_path, publish(BERT), loader_kwargs={"model_kwargs": 3})
+    assert error.reference == "invalid-argument"
+    assert hub.requests() == []
+
+
 def test_kaggle_without_internet_says_where_to_switch_it_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,7 @@ from nbloader.records import (
     DiskFacts,
     Fit,
     HubFacts,
+    LoadedModel,
     MachineFacts,
     PackageFacts,
     Plan,
@@ -36,7 +37,9 @@ class Facts:
         packages: those that the plan needs, by the name of their import.
         classes: those that the plan names, as the installed libraries have them.
         unmet: requirements of installed packages that are not met.
-        loaded: repository and bytes of the models that this process has loaded before.
+        fit_without_loaded: what it would be if the models of `loaded` were freed; None if none of
+            them is on a GPU.
+        loaded: the models that this process has loaded before, the largest first.
         places_itself: whether the caller's own arguments settle where the model goes.
         allow_pickle: whether weights that can run code may be loaded.
         required_disk_bytes: free space to ask for; None for the exact missing bytes.
@@ -58,7 +61,8 @@ class Facts:
     unmet: tuple[UnmetRequirement, ...] = ()
     machine: MachineFacts | None = None
     fit: Fit | None = None
-    loaded: tuple[tuple[str, int], ...] = ()
+    fit_without_loaded: Fit | None = None
+    loaded: tuple[LoadedModel, ...] = ()
     places_itself: bool = False
     allow_pickle: bool = False
     check_network: bool = True

@@ -29,6 +29,11 @@ def placement(facts: Facts) -> CheckResult:
     if chosen is None:
         return failed(name, DoesNotFitError, facts.fit.problem, hint=_hint(facts, facts.fit))
     found = f"{chosen.method} in {chosen.dtype}, {chosen.reason}"
+    if better := _without_loaded(facts, chosen):
+        message = f"{found}, while {better} would fit without what is loaded already"
+        if chosen.method is Method.CPU:
+            return failed(name, DoesNotFitError, message, hint=_hint(facts, facts.fit))
+        return warned(name, message, hint=_hint(facts, facts.fit))
     if chosen.method is Method.CPU and (problem := _gpu_problem(facts.machine)):
         return warned(
             name,
@@ -43,6 +48,12 @@ def placement(facts: Facts) -> CheckResult:
             f"{found}: the large components lose precision",
             hint=_exact(facts.fit, chosen),
         )
+    if facts.fit.caution:
+        return warned(
+            name,
+            f"{found}: {facts.fit.caution}",
+            hint="Leave `dtype=` out for the number format that suits model and machine.",
+        )
     size = sum(part.bytes for part in chosen.components)
     if chosen.method is Method.CPU and size >= SLOW_ON_CPU_BYTES:
         return warned(
@@ -53,14 +64,23 @@ def placement(facts: Facts) -> CheckResult:
     return passed(name, found)
 
 
+def _without_loaded(facts: Facts, chosen: Placement) -> Method | None:
+    """Give the faster method that there would be room for if this process freed its models."""
+    other = facts.fit_without_loaded.chosen if facts.fit_without_loaded else None
+    order = list(Method)
+    faster = other is not None and order.index(other.method) < order.index(chosen.method)
+    return other.method if other is not None and faster else None
+
+
 def _hint(facts: Facts, fit: Fit) -> str:
     if not facts.loaded:
         return fit.hint
-    repo_id, size = facts.loaded[0]
+    model = facts.loaded[0]
     return (
-        f"{repo_id} is loaded in this process already and takes {format_bytes(size)}. To free it, "
-        f"run `%xdel pipe` with its name, or restart the kernel. {fit.hint}"
-    )
+        f"{model.repo_id} is loaded in this process already and takes {format_bytes(model.bytes)} "
+        f"({model.device}). To free it, run `%xdel pipe` with its name, or restart the kernel. "
+        f"{'' if fit.chosen else fit.hint}"
+    ).strip()
 
 
 def _gpu_problem(machine: MachineFacts | None) -> str:

@@ -8,7 +8,10 @@ from typing import Any
 from nbloader.errors import PreflightError, error_from_parts
 from nbloader.records import CheckResult, CheckStatus, ComponentWeights, Fit, Plan
 
-__all__ = ["PreflightReport"]
+__all__ = ["FORCEABLE", "PreflightReport"]
+
+FORCEABLE = frozenset({"disk", "packages", "placement"})
+"""Checks that reckon, and may be wrong. What is not safe has an argument of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,20 +43,24 @@ class PreflightReport:
         """The results that failed."""
         return tuple(item for item in self.results if item.status is CheckStatus.FAILED)
 
-    def raise_for_failures(self) -> None:
+    def raise_for_failures(self, *, force: bool = False) -> None:
         """Raise if a check failed.
+
+        Args:
+            force: pass over those of `FORCEABLE`.
 
         Raises:
             NbloaderError: the error that the one failure names, such as `DiskSpaceError`.
             PreflightError: several checks failed.
         """
-        if len(self.failures) == 1:
-            failure = self.failures[0]
+        failures = [each for each in self.failures if not (force and each.name in FORCEABLE)]
+        if len(failures) == 1:
+            failure = failures[0]
             raise error_from_parts(failure.reference, failure.message, failure.hint)
-        if self.failures:
+        if failures:
             raise PreflightError(
-                "; ".join(f"{failure.name}: {failure.message}" for failure in self.failures),
-                hint=" ".join(failure.hint for failure in self.failures),
+                "; ".join(f"{failure.name}: {failure.message}" for failure in failures),
+                hint=" ".join(failure.hint for failure in failures),
             )
 
     def to_json(self) -> dict[str, Any]:

@@ -13,8 +13,9 @@ from dataclasses import replace
 
 from nbloader.errors import InvalidArgumentError
 from nbloader.fit._families import family_of
-from nbloader.fit._methods import Impossible, Question, place
-from nbloader.fit._refusal import faster_hint, refusal, shortage
+from nbloader.fit._methods import Question
+from nbloader.fit._refusal import faster_hint, refusal
+from nbloader.fit._rows import row
 from nbloader.fit._usable import can_run, driver_runs, gpu_problem, usable_gpus
 from nbloader.records import (
     Component,
@@ -27,9 +28,6 @@ from nbloader.records import (
 )
 
 __all__ = ["can_run", "driver_runs", "fit", "gpu_problem"]
-
-_ON_CUDA = frozenset(Method) - {Method.MPS, Method.CPU}
-_NEEDS_ALL_GPUS = frozenset({Method.MULTI_GPU, Method.FOUR_BIT_MULTI_GPU})
 
 
 def fit(
@@ -55,30 +53,45 @@ def fit(
         InvalidArgumentError: the device is not there.
     """
     _check_device(device, machine)
-    question = _question(plan, weights, machine, device, dtype)
-    rows = [_row(question, each, _excluded(each, device, method)) for each in Method]
-    fitting = [row for row in rows if row.fits]
+    question = _question(plan, weights, machine, device, dtype, method)
+    rows = [row(question, each) for each in Method]
+    workload = question.family.workload
+    fitting = [each for each in rows if each.fits]
     if not fitting:
-        problem, hint, nearest = refusal(question, rows, method)
+        problem, hint, nearest = refusal(question, rows)
         return Fit(
             chosen=None,
             placements=tuple(rows),
             nearest=nearest,
-            workload=question.family.workload,
+            workload=workload,
             problem=problem,
             hint=hint,
         )
-    why = "asked for" if method else "the fastest that fits"
-    chosen = replace(fitting[0], reason=why)
+    chosen = replace(fitting[0], reason="asked for" if method else "the fastest that fits")
     slower = f"fits, slower than {chosen.method}"
-    told = {row.method: replace(row, reason=slower) for row in fitting[1:]}
+    told = {each.method: replace(each, reason=slower) for each in fitting[1:]}
     told[chosen.method] = chosen
     return Fit(
         chosen=chosen,
-        placements=tuple(told.get(row.method, row) for row in rows),
-        workload=question.family.workload,
-        hint=faster_hint(question) if chosen.method is Method.CPU and not method else "",
+        placements=tuple(told.get(each.method, each) for each in rows),
+        workload=workload,
+        caution=_caution(question, chosen),
+        hint=faster_hint(question) if chosen.method is Method.CPU else "",
     )
+
+
+def _caution(question: Question, chosen: Placement) -> str:
+    """Say why a number format that was asked for may not do well here; empty for nothing."""
+    if chosen.dtype == "float16" and not question.family.fp16:
+        return question.family.fp16_reason
+    emulated = [
+        gpu.facts.name
+        for gpu in question.gpus
+        if not gpu.bfloat16
+        and chosen.dtype == "bfloat16"
+        and any(chosen.vram[gpu.number : gpu.number + 1])
+    ]
+    return f"{emulated[0]} has bfloat16 by emulation only, which is slow" if emulated else ""
 
 
 def _question(
@@ -87,9 +100,10 @@ def _question(
     machine: MachineFacts,
     device: str,
     dtype: str,
+    method: Method | None,
 ) -> Question:
     components = {component.name: component for component in plan.components}
-    gpus = usable_gpus(machine)
+    gpus = all_gpus = usable_gpus(machine)
     problems = [found for gpu in machine.gpus if (found := gpu_problem(gpu, machine))]
     if device.startswith("cuda"):
         number = int(device.partition(":")[2] or 0)
@@ -104,7 +118,10 @@ def _question(
         machine=machine,
         gpus=gpus,
         no_gpu=problems[0] if problems else "no NVIDIA GPU",
+        all_gpus=all_gpus,
+        device=device,
         dtype=None if dtype == "auto" else dtype,
+        method=method,
     )
 
 
@@ -120,32 +137,3 @@ def _check_device(device: str, machine: MachineFacts) -> None:
         hint="Leave `device=` out for the best one. On Colab and Kaggle, choose a GPU in the "
         "notebook's settings first.",
     )
-
-
-def _excluded(candidate: Method, device: str, method: Method | None) -> str:
-    """Say why a method does not come into question; empty if it does."""
-    if method is not None and candidate is not method:
-        return f"plan={method} was asked for"
-    if device == "auto":
-        return ""
-    kind, _, index = device.partition(":")
-    on = "cuda" if candidate in _ON_CUDA else str(candidate)
-    if on != kind or (index and candidate in _NEEDS_ALL_GPUS):
-        return f"device={device} was asked for"
-    return ""
-
-
-def _row(question: Question, method: Method, excluded: str) -> Placement:
-    """Work out one method, and whether it fits."""
-    try:
-        row = place(question, method)
-    except Impossible as why:
-        device = "cuda" if method in _ON_CUDA else str(method)
-        dtype = question.dtype or "auto"
-        return Placement(
-            method=method, device=device, dtype=dtype, fits=False, reason=excluded or str(why)
-        )
-    if excluded:
-        return replace(row, fits=False, reason=excluded)
-    short = shortage(question, row)
-    return replace(row, fits=False, reason=short) if short else row

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from nbloader.records import Component, ComponentWeights, Quantization
 
@@ -14,6 +15,7 @@ __all__ = [
     "parameters",
     "quantizable",
     "quantized_bytes",
+    "unpacked",
 ]
 
 _BITS = {"float32": 32, "bfloat16": 16, "float16": 16}
@@ -57,6 +59,51 @@ def parameters(part: ComponentWeights) -> int:
     """Count the numbers that the libraries cast."""
     return sum(
         size * 8 // _STORED[name] for name, size in part.bytes_by_dtype.items() if name in _STORED
+    )
+
+
+def unpacked(
+    part: ComponentWeights,
+    component: Component,
+    capability: tuple[int, int] | None,
+    *,
+    kernels: bool,
+) -> ComponentWeights:
+    """Give the weights as they are once the library has loaded them, before a cast.
+
+    diffusers casts float8 like any other number. transformers computes in float8 from compute
+    capability 8.9 on and in MXFP4 from 7.5 on with its kernels, and turns them into bfloat16
+    elsewhere (`quantizer_finegrained_fp8.py`, `quantizer_mxfp4.py`, 5.23).
+
+    Args:
+        capability: the lowest of the GPUs; None for none.
+        kernels: whether `kernels` and `triton` are installed.
+    """
+    sizes = dict(part.bytes_by_dtype)
+    packed = {name: size for name, size in sizes.items() if name.startswith("F8_")}
+    each = 1
+    if part.quantization == "mxfp4":
+        stays = capability is not None and capability >= (7, 5) and kernels
+        packed, each = {name: sizes[name] for name in ("U8", "F4") if name in sizes}, 2
+    elif part.quantization is not None and "fp8" not in part.quantization:
+        stays = True
+    else:
+        runs = capability is not None and capability >= (8, 9)
+        stays = runs and component.library != "diffusers"
+    if stays:
+        return part
+    if not packed:
+        return part
+    for name in packed:
+        del sizes[name]
+    sizes["BF16"] = sizes.get("BF16", 0) + 2 * each * sum(packed.values())
+    grown = sum(sizes.values()) / max(1, part.total)
+    return replace(
+        part,
+        bytes_by_dtype=sizes,
+        largest_tensor=int(part.largest_tensor * grown),
+        largest_block=int(part.largest_block * grown),
+        quantization=None,
     )
 
 

@@ -15,6 +15,7 @@ from nbloader.fit._bytes import (
     parameters,
     quantizable,
     quantized_bytes,
+    unpacked,
 )
 from nbloader.fit._families import Family, activation_bytes
 from nbloader.fit._usable import UsableGpu
@@ -73,8 +74,9 @@ class Question:
 
     Attributes:
         gpus: those that torch can compute on and that were asked for.
+        all_gpus: those that it can compute on.
         no_gpu: why there are none.
-        dtype: the number format that was asked for; None for the best one.
+        device, dtype, method: what was asked for; `auto` and None for the best.
     """
 
     plan: Plan
@@ -82,8 +84,11 @@ class Question:
     family: Family
     machine: MachineFacts
     gpus: tuple[UsableGpu, ...]
-    no_gpu: str = "no GPU"
-    dtype: str | None = None
+    all_gpus: tuple[UsableGpu, ...]
+    no_gpu: str
+    device: str
+    dtype: str | None
+    method: Method | None
 
 
 def place(question: Question, method: Method) -> Placement:
@@ -131,6 +136,7 @@ def _gpu(question: Question) -> Placement:
 
 
 def _on_one_gpu(question: Question, gpu: UsableGpu, to: Quantization | None) -> Placement:
+    question = _as_loaded(question, [gpu])
     dtype = gpu_dtype(question, [gpu])
     placed = [_placed(part, gpu.device, dtype, to) for part in question.parts]
     if to is not None:
@@ -165,6 +171,7 @@ def _spread(question: Question, to: Quantization | None, method: Method) -> Plac
     _require_parts(question)
     if question.plan.kind is Kind.SENTENCE_TRANSFORMERS and not _spreads_embeddings(question):
         raise Impossible("needs sentence-transformers 6.2")
+    question = _as_loaded(question, gpus)
     dtype = gpu_dtype(question, gpus)
     parts = [(part, _placed(part, "", dtype, to)) for part in question.parts]
     if question.plan.kind is Kind.DIFFUSERS:
@@ -240,11 +247,18 @@ def _eight_bit(question: Question) -> Placement:
 
 
 def _quantized(question: Question, to: Quantization) -> Placement:
+    _require_plain_weights(question)
     return _first(question, [_on_one_gpu(question, gpu, to) for gpu in _gpus(question)])
 
 
 def _four_bit_multi_gpu(question: Question) -> Placement:
+    _require_plain_weights(question)
     return _spread(question, Quantization.FOUR_BIT, Method.FOUR_BIT_MULTI_GPU)
+
+
+def _require_plain_weights(question: Question) -> None:
+    if any(part.quantization for _, part in question.parts):
+        raise Impossible("the weights are quantized already")
 
 
 def _require_parts(question: Question) -> None:
@@ -269,14 +283,26 @@ def _spreads_embeddings(question: Question) -> bool:
     return parts is None or (int(parts[1]), int(parts[2])) >= (6, 2)
 
 
+def _as_loaded(question: Question, gpus: Sequence[UsableGpu]) -> Question:
+    """Unpack weights in formats that the GPUs, or the CPU, do not compute in.
+
+    The libraries turn them into plain numbers while they load.
+    """
+    capability = min((gpu.facts.capability for gpu in gpus), default=None)
+    kernels = question.machine.has("kernels") and question.machine.has("triton")
+    parts = tuple(
+        (component, unpacked(weights, component, capability, kernels=kernels))
+        for component, weights in question.parts
+    )
+    return replace(question, parts=parts)
+
+
 def _require_quantizing(
     question: Question,
     gpus: Sequence[UsableGpu],
     to: Quantization,
     placed: Sequence[PlacedComponent],
 ) -> None:
-    if any(part.quantization for _, part in question.parts):
-        raise Impossible("the weights are quantized already")
     if not any(part.quantization for part in placed):
         raise Impossible("no component is large and made of linear layers")
     if not question.machine.has("bitsandbytes"):
@@ -320,6 +346,7 @@ def _offloading(question: Question) -> tuple[UsableGpu, ...]:
 
 
 def _offloaded(question: Question, gpu: UsableGpu, method: Method) -> Placement:
+    question = _as_loaded(question, [gpu])
     dtype = gpu_dtype(question, [gpu])
     placed = [_placed(part, "cpu", dtype, None) for part in question.parts]
     total = _sum(placed)
@@ -374,6 +401,7 @@ _NO_COMPONENT = Component(name="", paths=())
 
 
 def _four_bit_model_offload(question: Question) -> Placement:
+    _require_plain_weights(question)
     return _first(question, [_four_bit_offloaded(question, gpu) for gpu in _offloading(question)])
 
 
@@ -404,6 +432,7 @@ def _four_bit_offloaded(question: Question, gpu: UsableGpu) -> Placement:
 def _mps(question: Question) -> Placement:
     if not question.machine.mps:
         raise Impossible("no GPU of Apple's")
+    question = _as_loaded(question, [])
     dtype = _mps_dtype(question)
     placed = [_placed(part, "mps", dtype, None) for part in question.parts]
     # GPU and CPU share one memory. Tensors move one by one, so no second copy of the whole arises.
@@ -419,6 +448,7 @@ def _mps(question: Question) -> Placement:
 
 
 def _cpu(question: Question) -> Placement:
+    question = _as_loaded(question, [])
     formats = [question.dtype] if question.dtype else ["float32"]
     stored = {main_dtype(weights) for _, weights in question.parts}
     if question.dtype is None and stored & {"bfloat16", "float16"}:

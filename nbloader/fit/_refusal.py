@@ -1,129 +1,94 @@
-"""What a placement lacks, in words, and what would help where nothing fits."""
+"""Where nothing fits: what each placement lacks, in words, and what would help."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 
-from nbloader.fit._methods import (
-    Impossible,
-    Question,
-    lacking,
-    place,
-    ram_needed,
-    ram_room,
-)
+from nbloader.fit._methods import Question, lacking
+from nbloader.fit._rows import excluded, needed, row, there
 from nbloader.records import Method, PackageFacts, Placement
 from nbloader.units import format_bytes
 
-__all__ = ["faster_hint", "refusal", "shortage"]
+__all__ = ["Refusal", "faster_hint", "refusal"]
+
+Refusal = tuple[str, str, Placement | None]
+"""Why nothing fits, what to do about it, and the placement that lacks the least."""
 
 
-def shortage(question: Question, row: Placement) -> str:
-    """Say what a placement needs and how much of it is there; empty if it fits."""
-    short = {where for where, size in lacking(question, row).items() if size > 0}
-    parts = [
-        f"{_needed(row, where)}, {_there(question, row, where)}"
-        for where in sorted(short, reverse=True)
-    ]
-    return "needs " + "; ".join(parts) if parts else ""
-
-
-def refusal(
-    question: Question, rows: Sequence[Placement], method: Method | None
-) -> tuple[str, str, Placement | None]:
-    """Say why nothing fits, what to do about it, and which placement lacks the least."""
-    applicable = [row for row in rows if row.components and "was asked for" not in row.reason]
+def refusal(question: Question, rows: Sequence[Placement]) -> Refusal:
+    """Say why nothing fits, and what to do about it."""
+    asked = [each for each in rows if not excluded(question, each.method)]
+    applicable = [each for each in asked if each.components]
+    wanted = f"plan={question.method}" if question.method else ""
     if not applicable:
-        told = next((row.reason for row in rows if row.method is method), question.no_gpu)
-        what = f"plan={method}" if method else "nothing"
-        return (
-            f"{what} works here: {told}" if not method else f"{what} does not work here: {told}",
-            ("Leave `plan=` and `device=` out for what does."),
-            None,
+        why = asked[0].reason if asked else f"device={question.device} was asked for"
+        problem = f"{wanted} does not work here" if wanted else "nothing works here"
+        return f"{problem}: {why}", _without_pins(question) or _smaller(), None
+    lacks = {each.method: lacking(question, each) for each in applicable}
+    nearest = min(applicable, key=lambda each: max(lacks[each.method].values(), default=0))
+    short = [
+        (
+            each,
+            [where for where, size in sorted(lacks[each.method].items(), reverse=True) if size > 0],
         )
-    lacks = {row.method: lacking(question, row) for row in applicable}
-    nearest = min(applicable, key=lambda row: max(lacks[row.method].values()))
-    there = "; ".join(
-        dict.fromkeys(
-            _there(question, row, where)
-            for row in applicable
-            for where, size in sorted(lacks[row.method].items(), reverse=True)
-            if size > 0
-        )
+        for each in applicable
+    ]
+    figures = "; ".join(
+        dict.fromkeys(there(question, each, where) for each, places in short for where in places)
     )
     needs = "; ".join(
-        f"{row.method} needs "
-        + " and ".join(
-            _needed(row, where)
-            for where, size in sorted(lacks[row.method].items(), reverse=True)
-            if size > 0
-        )
-        for row in applicable
+        f"{each.method} needs " + " and ".join(needed(each, where) for where in places)
+        for each, places in short
     )
-    what = f"plan={method} does not fit here" if method else "the model does not fit here"
-    return f"{what} ({there}): {needs}", _hint(question, nearest, method), nearest
+    problem = f"{wanted} does not fit here" if wanted else "the model does not fit here"
+    return f"{problem} ({figures}): {needs}", _hint(question, nearest), nearest
 
 
-def _needed(row: Placement, where: str) -> str:
-    if where == "RAM":
-        return f"{format_bytes(ram_needed(row))} of RAM"
-    return f"{format_bytes(row.vram[_number(where)])} of VRAM"
-
-
-def _there(question: Question, row: Placement, where: str) -> str:
-    if where == "RAM":
-        return f"{format_bytes(ram_room(question, row.method))} of RAM available"
-    gpu = question.machine.gpus[_number(where)]
-    return f"{format_bytes(gpu.free)} free on {gpu.name}"
-
-
-def _number(where: str) -> int:
-    return int(where.partition(":")[2])
-
-
-def _hint(question: Question, nearest: Placement, method: Method | None) -> str:
-    if method is not None:
-        return "Leave `plan=` out: the fastest that fits is then chosen, if there is one."
+def _hint(question: Question, nearest: Placement) -> str:
     if not question.gpus and question.machine.gpus:
         return f"The GPU cannot be used: {question.no_gpu}."
-    if helped := faster_hint(question):
+    if helped := _without_pins(question) or faster_hint(question):
         return helped
     lack = lacking(question, nearest)
     where = max(lack, key=lambda place: lack[place])
+    kind = "RAM" if where == "RAM" else "VRAM"
     return (
-        f"The least is missing for {nearest.method}: {format_bytes(lack[where])} more of "
-        f"{'RAM' if where == 'RAM' else 'VRAM'}. Choose a larger machine or GPU, close what else "
-        "uses it, or load a smaller model."
+        f"The least is missing for {nearest.method}: {format_bytes(lack[where])} more of {kind}. "
+        + _smaller()
     )
+
+
+def _smaller() -> str:
+    return "Choose a larger machine or GPU, close what else uses it, or load a smaller model."
+
+
+def _without_pins(question: Question) -> str:
+    """Say which method would fit if the call asked for less; empty for none."""
+    if question.method is None and question.device == "auto" and question.dtype is None:
+        return ""
+    free = replace(question, method=None, device="auto", dtype=None, gpus=question.all_gpus)
+    fitting = next((each for each in Method if row(free, each).fits), None)
+    pins = [
+        *(["plan="] if question.method else []),
+        *(["device="] if question.device != "auto" else []),
+        *(["dtype="] if question.dtype else []),
+    ]
+    return f"Leave {' and '.join(pins)} out: {fitting} fits." if fitting else ""
 
 
 def faster_hint(question: Question) -> str:
     """Say which method on a GPU would fit if what it needs were installed; empty for none."""
-    helped = _with_bitsandbytes(question)
-    if helped is None or helped is Method.CPU:
-        return ""
-    return (
-        f"With bitsandbytes, {helped} fits: run `%pip install bitsandbytes accelerate`, restart "
-        "the kernel, and load again."
-    )
-
-
-def _with_bitsandbytes(question: Question) -> Method | None:
-    """Give the method that would fit if what quantizes were installed."""
-    machine = question.machine
-    names = ("bitsandbytes", "accelerate")
-    if all(machine.has(name) for name in names):
-        return None
-    installed = {name: PackageFacts(name=name, installed="") for name in names}
-    question = replace(
-        question, machine=replace(machine, packages={**machine.packages, **installed})
-    )
-    for method in Method:
-        try:
-            row = place(question, method)
-        except Impossible:
-            continue
-        if not shortage(question, row):
-            return method
-    return None
+    missing = [name for name in ("accelerate", "bitsandbytes") if not question.machine.has(name)]
+    for names in ([name] for name in missing) if len(missing) < 2 else (["accelerate"], missing):
+        installed = {name: PackageFacts(name=name, installed="") for name in names}
+        packages = {**question.machine.packages, **installed}
+        machine = replace(question.machine, packages=packages)
+        for method in Method:
+            found = row(replace(question, machine=machine), method)
+            if found.fits and any(found.vram):
+                return (
+                    f"With {' and '.join(names)}, {method} fits: run `pip install "
+                    f"{' '.join(names)}`, restart the kernel, and load again."
+                )
+    return ""

@@ -14,7 +14,7 @@ from nbloader.errors import ModelLoadError, NbloaderError
 from nbloader.loaders._build import build, modules_of, places_itself, versions
 from nbloader.loaders._placing import slower
 from nbloader.loaders.alive import bytes_of, copies, loaded, remember
-from nbloader.loaders.device import check_device, devices
+from nbloader.loaders.device import check_device, devices, spare_bytes
 from nbloader.loaders.imports import Import
 from nbloader.loaders.quiet import quiet
 from nbloader.loaders.self_test import check_embeddings, check_modules
@@ -34,6 +34,7 @@ __all__ = [
     "places_itself",
     "quiet",
     "remember",
+    "spare_bytes",
 ]
 
 _BUILDING = threading.Lock()

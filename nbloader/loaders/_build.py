@@ -35,7 +35,7 @@ def build(plan: Plan, folder: Path, placement: Placement, loader_kwargs: Mapping
     with _current(placement.device):
         match plan.kind:
             case Kind.DIFFUSERS:
-                return _diffusers(plan, folder, todo, loader_kwargs)
+                return _diffusers(plan, folder, placement.device, todo, loader_kwargs)
             case Kind.SENTENCE_TRANSFORMERS:
                 return _sentence_transformers(folder, placement.dtype, todo, loader_kwargs)
             case Kind.TRANSFORMERS:
@@ -73,16 +73,19 @@ def places_itself(loader_kwargs: Mapping[str, Any]) -> bool:
 # -- diffusers -------------------------------------------------------------------------------------
 
 
-def _diffusers(plan: Plan, folder: Path, todo: Steps, loader_kwargs: Mapping[str, Any]) -> Any:
+def _diffusers(
+    plan: Plan, folder: Path, device: str, todo: Steps, loader_kwargs: Mapping[str, Any]
+) -> Any:
     import diffusers
 
     named = None if plan.custom_code else plan.class_name
     pipeline_class = getattr(diffusers, named or "DiffusionPipeline")
     arguments = _joined(todo.arguments, loader_kwargs)
-    if places_itself(loader_kwargs):
-        if "device_map" not in loader_kwargs:
-            arguments.pop("device_map", None)
+    if "device_map" in loader_kwargs:
         return pipeline_class.from_pretrained(str(folder), **arguments)
+    if places_itself(loader_kwargs):
+        arguments.pop("device_map", None)
+        return pipeline_class.from_pretrained(str(folder), **arguments).to(device)
     parts = [part for part in todo.parts if part.name not in loader_kwargs]
     loaded = {part.name: _component(part, folder, loader_kwargs) for part in parts}
     pipeline = pipeline_class.from_pretrained(str(folder), **arguments, **loaded)

@@ -8,29 +8,30 @@ import weakref
 from collections.abc import Hashable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from nbloader.records import LoadedModel
+
 if TYPE_CHECKING:
     import torch
 
 __all__ = ["bytes_of", "copies", "loaded", "remember"]
 
-_ALIVE: list[tuple[Hashable, str, weakref.ref[Any], int]] = []
+_ALIVE: list[tuple[Hashable, LoadedModel, weakref.ref[Any]]] = []
 
 
-def remember(key: Hashable, repo_id: str, model: Any, size: int) -> None:
+def remember(key: Hashable, facts: LoadedModel, model: Any) -> None:
     """Note that a model was made, without keeping it alive.
 
     Args:
         key: equal for two models that are the same.
-        size: bytes of its tensors.
     """
     _ALIVE[:] = [entry for entry in _ALIVE if entry[2]() is not None]
-    _ALIVE.append((key, repo_id, weakref.ref(model), size))
+    _ALIVE.append((key, facts, weakref.ref(model)))
 
 
-def loaded() -> tuple[tuple[str, int], ...]:
-    """Give repository and bytes of each model that is alive, the largest first."""
-    alive = [(repo_id, size) for _, repo_id, model, size in _ALIVE if model() is not None]
-    return tuple(sorted(alive, key=lambda entry: -entry[1]))
+def loaded() -> tuple[LoadedModel, ...]:
+    """Give the models that are alive, the largest first."""
+    alive = [facts for _, facts, model in _ALIVE if model() is not None]
+    return tuple(sorted(alive, key=lambda facts: -facts.bytes))
 
 
 def copies(key: Hashable) -> list[int]:
@@ -41,7 +42,9 @@ def copies(key: Hashable) -> list[int]:
     """
 
     def alive() -> list[int]:
-        return [size for known, _, model, size in _ALIVE if known == key and model() is not None]
+        return [
+            facts.bytes for known, facts, model in _ALIVE if known == key and model() is not None
+        ]
 
     if alive() and threading.current_thread() is threading.main_thread():
         gc.collect()

@@ -2,34 +2,74 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+
 from nbloader.errors import ModelLoadError
-from nbloader.records import GpuFacts, Placement
+from nbloader.records import GpuFacts, Placement, TorchFacts
 
-__all__ = ["check_device", "devices"]
+__all__ = ["check_device", "devices", "spare_bytes"]
 
 
-def devices() -> tuple[GpuFacts, ...]:
-    """Ask torch for its GPUs, for builds whose GPUs NVML does not know (ROCm).
+_ASK = """
+import json
+from torch import cuda
+count = cuda.device_count() if cuda.is_available() else 0
+print(json.dumps([
+    [cuda.get_device_name(n), *cuda.mem_get_info(n), *cuda.get_device_capability(n)]
+    for n in range(count)
+]))
+"""
 
-    Imports torch and begins to use every GPU, which takes some hundred megabytes of each.
+ASK_TIMEOUT_S = 60.0
+
+_DEVICE_FILES = ("/dev/kfd", "/dev/nvidia0", "/dev/nvhost-gpu", "/dev/dxg")
+"""AMD's, NVIDIA's, that of NVIDIA's boards, and that of a GPU in Windows' Linux."""
+
+
+def devices(torch: TorchFacts | None) -> tuple[GpuFacts, ...]:
+    """Ask torch for its GPUs where NVML does not know them: AMD's, and some containers.
+
+    It takes seconds, and is done in a process of its own: what begins to use a GPU keeps some
+    hundred megabytes of it. Gives nothing where there seems to be no GPU.
     """
-    import torch
-
-    if not torch.cuda.is_available():
+    able = torch is not None and (torch.hip or torch.cuda is not None)
+    if not able or not any(os.path.exists(path) for path in _DEVICE_FILES):  # noqa: PTH110
         return ()
-    found = []
-    for number in range(torch.cuda.device_count()):
-        free, total = torch.cuda.mem_get_info(number)
-        found.append(
-            GpuFacts(
-                name=torch.cuda.get_device_name(number),
-                free=free,
-                total=total,
-                capability=torch.cuda.get_device_capability(number),
-                source="torch",
-            )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", _ASK],
+            capture_output=True,
+            text=True,
+            timeout=ASK_TIMEOUT_S,
+            stdin=subprocess.DEVNULL,
         )
-    return tuple(found)
+        found = json.loads(done.stdout.splitlines()[-1])
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
+        return ()
+    return tuple(
+        GpuFacts(name=name, free=free, total=total, capability=(major, minor), source="torch")
+        for name, free, total, major, minor in found
+    )
+
+
+def spare_bytes() -> tuple[int, ...]:
+    """Give what torch holds of each GPU for later use: to the driver it counts as taken.
+
+    Imports nothing, and begins to use no GPU.
+    """
+    torch = sys.modules.get("torch")
+    try:
+        if torch is None or not torch.cuda.is_initialized():
+            return ()
+        return tuple(
+            torch.cuda.memory_reserved(number) - torch.cuda.memory_allocated(number)
+            for number in range(torch.cuda.device_count())
+        )
+    except (AttributeError, RuntimeError):  # Another thread is importing it just now.
+        return ()
 
 
 def check_device(placement: Placement) -> None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import gc
 import importlib
+from contextlib import nullcontext, suppress
 
 from nbloader.background import Background
-from nbloader.checks._packages import inspected_packages, install_hint, required_packages
-from nbloader.checks._pip import pip_hint
+from nbloader.checks._packages import inspected_packages, install_hint
+from nbloader.checks._pip import NOT_RELEASED, pip_hint
 from nbloader.environment import package_facts
 from nbloader.errors import LoadError, MissingPackageError, UnsupportedClassError
 from nbloader.loaders.quiet import quiet_loggers
 from nbloader.quoting import quote
-from nbloader.records import Kind, Plan
+from nbloader.records import Kind, PackageFacts, Plan
 
 __all__ = ["Import", "targets"]
 
@@ -51,47 +52,63 @@ class Import(Background):
     `check` and `wait` raise MissingPackageError where a package is not installed,
     UnsupportedClassError where the installed version lacks a class, and LoadError where an import
     fails in another way.
+
+    Args:
+        forced: whether to pass over the classes that cannot be imported: the library may load the
+            model without them, or says itself what is wrong. Without the library nothing goes on.
+        notebook: whether hints are for a cell, and not for a terminal.
     """
 
-    def __init__(self, plan: Plan) -> None:
-        super().__init__(lambda: _import_all(plan))
+    def __init__(self, plan: Plan, forced: bool = False, notebook: bool = True) -> None:
+        super().__init__(lambda: _import_all(plan, forced, notebook))
 
 
-def _import_all(plan: Plan) -> None:
-    facts = package_facts(inspected_packages(plan))
-    if missing := [name for name in required_packages(plan) if facts[name].installed is None]:
-        raise _missing(plan, missing)
+def _import_all(plan: Plan, forced: bool, notebook: bool) -> None:
     collecting = gc.isenabled()
     gc.disable()  # A third of the time of these imports is the garbage collector's.
     try:
         with quiet_loggers():
-            for module, name in targets(plan):
-                _import(plan, module, name)
+            library, *classes = targets(plan)
+            _import(plan, *library, notebook)
+            for module, name in classes:
+                with suppress(LoadError) if forced else nullcontext():
+                    _import(plan, module, name, notebook)
     finally:
         if collecting:
             gc.enable()
 
 
-def _import(plan: Plan, module: str, name: str) -> None:
+def _import(plan: Plan, module: str, name: str, notebook: bool) -> None:
     try:
         getattr(importlib.import_module(module), name)
-    except ModuleNotFoundError as error:
-        raise _missing(plan, [str(error.name)]) from error
     except AttributeError as error:
         version = getattr(importlib.import_module(module), "__version__", "?")
+        line = pip_hint({module: f">{version}"}, _packages(plan), notebook=notebook)
         raise UnsupportedClassError(
             f"{plan.repo_id} needs {quote(name)}, which {module} {version} does not have",
-            hint=pip_hint({module: f">{version}"}, package_facts(inspected_packages(plan))),
+            hint=f"{line}\n{NOT_RELEASED}",
         ) from error
     except Exception as error:
+        first = _first(error)
+        missing = first.name if isinstance(first, ModuleNotFoundError) else None
+        # A module may also lack in a package that is there: in another version of it.
+        if missing and package_facts([missing])[missing].installed is None:
+            raise MissingPackageError(
+                f"not installed: {missing}",
+                hint=install_hint([missing], _packages(plan), notebook=notebook),
+            ) from error
         raise LoadError(
-            f"{module} cannot be imported: {type(error).__name__}: {str(error)[:300]}",
+            f"{module} cannot be imported: {type(first).__name__}: {str(first)[:300]}",
             hint=f"Check that `import {module}` works by itself; packages may not fit together.",
         ) from error
 
 
-def _missing(plan: Plan, names: list[str]) -> MissingPackageError:
-    facts = package_facts(inspected_packages(plan))
-    return MissingPackageError(
-        f"not installed: {', '.join(names)}", hint=install_hint(names, facts)
-    )
+def _first(error: BaseException) -> BaseException:
+    """Give the error that began it: transformers raises others of its own over it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _packages(plan: Plan) -> dict[str, PackageFacts]:
+    return package_facts(inspected_packages(plan))

@@ -14,6 +14,7 @@ __all__ = [
     "GpuFacts",
     "HubFacts",
     "Interface",
+    "LoadedModel",
     "MachineFacts",
     "MemoryFacts",
     "PackageFacts",
@@ -140,11 +141,14 @@ class PackageFacts:
         name: as it is imported.
         installed: its version; None where it is missing.
         imported: the version that this process has imported; None if it has not.
+        editable: whether it is installed as a link to its sources, so that `installed` is what they
+            were when that was done.
     """
 
     name: str
     installed: str | None
     imported: str | None = None
+    editable: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,6 +199,20 @@ class AttachedModel:
 
     folder: str
     kind: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedModel:
+    """A model that this process has loaded before and that is still alive.
+
+    Attributes:
+        device: where it computes, by torch's name.
+        bytes: of its tensors.
+    """
+
+    repo_id: str
+    device: str
+    bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -119,6 +119,7 @@ class Fit:
         placements: every method that could be asked for, from the fastest to the slowest.
         nearest: where none fits, the one that lacks the least; None if no method applies.
         workload: what the peaks are for, such as `one image of 1024 x 1024`.
+        caution: what speaks against the chosen number format; empty for nothing.
         problem: why `chosen` is None, one line with the figures.
         hint: what to do about that, or for something faster.
     """
@@ -127,5 +128,6 @@ class Fit:
     placements: tuple[Placement, ...]
     nearest: Placement | None = None
     workload: str = ""
+    caution: str = ""
     problem: str = ""
     hint: str = ""

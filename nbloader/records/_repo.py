@@ -66,11 +66,14 @@ class PlanRequest:
         kind: the library to load it with; None lets the files decide.
         variant: a variant of the weights, such as `fp16`; None for the plain ones.
         trust_remote_code: whether Python files of the repository may be fetched and run.
+        handed_in: names that the caller passes on to the library. A component of that name is not
+            loaded: it is there already, or left out.
     """
 
     kind: Kind | None = None
     variant: str | None = None
     trust_remote_code: bool = False
+    handed_in: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +89,9 @@ class Component:
         weights: those of `paths` that hold weights.
         model_type: the family of the model that its `config.json` names, such as `bert`, where
             that was read for the plan.
+        code: Python files that the `auto_map` of its `config.json` names and that are not fetched,
+            because the repository's code is not trusted; those of another repository as
+            `org/name--file.py`.
     """
 
     name: str
@@ -94,6 +100,7 @@ class Component:
     paths: tuple[str, ...]
     weights: tuple[str, ...] = ()
     model_type: str | None = None
+    code: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,6 +36,8 @@ class TransferPolicy:
         max_workers: files that are downloaded at the same time.
         answer_timeout_s: the longest that the Hub may take for its first answer.
         route: the only way to take; None for the faster of those that are there.
+        max_wait_s: the longest wait that a server may ask for; where one asks for more, the call or
+            the file is given up at once. None to wait as long as it asks, up to five minutes.
         check_disk_space: whether to stop early once the rest does not fit on the disk.
     """
 
@@ -49,6 +51,7 @@ class TransferPolicy:
     max_workers: int = 4
     answer_timeout_s: float = 5.0
     route: Route | None = None
+    max_wait_s: float | None = None
     check_disk_space: bool = True
 
     def quiet_limit_s(self, size: int) -> float:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from nbloader import loaders
+from nbloader.environment import torch_facts
 from nbloader.records import Method, PlacedComponent, Placement, Plan, Quantization
 from tests.models import picture, plan_of, save_classifier, save_embedder, save_pipeline
 
@@ -216,6 +217,6 @@ def test_what_a_full_gpu_held_is_freed(folder: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_the_gpus_that_torch_finds() -> None:
-    found = loaders.devices()
+    found = loaders.devices(torch_facts())
     assert len(found) == torch.cuda.device_count()
     assert all(0 < gpu.free <= gpu.total and gpu.source == "torch" for gpu in found)

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from nbloader.errors import InvalidArgumentError
+from nbloader.records import Method
+from nbloader.request import checked
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({}, "auto"),
+        ({"dtype": "float16"}, "float16"),
+        ({"loader_kwargs": {"torch_dtype": "torch.bfloat16"}}, "bfloat16"),
+        ({"loader_kwargs": {"model_kwargs": {"dtype": "float16"}}}, "float16"),
+        ({"dtype": "float32", "loader_kwargs": {"dtype": "float16"}}, "float32"),
+        ({"loader_kwargs": {"dtype": {"transformer": "bfloat16"}}}, "auto"),
+        ({"loader_kwargs": {"dtype": None}}, "auto"),
+    ],
+)
+def test_the_number_format_of_the_call(arguments: dict[str, Any], expected: str) -> None:
+    assert checked(repo_id="org/name", **arguments).dtype == expected
+
+
+def test_what_is_passed_on_may_be_a_component() -> None:
+    request = checked(repo_id="org/name", loader_kwargs={"vae": None, "device_map": "balanced"})
+    assert request.plan.handed_in == ("device_map", "vae")
+
+
+def test_the_method_of_the_call() -> None:
+    assert checked(repo_id="org/name").method is None
+    assert checked(repo_id="org/name", plan="model-offload").method is Method.MODEL_OFFLOAD
+    with pytest.raises(InvalidArgumentError, match="plan='fast' is not allowed"):
+        checked(repo_id="org/name", plan="fast")
+
+
+def test_arguments_for_the_model_are_a_mapping() -> None:
+    with pytest.raises(InvalidArgumentError, match="is no mapping"):
+        checked(repo_id="org/name", loader_kwargs={"model_kwargs": 3})
