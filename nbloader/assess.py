@@ -14,7 +14,7 @@ from nbloader.environment import (
     attached_models,
     bigger_disks,
     class_facts,
-    disk_facts,
+    disk_facts_or_none,
     looks_like,
     machine_facts,
     matching,
@@ -57,7 +57,7 @@ class Survey(Background):
 
     def __init__(self) -> None:
         self._found: MachineFacts | None = None
-        super().__init__(self._gather)
+        super().__init__(self._gather, imports=False)
 
     def _gather(self) -> None:
         found = machine_facts()
@@ -138,7 +138,7 @@ def _facts(
         cached=frozenset(planned.cached if planned else ()),
         partial=planned.partial if planned else {},
         problem=problem,
-        disk=disk_facts(Path(hub.cache_dir)) if hub else None,
+        disk=disk_facts_or_none(Path(hub.cache_dir)) if hub else None,
         packages=packages,
         classes=classes,
         unmet=unmet_requirements(names) if loads else (),

@@ -1,4 +1,4 @@
-"""Imports on a thread of their own, one after the other.
+"""Work on a thread of its own; imports one after the other.
 
 Two rules, both measured: importing diffusers or transformers in two threads at once breaks them,
 and an interrupt in the middle of an import on the main thread can ruin the module for the life of
@@ -8,39 +8,60 @@ short steps, so that an interrupt reaches a waiting main thread at once.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
 import threading
 from collections.abc import Callable
 
-__all__ = ["Background", "import_modules"]
+__all__ = ["Background", "BackgroundError", "import_modules"]
 
 WAIT_STEP_S = 0.05
 
 _LOCK = threading.Lock()
 
 
-class Background:
-    """Work that holds the import lock, running on its own thread from the moment it is made."""
+class BackgroundError(RuntimeError):
+    """The work raised what is no `Exception`, such as SystemExit: that is its cause.
 
-    def __init__(self, work: Callable[[], object]) -> None:
+    Raised as it is, it would end the process of the waiter, or look like an interrupt by its user.
+    """
+
+
+class Background:
+    """Work that runs on its own thread from the moment it is made.
+
+    Args:
+        imports: whether it imports heavy libraries, and so waits for the import lock and holds it.
+    """
+
+    def __init__(self, work: Callable[[], object], *, imports: bool = True) -> None:
         self._work = work
+        self._lock = _LOCK if imports else contextlib.nullcontext()
         self._error: Exception | None = None
         self._done = threading.Event()
         # A daemon: the end of the process must not wait for torch.
-        threading.Thread(target=self._run, name="nbloader-import", daemon=True).start()
+        name = "nbloader-import" if imports else "nbloader-work"
+        threading.Thread(target=self._run, name=name, daemon=True).start()
 
     def _run(self) -> None:
         try:
-            with _LOCK:
+            with self._lock:
                 self._work()
         except Exception as error:
             self._error = error
+        except BaseException as error:
+            self._error = BackgroundError(f"{type(error).__name__} in the background: {error}")
+            self._error.__cause__ = error
         finally:
             self._done.set()
 
     def check(self) -> bool:
-        """Tell whether the work is done. Raises what it failed with."""
+        """Tell whether the work is done.
+
+        Raises:
+            Exception: what the work failed with; BackgroundError for what is none.
+        """
         if not self._done.is_set():
             return False
         if self._error is not None:

@@ -25,6 +25,7 @@ notebook shows little else.
     │   └── PickledWeightsError
     ├── TransferError                 the way from the Hub to the disk
     │   ├── HubUnreachableError
+    │   ├── RateLimitedError
     │   ├── DownloadError
     │   ├── IntegrityError
     │   ├── DiskFullError
@@ -73,6 +74,7 @@ __all__ = [
     "PickledWeightsError",
     "PreflightError",
     "ProtocolError",
+    "RateLimitedError",
     "RepoError",
     "RepoNotFoundError",
     "RestartNeededError",
@@ -237,6 +239,12 @@ class HubUnreachableError(TransferError):
     """The Hub does not answer."""
 
     reference = "hub-unreachable"
+
+
+class RateLimitedError(TransferError):
+    """The Hub answers no more requests for a while."""
+
+    reference = "rate-limited"
 
 
 class DownloadError(TransferError):

@@ -40,6 +40,7 @@ from nbloader.records import (
     Stage,
     TransferPolicy,
 )
+from nbloader.redaction import short_path
 from nbloader.reporter import Reporter
 from nbloader.units import format_bytes
 from nbloader.views.base import View
@@ -207,6 +208,7 @@ def preflight(
         max_retries=min(2, request.settings.max_retries),
         retry_delay_min_s=1.0,
         retry_delay_max_s=1.0,
+        max_wait_s=2.0,
     )
     survey = Survey()
     found: list[Planned] = []
@@ -331,14 +333,14 @@ class _Loading:
         placement: where the model goes.
     """
 
-    def __init__(self, planned: Planned, fit: Fit) -> None:
+    def __init__(self, request: Request, planned: Planned, fit: Fit) -> None:
         from nbloader.loaders import Import
 
         placement = fit.chosen or fit.nearest  # the second only if it is forced
         if placement is None:
             raise DoesNotFitError(fit.problem, hint=fit.hint)
         self.placement: Placement = placement
-        self.importing = Import(planned.plan)
+        self.importing = Import(planned.plan, forced=request.force, notebook=front_end().kernel)
 
 
 def _fetch(
@@ -360,7 +362,7 @@ def _fetch(
         report.raise_for_failures(force=request.force)
         if loading is not None:
             assert report.fit is not None
-            loading.append(_Loading(planned, report.fit))
+            loading.append(_Loading(request, planned, report.fit))
         reporter.begin(Stage.DOWNLOAD)
 
     device_is_there = False
@@ -392,7 +394,7 @@ def _fetch(
 def _download(request: Request, reporter: Reporter, cancelled: threading.Event) -> tuple[Path, str]:
     folder = _fetch(request, reporter, cancelled)
     reporter.begin(Stage.FINISH)
-    return folder, _short(folder)
+    return folder, short_path(folder)
 
 
 def _load(request: Request, reporter: Reporter, cancelled: threading.Event) -> tuple[Any, str]:
@@ -427,12 +429,6 @@ def _load(request: Request, reporter: Reporter, cancelled: threading.Event) -> t
         raise Cancelled
     reporter.begin(Stage.FINISH)
     return model, f"{type(model).__name__} on {placement.device}, {placement.dtype}"
-
-
-def _short(folder: Path) -> str:
-    """Write a folder without the name of its user, for a notebook that will be shared."""
-    home = Path.home()
-    return f"~/{folder.relative_to(home)}" if folder.is_relative_to(home) else str(folder)
 
 
 def _second_copy(plan: Plan, device: str, size: int) -> Notice:

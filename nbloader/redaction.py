@@ -1,4 +1,4 @@
-"""Secrets and the names of people taken out of text that will be shown to others. Pure."""
+"""Secrets and the names of people taken out of text that will be shown to others."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
-__all__ = ["HIDDEN", "Redactor"]
+__all__ = ["HIDDEN", "Redactor", "short_path"]
 
 HIDDEN = "***"
 """Stands for what was taken out."""
@@ -20,12 +20,19 @@ MAX_CHARACTERS = 8_000
 _TOKEN = re.compile(
     r"\b(?:hf_|api_org_)[A-Za-z0-9]{12,}|\beyJ[\w-]{8,}\.[\w-]+(?:\.[\w-]*)?", re.ASCII
 )
+# Between a name and its value: in code, in JSON, in JSON within a text, in headers.
+_IS = r"\\{0,2}[\"']?\s{0,4}[:=]\s{0,4}"
+_OPEN = r"(\\{0,2}[\"'])?"
+_TO_THE_QUOTE = r"(?:(?!\2)(?:\\[^\r\n]|[^\r\n]))+"
+# What these hold has blanks, commas and semicolons: without quotes, all of the line goes.
 _HEADER = re.compile(
-    r"(?i)(\bauthorization\b[\"']?\s{0,4}[:=]\s{0,4}[\"']?(?:b(?:earer|asic)\s{1,4})?|\bbearer\s{1,4})"
-    r"[^\s\"',;]+"
+    rf"(?i)(\b(?:authorization|cookies?)\b{_IS}){_OPEN}(b(?:earer|asic)\s{{1,4}})?"
+    rf"(?(2){_TO_THE_QUOTE}|[^\r\n]+)"
 )
+_BEARER = re.compile(r"(?i)(\bbearer\s{1,4})[^\s\"',;]+")
 _ASSIGNED = re.compile(
-    r"(?i)\b(\w{0,40}(?:token|secret|password|passwd|api_?key|signature)\w{0,10}=)[^\s\"'`,;&)]+"
+    r"(?i)\b(\w{0,40}(?:token(?!iz)|secret|password|passwd|api[_-]?key|signature)\w{0,10}"
+    rf"{_IS}){_OPEN}(?(2){_TO_THE_QUOTE}|[^\s\"'`,;&)]+)"
 )
 _ADDRESS = re.compile(r"\b([A-Za-z][A-Za-z0-9+.-]{0,20}://)([^\s\"'<>`]+)", re.ASCII)
 _LOGIN = re.compile(r"[^\s:/@\"']{1,100}:[^\s/@\"']{1,100}@(?=[\w\[])")
@@ -50,29 +57,49 @@ class Redactor:
     @classmethod
     def here(cls) -> Redactor:
         """Make one for the user of this process."""
-        try:
-            home = str(Path.home())
-        except RuntimeError:  # A user without an entry, as in some containers.
-            return cls()
-        return cls(homes=tuple(dict.fromkeys((home, os.path.realpath(home)))))
+        return cls(homes=_own_homes())
 
     def __call__(self, text: str) -> str:
         """Give the text without them, cut to `MAX_CHARACTERS`."""
         text = _ADDRESS.sub(_address, text[:MAX_CHARACTERS])
         text = _QUERY.sub("", text)
         text = _LOGIN.sub(f"{HIDDEN}@", text)
-        text = _HEADER.sub(rf"\1{HIDDEN}", text)
-        text = _ASSIGNED.sub(rf"\1{HIDDEN}", text)
+        text = _HEADER.sub(rf"\1\2\3{HIDDEN}", text)
+        text = _BEARER.sub(rf"\1{HIDDEN}", text)
+        text = _ASSIGNED.sub(rf"\1\2{HIDDEN}", text)
         text = _TOKEN.sub(HIDDEN, text)
-        return _OTHER_HOME.sub(rf"\1{HIDDEN}", self._own_homes(text))
+        return _OTHER_HOME.sub(rf"\1{HIDDEN}", self._without_homes(text))
 
-    def _own_homes(self, text: str) -> str:
+    def _without_homes(self, text: str) -> str:
         homes = [home.rstrip("/\\") for home in self.homes]
         for home in sorted(filter(None, homes), key=len, reverse=True):
             text = re.sub(rf"(?<![\w.~-]){re.escape(home)}(?![\w-]|\.\w)", "~", text)
         for name in _names(homes):
             text = re.sub(rf"(?<=[\\/]){re.escape(name)}(?![\w.-])", HIDDEN, text)
         return text
+
+
+def short_path(path: str | os.PathLike[str]) -> str:
+    """Write a path of this machine without the name of its user: `~/.cache`. It never raises.
+
+    What is not below the home folder of this process stays as it is, and so does everything where
+    there is no home folder, or where that is the root.
+    """
+    whole = PurePath(path)
+    for home in _own_homes():
+        below = PurePath(home)
+        if below.name and whole.is_relative_to(below):
+            return str(PurePath("~") / whole.relative_to(below))
+    return str(whole)
+
+
+def _own_homes() -> tuple[str, ...]:
+    """Give the home folder as it is called and as it is found; none for a user without one."""
+    try:
+        home = str(Path.home())
+        return tuple(dict.fromkeys((home, os.path.realpath(home))))
+    except (RuntimeError, OSError, ValueError):  # A user without an entry, as in some containers.
+        return ()
 
 
 def _names(homes: Sequence[str]) -> list[str]:

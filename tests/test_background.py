@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nbloader.background import Background, import_modules
+from nbloader.background import Background, BackgroundError, import_modules
 
 
 def test_work_waits_its_turn_and_its_error_reaches_the_waiter() -> None:
@@ -57,3 +57,29 @@ def test_an_interrupt_reaches_the_waiter_and_leaves_the_import_whole(
     go.set()
     Background(lambda: None).wait()
     assert sys.modules["slow_to_import"].ready is True
+
+
+def test_work_without_imports_waits_for_no_import() -> None:
+    go = threading.Event()
+    importing = Background(lambda: go.wait(10))
+    seen: list[bool] = []
+    assert Background(lambda: seen.append(importing.check()), imports=False).wait()
+    go.set()
+    assert importing.wait()
+    assert seen == [False]
+
+
+@pytest.mark.parametrize("error", [SystemExit("bye"), KeyboardInterrupt(), GeneratorExit()])
+@pytest.mark.parametrize("imports", [True, False])
+def test_what_is_no_exception_reaches_the_waiter_as_one(
+    error: BaseException, imports: bool
+) -> None:
+    def work() -> None:
+        raise error
+
+    work_ = Background(work, imports=imports)
+    for _ in range(2):
+        with pytest.raises(BackgroundError, match=type(error).__name__) as caught:
+            work_.wait()
+        assert caught.value.__cause__ is error
+    assert Background(lambda: None).wait()  # The lock was given back.

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import errno
 import html
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -66,7 +68,7 @@ def test_secrets_and_the_home_folder_are_taken_out() -> None:
         "NBLOADER_MAX_RETRIES": "3",
         "SOMETHING": "else",
     }
-    assert redacted(environ, "/home/me") == {
+    assert redacted(environ, Redactor(homes=("/home/me",))) == {
         "HF_TOKEN": "(set)",
         "HF_TOKEN_PATH": "~/.token",
         "HF_HOME": "~/hf",
@@ -224,6 +226,46 @@ def test_a_machine_in_rows() -> None:
     assert told(machine_rows(mac, None))["gpu"] == "Apple's, by MPS"
 
 
+def test_a_machine_of_which_nothing_is_known() -> None:
+    rows = told(
+        machine_rows(
+            MachineFacts(
+                memory=MemoryFacts(available=0, total=0, source="unknown"),
+                torch=TorchFacts(version="?"),
+            ),
+            None,
+        )
+    )
+    rows.pop("processors")
+    assert rows == {
+        "place": "other, terminal",
+        "memory": "unknown",
+        "disk": "unknown: the file system of the cache cannot be asked",
+        "gpu": "none (NVIDIA)",
+        "torch build": "unknown: its files cannot be read",
+    }
+
+
+def test_a_machine_where_everything_fails(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "the mount is dead")
+
+    monkeypatch.delenv("HF_HOME")
+    monkeypatch.setattr(Path, "home", no_home)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    monkeypatch.setattr("psutil.virtual_memory", fail)
+    monkeypatch.setattr("shutil.disk_usage", fail)
+    monkeypatch.setattr("nbloader.diagnostics.cache", fail)
+    found = doctor().to_json()
+    assert found["machine"]["memory"]["text"] == "unknown"
+    assert found["machine"]["disk"] == "unknown: the file system of the cache cannot be asked"
+    assert found["cache"]["not read"] == "the cache folder cannot be asked: OSError"
+
+
+def no_home() -> Path:
+    raise RuntimeError("Could not determine home directory.")
+
+
 def test_a_package_that_was_upgraded_after_its_import() -> None:
     packages = {
         "torch": PackageFacts(name="torch", installed="2.13.0", imported="2.13.0+cu130"),
@@ -279,7 +321,7 @@ def test_checks_in_rows() -> None:
 def test_settings_tell_who_set_them() -> None:
     environ = {"HF_A": "1", "HF_B": "1", "HF_TOKEN": TOKEN, "X": "1"}
     worker = {"HF_A": "1", "HF_B": "2", "HF_C": "/home/me/x"}
-    assert told(hub_rows(environ, worker, "/home/me/hub", "/home/me")) == {
+    assert told(hub_rows(environ, worker, "/home/me/hub", Redactor(homes=("/home/me",)))) == {
         "HF_A": "1",
         "HF_B": "2 (set by nbloader)",
         "HF_C": "~/x (set by nbloader)",

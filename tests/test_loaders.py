@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import sys
 import threading
 from dataclasses import replace
+from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +15,16 @@ import pytest
 
 import nbloader
 from nbloader import loaders
+from nbloader.checks._pip import NOT_RELEASED
 from nbloader.errors import (
     LoadError,
+    MissingPackageError,
     ModelLoadError,
     SelfTestError,
     UnsupportedClassError,
 )
 from nbloader.loaders._build import task_of
-from nbloader.loaders.imports import Import, targets
+from nbloader.loaders.imports import Import, _import, targets
 from nbloader.loaders.quiet import quiet
 from nbloader.localhub import LocalHub
 from nbloader.localhub.demo import MINILM
@@ -190,6 +195,94 @@ def test_a_class_that_the_library_lacks_is_named() -> None:
     assert caught.value.message == (
         "org/name needs 'PipelineOfTomorrow', which diffusers 0.42.1 does not have"
     )
+    line, _, last = caught.value.hint.partition("\n")
+    assert re.match(r'Run this and restart the kernel: %pip install "diffusers>0.42.1" ', line)
+    assert last == NOT_RELEASED
+    with pytest.raises(UnsupportedClassError, match=r"Hint: Run this: pip install"):
+        Import(plan, notebook=False).wait(threading.Event())
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "message", "hint"),
+    [
+        (
+            "import not_there.deep",
+            MissingPackageError,
+            "not installed: not_there",
+            "Run this: pip install not-there ",
+        ),
+        # As transformers tells it: by an error of its own over the one that began it.
+        (
+            "def __getattr__(name):\n    try:\n        import not_there\n"
+            "    except ImportError as e:\n        raise ModuleNotFoundError('no ' + name) from e",
+            MissingPackageError,
+            "not installed: not_there",
+            "Run this: pip install not-there ",
+        ),
+        # The package is there, in a version without the module.
+        (
+            "import huggingface_hub.of_tomorrow",
+            LoadError,
+            "library_of_tests cannot be imported: ModuleNotFoundError: No module named "
+            "'huggingface_hub.of_tomorrow'",
+            "Check that `import library_of_tests` works by itself; ",
+        ),
+        (
+            "raise ModuleNotFoundError('of no name')",
+            LoadError,
+            "library_of_tests cannot be imported: ModuleNotFoundError: of no name",
+            "Check that `import library_of_tests` works by itself; ",
+        ),
+    ],
+)
+def test_an_import_that_fails_says_what_is_missing(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    code: str,
+    kind: type[LoadError],
+    message: str,
+    hint: str,
+) -> None:
+    (tmp_path / "library_of_tests.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "library_of_tests", raising=False)
+    with pytest.raises(LoadError) as caught:
+        _import(PLAN, "library_of_tests", "Anything", notebook=False)
+    monkeypatch.delitem(sys.modules, "library_of_tests", raising=False)
+    assert (type(caught.value), caught.value.message) == (kind, message)
+    assert caught.value.hint.startswith(hint)
+
+
+def test_a_forced_import_passes_over_classes_that_are_not_there() -> None:
+    parts = (
+        Component(name="a", library="diffusers", class_name="ModelOfTomorrow", paths=()),
+        Component(name="b", library="transformers", class_name="AutoModel", paths=()),
+    )
+    plan = replace(PLAN, class_name="PipelineOfTomorrow", components=parts)
+    Import(plan, forced=True).wait(threading.Event())
+    with pytest.raises(UnsupportedClassError, match="ModelOfTomorrow"):
+        Import(replace(plan, class_name=None)).wait(threading.Event())
+
+
+def test_a_forced_import_needs_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "diffusers"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [Without("diffusers"), *sys.meta_path])
+    with pytest.raises(LoadError) as caught:
+        Import(PLAN, forced=True).wait(threading.Event())
+    assert type(caught.value) is MissingPackageError
+    assert caught.value.message == "not installed: diffusers"
+
+
+class Without(MetaPathFinder):
+    """An import path on which one package is not there."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def find_spec(self, fullname: str, path: object, target: object = None) -> None:
+        if fullname.partition(".")[0] == self._name:
+            raise ModuleNotFoundError(f"No module named {fullname!r}", name=fullname)
 
 
 def test_what_is_imported_for_a_pipeline() -> None:

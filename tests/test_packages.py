@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import ast
 import importlib.metadata
+import json
 import shlex
 import subprocess
 import sys
@@ -17,18 +19,28 @@ from packaging.specifiers import SpecifierSet
 
 from nbloader.checks._conflicts import conflicts, found_conflicts
 from nbloader.checks._packages import (
+    _ENFORCED,
+    _OTHERS,
     check_packages,
     inspected_packages,
     install_hint,
     required_packages,
 )
-from nbloader.checks._pip import _LEAST, _OWN_BOUNDS, RELATED, normal_name, pip_line
+from nbloader.checks._pip import (
+    _LEAST,
+    _OWN_BOUNDS,
+    NOT_RELEASED,
+    RELATED,
+    normal_name,
+    pip_line,
+)
 from nbloader.environment import (
     class_facts,
     distribution_name,
     package_facts,
     unmet_requirements,
 )
+from nbloader.environment._packages import package_folder
 from nbloader.records import (
     CheckResult,
     CheckStatus,
@@ -57,15 +69,25 @@ COLAB = {
 }
 STAY = "torch==2.9.0+cu126 torchvision==0.24.0+cu126"
 REST = 'accelerate peft sentence-transformers "huggingface-hub>=1.8,<3" tokenizers safetensors'
-PIPELINE = replace(PLAN, components=())
+TEXT = Component(name="text_encoder", library="transformers", class_name="CLIPTextModel", paths=())
+PIPELINE = replace(PLAN, components=(TEXT,))
+BARE = replace(PLAN, components=())
 QWEN = Component(name="processor", library="transformers", class_name="Qwen2VLProcessor", paths=())
 
 
 def installed(
-    versions: Mapping[str, str | None] = COLAB, *, imported: Mapping[str, str] | None = None
+    versions: Mapping[str, str | None] = COLAB,
+    *,
+    imported: Mapping[str, str] | None = None,
+    editable: bool = False,
 ) -> dict[str, PackageFacts]:
     return {
-        name: PackageFacts(name=name, installed=version, imported=(imported or {}).get(name))
+        name: PackageFacts(
+            name=name,
+            installed=version,
+            imported=(imported or {}).get(name),
+            editable=editable,
+        )
         for name, version in versions.items()
     }
 
@@ -86,6 +108,30 @@ def test_installed_and_imported_versions(monkeypatch: pytest.MonkeyPatch) -> Non
     assert facts["PIL"].installed == version("pillow")
     assert facts["diffusers"].imported == "0.1.0"
     assert list(facts) == list(names)
+
+
+@pytest.mark.parametrize(
+    ("direct_url", "editable"),
+    [
+        (None, False),
+        ("{", False),
+        ("[]", False),
+        (json.dumps({"url": "file:///src", "dir_info": {"editable": True}}), True),
+        (json.dumps({"url": "file:///src", "dir_info": {}}), False),
+        (json.dumps({"url": "https://host/x", "vcs_info": {"vcs": "git"}}), False),
+    ],
+)
+def test_an_editable_install_is_known_by_its_metadata(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, direct_url: str | None, editable: bool
+) -> None:
+    write_package(tmp_path, "linked-package", "1.0")
+    (tmp_path / "linked_package.py").touch()
+    if direct_url is not None:
+        (tmp_path / "linked_package-1.0.dist-info" / "direct_url.json").write_text(direct_url)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert package_facts(["linked_package"])["linked_package"] == PackageFacts(
+        name="linked_package", installed="1.0", editable=editable
+    )
 
 
 def test_names_on_the_package_index() -> None:
@@ -206,7 +252,7 @@ def test_without_the_library_nothing_is_known() -> None:
 
 # -- what a plan needs -----------------------------------------------------------------------------
 
-BASE = ("torch", "diffusers", "transformers", "accelerate")
+BASE = ("torch", "diffusers")
 SPM = ("sentencepiece", "google.protobuf")
 
 
@@ -220,9 +266,11 @@ SPM = ("sentencepiece", "google.protobuf")
         ("T5Tokenizer", ("a/spiece.model", "b/tokenizer.json"), (), "", SPM),
         ("Tokenizer", ("tiktoken.model",), (), "", ("tiktoken",)),
         ("LMSDiscreteScheduler", (), ("scipy", "torch"), "", ("scipy",)),
-        ("Model", (), (), "bitsandbytes_4bit", ("bitsandbytes",)),
-        ("Model", (), (), "gptq", ("optimum", "gptqmodel")),
-        ("Model", (), (), "compressed-tensors", ("compressed_tensors",)),
+        ("Safety", (), ("transformers",), "", ("transformers",)),
+        ("Model", (), (), "bitsandbytes_4bit", ("bitsandbytes", "accelerate")),
+        ("Model", (), (), "gptq", ("optimum", "gptqmodel", "accelerate")),
+        ("Model", (), (), "compressed-tensors", ("compressed_tensors", "accelerate")),
+        ("Model", (), (), "fp8", ("accelerate",)),
         ("Model", (), (), "not known", ()),
     ],
 )
@@ -240,6 +288,49 @@ def test_packages_that_a_plan_needs(
     assert required == (*BASE, *more)
     inspected = inspected_packages(plan, facts, [method])
     assert set(inspected) >= {*required, *RELATED, "numpy", "hf_xet"}
+
+
+@pytest.mark.parametrize("library", ["transformers", "transformers.models.clip"])
+def test_transformers_is_needed_where_a_component_comes_from_it(library: str) -> None:
+    part = replace(TEXT, library=library)
+    assert required_packages(replace(PLAN, components=(part,))) == (*BASE, "transformers")
+    assert required_packages(BARE) == BASE
+
+
+def test_what_the_check_of_a_load_imports_is_what_the_libraries_import() -> None:
+    code = (
+        "import sys; from tests.test_packages import RELATED, _OTHERS, Kind;"
+        "import transformers; transformers.pipeline; transformers.AutoModel;"
+        "assert not _OTHERS[Kind.TRANSFORMERS] & set(sys.modules);"
+        "from sentence_transformers import SentenceTransformer;"
+        "assert not _OTHERS[Kind.SENTENCE_TRANSFORMERS] & set(sys.modules);"
+        "print(sorted(set(RELATED) - set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    # Of what is installed, embeddings import all but what is another load's.
+    there = {name for name in RELATED if package_folder(name)}
+    others = sorted(set(RELATED) - (there - _OTHERS[Kind.SENTENCE_TRANSFORMERS]))
+    assert (done.returncode, done.stdout.strip()) == (0, str(others)), done.stderr
+
+
+@pytest.mark.parametrize("library", ["diffusers", "transformers"])
+def test_the_requirements_that_are_enforced_are_those_of_the_library(library: str) -> None:
+    folder = package_folder(library)
+    assert folder is not None
+    tree = ast.parse((folder / "dependency_versions_check.py").read_text("utf-8"))
+    (value,) = (
+        node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        and ast.unparse(node.targets[0]) == "pkgs_to_check_at_runtime"
+    )
+    if isinstance(value, ast.Call):  # "python requests".split()
+        assert isinstance(value.func, ast.Attribute)
+        checked = set(ast.literal_eval(value.func.value).split())
+    else:
+        checked = set(ast.literal_eval(value))
+    # Python is there, and accelerate is in the table of conflicts. transformers 4 checks requests.
+    assert checked - {"python", "accelerate"} | {"requests"} == _ENFORCED[library] | {"requests"}
 
 
 # -- the check -------------------------------------------------------------------------------------
@@ -280,10 +371,38 @@ def test_a_package_that_is_missing() -> None:
 def test_with_nothing_installed_the_extras_versions_are() -> None:
     packages = installed(dict.fromkeys(COLAB))
     assert check_packages(PIPELINE, packages, notebook=False) == result(
-        "not installed: torch, diffusers, transformers, accelerate",
+        "not installed: torch, diffusers, transformers",
         'Run this: pip install torch "diffusers>=0.37" transformers accelerate',
         "missing-package",
     )
+
+
+def test_a_pipeline_loads_without_accelerate() -> None:
+    found = check_packages(PIPELINE, installed(COLAB | {"accelerate": None}))
+    assert found == CheckResult(
+        name="packages",
+        status=CheckStatus.WARNING,
+        message="not installed: accelerate; without it, loading is slower and takes more memory",
+        hint=f"Run this, then this cell again: %pip install accelerate {STAY} diffusers "
+        f"transformers {REST.removeprefix('accelerate ')}",
+        reference="missing-package",
+    )
+    # Quantized weights do not.
+    packages = installed(COLAB | {"accelerate": None, "bitsandbytes": "0.49"})
+    found = check_packages(PIPELINE, packages, quantizations=["bitsandbytes_4bit"])
+    assert (found.status, found.message) == (CheckStatus.FAILED, "not installed: accelerate")
+
+
+def test_a_pipeline_without_a_text_model_loads_without_transformers() -> None:
+    packages = installed(COLAB | {"transformers": None})
+    assert check_packages(BARE, packages) == CheckResult(
+        name="packages",
+        status=CheckStatus.PASSED,
+        message="torch 2.9.0+cu126, diffusers 0.39.0, accelerate 1.14.0",
+    )
+    assert check_packages(PIPELINE, packages).message == "not installed: transformers"
+    needs = [ClassFacts(library="diffusers", name="X", found=True, needs=("transformers",))]
+    assert check_packages(BARE, packages, needs).message == "not installed: transformers"
 
 
 def test_classes_that_are_newer_than_the_library() -> None:
@@ -296,7 +415,7 @@ def test_classes_that_are_newer_than_the_library() -> None:
     assert check_packages(PIPELINE, packages, classes) == result(
         "diffusers 0.39.0 has no 'SomePipeline', 'Checker'",
         f'Run this and restart the kernel: %pip install "diffusers>0.39.0" {STAY} transformers '
-        f"{REST}",
+        f"{REST}\n(If pip finds none, the class may be in a version that is not released yet.)",
         "unsupported-class",
     )
 
@@ -308,6 +427,61 @@ def test_a_family_that_is_newer_than_transformers() -> None:
     found = check_packages(plan, installed(), later)
     assert found.message == "transformers 5.15.0 has no model type 'later'"
     assert '"transformers>5.15.0"' in found.hint
+    assert found.hint.endswith(NOT_RELEASED)
+    # Without a version there is nothing to be newer than.
+    unknown = check_packages(plan, installed(COLAB | {"transformers": "?"}), later)
+    assert "%pip install transformers torch" in unknown.hint
+    assert NOT_RELEASED not in unknown.hint
+
+
+READ = "Read its code on the Hub; if you trust it, pass trust_remote_code=True."
+ELSEWHERE = "Its code is in another repository: load it with the library itself, if you trust it."
+
+
+@pytest.mark.parametrize(
+    ("code", "files", "advice"),
+    [
+        (("modeling_x.py", "parts.py"), "'modeling_x.py', 'parts.py'", READ),
+        (("own/model--m.py",), "'own/model--m.py'", ELSEWHERE),
+        (("<b>\n.py",), r"'<b>\n.py'", READ),
+        (tuple("abcdef"), "'a', 'b', 'c', 'd'", READ),
+    ],
+)
+@pytest.mark.parametrize("kind", [Kind.TRANSFORMERS, Kind.SENTENCE_TRANSFORMERS])
+def test_code_that_is_not_trusted_is_named_where_transformers_lacks_the_family(
+    kind: Kind, code: tuple[str, ...], files: str, advice: str
+) -> None:
+    part = Component(
+        name="model", library="transformers", class_name="Own", paths=(), model_type="x", code=code
+    )
+    plan = replace(PLAN, kind=kind, components=(part,))
+    lacks = ClassFacts(library="transformers", name="x", found=False)
+    assert check_packages(plan, installed(), [lacks]) == result(
+        f"transformers 5.15.0 has no model type 'x', and org/name names code of its own for it: "
+        f"{files}",
+        advice,
+        "unsupported-repo",
+    )
+    # The library's own class is taken where it has one.
+    known = check_packages(plan, installed(), [replace(lacks, found=True)])
+    assert known.status is CheckStatus.PASSED
+    # A line for what is missing besides.
+    both = check_packages(plan, installed(COLAB | {"torch": None}), [lacks])
+    line, _, last = both.hint.partition("\n")
+    assert (line.startswith("Run this, then this cell again: %pip install torch "), last) == (
+        True,
+        advice,
+    )
+
+
+def test_code_that_is_not_trusted_is_named_where_there_is_no_family() -> None:
+    part = Component(
+        name="model", library="transformers", class_name="Own", paths=(), code=("m.py",)
+    )
+    plan = replace(PLAN, kind=Kind.TRANSFORMERS, components=(part,))
+    assert class_facts(plan) == (ClassFacts(library="transformers", name="Own", found=False),)
+    found = check_packages(plan, installed(), class_facts(plan))
+    assert (found.reference, found.hint) == ("unsupported-repo", READ)
 
 
 UNMET = UnmetRequirement(
@@ -342,6 +516,34 @@ def test_a_requirement_that_does_not_touch_the_load_is_a_warning() -> None:
     assert check_packages(embeddings, installed(), (), [of_torch]).status is CheckStatus.WARNING
 
 
+@pytest.mark.parametrize(
+    ("package", "requirement", "stops"),
+    [
+        ("transformers", "tokenizers<0.24,>=0.23", True),
+        ("transformers", "PyYAML>=5.1", True),
+        ("transformers", "typer-slim", False),
+        ("diffusers", "numpy", True),
+        ("diffusers", "huggingface-hub<2.0,>=0.34", False),
+        ("diffusers", "Pillow", False),
+        ("huggingface_hub", "typer", False),
+        ("tokenizers", "huggingface-hub<2.0,>=0.16.4", False),
+        ("accelerate", "psutil", False),
+    ],
+)
+def test_only_what_the_libraries_enforce_stops_the_load(
+    package: str, requirement: str, stops: bool
+) -> None:
+    unmet = UnmetRequirement(package=package, version="1", requirement=requirement, installed=None)
+    found = check_packages(PIPELINE, installed(), (), [unmet])
+    assert (found.status, found.reference) == (
+        CheckStatus.FAILED if stops else CheckStatus.WARNING,
+        "conflicting-packages",
+    )
+    assert found.message == (f"{package} 1 requires {requirement}, but it is not installed")
+    wanted = Requirement(requirement).name
+    assert f" {wanted} " in found.hint or f'"{wanted}>' in found.hint
+
+
 def test_known_conflicts() -> None:
     old = installed(COLAB | {"peft": "0.17.0"})
     found = check_packages(PIPELINE, old)
@@ -370,6 +572,35 @@ def test_a_package_that_was_upgraded_after_its_import() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "kind", "editable", "status"),
+    [
+        ("diffusers", Kind.DIFFUSERS, False, CheckStatus.FAILED),
+        ("diffusers", Kind.TRANSFORMERS, False, CheckStatus.WARNING),
+        ("diffusers", Kind.SENTENCE_TRANSFORMERS, False, CheckStatus.WARNING),
+        ("peft", Kind.SENTENCE_TRANSFORMERS, False, CheckStatus.FAILED),
+        ("peft", Kind.TRANSFORMERS, False, CheckStatus.WARNING),
+        ("sentence_transformers", Kind.DIFFUSERS, False, CheckStatus.WARNING),
+        ("tokenizers", Kind.TRANSFORMERS, False, CheckStatus.FAILED),
+        ("diffusers", Kind.DIFFUSERS, True, CheckStatus.WARNING),
+    ],
+)
+def test_a_restart_is_demanded_only_for_what_the_load_imports(
+    name: str, kind: Kind, editable: bool, status: CheckStatus
+) -> None:
+    packages = installed(imported={name: "0.1.dev0"}, editable=editable)
+    assert check_packages(replace(BARE, kind=kind), packages) == CheckResult(
+        name="packages",
+        status=status,
+        message=f"{distribution_name(name)} 0.1.dev0 is imported, but {COLAB[name]} is installed",
+        hint="It is a link to its sources (editable): restart only if they changed since the "
+        "import."
+        if editable
+        else "Restart the kernel, then run the cell again.",
+        reference="restart-needed",
+    )
+
+
 def test_one_line_mends_all_that_is_wrong() -> None:
     plan = replace(PLAN, components=(QWEN,))
     packages = installed(COLAB | {"torchvision": None, "peft": "0.17.0"})
@@ -377,7 +608,8 @@ def test_one_line_mends_all_that_is_wrong() -> None:
     found = check_packages(plan, packages, classes, [UNMET])
     assert found.reference == "missing-package"
     assert found.message.count("; ") == 3
-    line = found.hint.partition(": ")[2]
+    line, _, last = found.hint.partition(": ")[2].partition("\n")
+    assert last == NOT_RELEASED
     assert shlex.split(line) == [
         "%pip",
         "install",
@@ -499,6 +731,9 @@ def _edge(versions: str) -> str:
         ({"transformers": "5.23.0", "torch": "2.6.0"}, []),
         ({"torch": "2.2.2", "numpy": "2.0.0"}, ["torch"]),
         ({"torch": "2.3.0", "numpy": "2.0.0"}, []),
+        ({"accelerate": "1.0.1", "transformers": "5.0.0"}, ["accelerate"]),
+        ({"accelerate": "1.1.0", "transformers": "5.0.0"}, []),
+        ({"accelerate": "1.0.1", "transformers": "4.57.0"}, []),
     ],
 )
 def test_conflicts_that_are_found(versions: dict[str, str | None], found: list[str]) -> None:

@@ -207,6 +207,41 @@ def test_python_files_are_planned_only_when_they_are_trusted_and_used() -> None:
     )
     unmapped = plan_of({**files, "config.json": {}}, PlanRequest(trust_remote_code=True))
     assert parts(unmapped) == parts(plain)
+    assert [[part.code for part in plan.components] for plan in (plain, trusted, unmapped)] == [
+        [("modeling_x.py",)],
+        [(), ()],
+        [()],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("auto_map", "code"),
+    [
+        ({"AutoConfig": "b.Config", "AutoModel": "a.Model"}, ("a.py", "b.py")),
+        ({"AutoTokenizer": ["a.Slow", None], "AutoConfig": "a.Config"}, ("a.py",)),
+        ({"AutoConfig": "own/other--a.Config"}, ("own/other--a.py",)),
+        # There is nothing to trust in what is not there.
+        ({"AutoConfig": "c.Config", "AutoModel": "../a.Model"}, ()),
+        ({"AutoConfig": "Config", "AutoModel": "own/other--Model"}, ()),
+        ({"AutoConfig": 3, "AutoModel": [["a.Model"]]}, ()),
+        (["a.Model"], ()),
+        (None, ()),
+    ],
+)
+@pytest.mark.parametrize("folder", ["", "0_Transformer/"])
+def test_code_that_is_not_trusted_is_known_by_its_files(
+    folder: str, auto_map: object, code: tuple[str, ...]
+) -> None:
+    config = {f"{folder}config.json": {"model_type": "x", "auto_map": auto_map}}
+    files = config | unused(*(f"{folder}{name}" for name in ("a.py", "b.py", "model.safetensors")))
+    listed = modules((folder.removesuffix("/"), f"{LEGACY}Transformer"))
+    there = tuple(name if "--" in name else f"{folder}{name}" for name in code)
+    if not folder:
+        assert plan_of(files).components[0].code == there
+    plan = plan_of(files | listed)
+    assert (plan.kind, plan.custom_code) == (Kind.SENTENCE_TRANSFORMERS, False)
+    (model,) = (part for part in plan.components if part.name != "config")
+    assert (model.model_type, model.code) == ("x", there)
 
 
 # --- sentence-transformers ----------------------------------------------------------------------
@@ -503,6 +538,19 @@ def test_one_component_with_bin_only_leaves_the_others_their_safetensors() -> No
     assert parts(plan_of(files)) == {
         "text_encoder": ["text_encoder/config.json", "text_encoder/pytorch_model.bin"],
         "unet": ["unet/config.json", f"unet/{D}.safetensors"],
+        "config": ["model_index.json"],
+    }
+
+
+def test_a_component_that_is_handed_in_is_not_fetched() -> None:
+    files = diffusers_files(
+        {"unet": UNET, "scheduler": ["diffusers", "DDIMScheduler"]},
+        unet=["config.json", f"{D}.safetensors"],
+        scheduler=["scheduler_config.json"],
+    )
+    plan = plan_of(files, PlanRequest(handed_in=("device_map", "unet")), rounds=1)
+    assert parts(plan) == {
+        "scheduler": ["scheduler/scheduler_config.json"],
         "config": ["model_index.json"],
     }
 

@@ -152,6 +152,17 @@ def test_time_runs_out() -> None:
     assert isinstance(follow(Reason.BUSY, now=400.0), GoOn)
 
 
+def test_a_server_may_not_ask_for_a_longer_wait_than_is_allowed() -> None:
+    short = replace(POLICY, max_wait_s=2.0)
+    given_up = follow(Reason.RATE_LIMITED, policy=short, retry_after_s=2.5)
+    assert given_up == GiveUp(
+        progress=replace(FRESH, fruitless=1, on_route=1, failed_at=110.0), timed_out=False
+    )
+    for asked in (None, 0.0, 2.0):
+        assert isinstance(follow(Reason.RATE_LIMITED, policy=short, retry_after_s=asked), GoOn)
+    assert isinstance(follow(Reason.RATE_LIMITED, retry_after_s=200.0), GoOn)
+
+
 # -- what holds of any run of failures -------------------------------------------------------------
 
 policies = st.builds(

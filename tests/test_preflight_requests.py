@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections import Counter
@@ -15,6 +16,7 @@ import torch
 from huggingface_hub import hf_hub_download, save_torch_state_dict
 
 import nbloader
+from nbloader.errors import RateLimitedError
 from nbloader.localhub import Cut, Fault, LocalHub, RequestClass
 from nbloader.localhub.demo import MINILM, QWEN_IMAGE_EDIT
 from nbloader.records import (
@@ -47,7 +49,9 @@ def planned(hub: LocalHub, repo_id: str, cache: Path, **keywords: Any) -> Planne
         found.append(report)
         raise EnoughError
 
-    policy = TransferPolicy(max_retries=1, route=keywords.pop("route", None))
+    policy = keywords.pop("policy", None) or TransferPolicy(
+        max_retries=1, route=keywords.pop("route", None)
+    )
     start = Start(
         repo_id=repo_id, revision="main", request=PlanRequest(), policy=policy, **keywords
     )
@@ -286,11 +290,104 @@ def test_without_the_route_xet_storage_is_left_alone(
 def test_a_silent_host_is_waited_for_only_so_long(
     hub: LocalHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(xet_probe, "TIMEOUT_S", 0.2)
+    # The test takes a minute if the wait is not the shorter of the two.
+    monkeypatch.setattr(xet_probe, "TIMEOUT_S", 60.0)
     hub.set_faults([Fault(RequestClass.XET_OTHER, cut=Cut.STALL)])
     probe = xet_probe.XetProbe()
     assert probe.result() is None
     probe.ask(hub.cas)
     probe.ask(hub.cdn)
-    assert probe.result() == XetFacts(host=hub.cas)
+    assert probe.result(0.2) == XetFacts(host=hub.cas)
     assert asked(hub) == Counter({(RequestClass.XET_OTHER, "/"): 1})
+
+
+def test_the_wait_for_an_answer_ends_with_its_own_limit(
+    hub: LocalHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(xet_probe, "TIMEOUT_S", 0.2)
+    hub.set_faults([Fault(RequestClass.XET_OTHER, cut=Cut.STALL)])
+    probe = xet_probe.XetProbe()
+    probe.ask(hub.cas)
+    assert probe.result(60.0) == XetFacts(host=hub.cas)
+
+
+def test_a_slow_host_that_answers_in_the_wait_is_no_silent_one(hub: LocalHub) -> None:
+    hub.set_faults([Fault(RequestClass.XET_OTHER, latency_s=0.3)])
+    probe = xet_probe.XetProbe()
+    probe.ask(hub.cas)
+    found = probe.result(60.0)
+    assert found is not None
+    assert found.answer_s is not None
+    assert found.answer_s >= 0.3
+
+
+# --- a Hub that wants to be left alone ------------------------------------------------------------
+
+
+WAIT_S = "120"
+"""A test that waits for so long has found a fault."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "what"),
+    [
+        (RequestClass.MODEL_INFO, "*", "the Hub at {}"),
+        (RequestClass.TREE, "*", "the Hub at {}"),
+        (RequestClass.RESOLVE_GET, "*/config.json", "the server of config.json"),
+        (RequestClass.RESOLVE_GET, f"*/{FIRST}", f"the server of {FIRST}"),
+    ],
+)
+@pytest.mark.parametrize("with_token", [False, True])
+def test_a_long_wait_is_told_at_once(
+    hub: LocalHub,
+    sharded: str,
+    tmp_path: Path,
+    kind: RequestClass,
+    path: str,
+    what: str,
+    with_token: bool,
+) -> None:
+    token = f"hf_{'x' * 34}"
+    hub.add_token(token)
+    hub.set_faults([Fault(kind, status=429, retry_after=WAIT_S, path=path)])
+    with pytest.raises(RateLimitedError) as caught:
+        planned(
+            hub,
+            sharded,
+            tmp_path,
+            policy=TransferPolicy(max_wait_s=2.0),
+            token=token if with_token else None,
+        )
+    told = re.fullmatch(
+        rf"{re.escape(what.format(hub.endpoint))} allows no more requests for (\d+) s "
+        r"\(429, too many requests\)",
+        caught.value.message,
+    )
+    assert told is not None
+    assert int(told[1]) <= int(WAIT_S)
+    alone = "Wait that long, then run the line again."
+    assert (caught.value.hint == alone) is with_token
+    assert caught.value.hint.startswith(alone)
+    assert ("token" in caught.value.hint) is not with_token
+
+
+def test_the_end_of_the_window_is_told_where_no_wait_is_asked_for(
+    hub: LocalHub, sharded: str, tmp_path: Path
+) -> None:
+    try:
+        hub.set_rate_limits({"api": 1}, window_s=1000)
+        with pytest.raises(RateLimitedError, match=r"allows no more requests for 300 s "):
+            planned(hub, sharded, tmp_path, policy=TransferPolicy(max_wait_s=2.0))
+    finally:
+        hub.set_rate_limits({})
+
+
+def test_with_the_files_at_hand_a_hub_that_refuses_ends_nothing(
+    hub: LocalHub, sharded: str, tmp_path: Path
+) -> None:
+    folder = nbloader.download(sharded, endpoint=hub.endpoint, cache_dir=tmp_path, view="none")
+    hub.set_faults([Fault(RequestClass.MODEL_INFO, status=429, retry_after=WAIT_S)])
+    found = planned(hub, sharded, tmp_path)
+    assert set(found.cached) == {file.path for file in found.plan.files}
+    again = nbloader.download(sharded, endpoint=hub.endpoint, cache_dir=tmp_path, view="none")
+    assert again == folder

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from nbloader.errors import ProtocolError
+from nbloader.errors import NoWeightsError, ProtocolError
 from nbloader.records import (
     FileDone,
     FileProgress,
@@ -28,6 +29,7 @@ from nbloader.transfer.protocol import (
     decode_command,
     decode_report,
     encode,
+    stopped,
 )
 from tests.samples import PLAN
 
@@ -91,3 +93,18 @@ def test_what_is_no_report_is_an_error_without_the_line(line: bytes) -> None:
 def test_a_report_is_no_command() -> None:
     with pytest.raises(ProtocolError):
         decode_command(json.dumps({"type": "hello", "version": 1}).encode())
+
+
+@pytest.mark.parametrize(
+    "message", [replace(START, revision="Be\ud800"), FileProgress(path="Be\ud800", completed=3)]
+)
+def test_half_a_character_is_an_error_without_the_line(message: Command | Report) -> None:
+    with pytest.raises(ProtocolError) as caught:
+        encode(message)
+    assert "hf_secret" not in str(caught.value)
+
+
+def test_an_error_reaches_the_parent_whatever_it_says() -> None:
+    told = stopped(NoWeightsError("Be\ud800rt", hint="\ud800"))
+    assert told == Stopped(reference="no-weights", message=r"Be\ud800rt", hint=r"\ud800")
+    assert decode_report(encode(told)) == told

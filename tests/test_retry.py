@@ -106,3 +106,12 @@ def test_what_is_no_failure_is_raised_at_once(error: Exception) -> None:
     with pytest.raises(type(error)):
         calls.run()
     assert (calls.slept, calls.records) == ([], [])
+
+
+def test_a_wait_that_is_longer_than_allowed_ends_the_call_at_once() -> None:
+    last = Failure(Reason.RATE_LIMITED, retry_after_s=120.0)
+    calls = Calls(Failure(Reason.RATE_LIMITED, retry_after_s=2.0), last, "there")
+    with pytest.raises(Failure) as caught:
+        calls.run(TransferPolicy(max_wait_s=2.0, retry_delay_min_s=1.0))
+    assert caught.value is last
+    assert calls.slept == [2.0]

@@ -28,7 +28,7 @@ from nbloader.cache_care._records import (
 from nbloader.cache_care._report import Deletion, Report, title_of
 from nbloader.cache_care._scan import find_repos, folder_size
 from nbloader.cache_care._use import open_files
-from nbloader.environment import folder_of_environment, home_of_environment
+from nbloader.environment import expanded, folder_of_environment, home_of_environment
 from nbloader.errors import CacheNotWritableError, InvalidArgumentError, NotCachedError
 from nbloader.quoting import quote
 from nbloader.transfer.filesystem import free_bytes
@@ -179,11 +179,7 @@ def _names(repo: CachedRepo) -> set[str]:
 def _stores(folder: Path) -> tuple[Store, ...]:
     """Find the bytes that repositories share: the Hub's store of blobs, and the chunks of Xet."""
     xet = os.environ.get("HF_XET_CACHE")
-    chunks = (
-        Path(os.path.expandvars(xet)).expanduser()
-        if xet
-        else home_of_environment(os.environ) / "xet"
-    )
+    chunks = expanded(xet) if xet else home_of_environment(os.environ) / "xet"
     found = []
     for path, about in (
         (folder / "blobs", "blobs that repositories share"),

@@ -6,6 +6,7 @@ from nbloader.checks._facts import Facts
 from nbloader.checks._results import failed, failed_with, passed, skipped, warned
 from nbloader.errors import CacheNotWritableError, DiskFullError, DiskSpaceError
 from nbloader.records import CheckResult
+from nbloader.redaction import short_path
 from nbloader.units import format_bytes
 
 __all__ = ["LOW_DISK_BYTES", "cache", "disk"]
@@ -19,13 +20,14 @@ def cache(facts: Facts) -> CheckResult:
     if isinstance(facts.problem, CacheNotWritableError):
         return failed_with("cache", facts.problem)
     if facts.disk is None:
-        return skipped("cache", "not checked")
+        return _not_checked("cache", facts)
+    folder = short_path(facts.disk.folder)
     if not facts.missing_bytes or facts.disk.writable:
-        return passed("cache", facts.disk.folder)
+        return passed("cache", folder)
     return failed(
         "cache",
         CacheNotWritableError,
-        f"the cache folder {facts.disk.folder} cannot be written",
+        f"the cache folder {folder} cannot be written",
         hint="Pass a folder of your own as `cache_dir=`, or set HF_HOME.",
     )
 
@@ -37,11 +39,11 @@ def disk(facts: Facts) -> CheckResult:
     if not facts.check_disk_space:
         return skipped("disk", "not checked: check_disk_space is off")
     if facts.disk is None:
-        return skipped("disk", "not checked")
+        return _not_checked("disk", facts)
     required = facts.required_bytes
     figures = (
         f"{format_bytes(required)} required, {format_bytes(facts.disk.free)} available "
-        f"at {facts.disk.folder}"
+        f"at {short_path(facts.disk.folder)}"
     )
     if facts.disk.free < required:
         return failed(
@@ -63,5 +65,12 @@ def disk(facts: Facts) -> CheckResult:
 def _elsewhere(facts: Facts, required: int) -> str:
     for other in facts.bigger_disks:
         if other.free >= required and other.writable:
-            return f"pass `cache_dir={other.folder!r}`, where {format_bytes(other.free)} are free"
+            folder = short_path(other.folder)
+            return f"pass `cache_dir={folder!r}`, where {format_bytes(other.free)} are free"
     return "pass a folder on another disk as `cache_dir=`"
+
+
+def _not_checked(name: str, facts: Facts) -> CheckResult:
+    if facts.hub is None:
+        return skipped(name, "not checked")
+    return skipped(name, f"the file system of {short_path(facts.hub.cache_dir)} cannot be asked")

@@ -10,6 +10,7 @@ from nbloader.errors import (
     GatedRepoError,
     HubUnreachableError,
     InvalidTokenError,
+    RateLimitedError,
     RepoNotFoundError,
     RevisionNotFoundError,
 )
@@ -27,7 +28,7 @@ FEW_REQUESTS = 0.1
 
 def hub(facts: Facts) -> CheckResult:
     """Does the Hub answer?"""
-    if isinstance(facts.problem, HubUnreachableError):
+    if isinstance(facts.problem, (HubUnreachableError, RateLimitedError)):
         return failed_with("hub", facts.problem)
     if not facts.check_network:
         return skipped("hub", "not checked: check_network is off")

@@ -126,6 +126,8 @@ def ram(facts: Facts) -> CheckResult:
     machine, chosen = facts.machine, facts.fit.chosen if facts.fit else None
     if machine is None or chosen is None or facts.places_itself:
         return skipped("ram", "not checked")
+    if not machine.memory.total:
+        return skipped("ram", "not checked: how much there is is not known")
     needed = max(chosen.ram_loading, chosen.ram_after)
     mapped = f" and {format_bytes(chosen.mapped)} read in place" if chosen.mapped else ""
     message = (

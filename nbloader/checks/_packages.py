@@ -8,15 +8,23 @@ from dataclasses import dataclass, field
 
 from nbloader.checks._conflicts import conflicts, found_conflicts, matches
 from nbloader.checks._facts import Facts
-from nbloader.checks._pip import RELATED, import_name, merged, normal_name, pip_hint
+from nbloader.checks._pip import (
+    NOT_RELEASED,
+    RELATED,
+    import_name,
+    merged,
+    normal_name,
+    pip_hint,
+)
 from nbloader.checks._results import failed, passed, skipped, warned
 from nbloader.environment import distribution_name
 from nbloader.errors import (
     ConflictingPackagesError,
-    LoadError,
     MissingPackageError,
+    NbloaderError,
     RestartNeededError,
     UnsupportedClassError,
+    UnsupportedRepoError,
 )
 from nbloader.quoting import quote
 from nbloader.records import (
@@ -38,10 +46,49 @@ __all__ = [
 ]
 
 _BY_KIND: Mapping[Kind, tuple[str, ...]] = {
-    Kind.DIFFUSERS: ("torch", "diffusers", "transformers", "accelerate"),
+    Kind.DIFFUSERS: ("torch", "diffusers"),
     Kind.SENTENCE_TRANSFORMERS: ("torch", "sentence_transformers"),
     Kind.TRANSFORMERS: ("torch", "transformers"),
 }
+_FASTER: Mapping[Kind, tuple[str, ...]] = {Kind.DIFFUSERS: ("accelerate",)}
+"""Without them the library loads in another way, that takes longer and more memory. A placement
+that needs them is left out by the fit."""
+
+_OTHERS: Mapping[Kind, frozenset[str]] = {
+    Kind.DIFFUSERS: frozenset({"sentence_transformers"}),
+    Kind.SENTENCE_TRANSFORMERS: frozenset({"diffusers"}),
+    Kind.TRANSFORMERS: frozenset({"diffusers", "peft", "sentence_transformers"}),
+}
+"""The related packages that a load does not import; the libraries import all the others, as far as
+they are installed."""
+
+_ENFORCED: Mapping[str, frozenset[str]] = {
+    # `pkgs_to_check_at_runtime` in their dependency_versions_check.py, of diffusers 0.30 to 0.42
+    # and transformers 4.44 to 5.23: with another version, their import fails.
+    "diffusers": frozenset({"filelock", "numpy", "requests"}),
+    "transformers": frozenset(
+        {
+            "filelock",
+            "huggingface-hub",
+            "numpy",
+            "packaging",
+            "pyyaml",
+            "regex",
+            "requests",
+            "safetensors",
+            "tokenizers",
+            "tqdm",
+        }
+    ),
+    # Its operators are compiled for one version of torch; with another one they are not there.
+    "torchvision": frozenset({"torch"}),
+}
+"""The requirements that really have to be met. Others are written down with care, and most loads
+work without them."""
+
+# Its metadata stay what they were when the link was made, and pip does not write them anew.
+_LINKED = "It is a link to its sources (editable): restart only if they changed since the import."
+
 _UNDERNEATH = ("transformers", "huggingface_hub", "tokenizers", "safetensors")
 """What each of them is built on, so that its requirements matter as well."""
 
@@ -98,6 +145,8 @@ def required_packages(
             if re.fullmatch(pattern, component.class_name or ""):
                 more.extend(names)
         more.extend(_for_vocabulary(component.paths))
+        if (component.library or "").partition(".")[0] == "transformers":
+            more.append("transformers")
     for fact in classes:
         more.extend(fact.needs)
     for method in quantizations:
@@ -115,13 +164,16 @@ def inspected_packages(
     return tuple(dict.fromkeys((*required, *instead, *RELATED, *conflicting)))
 
 
-def install_hint(missing: Iterable[str], packages: Mapping[str, PackageFacts]) -> str:
+def install_hint(
+    missing: Iterable[str], packages: Mapping[str, PackageFacts], *, notebook: bool = True
+) -> str:
     """Give the line to paste that installs what is missing, by the names of the imports.
 
     Args:
         packages: those of `inspected_packages`.
+        notebook: whether the line is for a cell, and not for a terminal.
     """
-    return pip_hint(dict.fromkeys(missing, ""), packages)
+    return pip_hint(dict.fromkeys(missing, ""), packages, notebook=notebook)
 
 
 def packages(facts: Facts) -> CheckResult:
@@ -159,20 +211,20 @@ def check_packages(
     """
     classes = tuple(classes)
     required = required_packages(plan, classes, quantizations)
+    faster = _FASTER.get(plan.kind, ())
     found = [
-        *_missing(required, packages),
+        *_missing(required, faster, packages),
         *_unsupported(plan, classes, packages),
         *_unmet(unmet, required),
         *_conflicting(plan, packages),
-        *_upgraded(packages),
+        *_upgraded(plan, packages),
     ]
     stopping = [finding for finding in found if finding.stops]
     told = stopping or found
     if not told:
-        return passed("packages", _versions(required, packages))
-    change = merged(finding.change for finding in told)
+        return passed("packages", _versions((*required, *faster), packages))
     message = "; ".join(finding.message for finding in told)
-    hint = pip_hint(change, packages, notebook=notebook)
+    hint = _hint(told, packages, notebook=notebook)
     link = next((finding.link for finding in told if finding.link), "")
     error = told[0].error
     if stopping:
@@ -189,43 +241,81 @@ class _Finding:
 
     Attributes:
         stops: whether the load cannot work with it.
-        change: versions to install by the name of the import; empty where a restart is enough.
+        change: versions to install by the name of the import; empty where nothing is to be
+            installed.
+        restart: whether a restart of the process mends it.
+        advice: what to do besides, or instead.
     """
 
-    error: type[LoadError]
+    error: type[NbloaderError]
     message: str
     stops: bool = True
     change: Mapping[str, str] = field(default_factory=dict)
+    restart: bool = False
+    advice: str = ""
     link: str = ""
 
 
-def _missing(required: Iterable[str], packages: Mapping[str, PackageFacts]) -> Iterator[_Finding]:
-    missing = [
-        name
-        for name in required
-        if name in packages
-        and not any(_is_installed(packages, one) for one in (name, *_INSTEAD.get(name, ())))
-    ]
+def _hint(told: Iterable[_Finding], packages: Mapping[str, PackageFacts], *, notebook: bool) -> str:
+    """Say what mends all of it: one line to run, and one of advice."""
+    change = merged(finding.change for finding in told)
+    advice = " ".join(dict.fromkeys(finding.advice for finding in told if finding.advice))
+    runs = change or any(finding.restart for finding in told)
+    line = pip_hint(change, packages, notebook=notebook) if runs else ""
+    return "\n".join(filter(None, (line, advice)))
+
+
+def _missing(
+    required: Iterable[str], faster: Iterable[str], packages: Mapping[str, PackageFacts]
+) -> Iterator[_Finding]:
+    missing = _not_installed(required, packages)
+    slow = [name for name in _not_installed(faster, packages) if name not in missing]
     if missing:
         yield _Finding(
             error=MissingPackageError,
-            message=f"not installed: {', '.join(distribution_name(name) for name in missing)}",
-            change=dict.fromkeys(missing, ""),
+            message=f"not installed: {_names(missing)}",
+            change=dict.fromkeys((*missing, *slow), ""),
         )
+    if slow:
+        yield _Finding(
+            error=MissingPackageError,
+            message=f"not installed: {_names(slow)}; without it, loading is slower and takes more "
+            "memory",
+            stops=False,
+            change=dict.fromkeys(slow, ""),
+        )
+
+
+def _not_installed(names: Iterable[str], packages: Mapping[str, PackageFacts]) -> list[str]:
+    return [
+        name
+        for name in names
+        if name in packages
+        and not any(_is_installed(packages, one) for one in (name, *_INSTEAD.get(name, ())))
+    ]
+
+
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(distribution_name(name) for name in names)
 
 
 def _unsupported(
     plan: Plan, classes: Iterable[ClassFacts], packages: Mapping[str, PackageFacts]
 ) -> Iterator[_Finding]:
     families = {component.model_type for component in plan.components}
+    code = {part.model_type or part.class_name: part.code for part in plan.components if part.code}
     lacking: dict[str, list[str]] = {}
     for fact in classes:
         if fact.found is False:
             # A class that belongs to one pipeline has the pipeline's folder for its library.
             top = fact.library.partition(".")[0]
             library = top if top in RELATED else "diffusers"
-            what = "model type " if fact.name in families else ""
-            lacking.setdefault(library, []).append(f"{what}{quote(fact.name)}")
+            what = f"{'model type ' if fact.name in families else ''}{quote(fact.name)}"
+            if library == "transformers" and fact.name in code:
+                version = _version(packages, library) or "?"
+                yield _own_code(plan, f"transformers {version} has no {what}", code[fact.name])
+            else:
+                lacking.setdefault(library, []).append(what)
     for library, names in lacking.items():
         installed = _version(packages, library)
         if installed is not None:
@@ -233,7 +323,23 @@ def _unsupported(
                 error=UnsupportedClassError,
                 message=f"{distribution_name(library)} {installed} has no {', '.join(names[:4])}",
                 change={library: "" if installed == "?" else f">{installed.partition('+')[0]}"},
+                advice="" if installed == "?" else NOT_RELEASED,
             )
+
+
+def _own_code(plan: Plan, lacking: str, code: tuple[str, ...]) -> _Finding:
+    """Say that the repository names code for what transformers lacks."""
+    files = ", ".join(quote(path) for path in code[:4])
+    advice = "Read its code on the Hub; if you trust it, pass trust_remote_code=True."
+    if any("--" in path for path in code):
+        advice = (
+            "Its code is in another repository: load it with the library itself, if you trust it."
+        )
+    return _Finding(
+        error=UnsupportedRepoError,
+        message=f"{lacking}, and {plan.repo_id} names code of its own for it: {files}",
+        advice=advice,
+    )
 
 
 def _unmet(unmet: Iterable[UnmetRequirement], required: Iterable[str]) -> Iterator[_Finding]:
@@ -247,7 +353,7 @@ def _unmet(unmet: Iterable[UnmetRequirement], required: Iterable[str]) -> Iterat
         yield _Finding(
             error=ConflictingPackagesError,
             message=f"{fact.package} {fact.version} requires {fact.requirement}, but {is_there}",
-            stops=package in own,
+            stops=package in own and normal_name(wanted) in _ENFORCED.get(package, ()),
             change=dict.fromkeys((import_name(package), import_name(wanted)), ""),
         )
 
@@ -268,7 +374,7 @@ def _conflicting(plan: Plan, packages: Mapping[str, PackageFacts]) -> Iterator[_
         )
 
 
-def _upgraded(packages: Mapping[str, PackageFacts]) -> Iterator[_Finding]:
+def _upgraded(plan: Plan, packages: Mapping[str, PackageFacts]) -> Iterator[_Finding]:
     # Others may write their version differently in their metadata and in their code (`cv2`).
     for name in RELATED:
         fact = packages.get(name)
@@ -280,6 +386,9 @@ def _upgraded(packages: Mapping[str, PackageFacts]) -> Iterator[_Finding]:
                 error=RestartNeededError,
                 message=f"{distribution_name(name)} {fact.imported} is imported, but "
                 f"{fact.installed} is installed",
+                stops=name not in _OTHERS[plan.kind] and not fact.editable,
+                restart=not fact.editable,
+                advice=_LINKED if fact.editable else "",
             )
 
 

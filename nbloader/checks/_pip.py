@@ -8,7 +8,15 @@ from collections.abc import Iterable, Mapping
 from nbloader.environment import distribution_name
 from nbloader.records import PackageFacts
 
-__all__ = ["RELATED", "import_name", "merged", "normal_name", "pip_hint", "pip_line"]
+__all__ = [
+    "NOT_RELEASED",
+    "RELATED",
+    "import_name",
+    "merged",
+    "normal_name",
+    "pip_hint",
+    "pip_line",
+]
 
 RELATED = (
     "torch",
@@ -25,6 +33,9 @@ RELATED = (
 """Packages that bound each other's versions. pip looks at the requirements of what it is told by
 name and of what it installs, not at those of the rest: `pip install -U diffusers` brings a
 huggingface_hub that the installed transformers refuses."""
+
+NOT_RELEASED = "(If pip finds none, the class may be in a version that is not released yet.)"
+"""Stands after a line that wants a version newer than the installed one."""
 
 _FITTED = ("torch", "torchvision")
 """They fit the driver and each other as they are, on Colab and Kaggle by builds of their own."""

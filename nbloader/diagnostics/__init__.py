@@ -8,7 +8,6 @@ import platform
 import sys
 import time
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 from nbloader._version import __version__
 from nbloader.cache_care import CacheReport, cache
@@ -25,14 +24,19 @@ from nbloader.diagnostics._sections import (
 )
 from nbloader.diagnostics._variables import hub_rows, redacted, variable_rows
 from nbloader.environment import (
-    disk_facts,
+    disk_facts_or_none,
     folder_of_environment,
     machine_facts,
     package_facts,
 )
-from nbloader.errors import InvalidRepoIdError, InvalidSettingError, NbloaderError
+from nbloader.errors import (
+    CacheNotWritableError,
+    InvalidRepoIdError,
+    InvalidSettingError,
+    NbloaderError,
+)
 from nbloader.history import History, JobEntry
-from nbloader.records import CheckStatus, DiskFacts
+from nbloader.records import CheckStatus
 from nbloader.redaction import Redactor
 from nbloader.sections import Row, Section
 from nbloader.tokens import token_origin
@@ -101,7 +105,7 @@ def _preflight(repo_id: str) -> PreflightReport | NbloaderError:
 def _sections(
     preflight: PreflightReport | NbloaderError | None, jobs: tuple[JobEntry, ...]
 ) -> Iterable[Section]:
-    home = str(Path.home())
+    redact = Redactor.here()
     report = preflight if isinstance(preflight, PreflightReport) else None
     yield Section(
         key="nbloader",
@@ -114,7 +118,11 @@ def _sections(
         ),
     )
     yield Section(
-        key="machine", title="Machine", rows=tuple(machine_rows(machine_facts(), _disk()))
+        key="machine",
+        title="Machine",
+        rows=tuple(
+            machine_rows(machine_facts(), disk_facts_or_none(folder_of_environment(os.environ)))
+        ),
     )
     yield Section(
         key="packages", title="Packages", rows=tuple(package_rows(package_facts(PACKAGES)))
@@ -127,14 +135,14 @@ def _sections(
         title="Settings of the Hub's library and of Xet in a download",
         rows=tuple(
             hub_rows(
-                os.environ, _worker_environment(), str(folder_of_environment(os.environ)), home
+                os.environ, _worker_environment(), str(folder_of_environment(os.environ)), redact
             )
         ),
     )
     yield Section(
         key="variables",
         title="Other environment variables",
-        rows=tuple(variable_rows(os.environ, home)),
+        rows=tuple(variable_rows(os.environ, redact)),
     )
     yield Section(key="jobs", title="Last jobs, the newest first", rows=tuple(job_rows(jobs)))
     yield Section(key="cache", title="Cache", rows=tuple(cache_rows(_cache())))
@@ -149,18 +157,16 @@ def _checks(preflight: PreflightReport | NbloaderError) -> Section:
     return Section(key="preflight", title=title, rows=rows)
 
 
-def _disk() -> DiskFacts | None:
-    try:
-        return disk_facts(folder_of_environment(os.environ))
-    except OSError:
-        return None
-
-
 def _cache() -> CacheReport | NbloaderError:
     try:
         return cache()
     except NbloaderError as error:
         return error
+    except (OSError, RuntimeError, ValueError) as error:  # A dead mount, links in a circle.
+        return CacheNotWritableError(
+            f"the cache folder cannot be asked: {type(error).__name__}",
+            hint="Pass a folder of your own as `cache_dir=`, or set HF_HOME.",
+        )
 
 
 def _settings() -> str:

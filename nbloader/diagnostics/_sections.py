@@ -53,10 +53,14 @@ def machine_rows(machine: MachineFacts, disk: DiskFacts | None) -> Iterable[Row]
     yield Row(
         name="memory",
         text=f"{format_bytes(memory.available)} available of {format_bytes(memory.total)} "
-        f"({memory.source})",
+        f"({memory.source})"
+        if memory.total
+        else "unknown",
         data=asdict(memory),
     )
-    if disk is not None:
+    if disk is None:
+        yield Row(name="disk", text="unknown: the file system of the cache cannot be asked")
+    else:
         writable = "" if disk.writable else ", cannot be written"
         yield Row(
             name="disk",
@@ -88,6 +92,8 @@ def _gpu(gpu: GpuFacts, machine: MachineFacts) -> str:
 
 
 def _torch(torch: TorchFacts) -> str:
+    if torch.version == "?":
+        return "unknown: its files cannot be read"
     made_for = "AMD" if torch.hip else f"CUDA {_version(torch.cuda)}" if torch.cuda else "the CPU"
     archs = f", kernels for {' '.join(torch.archs)}" if torch.archs else ""
     return f"{torch.version} for {made_for}{archs}"

@@ -23,9 +23,8 @@ _SET = "(set)"
 _HUB_ADDRESS = "https://huggingface.co"
 
 
-def redacted(environ: Mapping[str, str], home: str) -> dict[str, str]:
+def redacted(environ: Mapping[str, str], redact: Redactor) -> dict[str, str]:
     """Pick the variables that matter: secrets become `(set)`, addresses lose what they carry."""
-    redact = Redactor(homes=(home,))
     return {name: _value(name, environ[name], redact) for name in sorted(environ) if _shown(name)}
 
 
@@ -46,15 +45,15 @@ def _value(name: str, value: str, redact: Redactor) -> str:
     return redact(value)[:200]
 
 
-def variable_rows(environ: Mapping[str, str], home: str) -> Iterable[Row]:
+def variable_rows(environ: Mapping[str, str], redact: Redactor) -> Iterable[Row]:
     """Give the variables that are none of the Hub's."""
-    for name, value in redacted(environ, home).items():
+    for name, value in redacted(environ, redact).items():
         if not _HUB.match(name):
             yield Row(name=name, text=value)
 
 
 def hub_rows(
-    environ: Mapping[str, str], worker: Mapping[str, str], cache_dir: str, home: str
+    environ: Mapping[str, str], worker: Mapping[str, str], cache_dir: str, redact: Redactor
 ) -> Iterable[Row]:
     """Give the settings of the Hub's library and of Xet as a download process has them.
 
@@ -65,7 +64,7 @@ def hub_rows(
     """
     unset = {"HF_ENDPOINT": _HUB_ADDRESS, "HF_HUB_CACHE": cache_dir}
     # The worker gets its token in another way, and no variable of that name.
-    shown = redacted(unset, home) | redacted(environ, home) | redacted(worker, home)
+    shown = redacted(unset, redact) | redacted(environ, redact) | redacted(worker, redact)
     for name in sorted(filter(_HUB.match, shown)):
         by, text = "environment", shown[name]
         if name in worker and environ.get(name) != worker[name]:

@@ -10,7 +10,9 @@ from nbloader.environment._classes import class_facts
 from nbloader.environment._disk import (
     bigger_disks,
     disk_facts,
+    disk_facts_or_none,
     existing_part,
+    expanded,
     folder_of_environment,
     home_of_environment,
 )
@@ -30,8 +32,10 @@ __all__ = [
     "bigger_disks",
     "class_facts",
     "disk_facts",
+    "disk_facts_or_none",
     "distribution_name",
     "existing_part",
+    "expanded",
     "folder_of_environment",
     "home_of_environment",
     "how_to_add_token",

@@ -17,7 +17,9 @@ from nbloader.records import DiskFacts, Place
 __all__ = [
     "bigger_disks",
     "disk_facts",
+    "disk_facts_or_none",
     "existing_part",
+    "expanded",
     "folder_of_environment",
     "home_of_environment",
 ]
@@ -88,6 +90,17 @@ def disk_facts(
     return DiskFacts(
         folder=str(folder), free=free, total=total, writable=_writable(there), source=source
     )
+
+
+def disk_facts_or_none(folder: Path, environ: Mapping[str, str] = os.environ) -> DiskFacts | None:
+    """Measure as `disk_facts` does; None where the file system cannot be asked.
+
+    So it is where a mount is dead, links go in a circle, or the name is none.
+    """
+    try:
+        return disk_facts(folder, environ)
+    except (OSError, RuntimeError, ValueError):
+        return None
 
 
 def bigger_disks(
@@ -231,12 +244,17 @@ def _writable(folder: Path) -> bool:
 def folder_of_environment(environ: Mapping[str, str]) -> Path:
     """Give the Hub's cache folder by the Hub library's own rules, without importing it."""
     if cache := environ.get("HF_HUB_CACHE") or environ.get("HUGGINGFACE_HUB_CACHE"):
-        return Path(os.path.expandvars(cache)).expanduser()
+        return expanded(cache)
     return home_of_environment(environ) / "hub"
 
 
 def home_of_environment(environ: Mapping[str, str]) -> Path:
     """Give the Hub library's home folder (`HF_HOME`) by its own rules, without importing it."""
     if home := environ.get("HF_HOME"):
-        return Path(os.path.expandvars(home)).expanduser()
-    return Path(environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "huggingface"
+        return expanded(home)
+    return expanded(environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
+
+
+def expanded(path: str) -> Path:
+    """Expand variables and `~` as the Hub's library does: without a home folder `~` stays."""
+    return Path(os.path.expanduser(os.path.expandvars(path)))  # noqa: PTH111

@@ -8,7 +8,10 @@ from pathlib import Path, PurePosixPath
 
 from nbloader.records import MemoryFacts
 
-__all__ = ["memory_facts", "within_cgroups"]
+__all__ = ["UNKNOWN_MEMORY", "memory_facts", "within_cgroups"]
+
+UNKNOWN_MEMORY = MemoryFacts(available=0, total=0, source="unknown")
+"""Where the memory cannot be measured: no machine has a total of 0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,11 +46,21 @@ _V1 = _Version(
 
 
 def memory_facts() -> MemoryFacts:
-    """Measure the memory of this machine, within the limit of the container if there is one."""
-    import psutil
+    """Measure the memory of this machine, within the limit of the container if there is one.
 
-    memory = psutil.virtual_memory()
-    return within_cgroups(MemoryFacts(available=int(memory.available), total=int(memory.total)))
+    `UNKNOWN_MEMORY` where psutil is missing, or fails.
+    """
+    try:
+        import psutil
+
+        memory = psutil.virtual_memory()
+        machine = MemoryFacts(available=int(memory.available), total=int(memory.total))
+    except Exception:  # As where /proc is not there, or a part of psutil is of another system.
+        return UNKNOWN_MEMORY
+    try:
+        return within_cgroups(machine)
+    except Exception:  # Files of the kernel in a form that is not known.
+        return machine
 
 
 def within_cgroups(machine: MemoryFacts, root: Path = Path("/")) -> MemoryFacts:

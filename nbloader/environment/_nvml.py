@@ -44,12 +44,16 @@ class NvmlSnapshot:
 
 
 def read_nvml() -> NvmlSnapshot | None:
-    """Ask the driver; None where there is none, or where it answers with an error."""
+    """Ask the driver; None where there is none, or where it answers with an error.
+
+    A GPU that answers with one is left out. The library is foreign, and so are its errors: an old
+    one lacks functions, and a broken driver gives values that cannot be read.
+    """
     try:
         import pynvml
 
         pynvml.nvmlInit()
-    except Exception:  # No driver, or a broken one: the library is foreign, and so are its errors.
+    except Exception:
         return None
     try:
         return NvmlSnapshot(
@@ -64,7 +68,7 @@ def read_nvml() -> NvmlSnapshot | None:
     except Exception:
         return None
     finally:
-        with suppress(pynvml.NVMLError):
+        with suppress(Exception):
             pynvml.nvmlShutdown()
 
 
@@ -81,36 +85,34 @@ def _device(nvml: Any, index: int) -> NvmlDevice | None:
             mig=mig,
             parts=_parts(nvml, handle, capability) if mig else (),
         )
-    except nvml.NVMLError:  # such as "GPU is lost"
+    except Exception:  # such as "GPU is lost"
         return None
 
 
 def _parts(nvml: Any, parent: Any, capability: tuple[int, int]) -> tuple[NvmlDevice, ...]:
     found = []
     for index in range(nvml.nvmlDeviceGetMaxMigDeviceCount(parent)):
-        try:
+        with suppress(Exception):  # such as "no part has this number"
             handle = nvml.nvmlDeviceGetMigDeviceHandleByIndex(parent, index)
-        except nvml.NVMLError:  # no part has this number
-            continue
-        found.append(
-            NvmlDevice(
-                name=_text(nvml.nvmlDeviceGetName(handle)),
-                uuid=_uuid(nvml, handle),
-                capability=capability,
-                memory=_memory(nvml, handle),
-                instance=(
-                    int(nvml.nvmlDeviceGetGpuInstanceId(handle)),
-                    int(nvml.nvmlDeviceGetComputeInstanceId(handle)),
-                ),
+            found.append(
+                NvmlDevice(
+                    name=_text(nvml.nvmlDeviceGetName(handle)),
+                    uuid=_uuid(nvml, handle),
+                    capability=capability,
+                    memory=_memory(nvml, handle),
+                    instance=(
+                        int(nvml.nvmlDeviceGetGpuInstanceId(handle)),
+                        int(nvml.nvmlDeviceGetComputeInstanceId(handle)),
+                    ),
+                )
             )
-        )
     return tuple(found)
 
 
 def _is_mig(nvml: Any, handle: Any) -> bool:
     try:
         current, _ = nvml.nvmlDeviceGetMigMode(handle)
-    except nvml.NVMLError:  # The GPU cannot be parted, or the driver is older than that.
+    except Exception:  # The GPU cannot be parted, or the driver is older than that.
         return False
     return bool(current == nvml.NVML_DEVICE_MIG_ENABLE)
 
@@ -126,7 +128,7 @@ def _memory(nvml: Any, handle: Any) -> tuple[int, int] | None:
 def _uuid(nvml: Any, handle: Any) -> str:
     try:
         return _text(nvml.nvmlDeviceGetUUID(handle))
-    except nvml.NVMLError:
+    except Exception:
         return ""
 
 

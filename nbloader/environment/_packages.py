@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -50,10 +51,7 @@ def package_facts(names: Iterable[str]) -> dict[str, PackageFacts]:
     Args:
         names: as they are imported, such as `PIL` or `google.protobuf`.
     """
-    return {
-        name: PackageFacts(name=name, installed=_installed(name), imported=_imported(name))
-        for name in dict.fromkeys(names)
-    }
+    return {name: _facts(name) for name in dict.fromkeys(names)}
 
 
 def package_folder(name: str) -> Path | None:
@@ -72,16 +70,31 @@ def _distribution_names(name: str) -> tuple[str, ...]:
     return _DISTRIBUTIONS.get(name) or (name.partition(".")[0].replace("_", "-"),)
 
 
-def _installed(name: str) -> str | None:
+def _facts(name: str) -> PackageFacts:
+    imported = _imported(name)
     # To look for `google.protobuf` would import `google`; its metadata have to be enough.
     if "." not in name and not _is_there(name):
-        return None
+        return PackageFacts(name=name, installed=None, imported=imported)
     for distribution in _distribution_names(name):
         try:
-            return importlib.metadata.version(distribution)
+            found = importlib.metadata.distribution(distribution)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return None if "." in name else "?"
+        return PackageFacts(
+            name=name, installed=found.version, imported=imported, editable=_is_editable(found)
+        )
+    return PackageFacts(name=name, installed=None if "." in name else "?", imported=imported)
+
+
+def _is_editable(found: importlib.metadata.Distribution) -> bool:
+    """Tell whether a package is a link to its sources, as `direct_url.json` (PEP 610) says."""
+    try:
+        match json.loads(found.read_text("direct_url.json") or "null"):
+            case {"dir_info": {"editable": True}}:
+                return True
+    except ValueError:
+        pass
+    return False
 
 
 def _is_there(name: str) -> bool:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from nbloader.environment._disk import home_of_environment
+from nbloader.environment._disk import expanded, home_of_environment
 from nbloader.records import TokenFacts
 
 __all__ = ["token_facts"]
@@ -40,11 +40,7 @@ def token_facts(
     if environ.get("HF_OIDC_RESOURCE"):
         return TokenFacts(source="HF_OIDC_RESOURCE")
     path = environ.get("HF_TOKEN_PATH")
-    file = (
-        Path(os.path.expandvars(path)).expanduser()
-        if path
-        else home_of_environment(environ) / "token"
-    )
+    file = expanded(path) if path else home_of_environment(environ) / "token"
     return TokenFacts(source="stored file" if _has_text(file) else "")
 
 

@@ -581,7 +581,7 @@ def lacking(question: Question, placement: Placement) -> dict[str, int]:
     ):
         if needed:
             missing[f"cuda:{number}"] = needed - gpu.free
-    if needed := ram_needed(placement):
+    if (needed := ram_needed(placement)) and question.machine.memory.total:
         missing["RAM"] = needed - ram_room(question, placement.method)
         if any(gpu.unified for gpu in question.machine.gpus):
             missing["RAM"] += sum(placement.vram)  # One memory for both.

@@ -52,7 +52,7 @@ def usable_gpus(machine: MachineFacts) -> tuple[UsableGpu, ...]:
 def gpu_problem(gpu: GpuFacts, machine: MachineFacts) -> str:
     """Say why torch cannot compute on a GPU; empty if it can, or if that cannot be told."""
     torch, driver = machine.torch, machine.driver
-    if torch is None:
+    if torch is None or torch.version == "?":  # Not there, or its files cannot be read.
         return ""
     if torch.cuda is None:
         return "" if torch.hip else f"torch {torch.version} is a build without CUDA"

@@ -88,7 +88,7 @@ def _import(plan: Plan, module: str, name: str, notebook: bool) -> None:
             f"{plan.repo_id} needs {quote(name)}, which {module} {version} does not have",
             hint=f"{line}\n{NOT_RELEASED}",
         ) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         first = _first(error)
         missing = first.name if isinstance(first, ModuleNotFoundError) else None
         # A module may also lack in a package that is there: in another version of it.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from nbloader.errors import UnsupportedRepoError
 from nbloader.plan._formats import has_foreign_weights, no_weights
 from nbloader.plan._paths import check_safe
-from nbloader.plan._repo import Repo, malformed
+from nbloader.plan._repo import Repo, check_name, malformed
 from nbloader.plan._transformers import processing_files
 from nbloader.plan._weights import (
     DIFFUSERS,
@@ -56,6 +56,8 @@ def plan_diffusers(repo: Repo) -> tuple[str | None, list[Component]]:
     components: list[Component] = []
     taken = {INDEX, *code}
     for name, library, part_class in _declared(index):
+        if name in repo.handed_in:
+            continue
         component = _component(repo, name, library, part_class)
         if not taken.isdisjoint(component.paths):
             # Components in the root share its files; each file is listed once.
@@ -86,6 +88,7 @@ def _pipeline_class(repo: Repo, index: dict[str, object]) -> tuple[str, list[str
                 class_name = module = ""
     if not class_name:
         raise malformed(INDEX, "names no pipeline class (_class_name)")
+    check_name(class_name, INDEX)
     if class_name.startswith(("Onnx", "Flax")):
         raise _other_framework(f"{quote(repo.repo_id)} is a pipeline", class_name)
     if not module and class_name.endswith("CombinedPipeline"):
@@ -95,7 +98,7 @@ def _pipeline_class(repo: Repo, index: dict[str, object]) -> tuple[str, list[str
         )
     if not module:
         return class_name, []
-    path = f"{module}.py"
+    path = f"{check_name(module, INDEX, dotted=True)}.py"
     if path not in repo.paths:
         raise malformed(INDEX, f"names the pipeline code {quote(path)}, which is not there")
     _require_trust(repo, path)
@@ -113,7 +116,8 @@ def _declared(index: dict[str, object]) -> list[tuple[str, str, str]]:
                 check_safe(name, where=f"The file {quote(INDEX)}")
                 if "/" in name or name == "config":
                     raise malformed(INDEX, f"has a component with the name {quote(name)}")
-                declared.append((name, library, class_name))
+                check_name(library, INDEX, dotted=True)
+                declared.append((name, library, check_name(class_name, INDEX)))
             case [str(), _]:
                 raise malformed(INDEX, f"declares the component {quote(name)} wrongly")
             case _:  # null, or a pair of settings

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
+from typing import TypeGuard
 
 from nbloader.errors import MalformedFileError, UnsafePathError
 from nbloader.plan._paths import check_safe, join
 from nbloader.quoting import quote
 from nbloader.records import Listing, PlanRequest
 
-__all__ = ["Repo", "malformed"]
+__all__ = ["Repo", "check_name", "is_dotted_name", "is_name", "malformed"]
 
 # The index of the largest published mixture-of-experts models is about 15 MB.
 _MAX_JSON_BYTES = 64 * 2**20
+
+_MAX_NAME = 128
+_DOTTED_NAME = re.compile(rf"(?=.{{1,{_MAX_NAME}}}\Z)[\w-]+(?:\.[\w-]+)*", re.ASCII)
 
 
 def malformed(path: str, what: str) -> MalformedFileError:
@@ -24,6 +29,34 @@ def malformed(path: str, what: str) -> MalformedFileError:
     )
 
 
+def is_name(value: object) -> TypeGuard[str]:
+    """Tell whether a foreign value can be the name of a class, as Python writes it."""
+    return isinstance(value, str) and len(value) <= _MAX_NAME and value.isidentifier()
+
+
+def is_dotted_name(value: object) -> TypeGuard[str]:
+    """Tell whether a foreign value can be the name of a library, a module or a family of models.
+
+    Those of modules and families that come with a repository may have hyphens.
+    """
+    return isinstance(value, str) and _DOTTED_NAME.fullmatch(value) is not None
+
+
+def check_name(value: str, path: str, *, dotted: bool = False) -> str:
+    """Give a name that decides the plan, once it is seen to be one.
+
+    Args:
+        path: the file that it was read from.
+        dotted: whether it is one of a library or a module, and not of a class.
+
+    Raises:
+        MalformedFileError: it is none.
+    """
+    if not (is_dotted_name(value) if dotted else is_name(value)):
+        raise malformed(path, f"names {quote(value)}, which is no name in Python")
+    return value
+
+
 class Repo:
     """The files of a repository, and what is known of their content.
 
@@ -31,6 +64,7 @@ class Repo:
         paths: every file.
         top_folders: folders in the root.
         variant: the variant of the weights that was asked for; None for the plain ones.
+        handed_in: components that the caller hands in, or leaves out.
         missing: files that a planner asked for and that are not known yet.
 
     Raises:
@@ -41,6 +75,7 @@ class Repo:
         self.repo_id = listing.repo_id
         self.variant = request.variant or None
         self.trust_remote_code = request.trust_remote_code
+        self.handed_in = frozenset(request.handed_in)
         self.missing: set[str] = set()
         self._known = known
         self._sizes: dict[str, int] = {}

@@ -6,16 +6,19 @@ The rules are those of `BaseModel._load_config_modules` and of each module's `lo
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from nbloader.errors import UnsupportedRepoError
 from nbloader.plan._formats import no_weights
 from nbloader.plan._paths import check_safe, join
-from nbloader.plan._repo import Repo, malformed
+from nbloader.plan._repo import Repo, check_name, malformed
 from nbloader.plan._transformers import (
     code_files,
     config_files,
     model_type,
     model_weights,
     processing_files,
+    untrusted_code,
 )
 from nbloader.plan._weights import MODULE, TRANSFORMERS, Weights, find_weights
 from nbloader.quoting import quote
@@ -83,6 +86,7 @@ def plan_sentence_transformers(repo: Repo) -> tuple[None, list[Component]]:
             name = f"{name}-{position}"
         names.add(name)
         library, _, class_name = class_ref.rpartition(".")
+        config = _model_config(repo, folder, class_ref)
         components.append(
             Component(
                 name=name,
@@ -90,7 +94,8 @@ def plan_sentence_transformers(repo: Repo) -> tuple[None, list[Component]]:
                 class_name=class_name,
                 paths=tuple(sorted(files - taken)),
                 weights=tuple(sorted(weights - taken)),
-                model_type=_model_type(repo, folder, class_ref),
+                model_type=model_type(config),
+                code=untrusted_code(repo, folder, config),
             )
         )
         taken |= files
@@ -111,6 +116,7 @@ def _modules(repo: Repo) -> list[tuple[str, str]] | None:
     for entry in listed:
         match entry:
             case {"path": str(folder), "type": str(class_ref), "name": str()} if class_ref:
+                check_name(class_ref, MODULES, dotted=True)
                 modules.append((_folder(folder, MODULES), class_ref))
             case _:
                 raise malformed(MODULES, "has a module without a name, a path and a type")
@@ -152,12 +158,12 @@ def _module(repo: Repo, folder: str, class_ref: str, depth: int) -> tuple[set[st
     return files, set(weights.files if weights else ())
 
 
-def _model_type(repo: Repo, folder: str, class_ref: str) -> str | None:
-    """The family of the model in a module that is one of transformers."""
+def _model_config(repo: Repo, folder: str, class_ref: str) -> Mapping[str, object]:
+    """The configuration of a module that is a model of transformers; empty for another module."""
     kind = class_ref.rpartition(".")[2]
     is_model = kind in _TRANSFORMERS if class_ref.startswith(_NAMESPACE) else not folder
-    config = repo.existing(folder, "config.json") if is_model else []
-    return model_type(repo.read_object(config[0]) or {}) if config else None
+    paths = repo.existing(folder, "config.json") if is_model else []
+    return (repo.read_object(paths[0]) or {}) if paths else {}
 
 
 def _transformer(repo: Repo, folder: str) -> tuple[set[str], Weights]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from nbloader.errors import UnsupportedRepoError
 from nbloader.plan._formats import no_weights
 from nbloader.plan._paths import check_safe, join
-from nbloader.plan._repo import Repo, malformed
+from nbloader.plan._repo import Repo, is_name, malformed
 from nbloader.plan._weights import (
     TRANSFORMERS,
     Weights,
@@ -26,6 +26,7 @@ __all__ = [
     "model_weights",
     "plan_transformers",
     "processing_files",
+    "untrusted_code",
 ]
 
 # Names that the tokenizer, processor and feature extractor classes of transformers 4 and 5 open:
@@ -107,7 +108,7 @@ def plan_transformers(repo: Repo) -> tuple[str | None, list[Component]]:
     weights = model_weights(repo, "", config)
     architectures = config.get("architectures")
     first = architectures[0] if isinstance(architectures, list) and architectures else None
-    class_name = first if isinstance(first, str) else None
+    class_name = first if is_name(first) else None
     code = code_files(repo, "")
     model_files = {*config_files(repo, ""), *weights.paths}
     shared = {*processing_files(repo, ""), *code} - model_files
@@ -119,6 +120,7 @@ def plan_transformers(repo: Repo) -> tuple[str | None, list[Component]]:
             paths=tuple(sorted(model_files)),
             weights=weights.files,
             model_type=model_type(config),
+            code=untrusted_code(repo, "", config),
         ),
         Component(name="config", paths=tuple(sorted(shared))),
     ]
@@ -201,7 +203,8 @@ def code_files(repo: Repo, folder: str) -> list[str]:
                 raise UnsupportedRepoError(
                     f"The code of {quote(repo.repo_id)} is in another repository: "
                     f"{quote(reference.partition('--')[0])}.",
-                    hint="Load it with the library itself, or without trust_remote_code=True.",
+                    hint="Load it with the library itself. Where that has a class of its own for "
+                    "it, leave out trust_remote_code=True.",
                 )
     generate = repo.existing("custom_generate", "generate.py", "requirements.txt")
     if not uses_code:
@@ -210,6 +213,26 @@ def code_files(repo: Repo, folder: str) -> list[str]:
         name for name in repo.names(folder) if name.endswith(_CODE_DATA) and ".index." not in name
     ]
     return repo.existing(folder, *names) + generate
+
+
+def untrusted_code(repo: Repo, folder: str, config: Mapping[str, object]) -> tuple[str, ...]:
+    """Python files that a configuration names and that only trust_remote_code would fetch, sorted.
+
+    Args:
+        folder: of the configuration.
+        config: the content of a `config.json`.
+    """
+    if repo.trust_remote_code:
+        return ()
+    paths: set[str] = set()
+    for reference in _strings(config.get("auto_map")):
+        place, other, name = reference.rpartition("--")
+        module = name.rpartition(".")[0]
+        if module and other:
+            paths.add(f"{place}--{module}.py")
+        elif module:
+            paths.update(repo.existing(folder, f"{module}.py"))
+    return tuple(sorted(paths))
 
 
 def _strings(value: object) -> list[str]:

@@ -251,7 +251,8 @@ class ListingStore:
     def keep(self, listing: Listing) -> None:
         """Keep a listing. A folder that cannot be written only costs the knowledge."""
         partial = self.folder / f".{listing.commit_hash}-{os.getpid()}"
-        with contextlib.suppress(OSError):
+        # A name that cannot be written makes no plan either, which says so.
+        with contextlib.suppress(OSError, ValueError):
             self.folder.mkdir(parents=True, exist_ok=True)
             partial.write_bytes(_LISTING.dump_json(listing))
             partial.replace(self._place(listing.commit_hash))

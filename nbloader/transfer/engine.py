@@ -112,6 +112,7 @@ class Engine:
 
         Raises:
             DownloadError: a file could not be had; what has come of the others is kept.
+            Failure: so it is, because the server allows no more requests.
             IntegrityError: a file had the wrong bytes twice.
             DiskFullError: what is missing does not fit on the disk.
             HfHubHTTPError: the Hub refuses for good.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import re
 from dataclasses import dataclass
@@ -23,13 +24,23 @@ from nbloader.errors import (
     MalformedFileError,
     NbloaderError,
     NotCachedError,
+    RateLimitedError,
     RepoNotFoundError,
     RevisionNotFoundError,
 )
+from nbloader.redaction import short_path
 from nbloader.transfer.failure import Failure
 from nbloader.transfer.hub_facts import TokenScope
+from nbloader.transfer.policy import Reason
 
-__all__ = ["Attempted", "cache_not_writable", "explain", "no_hub", "token_refused"]
+__all__ = [
+    "Attempted",
+    "cache_not_writable",
+    "explain",
+    "no_hub",
+    "rate_limited",
+    "token_refused",
+]
 
 _TOKENS = "https://huggingface.co/settings/tokens"
 
@@ -79,7 +90,7 @@ def explain(error: Exception, what: Attempted) -> NbloaderError:
     if isinstance(error.__cause__, MalformedFileError):
         return error.__cause__
     if isinstance(error, Failure):
-        return _gave_up(str(error), what)
+        return _gave_up(error, what)
     match error:
         case hub_errors.HFValidationError():
             return InvalidRepoIdError(
@@ -134,7 +145,7 @@ def explain(error: Exception, what: Attempted) -> NbloaderError:
                 return no_hub("it answered 403")
         case OSError() if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return DiskFullError(
-                f"the disk of {constants.HF_HUB_CACHE} is full",
+                f"the disk of {short_path(constants.HF_HUB_CACHE)} is full",
                 hint="Free some space there, or pass another folder as `cache_dir=`.",
             )
         case OSError() if error.errno in _NOT_WRITABLE:
@@ -149,16 +160,40 @@ def explain(error: Exception, what: Attempted) -> NbloaderError:
     )
 
 
-def _gave_up(reason: str, what: Attempted) -> NbloaderError:
+def _gave_up(failure: Failure, what: Attempted) -> NbloaderError:
     tried = "1 attempt" if what.attempts == 1 else f"{what.attempts} attempts"
+    if failure.reason is Reason.RATE_LIMITED:
+        return rate_limited(failure, what.path, token_sent=what.token_sent)
     if what.path is None:
         return HubUnreachableError(
-            f"the Hub at {constants.ENDPOINT} does not answer ({reason}; {tried})",
+            f"the Hub at {constants.ENDPOINT} does not answer ({failure}; {tried})",
             hint=how_to_connect(place(os.environ)),
         )
     return DownloadError(
-        f"{what.path} could not be downloaded ({reason}; {tried})",
+        f"{what.path} could not be downloaded ({failure}; {tried})",
         hint=f"{RUN_AGAIN} On a bad link, set NBLOADER_MAX_RETRIES=10.",
+    )
+
+
+def rate_limited(failure: Failure, path: str | None, *, token_sent: bool) -> RateLimitedError:
+    """Make the error for a server that wants to be left alone.
+
+    Args:
+        path: the file that was asked for; None for a call that is about no file.
+    """
+    wait_s = math.ceil(failure.retry_after_s or 0)
+    # The Hub counts over five minutes, and need not say how much of them is left.
+    how_long = f"for {wait_s} s" if wait_s else "for now"
+    what = f"the Hub at {constants.ENDPOINT}" if path is None else f"the server of {path}"
+    wait = f"Wait {'that long' if wait_s else 'five minutes'}, then run the line again."
+    token = (
+        ""
+        if token_sent
+        else " Or use a token: without one the limit is that of the whole address, which hosted "
+        f"notebooks share. {_how_to_add_token()}"
+    )
+    return RateLimitedError(
+        f"{what} allows no more requests {how_long} (429, too many requests)", hint=wait + token
     )
 
 
@@ -212,7 +247,7 @@ def _not_found(what: Attempted) -> NbloaderError:
 def cache_not_writable() -> CacheNotWritableError:
     """Make the error for a cache folder of this process that cannot be used."""
     return CacheNotWritableError(
-        f"the cache folder {constants.HF_HUB_CACHE} cannot be written",
+        f"the cache folder {short_path(constants.HF_HUB_CACHE)} cannot be written",
         hint="Pass a folder of your own as `cache_dir=`, or set HF_HOME.",
     )
 

@@ -43,7 +43,7 @@ from nbloader.transfer.links import Links, origin
 from nbloader.transfer.policy import Reason
 from nbloader.transfer.rate_limit import RateLimit
 from nbloader.transfer.retry import OPENING_ATTEMPTS, call_with_retries
-from nbloader.transfer.xet_probe import XetProbe
+from nbloader.transfer.xet_probe import WAIT_S, XetProbe
 from nbloader.transfer.xet_route import XetAccess, access_from_json
 
 __all__ = ["Hub"]
@@ -61,6 +61,8 @@ MAX_PAGES = 1000
 """A million files; a listing that is longer does not end."""
 
 _T = TypeVar("_T")
+
+_XET_HASH = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(slots=True)
@@ -102,7 +104,8 @@ class Hub:
         return replace(
             self.facts,
             rate_limit=tightest(list(self._limits.values())),
-            xet=self._xet_probe.result(),
+            # The Hub's own first answer shows how long a connection takes from here.
+            xet=self._xet_probe.result(max(WAIT_S, 2 * (self.facts.answer_s or 0.0))),
         )
 
     def _heard(self, response: Any) -> None:
@@ -110,6 +113,8 @@ class Hub:
         limit = rate_limit_of(response.headers)
         if limit is not None:
             self._limits[limit.kind] = limit
+            if response.status_code == 429 and "Retry-After" not in response.headers:
+                self._rate_limit.resets_in(limit.reset_s)
         if self.asks_xet:
             link = response.links.get("xet-reconstruction-info", {}).get("url")
             host = xet_host(link, constants.ENDPOINT)
@@ -382,5 +387,5 @@ def _repo_file(entry: dict[str, Any]) -> RepoFile:
         size=size,
         etag=etag,
         lfs=bool(lfs),
-        xet_hash=xet_hash if isinstance(xet_hash, str) else None,
+        xet_hash=xet_hash if isinstance(xet_hash, str) and _XET_HASH.fullmatch(xet_hash) else None,
     )

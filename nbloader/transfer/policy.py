@@ -23,6 +23,7 @@ __all__ = [
     "Progress",
     "Reason",
     "Rule",
+    "asks_too_much",
     "backoff_s",
     "decide",
 ]
@@ -164,6 +165,11 @@ def backoff_s(fruitless: int, policy: TransferPolicy, chance: float) -> float:
     return max(policy.retry_delay_min_s, longest * (1 - _JITTER * chance))
 
 
+def asks_too_much(retry_after_s: float | None, policy: TransferPolicy) -> bool:
+    """Tell whether a server asks for a longer wait than the policy allows."""
+    return policy.max_wait_s is not None and (retry_after_s or 0.0) > policy.max_wait_s
+
+
 def decide(
     reason: Reason,
     progress: Progress,
@@ -209,6 +215,8 @@ def decide(
         wait_s = 0.0 if brought >= _SMALL_GAIN_BYTES else _SMALL_GAIN_WAIT_S
         return GoOn(progress=after, wait_s=min(wait_s, policy.retry_delay_min_s))
     wrong = reason is Reason.WRONG_BYTES
+    if asks_too_much(retry_after_s, policy):
+        return GiveUp(progress=after, timed_out=False)
     if after.wrong >= MAX_WRONG if wrong else fruitless >= policy.max_retries:
         return GiveUp(progress=after, timed_out=False)
     if now - progress.moved_at > limit_s:

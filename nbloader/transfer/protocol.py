@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError
 
-from nbloader.errors import ProtocolError
+from nbloader.errors import NbloaderError, ProtocolError
 from nbloader.records import (
     ComponentDownloaded,
     FileDone,
@@ -45,6 +46,7 @@ __all__ = [
     "decode_command",
     "decode_report",
     "encode",
+    "stopped",
 ]
 
 PROTOCOL_VERSION = 3
@@ -176,12 +178,34 @@ _COMMANDS: TypeAdapter[Command] = TypeAdapter(Annotated[Command, Field(discrimin
 _REPORTS: TypeAdapter[Report] = TypeAdapter(Annotated[Report, Field(discriminator="type")])
 
 
+def stopped(error: NbloaderError) -> Stopped:
+    """Give the report of an error. What no text can hold in it, such as half a character, is
+    escaped: the end of a worker must not fail."""
+    reference, message, hint = (
+        text.encode("utf-8", "backslashreplace").decode("utf-8")
+        for text in (error.reference, error.message, error.hint)
+    )
+    return Stopped(reference=reference, message=message, hint=hint)
+
+
 def encode(message: Command | Report) -> bytes:
-    """Write a message as one line, with its line break."""
+    """Write a message as one line, with its line break.
+
+    Raises:
+        ProtocolError: a name in it is no text that can be written.
+    """
     adapter: TypeAdapter[Command] | TypeAdapter[Report] = (
         _COMMANDS if isinstance(message, Command) else _REPORTS
     )
-    return adapter.dump_json(message) + b"\n"  # type: ignore[arg-type]
+    try:
+        return adapter.dump_json(message) + b"\n"  # type: ignore[arg-type]
+    except (PydanticSerializationError, UnicodeError):
+        # The text itself stays out of the error: a command holds the token.
+        raise ProtocolError(
+            f"a name in the message {message.type!r} is no text that can be written in UTF-8",
+            hint="Check the arguments of the call. If they are plain text, the name comes from a "
+            "file of the repository: tell its author.",
+        ) from None
 
 
 def decode_command(line: bytes) -> Command:

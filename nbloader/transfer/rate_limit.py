@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from nbloader.transfer.failure import Failure, status_failure
-from nbloader.transfer.policy import Reason
+from nbloader.transfer.policy import MAX_RETRY_AFTER_S, Reason
 
 __all__ = ["RateLimit"]
 
@@ -28,11 +28,21 @@ class RateLimit:
         if left > 0 and why is not None:
             raise Failure(why.reason, str(why), retry_after_s=left)
 
+    def resets_in(self, seconds: float) -> None:
+        """Note when the Hub's window ends, from an answer that refuses and asks for no wait."""
+        with self._lock:
+            wait_s = min(seconds, MAX_RETRY_AFTER_S)
+            self._until = max(self._until, self._clock() + wait_s)
+
     def refusal(self, status: int, retry_after: str | None) -> Failure:
         """Give the failure that an answer of the Hub means, and keep the wait that it asks for."""
         failure = status_failure(status, retry_after)
-        if failure.reason is Reason.RATE_LIMITED and failure.retry_after_s:
+        if failure.reason is Reason.RATE_LIMITED:
             with self._lock:
-                self._until = max(self._until, self._clock() + failure.retry_after_s)
+                now = self._clock()
+                if failure.retry_after_s:
+                    self._until = max(self._until, now + failure.retry_after_s)
+                elif failure.retry_after_s is None and self._until > now:
+                    failure.retry_after_s = self._until - now
                 self._why = failure
         return failure

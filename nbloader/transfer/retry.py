@@ -11,7 +11,7 @@ import tenacity
 
 from nbloader.records import Retry, TransferPolicy
 from nbloader.transfer.failure import Failure
-from nbloader.transfer.policy import backoff_s
+from nbloader.transfer.policy import asks_too_much, backoff_s
 
 __all__ = ["OPENING_ATTEMPTS", "call_with_retries"]
 
@@ -34,6 +34,8 @@ def call_with_retries(
 ) -> _T:
     """Call until it works, an error comes that is no `Failure`, or the attempts are used up.
 
+    A server that asks for a longer wait than the policy allows ends it as well.
+
     Args:
         path: the file that the call is about.
         publish: told of each failed attempt that is followed by another.
@@ -52,6 +54,10 @@ def call_with_retries(
         asked = failure(state).retry_after_s or 0.0
         return max(backoff_s(state.attempt_number, policy, chance()), asked)
 
+    def stop(state: tenacity.RetryCallState) -> bool:
+        used_up = state.attempt_number >= policy.max_retries
+        return used_up or asks_too_much(failure(state).retry_after_s, policy)
+
     def announce(state: tenacity.RetryCallState) -> None:
         publish(
             Retry(
@@ -65,7 +71,7 @@ def call_with_retries(
         )
 
     retrying = tenacity.Retrying(
-        stop=tenacity.stop_after_attempt(policy.max_retries),
+        stop=stop,
         wait=wait,
         retry=tenacity.retry_if_exception_type(Failure),
         before_sleep=announce,

@@ -263,6 +263,7 @@ class Schedule:
 
         Raises:
             DownloadError: the file is given up.
+            Failure: so it is, because the server allows no more requests.
         """
         self._end(task, piece)
         if piece.abandoned:
@@ -336,7 +337,7 @@ class Schedule:
             route=task.progress.route,
         )
 
-    def _gave_up(self, task: Task, failure: Failure, *, timed_out: bool) -> NbloaderError:
+    def _gave_up(self, task: Task, failure: Failure, *, timed_out: bool) -> NbloaderError | Failure:
         path, progress = task.file.path, task.progress
         if failure.reason is Reason.WRONG_BYTES:
             return IntegrityError(
@@ -345,6 +346,8 @@ class Schedule:
                 hint="A proxy or a mirror on the way may serve a broken copy. Try again later, "
                 "or from another network.",
             )
+        if failure.reason is Reason.RATE_LIMITED:
+            return failure  # What helps depends on the token, of which nothing is known here.
         tried = progress.fruitless
         what = f"{tried} {'attempt' if tried == 1 else 'attempts'}"
         if timed_out:

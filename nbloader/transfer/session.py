@@ -23,6 +23,7 @@ from nbloader.errors import (
     IntegrityError,
     MalformedFileError,
     NotCachedError,
+    RateLimitedError,
     RepoError,
 )
 from nbloader.plan import make_plan, reads
@@ -198,7 +199,7 @@ class Session:
             listing = kept or hub.listing(start.revision, commit)
             if kept is None:
                 self._listings.keep(listing)
-        except HubUnreachableError as error:
+        except (HubUnreachableError, RateLimitedError) as error:
             if cached is None:
                 raise
             self._send(

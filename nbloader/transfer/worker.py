@@ -33,7 +33,7 @@ def main() -> None:
     faulthandler.enable()
     # Imported only now: a library that prints while it is imported must not reach the protocol.
     from nbloader.errors import NbloaderError, ProtocolError
-    from nbloader.transfer.protocol import PROTOCOL_VERSION, Hello, Start, Stopped
+    from nbloader.transfer.protocol import PROTOCOL_VERSION, Hello, Start, stopped
 
     channel = _Channel(commands, reports)
     channel.send(Hello(version=PROTOCOL_VERSION))
@@ -47,14 +47,11 @@ def main() -> None:
             )
         _work(start, channel)
     except NbloaderError as error:
-        channel.send(Stopped(reference=error.reference, message=error.message, hint=error.hint))
+        channel.send(stopped(error))
     except OSError:
         from nbloader.transfer.explain import cache_not_writable
 
-        refused = cache_not_writable()
-        channel.send(
-            Stopped(reference=refused.reference, message=refused.message, hint=refused.hint)
-        )
+        channel.send(stopped(cache_not_writable()))
 
 
 def _take_streams() -> tuple[IO[bytes], IO[bytes]]:

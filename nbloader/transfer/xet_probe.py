@@ -11,10 +11,13 @@ from typing import Any
 
 from nbloader.records import XetFacts
 
-__all__ = ["TIMEOUT_S", "XetProbe"]
+__all__ = ["TIMEOUT_S", "WAIT_S", "XetProbe"]
 
 TIMEOUT_S = 3.0
-"""For the answer; and what a call of `result` waits for at most, from the question on."""
+"""For the answer, from the question on."""
+
+WAIT_S = 1.0
+"""What a call of `result` waits for at most; an answer takes a few tenths of a second."""
 
 
 class XetProbe:
@@ -36,12 +39,19 @@ class XetProbe:
             self._thread = threading.Thread(target=self._ask, name="xet-probe", daemon=True)
             self._thread.start()
 
-    def result(self) -> XetFacts | None:
-        """Give what came of it; None if no host was asked."""
+    def result(self, wait_s: float = WAIT_S) -> XetFacts | None:
+        """Give what came of it; None if no host was asked.
+
+        A host that has refused, or said nothing until then, has no answer.
+
+        Args:
+            wait_s: for an answer that is still to come, but no longer than `TIMEOUT_S` in all.
+        """
         thread = self._thread
         if thread is None:
             return None
-        thread.join(max(0.0, self._asked_at + TIMEOUT_S - time.monotonic()))
+        left_s = self._asked_at + TIMEOUT_S - time.monotonic()
+        thread.join(max(0.0, min(wait_s, left_s)))
         return XetFacts(host=self._host, answer_s=self._answer_s)
 
     def _ask(self) -> None:

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from nbloader.environment import _disk, bigger_disks, disk_facts
+from nbloader.environment import _disk, bigger_disks, disk_facts, disk_facts_or_none
 from nbloader.records import DiskFacts
 from tests.environment.machines import write
 
@@ -215,3 +218,41 @@ def test_folders_that_cannot_be_asked(tmp_path: Path, working: Path) -> None:
     write(tmp_path, {"scratch": "a file", "mnt": "another"})
     assert bigger_disks(loop / "x", {}, root=tmp_path) == ()
     assert bigger_disks(working, {"HOME": "/\0"}, root=tmp_path) == ()
+
+
+def test_a_file_system_that_cannot_be_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = disk_facts_or_none(tmp_path / "new")
+    assert found is not None
+    assert found == replace(disk_facts(tmp_path / "new"), free=found.free)
+
+    def dead(folder: object) -> None:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr("shutil.disk_usage", dead)
+    assert disk_facts_or_none(tmp_path) is None
+
+
+def test_folders_without_a_home_are_those_of_the_hubs_library(tmp_path: Path) -> None:
+    code = """
+import os, pwd
+def missing(uid): raise KeyError(uid)
+pwd.getpwuid = missing
+from nbloader.environment import folder_of_environment, token_facts
+found = folder_of_environment(os.environ)
+facts = token_facts(os.environ)
+from huggingface_hub.constants import HF_HUB_CACHE
+assert str(found) == HF_HUB_CACHE == "~/.cache/huggingface/hub", (found, HF_HUB_CACHE)
+print(facts.source or "none")
+"""
+    environ = {"PATH": os.environ["PATH"]}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environ,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "none\n"

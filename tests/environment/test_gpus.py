@@ -266,3 +266,30 @@ def test_a_machine_without_a_driver() -> None:
     else:
         pynvml.nvmlShutdown()
         pytest.skip("this machine has an NVIDIA driver")
+
+
+@pytest.mark.parametrize("error", [TypeError("odd"), AttributeError("old"), UnicodeError()])
+def test_errors_that_are_none_of_the_library_leave_out_one_gpu(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def odd(handle: NvmlDevice) -> Any:
+        if handle is P100:
+            raise error
+        return handle.name
+
+    FakeDriver((T4, P100, SECOND_T4)).install(monkeypatch)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetName", odd)
+    snapshot = read_nvml()
+    assert snapshot is not None
+    assert snapshot.devices == (T4, SECOND_T4)
+
+
+@pytest.mark.parametrize("name", ["nvmlDeviceGetUUID", "nvmlDeviceGetMigMode", "nvmlShutdown"])
+def test_errors_that_are_none_of_the_library_cost_no_gpu(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    FakeDriver((T4,)).install(monkeypatch)
+    monkeypatch.setattr(pynvml, name, lambda *_: 1 / 0)
+    snapshot = read_nvml()
+    assert snapshot is not None
+    assert [device.name for device in snapshot.devices] == [T4.name]

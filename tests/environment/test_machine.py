@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
-from nbloader.environment import machine_facts, torch_facts
+from nbloader.environment import _machine, _memory, machine_facts, memory_facts, torch_facts
 from nbloader.environment._nvml import NvmlSnapshot
 from nbloader.environment._place import Kernel
 from nbloader.records import (
@@ -219,8 +221,57 @@ def test_this_machine() -> None:
 def test_nothing_heavy_is_imported() -> None:
     code = (
         "import sys; from nbloader.environment import machine_facts; machine_facts();"
-        "heavy = {'torch', 'diffusers', 'transformers', 'huggingface_hub', 'numpy'};"
+        "heavy = {'torch', 'diffusers', 'transformers', 'accelerate', 'huggingface_hub', 'numpy'};"
         "print(heavy & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+def fail(*_: object, **__: object) -> Any:
+    raise TypeError("foreign")
+
+
+@pytest.mark.parametrize(
+    ("name", "unknown"),
+    [
+        ("memory_facts", {"memory": MemoryFacts(available=0, total=0, source="unknown")}),
+        ("read_nvml", {"gpus": (), "driver": None}),
+        ("gpu_facts", {"gpus": ()}),
+        ("driver_facts", {"driver": None}),
+        ("place_facts", {"place": PlaceFacts(source="unknown")}),
+        ("torch_facts", {"torch": None}),
+    ],
+)
+def test_a_fact_that_cannot_be_had_takes_no_other_with_it(
+    monkeypatch: pytest.MonkeyPatch, name: str, unknown: dict[str, Any]
+) -> None:
+    snapshot = NvmlSnapshot(driver="560.35.03", cuda=12060, devices=(T4,))
+    memory = MemoryFacts(available=1, total=2)
+    monkeypatch.setattr(_machine, "read_nvml", lambda: snapshot)
+    monkeypatch.setattr(_machine, "memory_facts", lambda: memory)
+    whole = machine_facts({})
+    assert (whole.gpus, whole.memory) == ((T4_FACTS,), memory)
+    monkeypatch.setattr(_machine, name, fail)
+    assert machine_facts({}) == replace(whole, **unknown)
+
+
+def test_memory_that_cannot_be_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    unknown = MemoryFacts(available=0, total=0, source="unknown")
+    for error in (OSError("no /proc"), RuntimeError(), NotImplementedError(), ValueError()):
+
+        def broken(error: Exception = error) -> None:
+            raise error
+
+        monkeypatch.setattr(psutil, "virtual_memory", broken)
+        assert memory_facts() == unknown
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    assert memory_facts() == unknown
+
+
+def test_limits_in_an_unknown_form_leave_the_memory_of_the_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_memory, "within_cgroups", fail)
+    found = memory_facts()
+    assert (found.total, found.source) == (psutil.virtual_memory().total, "psutil")

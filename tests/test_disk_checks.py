@@ -1,0 +1,51 @@
+"""The checks of the cache folder, as somebody sees them who will share what is shown."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from nbloader.checks import Facts, run_checks
+from nbloader.records import CheckResult, CheckStatus
+from tests.samples import MB
+from tests.test_checks import DISK, GOOD, HUB
+
+HOME = "/home/alice"
+
+
+@pytest.fixture(autouse=True)
+def _home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", HOME)
+
+
+def found(facts: Facts, name: str) -> CheckResult:
+    return next(each for each in run_checks(facts) if each.name == name)
+
+
+def test_folders_are_shown_without_the_name_of_their_user() -> None:
+    mine = replace(DISK, folder=f"{HOME}/.cache/huggingface/hub")
+    assert found(replace(GOOD, disk=mine), "cache").message == "~/.cache/huggingface/hub"
+    refused = found(replace(GOOD, disk=replace(mine, writable=False)), "cache")
+    assert refused.message == "the cache folder ~/.cache/huggingface/hub cannot be written"
+    full = replace(
+        GOOD,
+        disk=replace(mine, free=30 * MB),
+        bigger_disks=(replace(DISK, folder=f"{HOME}/big"),),
+    )
+    short = found(full, "disk")
+    assert short.message.endswith("30.0 MB available at ~/.cache/huggingface/hub")
+    assert "or pass `cache_dir='~/big'`, where " in short.hint
+    for result in run_checks(full):
+        assert "alice" not in f"{result.message} {result.hint}"
+
+
+def test_a_disk_that_cannot_be_asked_is_told() -> None:
+    facts = replace(GOOD, disk=None, hub=replace(HUB, cache_dir=f"{HOME}/hub"))
+    for name in ("cache", "disk"):
+        result = found(facts, name)
+        assert (result.status, result.message) == (
+            CheckStatus.SKIPPED,
+            "the file system of ~/hub cannot be asked",
+        )
+    assert found(replace(facts, hub=None), "disk").message == "not checked"
