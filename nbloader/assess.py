@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Survey", "assess", "with_attached"]
 
-_PLACING = ("accelerate", "bitsandbytes")
-"""Packages that decide which placements there are."""
+_PLACING = ("accelerate", "bitsandbytes", "kernels", "triton")
+"""Packages that decide which placements there are, and what they take."""
 
 _LOADERS = {
     Kind.DIFFUSERS: "diffusers.DiffusionPipeline.from_pretrained({!r})",

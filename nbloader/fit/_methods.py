@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from types import MappingProxyType
 
 from nbloader.fit._bytes import (
@@ -238,14 +239,6 @@ def _layers(
     return loads, [replace(placed, device=names) for _, placed in parts]
 
 
-def _four_bit(question: Question) -> Placement:
-    return _quantized(question, Quantization.FOUR_BIT)
-
-
-def _eight_bit(question: Question) -> Placement:
-    return _quantized(question, Quantization.EIGHT_BIT)
-
-
 def _quantized(question: Question, to: Quantization) -> Placement:
     _require_plain_weights(question)
     return _first(question, [_on_one_gpu(question, gpu, to) for gpu in _gpus(question)])
@@ -316,23 +309,12 @@ def _require_quantizing(
 # -- with offload ----------------------------------------------------------------------------------
 
 
-def _model_offload(question: Question) -> Placement:
-    """Only the component that computes is on the GPU, the others wait in memory."""
-    return _first(
-        question, [_offloaded(question, gpu, Method.MODEL_OFFLOAD) for gpu in _offloading(question)]
-    )
+def _offload(question: Question, method: Method) -> Placement:
+    """Only what computes is on the GPU, the rest waits in memory.
 
-
-def _group_offload(question: Question) -> Placement:
-    """Only the layers that compute are on the GPU."""
-    return _first(
-        question, [_offloaded(question, gpu, Method.GROUP_OFFLOAD) for gpu in _offloading(question)]
-    )
-
-
-def _sequential_offload(question: Question) -> Placement:
-    """Only the layer that computes is on the GPU; each is fetched when its turn comes."""
-    method = Method.SEQUENTIAL_OFFLOAD
+    With model offload that is a component, with group and sequential offload a layer; the last
+    fetches each only when its turn comes.
+    """
     return _first(question, [_offloaded(question, gpu, method) for gpu in _offloading(question)])
 
 
@@ -601,13 +583,13 @@ _METHODS: Mapping[Method, Callable[[Question], Placement]] = MappingProxyType(
     {
         Method.GPU: _gpu,
         Method.MULTI_GPU: _multi_gpu,
-        Method.FOUR_BIT: _four_bit,
+        Method.FOUR_BIT: partial(_quantized, to=Quantization.FOUR_BIT),
         Method.FOUR_BIT_MULTI_GPU: _four_bit_multi_gpu,
-        Method.EIGHT_BIT: _eight_bit,
-        Method.MODEL_OFFLOAD: _model_offload,
+        Method.EIGHT_BIT: partial(_quantized, to=Quantization.EIGHT_BIT),
+        Method.MODEL_OFFLOAD: partial(_offload, method=Method.MODEL_OFFLOAD),
         Method.FOUR_BIT_MODEL_OFFLOAD: _four_bit_model_offload,
-        Method.GROUP_OFFLOAD: _group_offload,
-        Method.SEQUENTIAL_OFFLOAD: _sequential_offload,
+        Method.GROUP_OFFLOAD: partial(_offload, method=Method.GROUP_OFFLOAD),
+        Method.SEQUENTIAL_OFFLOAD: partial(_offload, method=Method.SEQUENTIAL_OFFLOAD),
         Method.MPS: _mps,
         Method.CPU: _cpu,
     }
