@@ -293,12 +293,13 @@ class _Memory:
         self.peak_bytes = 0
 
     def look(self, now: float) -> None:
-        """Read the kernel's high-water mark, every now and then."""
-        if now < self._next:
-            return
-        self._next = now + _MEMORY_EVERY_S
-        # To search for the worker each time would take from it some of the time that it is given.
+        """Read the kernel's high-water mark."""
+        # To search for the worker each time would take from it some of the time that it is given. A
+        # tool that is known is looked at each time: one that ends soon has its peak at the end.
         if self._pid is None:
+            if now < self._next:
+                return
+            self._next = now + _MEMORY_EVERY_S
             self._pid = self._worker()
         if self._pid is not None:
             peak = _high_water_mark(self._pid)
