@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 from nbloader.records import CheckResult, ComponentWeights, Fit, Placement
 from nbloader.units import format_bytes
@@ -18,16 +17,18 @@ MAX_ROWS = 60
 
 _CELL_LIMIT = 120
 _REASON_LIMIT = 300
+_SHORT = 30
 _CHOSEN = "→"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Table:
-    """A title, the heads of columns, and rows of as many cells; texts may be foreign."""
+    """A title, heads of columns, rows of as many cells, and lines below; texts may be foreign."""
 
     title: str
     heads: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
 
 
 def render_text(
@@ -60,7 +61,8 @@ def _tables(weights: Sequence[ComponentWeights], fit: Fit | None) -> list[_Table
             _Table(
                 title=f"Plans, from the fastest to the slowest, for {fit.workload}",
                 heads=("", "plan", "dtype", "VRAM", "RAM while loading", "RAM after", ""),
-                rows=tuple(_placements(fit)),
+                rows=tuple(_placement(row, fit.chosen) for row in fit.placements if row.components),
+                notes=tuple(_others(fit)),
             )
         )
     return tables
@@ -75,13 +77,14 @@ def _weights(part: ComponentWeights) -> tuple[str, ...]:
     return part.name, format_bytes(part.total), f"{formats}{quantized}{about}"
 
 
-def _placements(fit: Fit) -> Iterator[tuple[str, ...]]:
-    """Give a row for each way that was worked out, and one for those with one reason why not."""
-    for why, rows in groupby(fit.placements, key=lambda row: "" if row.components else row.reason):
-        if why:
-            yield "", ", ".join(str(row.method) for row in rows), "", "", "", "", why
-        else:
-            yield from (_placement(row, fit.chosen) for row in rows)
+def _others(fit: Fit) -> Iterator[str]:
+    """Name the methods that were not worked out, those with the same reason in one line."""
+    methods: dict[str, list[str]] = {}
+    for row in fit.placements:
+        if not row.components:
+            methods.setdefault(row.reason, []).append(str(row.method))
+    for why, names in methods.items():
+        yield f"{', '.join(names)}: {why}"
 
 
 def _placement(row: Placement, chosen: Placement | None) -> tuple[str, ...]:
@@ -99,23 +102,30 @@ def _placement(row: Placement, chosen: Placement | None) -> tuple[str, ...]:
 
 def _lines(content: _Table) -> str:
     rows = [tuple(plain(cell, _limit(row, cell)) for cell in row) for row in content.rows]
-    full = [row for row in rows if all(row[1:])]  # the others run on over the columns
-    widths = [max(map(len, column)) for column in zip(content.heads, *full, strict=True)]
-    lines = [_line(row, widths) for row in (content.heads, *rows)]
-    return "\n".join((plain(content.title), *lines))
-
-
-def _line(row: Sequence[str], widths: Sequence[int]) -> str:
-    if not all(row[1:-1]):
-        return f"  {row[0]:<{widths[0]}}  {row[1]}: {row[-1]}"
-    cells = (f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
-    return f"  {'  '.join(cells)}".rstrip()
+    widths = [max(map(len, column)) for column in zip(content.heads, *rows, strict=True)]
+    lines = [
+        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in (content.heads, *rows)
+        if content.rows
+    ]
+    lines += [plain(note, _REASON_LIMIT) for note in content.notes]
+    return "\n".join((plain(content.title), *(f"  {text}" for text in lines)))
 
 
 def _markup(content: _Table) -> str:
-    rows = [tuple(escape(cell, _limit(row, cell)) for cell in row) for row in content.rows]
-    title = line(f"<b>{escape(content.title)}</b>")
-    return title + table(rows, tuple(faint(head) for head in content.heads))
+    rows = [tuple(_cell(cell, _limit(row, cell)) for cell in row) for row in content.rows]
+    heads = tuple(faint(_whole(escape(head))) for head in content.heads)
+    notes = "".join(line(escape(note, _REASON_LIMIT)) for note in content.notes)
+    return line(f"<b>{escape(content.title)}</b>") + table(rows, heads) + notes
+
+
+def _cell(cell: str, limit: int) -> str:
+    """Write a cell; a short one is not broken in the middle of a word or a number."""
+    return _whole(escape(cell, limit)) if len(cell) <= _SHORT else escape(cell, limit)
+
+
+def _whole(content: str) -> str:
+    return f'<span style="white-space:nowrap">{content}</span>'
 
 
 def _limit(row: Sequence[str], cell: str) -> int:
