@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from nbloader.errors import InvalidArgumentError
 from nbloader.fit._families import family_of
-from nbloader.fit._methods import Question
+from nbloader.fit._question import Question
 from nbloader.fit._refusal import faster_hint, refusal
 from nbloader.fit._rows import row
 from nbloader.fit._usable import can_run, driver_runs, gpu_problem, usable_gpus

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from nbloader.fit._methods import Question, lacking
+from nbloader.fit._question import Question
+from nbloader.fit._room import lacking
 from nbloader.fit._rows import excluded, needed, row, there
 from nbloader.records import Method, PackageFacts, Placement
 from nbloader.units import format_bytes

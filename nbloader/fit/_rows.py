@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from nbloader.fit._methods import Impossible, Question, lacking, place, ram_needed, ram_room
+from nbloader.fit._methods import place
+from nbloader.fit._question import Impossible, Question
+from nbloader.fit._room import lacking, ram_needed, ram_room
 from nbloader.records import Method, Placement
 from nbloader.units import format_bytes
 

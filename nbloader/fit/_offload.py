@@ -1,0 +1,123 @@
+"""Weights in memory that come to the GPU while it computes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nbloader.fit._needs import (
+    CUDA_BYTES,
+    cast_of,
+    computing_bytes,
+    device_of,
+    largest_of,
+    put,
+    total_of,
+    vram_of,
+)
+from nbloader.fit._on_gpus import require_quantizing
+from nbloader.fit._question import (
+    Impossible,
+    Question,
+    as_loaded,
+    gpu_dtype,
+    gpus_of,
+    require_plain_weights,
+)
+from nbloader.fit._room import first_that_fits, ram_room
+from nbloader.fit._usable import UsableGpu
+from nbloader.records import Kind, Method, PlacedComponent, Placement, Quantization
+
+__all__ = [
+    "offload",
+    "quantized_offload",
+]
+
+PINNED_COPIES = 3
+"""Group offload with a stream keeps pinned copies: three times the weights (diffusers)."""
+
+
+def offload(question: Question, method: Method) -> Placement:
+    """Only what computes is on the GPU, the rest waits in memory.
+
+    With model offload that is a component, with group and sequential offload a layer; the last
+    fetches each only when its turn comes.
+    """
+    return first_that_fits(
+        question, [_offloaded(question, gpu, method) for gpu in _offloading(question)]
+    )
+
+
+def quantized_offload(question: Question) -> Placement:
+    """Only the component that computes is on the GPU, the large ones in 4 bits."""
+    require_plain_weights(question)
+    return first_that_fits(
+        question, [_four_bit_offloaded(question, gpu) for gpu in _offloading(question)]
+    )
+
+
+def _offloading(question: Question) -> tuple[UsableGpu, ...]:
+    gpus = gpus_of(question)
+    if question.plan.kind is not Kind.DIFFUSERS:
+        raise Impossible("only pipelines of diffusers offload")
+    if not question.machine.has("accelerate"):
+        raise Impossible("accelerate is not installed")
+    return gpus
+
+
+def _offloaded(question: Question, gpu: UsableGpu, method: Method) -> Placement:
+    question = as_loaded(question, [gpu])
+    dtype = gpu_dtype(question, [gpu])
+    placed = [put(part, "cpu", dtype, None) for part in question.parts]
+    total = total_of(placed)
+    if method is Method.MODEL_OFFLOAD:
+        there = _one_at_a_time(question, dtype, placed)
+    else:
+        # The layer that computes and the one that comes next.
+        layers = (largest_of(weights, dtype) for _, weights in question.parts)
+        there = 2 * max(layers, default=0) + computing_bytes(question, dtype)
+    stream = method is Method.GROUP_OFFLOAD and PINNED_COPIES * total <= ram_room(question, method)
+    if method is Method.MODEL_OFFLOAD:
+        # Weights come back from the GPU into memory of the process's own.
+        ram = total
+    else:
+        ram = PINNED_COPIES * total if stream else cast_of(question, dtype)
+    return Placement(
+        method=method,
+        device=device_of(gpu),
+        dtype=dtype,
+        components=tuple(placed),
+        vram=vram_of(question, {gpu: there + CUDA_BYTES}),
+        ram_loading=ram,
+        ram_after=ram,
+        mapped=max(0, total - ram),
+        group_stream=stream,
+    )
+
+
+def _one_at_a_time(question: Question, dtype: str, placed: Sequence[PlacedComponent]) -> int:
+    """Give the peak where each component computes alone on the GPU."""
+    return max(
+        (part.bytes + computing_bytes(question, dtype, part.name) for part in placed),
+        default=0,
+    )
+
+
+def _four_bit_offloaded(question: Question, gpu: UsableGpu) -> Placement:
+    dtype = gpu_dtype(question, [gpu])
+    to = Quantization.FOUR_BIT
+    placed = [put(part, "cpu", dtype, to) for part in question.parts]
+    require_quantizing(question, [gpu], to, placed)
+    # Each component is quantized on the GPU, and then moved away.
+    loading = max(part.bytes for part in placed if part.quantization)
+    loading += max(largest_of(weights, dtype) for _, weights in question.parts)
+    using = _one_at_a_time(question, dtype, placed)
+    total = total_of(placed)
+    return Placement(
+        method=Method.FOUR_BIT_MODEL_OFFLOAD,
+        device=device_of(gpu),
+        dtype=dtype,
+        components=tuple(placed),
+        vram=vram_of(question, {gpu: max(loading, using) + CUDA_BYTES}),
+        ram_loading=total,
+        ram_after=total,
+    )
