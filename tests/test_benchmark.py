@@ -76,8 +76,9 @@ def test_a_small_run_fills_every_row(tmp_path: Path, capsys: pytest.CaptureFixtu
             assert record["bytes_served"] >= record["bytes_needed"]
             assert record["hub_requests"] > 0
             assert 0 < record["seconds"] <= record["call_seconds"]
-            # aria2 may end between two looks at it; what runs Python takes longer.
-            assert record["peak_memory_bytes"] > (0 if "aria2" in record["peer"] else MB)
+            # So small a run of aria2 may begin and end between two looks at its memory; what runs
+            # Python takes longer than that.
+            assert "aria2" in record["peer"] or record["peak_memory_bytes"] > MB
     # Nothing but the repositories is left behind.
     assert [path.name for path in (tmp_path / "scratch").iterdir()] == ["hub"]
 

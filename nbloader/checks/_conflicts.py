@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
+from nbloader.environment import is_one_of
 from nbloader.records import Kind, PackageFacts
 
-__all__ = ["Conflict", "conflicts", "found_conflicts", "matches"]
+__all__ = ["Conflict", "conflicts", "found_conflicts"]
 
 _TABLE = "_conflicts.toml"
 
@@ -56,21 +57,9 @@ def found_conflicts(packages: Mapping[str, PackageFacts]) -> tuple[Conflict, ...
         conflict
         for conflict in conflicts()
         if all(
-            name in packages and matches(packages[name].installed, versions)
+            name in packages
+            and packages[name].installed is not None
+            and is_one_of(str(packages[name].installed), versions)
             for name, versions in conflict.packages.items()
         )
     )
-
-
-def matches(version: str | None, versions: str) -> bool:
-    """Tell whether a version is one of those (PEP 440); never if it is not known."""
-    # Imported here: it takes a good part of `import nbloader`.
-    from packaging.specifiers import SpecifierSet
-    from packaging.version import InvalidVersion, Version
-
-    try:
-        return version is not None and SpecifierSet(versions).contains(
-            Version(version), prereleases=True
-        )
-    except InvalidVersion:
-        return False

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from nbloader.checks._conflicts import conflicts, found_conflicts, matches
+from nbloader.checks._conflicts import conflicts, found_conflicts
 from nbloader.checks._facts import Facts
 from nbloader.checks._pip import (
     NOT_RELEASED,
@@ -17,7 +17,7 @@ from nbloader.checks._pip import (
     pip_hint,
 )
 from nbloader.checks._results import failed, passed, skipped, warned
-from nbloader.environment import distribution_name
+from nbloader.environment import changed_since_import, distribution_name
 from nbloader.errors import (
     ConflictingPackagesError,
     MissingPackageError,
@@ -378,10 +378,7 @@ def _upgraded(plan: Plan, packages: Mapping[str, PackageFacts]) -> Iterator[_Fin
     # Others may write their version differently in their metadata and in their code (`cv2`).
     for name in RELATED:
         fact = packages.get(name)
-        if fact is None or not fact.imported or fact.installed in (None, "?", fact.imported):
-            continue
-        # A build says `2.13.0+cu130` in its code and may say `2.13.0` in its metadata.
-        if not matches(fact.imported.partition("+")[0], f"=={fact.installed.partition('+')[0]}"):
+        if fact is not None and changed_since_import(fact):
             yield _Finding(
                 error=RestartNeededError,
                 message=f"{distribution_name(name)} {fact.imported} is imported, but "

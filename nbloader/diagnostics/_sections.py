@@ -8,6 +8,7 @@ from dataclasses import asdict
 
 from nbloader.cache_care import CacheReport
 from nbloader.checks import PreflightReport
+from nbloader.environment import changed_since_import
 from nbloader.errors import InvalidTokenError, NbloaderError
 from nbloader.fit import gpu_problem
 from nbloader.history import JobEntry
@@ -107,16 +108,9 @@ def package_rows(packages: Mapping[str, PackageFacts]) -> Iterable[Row]:
     """Give installed versions, and the imported ones where they differ."""
     for name, found in packages.items():
         text = found.installed or "missing"
-        if _differs(found):
+        if changed_since_import(found):
             text += f"; imported is {found.imported}: restart the kernel"
         yield Row(name=name, text=text)
-
-
-def _differs(found: PackageFacts) -> bool:
-    if found.imported is None or found.installed in (None, "?"):
-        return False
-    # Metadata may leave out the build, as in 2.13.0 for 2.13.0+cu130.
-    return found.imported.partition("+")[0] != found.installed.partition("+")[0]
 
 
 # -- the Hub ---------------------------------------------------------------------------------------

@@ -26,10 +26,12 @@ from nbloader.environment._place import how_to_add_token, how_to_connect, place,
 from nbloader.environment._requirements import unmet_requirements
 from nbloader.environment._token import token_facts
 from nbloader.environment._torch import torch_facts
+from nbloader.environment._versions import changed_since_import, is_one_of
 
 __all__ = [
     "attached_models",
     "bigger_disks",
+    "changed_since_import",
     "class_facts",
     "disk_facts",
     "disk_facts_or_none",
@@ -40,6 +42,7 @@ __all__ = [
     "home_of_environment",
     "how_to_add_token",
     "how_to_connect",
+    "is_one_of",
     "looks_like",
     "machine_facts",
     "matching",

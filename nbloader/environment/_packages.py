@@ -7,6 +7,7 @@ import importlib.util
 import json
 import sys
 from collections.abc import Iterable
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 from nbloader.records import PackageFacts
@@ -55,14 +56,14 @@ def package_facts(names: Iterable[str]) -> dict[str, PackageFacts]:
 
 
 def package_folder(name: str) -> Path | None:
-    """Give the folder of the files of a package; None if there is none. Nothing is imported."""
-    if not name.isidentifier():
+    """Give the folder of the files of a package; None if there is none. Nothing is imported.
+
+    An empty folder of that name, or somebody's module, is none.
+    """
+    spec = _spec(name) if name.isidentifier() else None
+    if spec is None or spec.origin is None or not spec.submodule_search_locations:
         return None
-    try:
-        spec = importlib.util.find_spec(name)
-    except (ImportError, ValueError):
-        return None
-    return Path(spec.origin).parent if spec and spec.has_location and spec.origin else None
+    return Path(spec.origin).parent
 
 
 def _distribution_names(name: str) -> tuple[str, ...]:
@@ -73,7 +74,7 @@ def _distribution_names(name: str) -> tuple[str, ...]:
 def _facts(name: str) -> PackageFacts:
     imported = _imported(name)
     # To look for `google.protobuf` would import `google`; its metadata have to be enough.
-    if "." not in name and not _is_there(name):
+    if "." not in name and _spec(name) is None:
         return PackageFacts(name=name, installed=None, imported=imported)
     for distribution in _distribution_names(name):
         try:
@@ -97,11 +98,11 @@ def _is_editable(found: importlib.metadata.Distribution) -> bool:
     return False
 
 
-def _is_there(name: str) -> bool:
+def _spec(name: str) -> ModuleSpec | None:
     try:
-        return importlib.util.find_spec(name) is not None
+        return importlib.util.find_spec(name)
     except (ImportError, ValueError):
-        return False
+        return None
 
 
 def _imported(name: str) -> str | None:

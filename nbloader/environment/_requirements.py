@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib.metadata import Distribution
 
 from nbloader.environment._packages import distribution_name
+from nbloader.environment._versions import is_one_of
 from nbloader.records import UnmetRequirement
 
 __all__ = ["unmet_requirements"]
@@ -91,20 +92,10 @@ def _unmet(package: _Package, installed: _Installed) -> Iterator[UnmetRequiremen
         except (InvalidRequirement, UndefinedEnvironmentName):
             continue
         found = installed.get(requirement.name)
-        if found is None or not _allows(str(requirement.specifier), found.version):
+        if found is None or is_one_of(found.version, str(requirement.specifier)) is False:
             yield UnmetRequirement(
                 package=package.name,
                 version=package.version,
                 requirement=f"{requirement.name}{requirement.specifier}",
                 installed=None if found is None else found.version,
             )
-
-
-def _allows(versions: str, version: str) -> bool:
-    from packaging.specifiers import SpecifierSet
-    from packaging.version import InvalidVersion, Version
-
-    try:
-        return SpecifierSet(versions).contains(Version(version), prereleases=True)
-    except InvalidVersion:
-        return True  # It cannot be told.

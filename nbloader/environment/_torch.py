@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import mmap
 import re
 from pathlib import Path
 
+from nbloader.environment._packages import package_folder
 from nbloader.records import TorchFacts
 
 __all__ = ["torch_facts"]
@@ -28,7 +28,7 @@ def torch_facts(folder: Path | None = None) -> TorchFacts | None:
     Args:
         folder: of the package; None to look where Python would import it from.
     """
-    folder = folder or _package_folder()
+    folder = folder or package_folder("torch")
     if folder is None or not folder.is_dir():
         return None
     values = _assigned(folder / "version.py")
@@ -39,16 +39,6 @@ def torch_facts(folder: Path | None = None) -> TorchFacts | None:
         archs=_archs(folder / "lib") if cuda else None,
         hip=bool(values.get("hip")),
     )
-
-
-def _package_folder() -> Path | None:
-    try:
-        spec = importlib.util.find_spec("torch")
-    except (ImportError, ValueError):
-        return None
-    if spec is None or spec.origin is None or not spec.submodule_search_locations:
-        return None  # not there, an empty folder of that name, or somebody's torch.py
-    return Path(spec.origin).parent
 
 
 def _assigned(file: Path) -> dict[str, str]:
