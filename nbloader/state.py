@@ -21,6 +21,8 @@ from nbloader.records import (
     Failed,
     FileDone,
     FileProgress,
+    Fit,
+    LibrariesImported,
     Notice,
     Plan,
     Planned,
@@ -30,10 +32,31 @@ from nbloader.records import (
     StageStarted,
 )
 
-__all__ = ["STAGE_SPANS", "ComponentState", "JobState", "StageState", "Status", "advance", "apply"]
+__all__ = [
+    "MAX_HISTORY",
+    "STAGE_SPANS",
+    "ComponentState",
+    "FileState",
+    "JobState",
+    "Span",
+    "StageState",
+    "Status",
+    "Step",
+    "advance",
+    "apply",
+]
 
 SPEED_WINDOW_S = 15.0
 """The speed is an average over this time: long enough to be calm, short enough to show a stall."""
+
+STALL_S = 2.0
+"""So long without a byte counts as a stall in the history of a job: pieces of Xet storage are handed
+over whole, so shorter pauses say nothing."""
+
+MAX_HISTORY = 240
+"""Points of the history of bytes: as many as a chart of a screen's width can show."""
+
+MAX_STALLS = 200
 
 _SAMPLE_EVERY_S = 0.5
 
@@ -74,23 +97,60 @@ class StageState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """A time in the life of a job, in seconds of its clock; `ended_at` is None while it lasts."""
+
+    started_at: float
+    ended_at: float | None = None
+
+
+class Step(StrEnum):
+    """How far a file or a component is, in this order."""
+
+    WAITING = "waiting"
+    DOWNLOADING = "downloading"
+    VERIFYING = "verifying"
+    DOWNLOADED = "downloaded"
+    LOADING = "loading"
+    READY = "ready"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileState:
+    """The bytes of one file; what was there before the job began counts as completed."""
+
+    path: str
+    total: int
+    completed: int
+    step: Step
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ComponentState:
     """The bytes of one component.
 
     Attributes:
         total, completed: bytes; what the cache held already counts as completed.
-        downloaded: whether all its files are in the cache, verified.
-        loaded: whether it is in memory.
+        files: in the plan's order.
     """
 
     name: str
-    total: int
-    completed: int
-    downloaded: bool
-    loaded: bool
+    step: Step
+    files: tuple[FileState, ...] = ()
+
+    @property
+    def total(self) -> int:
+        """Bytes of its files."""
+        return sum(file.total for file in self.files)
+
+    @property
+    def completed(self) -> int:
+        """Bytes of its files that are there."""
+        return sum(file.completed for file in self.files)
 
 
 _NOTHING: Mapping[str, int] = MappingProxyType({})
+_NO_SPANS: Mapping[str, Span] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,11 +161,19 @@ class JobState:
         started_at, updated_at: seconds of the clock that `apply` is called with.
         stages: in the order in which they began.
         plan: None until the files are known.
+        fit: the ways to place the model, and the one that is taken; None if nothing is loaded.
         completed: bytes that are there by path, files of the cache included.
+        moving: paths of which bytes have arrived.
         kept: bytes that were there before, complete files and parts.
-        downloaded: names of the components that are complete in the cache.
         fetched: bytes that this job has downloaded.
         samples: (time, bytes fetched so far), the base of `speed`.
+        history: the same over the whole job, in ever larger steps.
+        byte_at: when the last byte arrived.
+        stalls: times of at least `STALL_S` in the download in which no byte arrived.
+        retried_at: when each of `retries` was told of.
+        downloads: by component, from its first byte to the last of its files.
+        importing: when the libraries were imported.
+        waited_for: whether a cell waits for the result, so that no button can be pressed.
     """
 
     repo_id: str
@@ -116,10 +184,11 @@ class JobState:
     plan: Plan | None = None
     cached: frozenset[str] = frozenset()
     completed: Mapping[str, int] = field(default_factory=lambda: _NOTHING)
+    moving: frozenset[str] = frozenset()
     done: frozenset[str] = frozenset()
     checks: tuple[CheckResult, ...] = ()
+    fit: Fit | None = None
     kept: int = 0
-    downloaded: frozenset[str] = frozenset()
     loaded: tuple[ComponentLoaded, ...] = ()
     retries: tuple[Retry, ...] = ()
     notices: tuple[Notice, ...] = ()
@@ -127,6 +196,13 @@ class JobState:
     summary: str = ""
     failure: Failed | None = None
     fetched: int = 0
+    history: tuple[tuple[float, int], ...] = ()
+    byte_at: float | None = None
+    stalls: tuple[Span, ...] = ()
+    retried_at: tuple[float, ...] = ()
+    downloads: Mapping[str, Span] = field(default_factory=lambda: _NO_SPANS)
+    importing: Span | None = None
+    waited_for: bool = False
 
     @property
     def stage(self) -> Stage | None:
@@ -154,6 +230,23 @@ class JobState:
         return self.total - self.cached_bytes
 
     @property
+    def there(self) -> int:
+        """Bytes that are on the disk; what has arrived stays there, however the job ends."""
+        return self.cached_bytes + self.fetched
+
+    @property
+    def quiet_s(self) -> float | None:
+        """Seconds since the last byte; None where none is waited for."""
+        download = self._download
+        if download is None or download.ended_at is not None or self.fetched >= self.to_fetch:
+            return None
+        return self.updated_at - max(download.started_at, self.byte_at or download.started_at)
+
+    @property
+    def _download(self) -> StageState | None:
+        return next((stage for stage in self.stages if stage.stage is Stage.DOWNLOAD), None)
+
+    @property
     def speed(self) -> float | None:
         """Bytes per second over the last `SPEED_WINDOW_S`; None until two samples exist."""
         if len(self.samples) < 2:
@@ -168,11 +261,10 @@ class JobState:
     @property
     def average_speed(self) -> float | None:
         """Bytes per second over the whole download stage; None if nothing was fetched."""
-        for stage in self.stages:
-            if stage.stage is Stage.DOWNLOAD and self.fetched:
-                seconds = (stage.ended_at or self.updated_at) - stage.started_at
-                return self.fetched / seconds if seconds > 0 else None
-        return None
+        if self._download is None or not self.fetched:
+            return None
+        seconds = (self._download.ended_at or self.updated_at) - self._download.started_at
+        return self.fetched / seconds if seconds > 0 else None
 
     @property
     def time_remaining(self) -> float | None:
@@ -208,18 +300,42 @@ class JobState:
     def _component(
         self, part: Component, sizes: Mapping[str, int], loaded: set[str]
     ) -> ComponentState:
-        return ComponentState(
-            name=part.name,
-            total=sum(sizes[path] for path in part.paths),
-            completed=sum(self.completed.get(path, 0) for path in part.paths),
-            downloaded=part.name in self.downloaded,
-            loaded=part.name in loaded,
-        )
+        files = tuple(self._file(path, sizes[path]) for path in part.paths)
+        steps = {file.step for file in files}
+        built = self._loads
+        if steps == {Step.DOWNLOADED}:
+            step = Step.DOWNLOADED
+            if part.name in loaded or (built and self.status is Status.READY):
+                step = Step.READY
+            elif built and self.status is Status.RUNNING:
+                step = Step.LOADING
+        elif Step.DOWNLOADING in steps:
+            step = Step.DOWNLOADING
+        else:
+            step = Step.VERIFYING if Step.VERIFYING in steps else Step.WAITING
+        return ComponentState(name=part.name, step=step, files=files)
+
+    @property
+    def _loads(self) -> bool:
+        return any(stage.stage is Stage.INITIALISE for stage in self.stages)
+
+    def _file(self, path: str, total: int) -> FileState:
+        completed = self.completed.get(path, 0)
+        step = Step.DOWNLOADING if path in self.moving else Step.WAITING
+        if path in self.done:
+            step = Step.DOWNLOADED
+        elif completed >= total > 0:
+            step = Step.VERIFYING
+        return FileState(path=path, total=total, completed=completed, step=step)
 
 
-def advance(state: JobState, now: float) -> JobState:
-    """Let time pass while nothing happens, so that a stall shows."""
-    return replace(state, updated_at=max(now, state.updated_at))
+def advance(state: JobState, now: float, *, waited_for: bool = False) -> JobState:
+    """Let time pass while nothing happens, so that a stall shows.
+
+    Args:
+        waited_for: whether a cell waits for the result.
+    """
+    return replace(state, updated_at=max(now, state.updated_at), waited_for=waited_for)
 
 
 def apply(state: JobState, event: Event, now: float) -> JobState:
@@ -228,7 +344,7 @@ def apply(state: JobState, event: Event, now: float) -> JobState:
     Args:
         now: seconds of a steady clock; never smaller than in the call before.
     """
-    state = advance(state, now)
+    state = advance(state, now, waited_for=state.waited_for)
     match event:
         case StageStarted():
             return _begin(state, event.stage)
@@ -245,17 +361,25 @@ def apply(state: JobState, event: Event, now: float) -> JobState:
                 done=frozenset(event.cached),
             )
         case Checked():
-            return replace(state, checks=event.results)
+            return replace(state, checks=event.results, fit=event.fit)
         case FileProgress():
             return _progress(state, event.path, event.completed)
         case FileDone():
             size = {file.path: file.size for file in state.plan.files} if state.plan else {}
             state = _progress(state, event.path, size.get(event.path, 0))
-            return replace(state, done=state.done | {event.path})
+            state = replace(state, done=state.done | {event.path})
+            return replace(state, downloads=_downloads(state, event.path))
         case ComponentDownloaded():
-            return replace(state, downloaded=state.downloaded | {event.name})
+            return state  # The files say so.
+        case LibrariesImported():
+            begun = max(state.started_at, state.updated_at - event.seconds)
+            return replace(state, importing=Span(started_at=begun, ended_at=state.updated_at))
         case Retry():
-            return replace(state, retries=(*state.retries, event))
+            return replace(
+                state,
+                retries=(*state.retries, event),
+                retried_at=(*state.retried_at, state.updated_at),
+            )
         case Notice():
             return replace(state, notices=(*state.notices, event))
         case ComponentLoaded():
@@ -276,8 +400,11 @@ def _end_stage(state: JobState) -> JobState:
 def _begin(state: JobState, stage: Stage) -> JobState:
     state = _end_stage(state)
     begun = StageState(stage=stage, started_at=state.updated_at)
-    samples = ((state.updated_at, state.fetched),) if stage is Stage.DOWNLOAD else state.samples
-    return replace(state, stages=(*state.stages, begun), samples=samples)
+    state = replace(state, stages=(*state.stages, begun))
+    if stage is not Stage.DOWNLOAD:
+        return state
+    first = ((state.updated_at, state.fetched),)
+    return replace(state, samples=first, history=state.history or first)
 
 
 def _progress(state: JobState, path: str, completed: int) -> JobState:
@@ -285,11 +412,22 @@ def _progress(state: JobState, path: str, completed: int) -> JobState:
     if state.plan is None or path in state.done or completed == before:
         return state
     fetched = state.fetched + completed - before
-    return replace(
+    quiet_s = state.quiet_s
+    state = replace(
         state,
         completed=MappingProxyType({**state.completed, path: completed}),
+        moving=state.moving | {path},
         fetched=fetched,
         samples=_sampled(state.samples, state.updated_at, fetched),
+        history=_noted(state.history, state.updated_at, fetched),
+    )
+    if completed < before:  # An attempt starts over.
+        return state
+    return replace(
+        state,
+        byte_at=state.updated_at,
+        stalls=_stalls(state, quiet_s),
+        downloads=_downloads(state, path),
     )
 
 
@@ -303,3 +441,51 @@ def _sampled(
     if not kept and samples:
         kept = [samples[-1]]
     return (*kept, (now, fetched))
+
+
+def _noted(
+    history: tuple[tuple[float, int], ...], now: float, fetched: int
+) -> tuple[tuple[float, int], ...]:
+    """Add a point, or move the newest one on while its step of time lasts."""
+    if len(history) > 2:
+        step = max(_SAMPLE_EVERY_S, (now - history[0][0]) / MAX_HISTORY)
+        if now - history[-2][0] < step:
+            history = history[:-1]
+    if len(history) >= MAX_HISTORY:
+        history = _thinned(history, 2 * (now - history[0][0]) / MAX_HISTORY)
+    return (*history, (now, fetched))
+
+
+def _thinned(
+    history: tuple[tuple[float, int], ...], step_s: float
+) -> tuple[tuple[float, int], ...]:
+    """Keep points that are at least so many seconds apart, and the last one."""
+    kept = [history[0]]
+    for point in history[1:-1]:
+        if point[0] - kept[-1][0] >= step_s:
+            kept.append(point)
+    return (*kept, history[-1])
+
+
+def _stalls(state: JobState, quiet_s: float | None) -> tuple[Span, ...]:
+    """Add the silence that a byte has just ended, if it was a long one."""
+    if quiet_s is None or quiet_s < STALL_S:
+        return state.stalls
+    ended = Span(started_at=state.updated_at - quiet_s, ended_at=state.updated_at)
+    return (*state.stalls, ended)[-MAX_STALLS:]
+
+
+def _downloads(state: JobState, path: str) -> Mapping[str, Span]:
+    """Begin the download of the component of a file, or end it with the last of its files."""
+    parts = state.plan.components if state.plan else ()
+    for part in parts:
+        begun = state.downloads.get(part.name)
+        if path not in part.paths or (begun and begun.ended_at is not None):
+            continue
+        if begun is None and path not in state.moving:
+            continue
+        span = begun or Span(started_at=state.updated_at)
+        if state.done.issuperset(part.paths):
+            span = replace(span, ended_at=state.updated_at)
+        return MappingProxyType({**state.downloads, part.name: span})
+    return state.downloads

@@ -14,6 +14,7 @@ from nbloader.records import (
     Failed,
     FileDone,
     FileProgress,
+    LibrariesImported,
     Notice,
     Planned,
     Ready,
@@ -22,12 +23,15 @@ from nbloader.records import (
     StageStarted,
 )
 from nbloader.state import (
+    MAX_HISTORY,
     SPEED_WINDOW_S,
     STAGE_SPANS,
-    ComponentState,
+    FileState,
     JobState,
+    Span,
     StageState,
     Status,
+    Step,
     advance,
     apply,
 )
@@ -66,6 +70,7 @@ def test_a_whole_job_folds_into_one_record() -> None:
             (110.0, FileDone(path="transformer/config.json")),
             (110.0, ComponentDownloaded(name="transformer")),
             (110.0, FileDone(path="model_index.json")),
+            (111.0, LibrariesImported(seconds=8.5)),
             (111.0, StageStarted(stage=Stage.INITIALISE)),
             (112.0, loaded),
             (113.0, Ready(summary="done")),
@@ -88,9 +93,10 @@ def test_a_whole_job_folds_into_one_record() -> None:
         done=frozenset(file.path for file in PLAN.files),
         fetched=80 * MB + 1_000,
         kept=20 * MB + 1_000,
-        downloaded=frozenset({"transformer"}),
+        moving=frozenset({WEIGHTS, "transformer/config.json"}),
         loaded=(loaded,),
         retries=(retry,),
+        retried_at=(104.0,),
         notices=(notice,),
         samples=(
             (102.0, 0),
@@ -99,6 +105,17 @@ def test_a_whole_job_folds_into_one_record() -> None:
             (110.0, 80 * MB),
             (110.0, 80 * MB + 1_000),
         ),
+        history=(
+            (102.0, 0),
+            (103.0, 10 * MB),
+            (104.0, 0),
+            (110.0, 80 * MB),
+            (110.0, 80 * MB + 1_000),
+        ),
+        byte_at=110.0,
+        stalls=(Span(started_at=103.0, ended_at=110.0),),
+        downloads={"transformer": Span(started_at=103.0, ended_at=110.0)},
+        importing=Span(started_at=102.5, ended_at=111.0),
         summary="done",
     )
     assert (state.total, state.cached_bytes, state.to_fetch) == (
@@ -108,17 +125,118 @@ def test_a_whole_job_folds_into_one_record() -> None:
     )
     assert state.percent == 100
     assert state.average_speed == pytest.approx((80 * MB + 1_000) / 9)
-    assert state.components == (
-        ComponentState(name="config", total=1_000, completed=1_000, downloaded=False, loaded=False),
-        ComponentState(
-            name="transformer",
-            total=80 * MB + 1_000,
-            completed=80 * MB + 1_000,
-            downloaded=True,
-            loaded=False,
+    assert [(part.name, part.step, part.total, part.completed) for part in state.components] == [
+        ("config", Step.READY, 1_000, 1_000),
+        ("transformer", Step.READY, 80 * MB + 1_000, 80 * MB + 1_000),
+        ("vae", Step.READY, 20 * MB, 20 * MB),
+    ]
+
+
+def steps_of(state: JobState) -> dict[str, str]:
+    return {part.name: str(part.step) for part in state.components}
+
+
+def test_components_go_from_waiting_to_ready() -> None:
+    seen = []
+    state = fold(DOWNLOADING)
+    for event in (
+        FileProgress(path=WEIGHTS, completed=10 * MB),
+        FileProgress(path=WEIGHTS, completed=80 * MB),
+        FileDone(path=WEIGHTS),
+        FileDone(path="transformer/config.json"),
+        StageStarted(stage=Stage.INITIALISE),
+        Ready(summary="done"),
+    ):
+        seen.append(steps_of(state)["transformer"])
+        state = apply(state, event, 110.0)
+    seen.append(steps_of(state)["transformer"])
+    assert seen == [
+        "waiting",
+        "downloading",
+        "verifying",
+        "waiting",  # for the last of its files, of which nothing has come
+        "downloaded",
+        "loading",
+        "ready",
+    ]
+    assert state.components[1].files == (
+        FileState(
+            path="transformer/config.json", total=1_000, completed=1_000, step=Step.DOWNLOADED
         ),
-        ComponentState(name="vae", total=20 * MB, completed=20 * MB, downloaded=False, loaded=True),
+        FileState(path=WEIGHTS, total=80 * MB, completed=80 * MB, step=Step.DOWNLOADED),
     )
+
+
+def test_what_is_only_downloaded_is_not_ready_to_use() -> None:
+    events = [FileDone(path=file.path) for file in PLAN.files]
+    state = fold((*DOWNLOADING, *((110.0, event) for event in events)))
+    state = fold(((111.0, StageStarted(stage=Stage.FINISH)), (111.0, Ready(summary="x"))), state)
+    assert set(steps_of(state).values()) == {"downloaded"}
+
+
+def test_parts_of_an_earlier_job_wait_until_they_grow() -> None:
+    planned = Planned(plan=PLAN, partial={WEIGHTS: 30 * MB})
+    state = fold(((100.0, planned), (101.0, StageStarted(stage=Stage.DOWNLOAD))))
+    assert steps_of(state)["transformer"] == "waiting"
+    assert (state.there, state.to_fetch) == (30 * MB, 70 * MB + 2_000)
+    state = apply(state, FileProgress(path=WEIGHTS, completed=31 * MB), 102.0)
+    assert steps_of(state)["transformer"] == "downloading"
+
+
+def test_seconds_without_a_byte_are_counted_while_one_is_waited_for() -> None:
+    before = fold(DOWNLOADING[:3])
+    assert before.quiet_s is None
+    state = fold(DOWNLOADING)
+    assert [advance(state, 102.0 + seconds).quiet_s for seconds in (0, 3)] == [0, 3]
+    state = apply(state, FileProgress(path=WEIGHTS, completed=MB), 106.0)
+    assert advance(state, 106.5).quiet_s == 0.5
+    # A retry that takes bytes back brings none.
+    state = apply(state, FileProgress(path=WEIGHTS, completed=0), 109.0)
+    assert state.quiet_s == 3
+    state = fold(((110.0, FileDone(path=file.path)) for file in PLAN.files), state)
+    assert advance(state, 120.0).quiet_s is None  # Hashing goes on; nothing is waited for.
+
+
+def test_a_longer_silence_is_kept_as_a_stall() -> None:
+    arrivals = [(103.0, 1), (104.9, 2), (107.0, 3), (107.5, 4), (120.0, 5)]
+    state = fold(
+        (*DOWNLOADING, *((at, FileProgress(path=WEIGHTS, completed=n * MB)) for at, n in arrivals))
+    )
+    assert state.stalls == (
+        Span(started_at=104.9, ended_at=107.0),
+        Span(started_at=107.5, ended_at=120.0),
+    )
+
+
+@given(st.lists(st.floats(0.01, 20), min_size=1, max_size=600))
+def test_the_history_is_bounded_and_keeps_its_ends(pauses: list[float]) -> None:
+    state = fold(DOWNLOADING)
+    now = 102.0
+    for number, pause in enumerate(pauses, 1):
+        now += pause
+        state = apply(state, FileProgress(path=WEIGHTS, completed=number), now)
+    assert len(state.history) <= MAX_HISTORY
+    assert state.history[0] == (102.0, 0)
+    assert state.history[-1] == (now, len(pauses))
+    assert list(state.history) == sorted(state.history)
+
+
+def test_a_long_history_keeps_its_shape() -> None:
+    state = fold(DOWNLOADING)
+    for second in range(1, 5001):
+        state = apply(state, FileProgress(path=WEIGHTS, completed=second * 1000), 102.0 + second)
+    times = [at for at, _ in state.history]
+    steps = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    assert MAX_HISTORY / 4 < len(times) <= MAX_HISTORY
+    assert max(steps) <= 4 * 5000 / MAX_HISTORY
+    assert all(fetched == (at - 102.0) * 1000 for at, fetched in state.history)
+
+
+def test_that_a_cell_waits_lasts_until_the_next_look() -> None:
+    state = advance(fold(DOWNLOADING), 103.0, waited_for=True)
+    state = apply(state, FileProgress(path=WEIGHTS, completed=MB), 103.5)
+    assert state.waited_for
+    assert not advance(state, 104.0).waited_for
 
 
 def test_speed_and_time_left_follow_the_last_seconds() -> None:

@@ -21,6 +21,7 @@ __all__ = [
     "Failed",
     "FileDone",
     "FileProgress",
+    "LibrariesImported",
     "Notice",
     "Planned",
     "Ready",
@@ -75,6 +76,18 @@ class Checked:
     results: tuple[CheckResult, ...]
     fit: Fit | None = None
     type: Literal["checked"] = "checked"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LibrariesImported:
+    """All that the model needs is imported; it was done beside the download.
+
+    Attributes:
+        seconds: how long ago it began.
+    """
+
+    seconds: float
+    type: Literal["libraries-imported"] = "libraries-imported"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,11 +173,16 @@ class Ready:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
-    """The work ended with an error of `errors`, or by an interrupt (reference `interrupted`)."""
+    """The work ended with an error of `errors`, or by an interrupt (reference `interrupted`).
+
+    Attributes:
+        forceable: whether only checks have failed that `force=True` passes over.
+    """
 
     reference: str
     message: str
     hint: str
+    forceable: bool = False
     type: Literal["failed"] = "failed"
 
 
@@ -172,6 +190,7 @@ Event = (
     StageStarted
     | Planned
     | Checked
+    | LibrariesImported
     | FileProgress
     | FileDone
     | ComponentDownloaded

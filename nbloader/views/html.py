@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from nbloader.records import CheckStatus, Notice, Retry, Stage
-from nbloader.state import ComponentState, JobState, StageState, Status
+from nbloader.state import ComponentState, JobState, StageState, Status, Step
 from nbloader.units import format_bytes, format_duration, format_speed
 from nbloader.views import text
 from nbloader.views.base import ICONS
@@ -77,7 +77,7 @@ def components(state: JobState, *, limit: int) -> str:
             bar(_share(part), width="10em"),
             f"{format_bytes(part.completed)} of {format_bytes(part.total)}",
             f"{100 * _share(part):.0f} %",
-            f"loaded in {format_duration(seconds.get(part.name))}" if part.loaded else "",
+            f"loaded in {format_duration(seconds.get(part.name))}" if part.name in seconds else "",
         )
         for part in _largest(state.components, limit)
     )
@@ -151,10 +151,8 @@ def _largest(parts: Sequence[ComponentState], limit: int) -> list[ComponentState
     others = [parts[number] for number in by_size[limit:]]
     summed = ComponentState(
         name=f"{len(others)} others",
-        total=sum(part.total for part in others),
-        completed=sum(part.completed for part in others),
-        downloaded=all(part.downloaded for part in others),
-        loaded=False,
+        step=min((part.step for part in others), key=list(Step).index),
+        files=tuple(file for part in others for file in part.files),
     )
     return [*(parts[number] for number in sorted(by_size[:limit])), summed]
 
