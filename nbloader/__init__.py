@@ -15,9 +15,9 @@ from nbloader._version import __version__
 
 if TYPE_CHECKING:
     from nbloader import errors
+    from nbloader.api import aload, download, load, preflight, start
     from nbloader.cache_care import cache
     from nbloader.diagnostics import doctor
-    from nbloader.job import aload, download, load, preflight
     from nbloader.settings import Settings
 
 __all__ = [
@@ -30,18 +30,20 @@ __all__ = [
     "errors",
     "load",
     "preflight",
+    "start",
 ]
 
 # None of these modules has the name of what it holds: importing it would put the module in its
 # place.
 _HOME = {
     "Settings": "nbloader.settings",
-    "aload": "nbloader.job",
+    "aload": "nbloader.api",
     "cache": "nbloader.cache_care",
     "doctor": "nbloader.diagnostics",
-    "download": "nbloader.job",
-    "load": "nbloader.job",
-    "preflight": "nbloader.job",
+    "download": "nbloader.api",
+    "load": "nbloader.api",
+    "preflight": "nbloader.api",
+    "start": "nbloader.api",
 }
 
 

@@ -2,7 +2,7 @@
 
 Exit status: 0 done, 1 failed with an error of `nbloader.errors`, a failed check, or something that
 was to be deleted and stayed, 2 wrong usage, 130 interrupted, 141 nobody reads the output. Where a
-question is answered with no, all is done.
+question is answered with no, all is done. A load or a download goes on where nobody reads.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ def _run_job(job: Callable[..., Any], options: argparse.Namespace) -> int:
     record, started = _Record(), time.monotonic()
     result = job(
         **_arguments(options),
-        view="none" if options.json else "text",
+        view="none" if options.json else "auto",
         on_event=record,
     )
     if isinstance(result, Path):
@@ -180,19 +180,19 @@ def _run_job(job: Callable[..., Any], options: argparse.Namespace) -> int:
 
 
 def _load(options: argparse.Namespace) -> int:
-    from nbloader.job import load
+    from nbloader.api import load
 
     return _run_job(load, options)
 
 
 def _download(options: argparse.Namespace) -> int:
-    from nbloader.job import download
+    from nbloader.api import download
 
     return _run_job(download, options)
 
 
 def _preflight(options: argparse.Namespace) -> int:
-    from nbloader.job import preflight
+    from nbloader.api import preflight
 
     report = preflight(**_arguments(options))
     if options.json:

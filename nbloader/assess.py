@@ -40,7 +40,7 @@ from nbloader.records import (
 if TYPE_CHECKING:
     from nbloader.request import Request
 
-__all__ = ["Survey", "assess", "with_attached"]
+__all__ = ["Survey", "assess", "gather", "judge", "with_attached"]
 
 _PLACING = ("accelerate", "bitsandbytes", "kernels", "triton")
 """Packages that decide which placements there are, and what they take."""
@@ -79,6 +79,20 @@ def assess(
 ) -> PreflightReport:
     """Put the facts together and make the checks.
 
+    Arguments and errors are those of `gather`.
+    """
+    return judge(gather(request, survey=survey, planned=planned, problem=problem))
+
+
+def gather(
+    request: Request,
+    *,
+    survey: Survey | None,
+    planned: Planned | None = None,
+    problem: NbloaderError | None = None,
+) -> Facts:
+    """Put together what the checks look at.
+
     Args:
         survey: of this machine; None if nothing will be loaded, so that packages and memory do not
             matter.
@@ -94,12 +108,19 @@ def assess(
         # Only now, because each place is tried by writing a file.
         others = bigger_disks(Path(facts.disk.folder), os.environ)
         facts = replace(facts, bigger_disks=others)
+    return facts
+
+
+def judge(facts: Facts) -> PreflightReport:
+    """Make the checks. Pure."""
     return PreflightReport(
-        repo_id=request.repo_id,
+        repo_id=facts.repo_id,
         results=run_checks(facts),
         plan=facts.plan,
         weights=facts.weights,
         fit=facts.fit,
+        machine=facts.machine,
+        disk=facts.disk,
         missing_bytes=facts.missing_bytes,
     )
 

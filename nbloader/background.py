@@ -14,11 +14,12 @@ import sys
 import threading
 from collections.abc import Callable
 
-__all__ = ["Background", "BackgroundError", "import_modules"]
+__all__ = ["IMPORTING", "Background", "BackgroundError", "import_modules"]
 
 WAIT_STEP_S = 0.05
 
-_LOCK = threading.Lock()
+IMPORTING = threading.Lock()
+"""Held by whoever imports heavy libraries."""
 
 
 class BackgroundError(RuntimeError):
@@ -37,7 +38,7 @@ class Background:
 
     def __init__(self, work: Callable[[], object], *, imports: bool = True) -> None:
         self._work = work
-        self._lock = _LOCK if imports else contextlib.nullcontext()
+        self._lock = IMPORTING if imports else contextlib.nullcontext()
         self._error: Exception | None = None
         self._done = threading.Event()
         # A daemon: the end of the process must not wait for torch.
@@ -68,14 +69,22 @@ class Background:
             raise self._error
         return True
 
-    def wait(self, cancelled: threading.Event | None = None) -> bool:
+    def wait(
+        self,
+        cancelled: threading.Event | None = None,
+        tick: Callable[[], object] = lambda: None,
+    ) -> bool:
         """Wait for the end; False if `cancelled` was set before it. Raises as `check` does.
 
         The work itself cannot be ended; it goes on in the background.
+
+        Args:
+            tick: called while it is waited for.
         """
         while not self._done.wait(WAIT_STEP_S):
             if cancelled is not None and cancelled.is_set():
                 return False
+            tick()
         return self.check()
 
 

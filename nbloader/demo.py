@@ -51,7 +51,7 @@ def run(folder: Path, out: TextIO) -> None:
 
 
 def _embeddings(repo_id: str, endpoint: str, cache: str, out: TextIO) -> None:
-    from nbloader.job import load
+    from nbloader.api import load
 
     out.write(f'\nmodel = nbloader.load("{repo_id}")\n')
     model = load(repo_id, endpoint=endpoint, cache_dir=cache, token=False)
@@ -63,7 +63,7 @@ def _embeddings(repo_id: str, endpoint: str, cache: str, out: TextIO) -> None:
 
 
 def _edit(repo_id: str, endpoint: str, cache: str, folder: Path, out: TextIO) -> None:
-    from nbloader.job import load
+    from nbloader.api import load
     from nbloader.localhub.demo import example_image
 
     out.write(f'\npipe = nbloader.load("{repo_id}")\n')

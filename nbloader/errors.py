@@ -1,8 +1,9 @@
 """The errors that nbloader raises.
 
 Every error has a `reference` (kebab-case, stable, to search for), a `message` (what happened) and
-a `hint` (what to do, in words that can be pasted). All three stand in `str(error)`, because a
-notebook shows little else.
+a `hint` (what to do, in words that can be pasted). All three stand in `str(error)`. A notebook
+shows them as a short card, headed by the first line of the documentation of the error's class, and
+the whole traceback with `%tb`.
 
     NbloaderError
     ├── InputError                    the call itself cannot work
@@ -33,13 +34,14 @@ notebook shows little else.
     │   ├── NotCachedError
     │   ├── ProtocolError
     │   └── WorkerDiedError
-    └── LoadError                     from the disk to a working model
-        ├── MissingPackageError
-        ├── UnsupportedClassError
-        ├── ConflictingPackagesError
-        ├── RestartNeededError
-        ├── ModelLoadError
-        └── SelfTestError
+    ├── LoadError                     from the disk to a working model
+    │   ├── MissingPackageError
+    │   ├── UnsupportedClassError
+    │   ├── ConflictingPackagesError
+    │   ├── RestartNeededError
+    │   ├── ModelLoadError
+    │   └── SelfTestError
+    └── CancelledError                the job was cancelled
 """
 
 from __future__ import annotations
@@ -47,9 +49,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar
 
+from nbloader.card import cleaned, render
+
 __all__ = [
     "RUN_AGAIN",
     "CacheNotWritableError",
+    "CancelledError",
     "ConflictingPackagesError",
     "DiskFullError",
     "DiskSpaceError",
@@ -85,6 +90,7 @@ __all__ = [
     "UnsupportedClassError",
     "UnsupportedRepoError",
     "VariantNotFoundError",
+    "WaitInterrupted",
     "WorkerDiedError",
     "error_from_parts",
 ]
@@ -95,7 +101,9 @@ RUN_AGAIN = "Run the line again: what has arrived is kept."
 
 
 class NbloaderError(Exception):
-    """Base of all errors that nbloader raises on purpose.
+    """What was asked for could not be done.
+
+    It is the base of all errors that nbloader raises on purpose.
 
     Attributes:
         reference: stable kebab-case name of the kind of error.
@@ -111,11 +119,11 @@ class NbloaderError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        return f"{self.message}\n  Hint: {self.hint}\n  [{self.reference}]"
+        return f"{cleaned(self.message)}\n  Hint: {cleaned(self.hint)}\n  [{self.reference}]"
 
     def _render_traceback_(self) -> list[str]:
-        """Tell IPython to show the error without a traceback: the message says it all."""
-        return [f"{type(self).__name__}: {self}"]
+        """Tell IPython what to show: a card for the cell that failed, all of it for `%tb`."""
+        return render(self, message=self.message, hint=self.hint, reference=self.reference)
 
     def __reduce__(self) -> tuple[object, ...]:
         return error_from_parts, (self.reference, self.message, self.hint)
@@ -336,12 +344,26 @@ class SelfTestError(LoadError):
     reference = "self-test-failed"
 
 
+class CancelledError(NbloaderError):
+    """The job was cancelled before it had a result."""
+
+    reference = "cancelled"
+
+
 class Interrupted(KeyboardInterrupt):
     """The call was stopped, and what it had started was ended."""
 
     def _render_traceback_(self) -> list[str]:
         """Tell IPython to show no traceback: there is nothing wrong."""
         return ["KeyboardInterrupt: stopped; run the line again to go on"]
+
+
+class WaitInterrupted(KeyboardInterrupt):
+    """The waiting for a job was stopped; the job goes on."""
+
+    def _render_traceback_(self) -> list[str]:
+        """Tell IPython to show no traceback: there is nothing wrong."""
+        return ["KeyboardInterrupt: stopped waiting; the job goes on (job.cancel() ends it)"]
 
 
 def _tree(root: type[NbloaderError]) -> Iterator[type[NbloaderError]]:

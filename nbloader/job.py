@@ -1,443 +1,237 @@
-"""The stages put together: `load`, `aload`, `download`, `preflight`. It alone knows them all."""
+"""A load that runs beside the notebook, with buttons that act on it."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import sys
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Generator
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
-from nbloader.assess import Survey, assess, with_attached
-from nbloader.background import import_modules
-from nbloader.checks import PreflightReport
+from nbloader import arguments, stages
 from nbloader.errors import (
-    RUN_AGAIN,
-    DoesNotFitError,
-    HubUnreachableError,
-    Interrupted,
+    InvalidArgumentError,
     NbloaderError,
-    ProtocolError,
-    RepoError,
-    TransferError,
-    WorkerDiedError,
+    WaitInterrupted,
+    error_from_parts,
 )
-from nbloader.history import remember
-from nbloader.records import (
-    Checked,
-    Event,
-    Fit,
-    Kind,
-    LoadedModel,
-    Notice,
-    Placement,
-    Plan,
-    Planned,
-    Ready,
-    Stage,
-    TransferPolicy,
-)
-from nbloader.redaction import short_path
+from nbloader.job_report import JobReport
+from nbloader.records import Stage
 from nbloader.reporter import Reporter
-from nbloader.units import format_bytes
+from nbloader.state import JobState, Status
+from nbloader.turns import Turns
 from nbloader.views.base import View
-from nbloader.views.choose import choose, front_end, make
+from nbloader.views.choose import ViewName
 
 if TYPE_CHECKING:
-    import torch
-
     from nbloader.request import Request
-    from nbloader.settings import Settings
 
-__all__ = ["aload", "download", "load", "preflight"]
+__all__ = ["Job"]
 
-WAKE_EVERY_S = 0.2
+WAIT_STEP_S = 0.05
 
 
-def load(
-    repo_id: str,
-    *,
-    revision: str | None = None,
-    variant: str | None = None,
-    kind: str = "auto",
-    device: str | torch.device = "auto",
-    dtype: str | torch.dtype = "auto",
-    plan: str = "auto",
-    cache_dir: str | os.PathLike[str] | None = None,
-    endpoint: str | None = None,
-    token: str | bool | None = None,
-    local_files_only: bool = False,
-    trust_remote_code: bool = False,
-    allow_pickle: bool = False,
-    verify: bool = False,
-    force: bool = False,
-    settings: Settings | Mapping[str, Any] | None = None,
-    view: str = "auto",
-    on_event: Callable[[Event], object] | None = None,
-    loader_kwargs: Mapping[str, Any] | None = None,
-) -> Any:
-    """Download a model into the Hub's cache, load it on the device, test it, and return it.
+class _Held:
+    """A view that stays open after a failure, so that its buttons can be pressed.
 
     Args:
-        repo_id: the Hub's name of the model, such as `Qwen/Qwen-Image-Edit-2509`.
-        revision: a branch, a tag or a commit; `main` by default.
-        variant: a variant of the weights, such as `fp16`.
-        kind: `diffusers`, `sentence-transformers`, `transformers`, or `auto`: the files decide.
-        device: `cuda`, `cuda:1`, `mps`, `cpu`, or `auto`: the best there is.
-        dtype: `bfloat16`, `float16`, `float32`, or `auto`: bfloat16 on CUDA from compute
-            capability 8.0, float16 on older CUDA and on MPS (float32 where the model overflows in
-            float16), float32 on the CPU, or bfloat16 where only that has room.
-        plan: how the model is placed, by the name of a `records.Method` such as `model-offload`,
-            or `auto`: the fastest that fits. `preflight` shows them all.
-        cache_dir: the Hub's cache folder; by default where every library looks.
-        endpoint: the address of the Hub; by default HF_ENDPOINT or huggingface.co.
-        token: a token of the Hub; None for the one that is stored on this machine, False for none.
-        local_files_only: use the cache only, no network.
-        trust_remote_code: allow Python files of the repository to be fetched and run.
-        allow_pickle: allow weights that can run code when they are loaded (`.bin`).
-        verify: hash what the cache holds already, too. Downloads are always hashed.
-        force: go on although a check failed (disk space, packages, memory).
-        settings: `Settings` or a mapping of their fields.
-        view: `auto` (a widget in a notebook, text elsewhere), `widget`, `html`, `text`, `tqdm`,
-            `none`.
-        on_event: called with every record of `records.Event`, from the thread that loads.
-        loader_kwargs: passed on to the library's own loader.
-
-    Returns:
-        The diffusers pipeline, the SentenceTransformer, or the transformers pipeline.
-
-    Raises:
-        NbloaderError: with a reference and a hint; see `nbloader.errors`.
-        KeyboardInterrupt: passed on after the download process was ended.
+        has_buttons: whether there are any; else it is closed as soon as the job ends.
     """
-    request = _request(**locals())
-    return _run(request, _load, threading.Event())
+
+    def __init__(self, view: View, *, has_buttons: bool) -> None:
+        self._view = view
+        self._has_buttons = has_buttons
+        self.is_open = True
+
+    def update(self, state: JobState) -> None:
+        self._view.update(state)
+
+    def close(self, state: JobState) -> None:
+        cancelled = state.failure is not None and state.failure.reference == "cancelled"
+        if self._has_buttons and state.status is Status.FAILED and not cancelled:
+            self._view.update(state)
+        else:
+            self.let_go(state)
+
+    def let_go(self, state: JobState) -> None:
+        if self.is_open:
+            self.is_open = False
+            self._view.close(state)
 
 
-async def aload(repo_id: str, **keywords: Any) -> Any:
-    """Do what `load` does without holding the event loop. Takes the same arguments.
+class _Attempt:
+    """One run of the stages on a thread of its own."""
 
-    `on_event` and the view are called from another thread. Cancelling the task ends the download
-    process; a model that is being built is built to its end first, because neither library can
-    stop there.
+    def __init__(self, request: Request, reporter: Reporter, turns: Turns) -> None:
+        self.shared = stages.Attempt(request=request, reporter=reporter, turns=turns)
+        self.ended = threading.Event()
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self.result = stages.run(self.shared, stages.load)
+        except BaseException as error:
+            self.error = error
+        finally:
+            self.ended.set()
+
+
+class Job:
+    """A load in the background. `nbloader.start` makes it.
+
+    The files come while other cells run. The libraries are imported and the model is built between
+    two cells, or while a cell waits for the result: neither can be done beside a cell.
     """
-    import asyncio
 
-    known = load.__kwdefaults__ or {}
-    for name in keywords:
-        if name not in known:
-            raise TypeError(f"aload() got an unexpected keyword argument {name!r}")
-    cancelled = threading.Event()
-    request = _request(repo_id=repo_id, **keywords)
-    work = asyncio.ensure_future(asyncio.to_thread(_run, request, _load, cancelled))
-    try:
-        while not work.done():
-            # In short steps: a kernel's interrupt cancels the task without waking an idle loop.
-            await asyncio.wait({work}, timeout=WAKE_EVERY_S)
-    except asyncio.CancelledError:
-        cancelled.set()
-        await asyncio.wait({work})
-        if not work.cancelled():
-            work.exception()
-        raise
-    return work.result()
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._turns = Turns.here()
+        self._lock = threading.Lock()
+        self._view = self._new_view()
+        self._attempt = self._begin(request)
 
+    def __repr__(self) -> str:
+        state = self.state
+        return f"<Job {state.repo_id}: {state.status}, {state.percent:.0f} %>"
 
-def download(
-    repo_id: str,
-    *,
-    revision: str | None = None,
-    variant: str | None = None,
-    kind: str = "auto",
-    cache_dir: str | os.PathLike[str] | None = None,
-    endpoint: str | None = None,
-    token: str | bool | None = None,
-    local_files_only: bool = False,
-    trust_remote_code: bool = False,
-    verify: bool = False,
-    force: bool = False,
-    settings: Settings | Mapping[str, Any] | None = None,
-    view: str = "auto",
-    on_event: Callable[[Event], object] | None = None,
-) -> Path:
-    """Download exactly the files that `load` would use, and return the snapshot folder.
+    # -- what it is at -----------------------------------------------------------------------------
 
-    Imports none of the libraries that build models. Arguments and errors are those of `load`.
-    """
-    request = _request(**locals())
-    folder: Path = _run(request, _download, threading.Event())
-    return folder
+    @property
+    def state(self) -> JobState:
+        """All that has happened so far."""
+        return self._attempt.shared.reporter.state
 
+    @property
+    def report(self) -> JobReport:
+        """What has happened so far, to look at: figures, retries, a chart."""
+        return JobReport(state=self.state)
 
-def preflight(
-    repo_id: str,
-    *,
-    revision: str | None = None,
-    variant: str | None = None,
-    kind: str = "auto",
-    device: str | torch.device = "auto",
-    dtype: str | torch.dtype = "auto",
-    plan: str = "auto",
-    cache_dir: str | os.PathLike[str] | None = None,
-    endpoint: str | None = None,
-    token: str | bool | None = None,
-    local_files_only: bool = False,
-    trust_remote_code: bool = False,
-    allow_pickle: bool = False,
-    settings: Settings | Mapping[str, Any] | None = None,
-    loader_kwargs: Mapping[str, Any] | None = None,
-) -> PreflightReport:
-    """Make the checks of `load` and nothing more: no weight is fetched, nothing is raised by them.
+    def done(self) -> bool:
+        """Tell whether it has ended, however."""
+        return self._attempt.ended.is_set()
 
-    Arguments are those of `load`.
+    def result(self, timeout: float | None = None) -> Any:
+        """Wait for the model and return it.
 
-    Returns:
-        The report; `ok` says whether `load` would go on, `raise_for_failures()` raises as it would.
+        An interrupt ends the waiting, not the job.
 
-    Raises:
-        InputError: an argument or a setting is wrong.
-        WorkerDiedError, ProtocolError: the checks could not be made.
-    """
-    request = _request(**locals(), view="none")
-    # Nobody is told of retries here, so there are few and short ones.
-    policy = replace(
-        request.settings.policy(),
-        max_retries=min(2, request.settings.max_retries),
-        retry_delay_min_s=1.0,
-        retry_delay_max_s=1.0,
-        max_wait_s=2.0,
-    )
-    survey = Survey()
-    found: list[Planned] = []
+        Args:
+            timeout: seconds; None to wait as long as it takes. An import or a construction that
+                is under way at its end is waited for.
 
-    class Enough(Exception):  # noqa: N818 - the way out, not an error
-        pass
+        Raises:
+            NbloaderError: the load failed; CancelledError if it was cancelled.
+            TimeoutError: it goes on.
+        """
+        try:
+            with self._turns.given():
+                ended = self._wait(timeout)
+        except KeyboardInterrupt:
+            raise WaitInterrupted from None
+        if not ended:
+            raise TimeoutError(f"{self._request.repo_id} is not ready after {timeout} s")
+        return self._outcome()
 
-    def stop(planned: Planned) -> None:
-        found.append(planned)
-        raise Enough
+    def __await__(self) -> Generator[Any, None, Any]:
+        """Wait for the model without holding the event loop; errors are those of `result`."""
+        return self._awaited().__await__()
 
-    try:
-        _transfer(
-            request,
-            policy,
-            publish=lambda event: None,  # noqa: ARG005 - nobody is told
-            approve=stop,
-            check=lambda: None,
-            cancelled=threading.Event(),
+    async def _awaited(self) -> Any:
+        import asyncio
+
+        while not self.done():
+            await asyncio.sleep(WAIT_STEP_S)
+        return self._outcome()
+
+    # -- what can be done to it --------------------------------------------------------------------
+
+    def cancel(self) -> None:
+        """Stop it; what has arrived is kept. A model that is being built is built to its end."""
+        self._attempt.shared.cancelled.set()
+
+    def retry(self, *, force: bool = False) -> None:
+        """Try again after a failure; bytes that are there are not fetched again.
+
+        Args:
+            force: go on although a check fails (disk space, packages, memory).
+        """
+        with self._lock:
+            if self.done() and self._attempt.error is not None:
+                self._attempt = self._begin(replace(self._request, force=force))
+
+    def download_anyway(self) -> None:
+        """Try again, and go on although a check fails (disk space, packages, memory)."""
+        self.retry(force=True)
+
+    def choose(self, plan: str) -> None:
+        """Place the model in another way, before it is built.
+
+        Args:
+            plan: the name of a `records.Method` that fits, or `auto` for the fastest.
+
+        Raises:
+            InvalidArgumentError: it does not fit, or it is too late for a choice.
+        """
+        method = arguments.check_method(plan)
+        state = self.state
+        rows = state.fit.placements if state.fit else ()
+        if method is not None and not any(row.fits and row.method is method for row in rows):
+            fitting = ", ".join(str(row.method) for row in rows if row.fits)
+            raise InvalidArgumentError(
+                f"plan={plan!r} does not fit here, or the checks are not made yet",
+                hint=f"These fit: {fitting or 'none so far'}.",
+            )
+        if self.done() or state.stage not in (Stage.SET_UP, Stage.DOWNLOAD):
+            raise InvalidArgumentError(
+                f"plan={plan!r} comes too late: the model is being built, or the job has ended",
+                hint=f'Load it anew: nbloader.load("{state.repo_id}", plan="{plan}")',
+            )
+        self._attempt.shared.choices.put(method)
+
+    def diagnostics(self) -> str:
+        """Collect what a report of a problem needs, without secrets, as text to paste."""
+        from nbloader.diagnostics import doctor
+
+        return doctor().issue
+
+    # -- inside ------------------------------------------------------------------------------------
+
+    def _begin(self, request: Request) -> _Attempt:
+        """Start an attempt. Its first state is drawn here: the output belongs to this cell."""
+        if not self._view.is_open:
+            self._view = self._new_view()
+        reporter = Reporter(
+            request.repo_id,
+            self._view,
+            request.on_event,
+            waited_for=lambda: self._turns.waited_for,
         )
-    except Enough:
-        pass
-    except (ProtocolError, WorkerDiedError):
-        raise
-    except (RepoError, TransferError) as error:
-        return assess(request, survey=survey, problem=error)
-    return assess(request, survey=survey, planned=found[0])
-
-
-def _request(**keywords: object) -> Request:
-    """Check the arguments. What that needs is imported where an interrupt cannot break it."""
-    import_modules("nbloader.request", "nbloader.transfer.supervisor")
-    from nbloader.request import checked
-
-    return checked(**keywords)
-
-
-# -- the stages ----------------------------------------------------------------------------------
-
-
-_Work: TypeAlias = "Callable[[Request, Reporter, threading.Event], tuple[Any, str]]"
-
-
-def _run(request: Request, work: _Work, cancelled: threading.Event) -> Any:
-    """Do the work, show it, and keep what came of it for `doctor`."""
-    reporter = Reporter(request.repo_id, _view(request), request.on_event)
-    try:
-        return _done(request, work, reporter, cancelled)
-    finally:
-        remember(reporter.state)
-
-
-def _done(request: Request, work: _Work, reporter: Reporter, cancelled: threading.Event) -> Any:
-    """Do the work, and see that the view learns of its end, whatever it is."""
-    from nbloader.transfer.supervisor import Cancelled
-
-    try:
-        result, summary = work(request, reporter, cancelled)
-    except NbloaderError as error:
-        reporter.fail(error.reference, error.message, error.hint)
-        raise
-    except KeyboardInterrupt:
-        reporter.fail("interrupted", "stopped", RUN_AGAIN)
-        raise Interrupted from None
-    except Cancelled:
-        reporter.fail("interrupted", "stopped", RUN_AGAIN)
-        raise
-    except BaseException as error:
-        with contextlib.suppress(Exception):  # The view may be what failed.
-            reporter.fail("internal-error", type(error).__name__, RUN_AGAIN)
-        raise
-    reporter.finish(Ready(summary=summary))
-    return result
-
-
-def _view(request: Request) -> View:
-    return make(
-        choose(request.view, front_end()),
-        stream=sys.stdout,
-        speed=request.settings.show_download_speed,
-        eta=request.settings.show_eta,
-    )
-
-
-def _transfer(
-    request: Request,
-    policy: TransferPolicy,
-    *,
-    publish: Callable[[Event], object],
-    approve: Callable[[Planned], object],
-    check: Callable[[], object],
-    cancelled: threading.Event,
-) -> Path:
-    """Run the worker for a request."""
-    from nbloader.transfer.protocol import Start
-    from nbloader.transfer.supervisor import transfer
-
-    return transfer(
-        Start(
-            repo_id=request.repo_id,
-            revision=request.revision,
-            request=request.plan,
-            policy=policy,
-            token=request.token,
-            local_files_only=request.local_files_only,
-            verify=request.verify,
-        ),
-        endpoint=request.endpoint,
-        cache_dir=request.cache_dir,
-        publish=publish,
-        approve=approve,
-        check=check,
-        cancelled=cancelled,
-    )
-
-
-class _Loading:
-    """What a load learns on its way to the model.
-
-    Attributes:
-        importing: the import of the libraries, which begins with the download.
-        placement: where the model goes.
-    """
-
-    def __init__(self, request: Request, planned: Planned, fit: Fit) -> None:
-        from nbloader.loaders import Import
-
-        placement = fit.chosen or fit.nearest  # the second only if it is forced
-        if placement is None:
-            raise DoesNotFitError(fit.problem, hint=fit.hint)
-        self.placement: Placement = placement
-        self.importing = Import(planned.plan, forced=request.force, notebook=front_end().kernel)
-
-
-def _fetch(
-    request: Request,
-    reporter: Reporter,
-    cancelled: threading.Event,
-    loading: list[_Loading] | None = None,
-) -> Path:
-    """Check, then bring the files of the plan into the cache.
-
-    Args:
-        loading: gets what the load needs to know; None if nothing will be loaded.
-    """
-    survey = Survey() if loading is not None else None
-
-    def approve(planned: Planned) -> None:
-        report = assess(request, survey=survey, planned=planned)
-        reporter.publish(Checked(results=report.results, fit=report.fit))
-        report.raise_for_failures(force=request.force)
-        if loading is not None:
-            assert report.fit is not None
-            loading.append(_Loading(request, planned, report.fit))
-        reporter.begin(Stage.DOWNLOAD)
-
-    device_is_there = False
-
-    def may_go_on() -> None:
-        nonlocal device_is_there
+        attempt = _Attempt(request, reporter, self._turns)
         reporter.tick()
-        if loading and loading[0].importing.check() and not device_is_there:
-            # A device that is not there is told as soon as torch can say so.
-            from nbloader.loaders import check_device
+        threading.Thread(target=attempt.run, name="nbloader-job", daemon=True).start()
+        return attempt
 
-            check_device(loading[0].placement)
-            device_is_there = True
+    def _new_view(self) -> _Held:
+        view, name = stages.view_of(self._request, actions=self)
+        return _Held(view, has_buttons=name is ViewName.WIDGET)
 
-    reporter.begin(Stage.CONNECT)
-    try:
-        return _transfer(
-            request,
-            request.settings.policy(),
-            publish=reporter.publish,
-            approve=approve,
-            check=may_go_on,
-            cancelled=cancelled,
-        )
-    except HubUnreachableError as error:
-        raise with_attached(error, request.repo_id) from error
+    def _wait(self, timeout: float | None) -> bool:
+        """Wait in short steps, so that an interrupt is noticed."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not self._attempt.ended.wait(WAIT_STEP_S):
+            if deadline is not None and time.monotonic() >= deadline:
+                return False
+        return True
 
-
-def _download(request: Request, reporter: Reporter, cancelled: threading.Event) -> tuple[Path, str]:
-    folder = _fetch(request, reporter, cancelled)
-    reporter.begin(Stage.FINISH)
-    return folder, short_path(folder)
-
-
-def _load(request: Request, reporter: Reporter, cancelled: threading.Event) -> tuple[Any, str]:
-    from nbloader import loaders
-    from nbloader.transfer.supervisor import Cancelled
-
-    loading: list[_Loading] = []
-    folder = _fetch(request, reporter, cancelled, loading)
-    plan = reporter.state.plan
-    assert plan is not None
-    reporter.begin(Stage.INITIALISE)
-    if not loading[0].importing.wait(cancelled):
-        raise Cancelled
-    placement = loading[0].placement
-    loaders.check_device(placement)
-    key = (plan, placement.method, placement.device, placement.dtype, repr(request.loader_kwargs))
-    for size in loaders.copies(key)[:1]:
-        reporter.publish(_second_copy(plan, placement.device, size))
-    model = loaders.load(plan, folder, placement, request.loader_kwargs)
-    modules = loaders.modules_of(model, plan)
-    size = loaders.bytes_of(modules.values())
-    loaders.remember(
-        key, LoadedModel(repo_id=plan.repo_id, device=placement.device, bytes=size), model
-    )
-    reporter.begin(Stage.SELF_TEST)
-    spread = loaders.places_itself(request.loader_kwargs)
-    loaders.check_modules(modules, None if spread else placement)
-    if plan.kind is Kind.SENTENCE_TRANSFORMERS:
-        reporter.begin(Stage.TEST_EMBEDDINGS)
-        loaders.check_embeddings(model)
-    if cancelled.is_set():
-        raise Cancelled
-    reporter.begin(Stage.FINISH)
-    return model, f"{type(model).__name__} on {placement.device}, {placement.dtype}"
-
-
-def _second_copy(plan: Plan, device: str, size: int) -> Notice:
-    where = "memory" if device == "cpu" else f"memory of {device}"
-    return Notice(
-        reference="already-loaded",
-        message=f"{plan.repo_id} is loaded in this process already; a second copy takes another "
-        f"{format_bytes(size)} of {where}",
-        hint="To free the first, run `%xdel pipe` with its name: `del` leaves what IPython keeps."
-        if front_end().kernel
-        else "To free the first, delete every name that holds it (`del pipe`).",
-    )
+    def _outcome(self) -> Any:
+        """Give the model, or raise what it failed with; nothing is offered any more."""
+        attempt = self._attempt
+        if attempt.error is None:
+            return attempt.result
+        self._view.let_go(attempt.shared.reporter.state)
+        if isinstance(attempt.error, NbloaderError):
+            # A new one each time: this one keeps the traceback of the thread.
+            error = attempt.error
+            raise error_from_parts(error.reference, error.message, error.hint) from error
+        raise attempt.error

@@ -15,14 +15,23 @@ __all__ = ["Reporter"]
 class Reporter:
     """The one way of an event: into the state, to the view, to the caller.
 
+    Args:
+        waited_for: tells whether a cell waits for the result.
+
     Attributes:
         state: all that has happened so far.
     """
 
     def __init__(
-        self, repo_id: str, view: View, on_event: Callable[[Event], object] | None
+        self,
+        repo_id: str,
+        view: View,
+        on_event: Callable[[Event], object] | None,
+        *,
+        waited_for: Callable[[], bool] = lambda: False,
     ) -> None:
         self._view = view
+        self._waited_for = waited_for
         self._on_event = on_event
         now = time.monotonic()
         self.state = JobState(repo_id=repo_id, started_at=now, updated_at=now)
@@ -38,16 +47,12 @@ class Reporter:
 
     def tick(self) -> None:
         """Let the view show that time passes."""
-        self.state = advance(self.state, time.monotonic())
+        self.state = advance(self.state, time.monotonic(), waited_for=self._waited_for())
         self._view.update(self.state)
 
     def begin(self, stage: Stage) -> None:
         """Publish that a stage begins."""
         self.publish(StageStarted(stage=stage))
-
-    def fail(self, reference: str, message: str, hint: str) -> None:
-        """Publish that the job has failed, as its last event."""
-        self.finish(Failed(reference=reference, message=message, hint=hint))
 
     def finish(self, event: Ready | Failed) -> None:
         """Publish the last event; the view is closed even if `on_event` fails."""

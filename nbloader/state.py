@@ -50,8 +50,8 @@ SPEED_WINDOW_S = 15.0
 """The speed is an average over this time: long enough to be calm, short enough to show a stall."""
 
 STALL_S = 2.0
-"""So long without a byte counts as a stall in the history of a job: pieces of Xet storage are handed
-over whole, so shorter pauses say nothing."""
+"""So long without a byte counts as a stall in the history of a job. Pieces of Xet storage are
+handed over whole, so shorter pauses say nothing."""
 
 MAX_HISTORY = 240
 """Points of the history of bytes: as many as a chart of a screen's width can show."""
@@ -387,7 +387,8 @@ def apply(state: JobState, event: Event, now: float) -> JobState:
         case Ready():
             return replace(_end_stage(state), status=Status.READY, summary=event.summary)
         case Failed():
-            return replace(_end_stage(state), status=Status.FAILED, failure=event)
+            stalls = _stalls(state, state.quiet_s)
+            return replace(_end_stage(state), status=Status.FAILED, failure=event, stalls=stalls)
 
 
 def _end_stage(state: JobState) -> JobState:
@@ -468,7 +469,7 @@ def _thinned(
 
 
 def _stalls(state: JobState, quiet_s: float | None) -> tuple[Span, ...]:
-    """Add the silence that a byte has just ended, if it was a long one."""
+    """Add the silence that ends now, if it was a long one."""
     if quiet_s is None or quiet_s < STALL_S:
         return state.stalls
     ended = Span(started_at=state.updated_at - quiet_s, ended_at=state.updated_at)

@@ -15,10 +15,16 @@ from nbloader.records import (
     Failed,
     FileDone,
     FileProgress,
+    Fit,
+    LibrariesImported,
+    Method,
     Notice,
+    PlacedComponent,
+    Placement,
     Planned,
     Ready,
     Retry,
+    Route,
     Stage,
     StageStarted,
 )
@@ -58,6 +64,66 @@ BROKEN: tuple[tuple[float, Event], ...] = (
     *DOWNLOADING,
     (13.0, Failed(reference="disk-full", message="the disk is full", hint="Free 40 MB.")),
 )
+
+ON_THE_GPU = Placement(
+    method=Method.GPU,
+    device="cuda:0",
+    dtype="bfloat16",
+    components=(
+        PlacedComponent(name="transformer", device="cuda:0", dtype="bfloat16", bytes=80 * MB),
+    ),
+    vram=(12_600 * MB,),
+    ram_loading=200 * MB,
+    reason="the fastest that fits",
+)
+OFFLOADED = Placement(
+    method=Method.MODEL_OFFLOAD,
+    device="cuda:0",
+    dtype="bfloat16",
+    vram=(6_200 * MB,),
+    ram_loading=35_700 * MB,
+    ram_after=35_700 * MB,
+    reason="fits, slower than gpu",
+)
+ON_SEVERAL = Placement(
+    method=Method.MULTI_GPU, device="", dtype="", fits=False, reason="there is one GPU"
+)
+FIT = Fit(chosen=ON_THE_GPU, placements=(ON_THE_GPU, ON_SEVERAL, OFFLOADED))
+
+STALLED: tuple[tuple[float, Event], ...] = (
+    *DOWNLOADING[:3],
+    (2.0, Checked(results=CHECKS, fit=FIT)),
+    (2.0, StageStarted(stage=Stage.DOWNLOAD)),
+    *((3.0 + n, FileProgress(path=WEIGHTS, completed=(n + 1) * 5 * MB)) for n in range(6)),
+    (8.0, LibrariesImported(seconds=7.5)),
+    (
+        13.0,
+        Retry(
+            time=1_800_000_000,
+            path=WEIGHTS,
+            reason="no bytes for 5 s",
+            wait_s=5,
+            attempt=1,
+            max_attempts=5,
+            route=Route.HTTP,
+        ),
+    ),
+    (18.0, FileProgress(path=WEIGHTS, completed=31 * MB)),
+    (19.0, FileProgress(path=WEIGHTS, completed=40 * MB)),
+)
+"""It knows where the model goes, has stalled for 10 s, and has gone on over another route."""
+
+CANCELLED: tuple[tuple[float, Event], ...] = (
+    *STALLED,
+    (20.0, Failed(reference="cancelled", message="the job was cancelled", hint="Run it again.")),
+)
+
+REFUSED: tuple[tuple[float, Event], ...] = (
+    *STALLED[:3],
+    (2.0, Checked(results=CHECKS, fit=FIT)),
+    (2.1, Failed(reference="disk-full", message="no room", hint="Free some.", forceable=True)),
+)
+"""Only checks that can be passed over have failed."""
 
 
 def states(events: Iterable[tuple[float, Event]], repo_id: str = "org/name") -> Iterator[JobState]:
@@ -99,6 +165,7 @@ events = st.one_of(
             ),
             max_size=4,
         ).map(tuple),
+        fit=st.sampled_from([None, FIT]),
     ),
     st.builds(
         Retry,
@@ -108,6 +175,7 @@ events = st.one_of(
         wait_s=_seconds,
         attempt=st.integers(1, 99),
         max_attempts=st.integers(1, 99),
+        route=st.sampled_from([None, *Route]),
     ),
     st.builds(Notice, reference=texts, message=texts, hint=texts),
     st.builds(
@@ -116,7 +184,13 @@ events = st.one_of(
         seconds=st.floats(0, 100),
     ),
     st.builds(Ready, summary=texts),
-    st.builds(Failed, reference=texts, message=texts, hint=texts),
+    st.builds(
+        Failed,
+        reference=st.one_of(texts, st.sampled_from(["interrupted", "cancelled"])),
+        message=texts,
+        hint=texts,
+        forceable=st.booleans(),
+    ),
     st.just(Planned(plan=PLAN, cached=("vae/model.safetensors",))),
 )
 """Any event, in any order."""

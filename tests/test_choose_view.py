@@ -4,18 +4,21 @@ import io
 import subprocess
 import sys
 from types import SimpleNamespace
+from typing import Any, TextIO
 
 import pytest
 
 from nbloader.views.base import NoView, View
 from nbloader.views.choose import FrontEnd, ViewName, choose, front_end, make
+from nbloader.views.guard import Guarded
 from nbloader.views.html import HtmlView
 from nbloader.views.text import TextView
 from nbloader.views.tqdm_view import TqdmView
 from nbloader.views.widget import WidgetView
-from tests.jobs import BROKEN, LOADED, last_state, states
+from tests.jobs import LOADED, last_state, states
 
-TERMINAL = FrontEnd()
+PIPE = FrontEnd()
+TERMINAL = FrontEnd(interactive=True)
 NOTEBOOK = FrontEnd(kernel=True, interactive=True, ipywidgets=(8, 1, 9))
 COLAB = FrontEnd(kernel=True, interactive=True, ipywidgets=(7, 7, 1))
 OLD = FrontEnd(kernel=True, interactive=True, ipywidgets=(7, 6, 5))
@@ -26,24 +29,27 @@ BATCH = FrontEnd(kernel=True, interactive=False, ipywidgets=(8, 1, 9))
 @pytest.mark.parametrize(
     ("requested", "facts", "chosen"),
     [
-        ("auto", TERMINAL, "text"),
+        ("auto", PIPE, "text"),
+        ("auto", TERMINAL, "tqdm"),
         ("auto", NOTEBOOK, "widget"),
         ("auto", COLAB, "widget"),
         ("auto", OLD, "html"),
         ("auto", BARE, "html"),
         ("auto", BATCH, "text"),
-        ("widget", TERMINAL, "text"),
+        ("widget", PIPE, "text"),
+        ("widget", TERMINAL, "tqdm"),
         ("widget", NOTEBOOK, "widget"),
         ("widget", COLAB, "widget"),
         ("widget", OLD, "html"),
         ("widget", BARE, "html"),
         ("widget", BATCH, "text"),
-        ("html", TERMINAL, "text"),
+        ("html", PIPE, "text"),
+        ("html", TERMINAL, "tqdm"),
         ("html", NOTEBOOK, "html"),
         ("html", BATCH, "html"),
-        *[("text", facts, "text") for facts in (TERMINAL, NOTEBOOK, BATCH)],
-        *[("tqdm", facts, "tqdm") for facts in (TERMINAL, NOTEBOOK, BATCH)],
-        *[("none", facts, "none") for facts in (TERMINAL, NOTEBOOK, BATCH)],
+        *[("text", facts, "text") for facts in (PIPE, TERMINAL, NOTEBOOK, BATCH)],
+        *[("tqdm", facts, "tqdm") for facts in (PIPE, TERMINAL, NOTEBOOK, BATCH)],
+        *[("none", facts, "none") for facts in (PIPE, TERMINAL, NOTEBOOK, BATCH)],
     ],
 )
 def test_which_view_is_shown_where(requested: str, facts: FrontEnd, chosen: str) -> None:
@@ -83,12 +89,42 @@ def test_a_kernel_of_another_kind_gets_text(monkeypatch: pytest.MonkeyPatch) -> 
     assert choose(ViewName.AUTO, front_end({})) is ViewName.TEXT
 
 
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
 @pytest.mark.parametrize("shell", [None, SimpleNamespace()], ids=["no shell", "IPython terminal"])
-def test_ipython_without_a_kernel_is_a_terminal(
-    shell: object, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("stream", "environ", "facts"),
+    [
+        (Terminal(), {}, TERMINAL),
+        (io.StringIO(), {}, PIPE),
+        (Terminal(), {"KAGGLE_KERNEL_RUN_TYPE": "Batch"}, PIPE),
+        (Terminal(), {"KAGGLE_KERNEL_RUN_TYPE": "Interactive"}, TERMINAL),
+    ],
+    ids=["terminal", "pipe", "batch", "Kaggle's terminal"],
+)
+def test_without_a_kernel_it_is_a_terminal_or_a_pipe(
+    shell: object,
+    stream: io.StringIO,
+    environ: dict[str, str],
+    facts: FrontEnd,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
-    assert front_end({}) == TERMINAL
+    assert front_end(environ, stream=stream) == facts
+
+
+@pytest.mark.parametrize("stream", [None, "closed", SimpleNamespace(write=len)])
+def test_an_output_that_is_no_stream_is_no_terminal(
+    stream: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if stream == "closed":
+        stream = io.StringIO()
+        stream.close()
+    monkeypatch.setattr(sys, "stdout", stream)
+    assert front_end({}) == PIPE
 
 
 def test_looking_around_imports_nothing() -> None:
@@ -98,6 +134,11 @@ def test_looking_around_imports_nothing() -> None:
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.splitlines() == [repr(FrontEnd()), "[]"]
+
+
+def made(name: ViewName, stream: TextIO | None) -> View:
+    view = make(name, stream=stream)
+    return view.view if isinstance(view, Guarded) else view
 
 
 @pytest.mark.parametrize(
@@ -111,38 +152,26 @@ def test_looking_around_imports_nothing() -> None:
     ],
 )
 def test_every_view_can_be_made(name: str, kind: type[View]) -> None:
-    assert type(make(ViewName(name), stream=io.StringIO())) is kind
+    assert type(made(ViewName(name), io.StringIO())) is kind
+
+
+@pytest.mark.parametrize("name", ["text", "tqdm", "none"])
+def test_without_a_console_nothing_is_shown(name: str) -> None:
+    assert type(made(ViewName(name), None)) is NoView
 
 
 def test_broken_ipywidgets_give_way_to_html(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ipywidgets", None)
-    assert type(make(ViewName.WIDGET, stream=io.StringIO())) is HtmlView
+    assert type(made(ViewName.WIDGET, io.StringIO())) is HtmlView
 
 
-def test_a_tqdm_bar_shows_bytes_and_stage_and_keeps_the_news() -> None:
-    out = io.StringIO()
-    view = make(ViewName.TQDM, stream=out, speed=False, eta=False)
+@pytest.mark.parametrize("name", ["text", "tqdm"])
+def test_a_stream_that_is_closed_already_breaks_nothing(name: str) -> None:
+    stream = io.StringIO()
+    stream.close()
+    view = make(ViewName(name), stream=stream)
     for state in states(LOADED):
         view.update(state)
     view.close(last_state(LOADED))
-    frames = out.getvalue().replace("\n", "\r").split("\r")
-    assert "org/name, connect" in [frame.strip() for frame in frames]
-    assert [line for line in frames if line.startswith(("1 of 3", "note:", "retry:"))] == [
-        "1 of 3 checks passed, 1 skipped",
-        "retry: transformer/model.safetensors: timed out; attempt 1 of 5 failed, the next in 5.0 s",
-        "note: the token is old. Make a new one.",
-    ]
-    end, bar = out.getvalue().splitlines()[-1], frames[-3]
-    assert end == "[100 %] ready in 24 s: SomePipeline on cpu, float32"
-    assert bar.startswith("org/name: 100%|")
-    assert "100MB of 100MB [00:" in bar
-    assert bar.endswith(", initialise")
-
-
-def test_a_tqdm_bar_of_a_broken_job_stays_where_it_was() -> None:
-    out = io.StringIO()
-    view = make(ViewName.TQDM, stream=out)
-    view.close(last_state(BROKEN))
-    lines = out.getvalue().splitlines()
-    assert "60.0MB of 100MB" in lines[-2]
-    assert lines[-1] == "        failed after 13 s: the disk is full [disk-full]"
+    assert isinstance(view, Guarded)
+    assert type(view.error) is ValueError

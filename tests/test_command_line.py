@@ -1,19 +1,28 @@
 from __future__ import annotations
 
+import fcntl
 import io
 import json
 import os
 import pty
+import re
+import signal
+import struct
 import subprocess
 import sys
+import termios
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nbloader.__main__ import main
-from nbloader.localhub import LocalHub
+from nbloader.localhub import Fault, LocalHub, RequestClass
 from nbloader.localhub.demo import MINILM
+from tests.conftest import WriteRepo
 
 
 class Run:
@@ -205,6 +214,110 @@ def test_what_could_not_be_deleted_shows_in_the_status(
     run = Run(capsys, "cache", "--delete", "--yes", "--cache-dir", cache_dir(orphan))
     assert (run.status, orphan.exists()) == (1, True)
     assert "org/name: bbbbbbbbbbbb" in run.out
+
+
+@dataclass
+class Terminal:
+    """A command whose output is a terminal.
+
+    Attributes:
+        shown: what it has written so far.
+    """
+
+    process: subprocess.Popen[bytes]
+    descriptor: int
+    shown: str = ""
+
+    def read(self, *, until: str | None = None) -> str:
+        """Read to the end, or until a text has come."""
+        while until is None or until not in self.shown:
+            try:
+                new = os.read(self.descriptor, 1 << 16)
+            except OSError:  # Linux says so at the end of a terminal.
+                break
+            if not new:
+                break
+            self.shown += new.decode(errors="replace")
+        return self.shown
+
+
+@contextmanager
+def output_on_a_terminal(*argv: str) -> Iterator[Terminal]:
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nbloader", *argv],
+        stdin=subprocess.DEVNULL,
+        stdout=theirs,
+        stderr=theirs,
+        env={**os.environ, "PYTHONIOENCODING": "utf-8"},
+    )
+    os.close(theirs)
+    try:
+        yield Terminal(process, ours)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+
+
+def test_a_terminal_shows_a_bar(demo_hub: LocalHub, tmp_path: Path) -> None:
+    where = ("--endpoint", demo_hub.endpoint, "--cache-dir", str(tmp_path))
+    with output_on_a_terminal("download", MINILM, *where) as terminal:
+        shown = terminal.read()
+        assert terminal.process.wait() == 0
+    frames = [frame.strip() for frame in re.split(r"[\r\n]+", shown) if frame.strip()]
+    assert frames[0] == MINILM
+    assert any(re.match(r"download: +\d+%\|", frame) for frame in frames)
+    assert re.fullmatch(r"finish: 100%\|.*\| 9\d\.\dMB of 9\d\.\dMB \[\d\d:\d\d\]", frames[-2])
+    assert frames[-1].startswith("[100 %] ready in ")
+    assert all(len(frame) <= 100 for frame in frames[:-1])
+
+
+def test_what_a_hub_says_does_not_steer_the_terminal(
+    hub: LocalHub, hub_root: Path, write_repo: WriteRepo, tmp_path: Path
+) -> None:
+    write_repo(hub_root, "org/hostile", {"config.json": b'{"architectures": ["\x1b[2J\x07"'})
+    where = ("--endpoint", hub.endpoint, "--cache-dir", str(tmp_path))
+    with output_on_a_terminal("download", "org/hostile", *where) as terminal:
+        shown = terminal.read()
+        assert terminal.process.wait() == 1
+    assert "org/hostile" in shown
+    assert "  Hint: " in shown
+    assert not re.search(r"[^\r\n\x20-\x7e\u2010-\u25ff\ufe0e]", shown)
+
+
+def test_an_interrupt_at_a_terminal(demo_hub: LocalHub, tmp_path: Path) -> None:
+    demo_hub.set_faults([Fault(RequestClass.CDN_GET, bytes_per_second=1_000_000)])
+    where = ("--endpoint", demo_hub.endpoint, "--cache-dir", str(tmp_path))
+    with output_on_a_terminal("download", MINILM, *where) as terminal:
+        terminal.read(until="download:")
+        terminal.process.send_signal(signal.SIGINT)
+        shown = terminal.read()
+        assert terminal.process.wait() == 130
+    *_, bar, end, last = [
+        line.split("\r")[-1] for line in shown.replace("\r\n", "\n").split("\n")[:-1]
+    ]
+    assert bar.startswith("download:")
+    assert end.endswith("stopped [interrupted]")
+    assert last == "stopped"
+
+
+def test_a_download_is_finished_although_nobody_reads(demo_hub: LocalHub, tmp_path: Path) -> None:
+    where = ("--endpoint", demo_hub.endpoint, "--cache-dir", str(tmp_path))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nbloader", "download", MINILM, *where],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    with process.stderr:
+        complaints = process.stderr.read()
+    assert (process.wait(), complaints) == (0, "")
+    assert list(tmp_path.rglob("model.safetensors"))
 
 
 def test_the_module_runs() -> None:

@@ -2,14 +2,24 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import subprocess
 import sys
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Never
 
 import pytest
+from hypothesis import given
 
 from nbloader import errors
+from nbloader.card import card
 from nbloader.errors import NbloaderError, error_from_parts
+from tests.jobs import texts
+from tests.notebook import running_kernel
 
 ALL = [getattr(errors, name) for name in errors.__all__ if name.endswith("Error")]
 
@@ -52,7 +62,32 @@ def test_every_error_of_the_module_is_exported() -> None:
     assert defined <= set(errors.__all__)
 
 
-def test_a_notebook_shows_the_error_without_a_traceback(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ALL)
+def test_the_documentation_of_an_error_begins_with_a_sentence_for_its_card(
+    kind: type[NbloaderError],
+) -> None:
+    first = (kind.__doc__ or "").partition("\n")[0]
+    assert first.endswith(".")
+    assert 20 < len(first) < 90
+
+
+def test_steering_characters_stay_out_of_the_text() -> None:
+    error = errors.DownloadError("a\x1b[31m\u202eb\nc", hint="x\r\n  y\x07")
+    assert str(error) == "a [31m b\nc\n  Hint: x\n  y \n  [download-failed]"
+
+
+# -- in IPython ------------------------------------------------------------------------------------
+
+CARD = """\
+InvalidRepoIdError: The text is no repository id of the Hub.
+  'no id' is no repository id
+  Hint: Ids look like "Qwen/Qwen-Image-Edit-2509".
+  [invalid-repo-id]
+{place}
+The whole traceback: %tb"""
+
+
+def test_a_terminal_shows_a_card(tmp_path: Path) -> None:
     done = subprocess.run(
         [
             *(sys.executable, "-m", "IPython", "--no-banner", "--colors=nocolor"),
@@ -63,8 +98,178 @@ def test_a_notebook_shows_the_error_without_a_traceback(tmp_path: Path) -> None:
         timeout=60,
         env={**os.environ, "IPYTHONDIR": str(tmp_path)},
     )
-    assert done.stdout.strip() == (
-        "InvalidRepoIdError: 'no id' is no repository id\n"
-        '  Hint: Ids look like "Qwen/Qwen-Image-Edit-2509".\n'
-        "  [invalid-repo-id]"
+    place = "Cell In[1], line 1\n    import nbloader; nbloader.load('no id')"
+    assert done.stdout.strip() == CARD.format(place=place)
+
+
+@dataclass
+class Notebook:
+    """A notebook of a real kernel."""
+
+    client: Any
+    folder: Path
+
+    def run(self, cell: str) -> list[str]:
+        """Give the lines of the error that a cell shows, without colours."""
+        shown: list[str] = []
+
+        def note(message: Any) -> None:
+            if message["msg_type"] == "error":
+                shown.extend("\n".join(message["content"]["traceback"]).split("\n"))
+
+        self.client.execute_interactive(cell, timeout=60, output_hook=note)
+        return [re.sub(r"\x1b\[[\d;]*m", "", line) for line in shown]
+
+
+@pytest.fixture(scope="module")
+def notebook(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Notebook]:
+    folder = tmp_path_factory.mktemp("notebook")
+    with running_kernel(folder) as (client, _):
+        notebook = Notebook(client, folder)
+        assert not notebook.run("import nbloader\nfrom nbloader.errors import *")
+        yield notebook
+
+
+@pytest.mark.parametrize(
+    ("cell", "place"),
+    [
+        ("x = 1\npipe = nbloader.load(\n    'no id',\n)", ("2", "    pipe = nbloader.load(")),
+        ("await nbloader.aload('no id')", ("1", "    await nbloader.aload('no id')")),
+        (
+            "def twice():\n    return nbloader.load('no id')\n\ntwice()",
+            ("2", "    return nbloader.load('no id')"),
+        ),
+    ],
+    ids=["load", "aload", "function"],
+)
+def test_a_cell_shows_a_card(notebook: Notebook, cell: str, place: tuple[str, str]) -> None:
+    head, *shown = notebook.run(cell)
+    line, source = place
+    cell_line = next(text for text in shown if text.startswith("Cell In["))
+    assert re.fullmatch(rf"Cell In\[\d+\], line {line}", cell_line)
+    expected = CARD.format(place=f"{cell_line}\n{source}")
+    assert [head, *shown] == expected.split("\n")
+
+
+def test_a_function_of_an_earlier_cell_is_named_with_that_cell(notebook: Notebook) -> None:
+    shown = notebook.run("def fetch():\n    nbloader.load('no id')\n\nfetch()")
+    assert notebook.run("fetch()") == shown
+    assert shown[-2] == "    nbloader.load('no id')"
+
+
+def test_the_cell_is_named_where_it_calls_a_file(notebook: Notebook) -> None:
+    (notebook.folder / "own.py").write_text("import nbloader\nnbloader.load('no id')\n")
+    shown = notebook.run("# mine\nimport own")
+    assert re.fullmatch(r"Cell In\[\d+\], line 2", shown[-3])
+    assert shown[-2] == "    import own"
+
+
+def test_a_file_is_named_where_no_cell_is_under_way(notebook: Notebook) -> None:
+    (notebook.folder / "script.py").write_text("import nbloader\nnbloader.load('no id')\n")
+    shown = notebook.run("%run script.py")
+    assert shown[-3].endswith("script.py, line 2")
+    assert shown[-2] == "    nbloader.load('no id')"
+
+
+CAUSED = """
+def build():
+    raise RuntimeError("a library's own words")
+
+try:
+    build()
+except RuntimeError as error:
+    raise ModelLoadError("it could not be built", hint="Do this:\\n\\n    a: 1\\n") from error
+"""
+
+
+def test_the_whole_traceback_is_kept_for_tb(notebook: Notebook) -> None:
+    card = notebook.run(CAUSED)
+    assert card[:5] == [
+        "ModelLoadError: The library could not build the model from its files.",
+        "  it could not be built",
+        "  Hint: Do this:",
+        "    a: 1",
+        "  [model-load-failed]",
+    ]
+    assert not any("own words" in line for line in card)
+    for magic in ("%tb", "%tb Plain", "%tb"):
+        whole = "\n".join(notebook.run(magic))
+        assert "RuntimeError: a library's own words" in whole
+        assert "build()" in whole
+        assert "direct cause" in whole
+        assert "[model-load-failed]" in whole
+    assert notebook.run(CAUSED)[:5] == card[:5]
+
+
+def test_an_error_that_is_raised_again_shows_its_card_again(notebook: Notebook) -> None:
+    card = notebook.run("kept = NotCachedError('what', hint='do this')\nraise kept")
+    assert notebook.run("%tb")[0].startswith("-----")
+    assert notebook.run("raise kept")[:4] == card[:4]
+
+
+def test_a_card_without_the_lines_of_its_cell(notebook: Notebook) -> None:
+    shown = notebook.run(
+        "import linecache\nlinecache.clearcache()\nraise NotCachedError('what', hint='do this')"
     )
+    assert re.fullmatch(r"Cell In\[\d+\], line 3", shown[-2])
+    assert shown[-1] == "The whole traceback: %tb"
+
+
+def raised(error: BaseException) -> BaseException:
+    try:
+        raise error
+    except BaseException as caught:
+        return caught
+
+
+@given(message=texts, hint=texts)
+def test_a_card_is_short_and_steers_nothing(message: str, hint: str) -> None:
+    error = raised(errors.WorkerDiedError(message, hint=hint))
+    lines = card(error, message=message, hint=hint, reference="worker-died")
+    assert len(lines) <= 12
+    assert all(line.isprintable() for line in lines)
+    assert sum(map(len, lines)) < 10_000
+
+
+def test_the_lines_of_a_hint_stay_as_they_are() -> None:
+    hint = "Put this there:\n\n    download:\n      max_retries: 5\n"
+    error = errors.InvalidSettingError("what", hint=hint)
+    assert card(error, message="what", hint=hint, reference="x")[2:6] == [
+        "  Hint: Put this there:",
+        "    download:",
+        "      max_retries: 5",
+        "  [x]",
+    ]
+
+
+def test_of_a_long_text_the_ends_stay() -> None:
+    error = errors.WorkerDiedError("it died:\n1\n2\n3\n4", hint="x")
+    lines = card(error, message=error.message, hint="x", reference="worker-died")
+    assert lines[1:4] == ["  it died:", "  …", "  4"]
+
+
+class _BrokenShell:
+    execution_count = 1
+
+    def __getattr__(self, name: str) -> Never:
+        raise RuntimeError(name)
+
+
+@pytest.mark.parametrize("handled", [True, False])
+def test_rendering_never_raises(handled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = SimpleNamespace(get_ipython=_BrokenShell)
+    monkeypatch.setitem(sys.modules, "IPython", module)
+    error = errors.NotCachedError("what\x1b", hint="do this")
+    try:
+        raise error
+    except NbloaderError as caught:
+        lines = caught._render_traceback_()
+    if not handled:
+        lines = error._render_traceback_()
+    assert lines == ["NotCachedError: what ", "  Hint: do this"]
+
+
+def test_without_ipython_it_is_the_traceback_of_python() -> None:
+    error = raised(errors.NotCachedError("what", hint="do this"))
+    assert isinstance(error, NbloaderError)
+    assert error._render_traceback_() == traceback.format_exception(error)

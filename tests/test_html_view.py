@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import base64
+import csv
+import io
 import json
+import re
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -22,12 +26,27 @@ from nbloader.state import JobState, Status, advance
 from nbloader.views import html, preflight, text
 from nbloader.views.base import ICONS
 from tests import jobs
-from tests.jobs import BROKEN, CHECKS, DOWNLOADING, LOADED, last_state, states
+from tests.jobs import (
+    BROKEN,
+    CANCELLED,
+    CHECKS,
+    DOWNLOADING,
+    LOADED,
+    STALLED,
+    WEIGHTS,
+    last_state,
+    states,
+)
 from tests.notebook import RecordedDisplay
 from tests.samples import MB, PLAN
 
 BLOCKS = {"div", "tr", "summary", "table", "details"}
-TAGS = BLOCKS | {"span", "b", "thead", "tbody", "td", "th"}
+TAGS = BLOCKS | {"span", "b", "thead", "tbody", "td", "th", "a", "svg", "path"}
+ATTRIBUTES = {
+    *("style", "class", "title", "open", "scope", "role", "href", "download", "target", "rel"),
+    *("aria-label", "aria-valuemin", "aria-valuemax", "aria-valuenow", "aria-valuetext"),
+    *("viewbox", "preserveaspectratio", "d", "vector-effect"),
+}
 
 
 class Reader(HTMLParser):
@@ -62,17 +81,20 @@ class Reader(HTMLParser):
         return [" | ".join(filter(None, row)) for row in cells if any(row)]
 
 
+def attributes(state: JobState) -> set[tuple[str, str | None]]:
+    return Reader(html.render(state)).attributes
+
+
 def test_the_final_form_reads_without_any_style() -> None:
     assert Reader(html.render(last_state(LOADED))).lines == [
         "✓ org/name: SomePipeline on cpu, float32 · ready in 24 s",
+        "main (cccccccc) · 4 files, 100 MB",
         "✓ connect 1.0 s · ✓ set up 1.0 s · ✓ download 21 s · ✓ initialise 1.0 s",
-        "4 files, 100 MB · 80.0 MB downloaded at 3.8 MB/s on average · 20.0 MB from the cache",
-        "config",
-        "1.0 kB of 1.0 kB | 100 %",
-        "transformer",
-        "80.0 MB of 80.0 MB | 100 %",
-        "vae",
-        "20.0 MB of 20.0 MB | 100 % | loaded in 0.4 s",
+        "80.0 MB downloaded at 3.8 MB/s on average · 20.0 MB from the cache",
+        "peak 20.0 MB/s",
+        "config | ready, 1.0 kB",
+        "transformer | ready, 80.0 MB",
+        "vae | ready · 0.4 s, 20.0 MB",
         "⚠\ufe0e disk: 12 GB free",
         "Free some.",
         "✓ 1 of 3 checks passed, 1 skipped",
@@ -80,27 +102,89 @@ def test_the_final_form_reads_without_any_style() -> None:
         "– gpu: no GPU here",
         "⚠\ufe0e the token is old",
         "Make a new one.",
-        "1 retry",
+        "1 retry · retries.csv",
         "Time (UTC) | File | Reason | Next in | Attempt | Over",
         "00:01:00 | transformer/model.safetensors | timed out | 5.0 s | 1 of 5 | –",
     ]
 
 
 def test_a_running_job_shows_how_far_it_is() -> None:
-    assert Reader(html.render(last_state(DOWNLOADING))).lines[:3] == [
-        "● org/name · 56 %, download · 12 s",
-        "✓ connect 1.0 s · ✓ set up 1.0 s · ● download",
-        "60.0 MB of 100 MB · 20.0 MB from the cache · 4.0 MB/s · 10 s left",
+    lines = Reader(html.render(advance(last_state(STALLED), 22.4))).lines
+    assert lines[:8] == [
+        "● org/name · 56 %, download · 22 s",
+        "main (cccccccc) · 4 files, 100 MB · all on cuda:0 in bfloat16",
+        "✓ connect 1.0 s · ✓ set up 1.0 s · ● download 20 s",
+        "60.0 MB of 100 MB · 20.0 MB from the cache · 694 kB/s · 58 s left · no bytes for 3 s",
+        "peak 9.0 MB/s",
+        "config",
+        "downloaded, 1.0 kB",
+        "transformer",
     ]
 
 
 def test_a_failed_job_shows_why_and_what_to_do() -> None:
-    assert Reader(html.render(last_state(BROKEN))).lines[:4] == [
+    lines = Reader(html.render(last_state(BROKEN))).lines
+    assert lines[:5] == [
         "✗ org/name · stopped after 13 s",
         "the disk is full [disk-full]",
         "Free 40 MB.",
+        "main (cccccccc) · 4 files, 100 MB",
         "✓ connect 1.0 s · ✓ set up 1.0 s · ✗ download 11 s",
     ]
+    assert lines[lines.index("transformer") + 1] == "stopped, 40.0 MB of 80.0 MB"
+
+
+def test_who_ends_a_job_reads_what_is_kept() -> None:
+    kept = "60.0 MB of 100 MB are kept; run the cell again to go on"
+    state = last_state(CANCELLED)
+    assert Reader(html.render(state)).lines[1:3] == ["the job was cancelled [cancelled]", kept]
+    assert text.render(state).splitlines()[-1] == f"        {kept}"
+
+
+def test_what_stands_behind_the_widgets_is_true_once_the_kernel_is_dead() -> None:
+    bundle = html.interrupted_bundle(last_state(STALLED, "org/<b>"))
+    said = "if it no longer runs, it was interrupted; run again to continue"
+    assert Reader(bundle["text/html"]).lines == [f"● org/<b> · {said}"]
+    assert bundle["text/plain"] == f"● org/<b>: {said}"
+
+
+def test_the_retries_can_be_taken_along_as_csv() -> None:
+    hostile = Retry(
+        time=float("nan"), path='=1+1,"a"', reason="@x\n", wait_s=0, attempt=0, max_attempts=5
+    )
+    state = last_state((*STALLED, (20.0, hostile)))
+    (link,) = [value or "" for name, value in attributes(state) if name == "href"]
+    kind, _, content = link.partition(",")
+    assert kind == "data:text/csv;base64"
+    assert list(csv.reader(io.StringIO(base64.b64decode(content).decode()))) == [
+        ["time", "file", "reason", "wait_s", "attempt", "max_attempts", "route"],
+        ["", '\'=1+1,"a"', "'@x", "0", "0", "5", ""],
+        ["2027-01-15T08:00:00+00:00", WEIGHTS, "no bytes for 5 s", "5", "1", "5", "http"],
+    ]
+    assert ("download", "retries.csv") in attributes(state)
+
+
+def test_those_who_hear_the_page_learn_what_each_bar_measures() -> None:
+    source = html.render(last_state(STALLED))
+    bars = re.findall(
+        r'role="progressbar" aria-label="([^"]*)" aria-valuemin="0" aria-valuemax="100" '
+        r'aria-valuenow="(\d+)" aria-valuetext="([^"]*)".*?width:([\d.]+)%',
+        source,
+    )
+    assert bars == [
+        ("overall", "56", "56 %, 60.0 MB of 100 MB", "56.0"),
+        ("config", "100", "downloaded, 1.0 kB", "100.0"),
+        ("transformer", "50", "downloading, 40.0 MB of 80.0 MB", "50.0"),
+        ("vae", "100", "downloaded, 20.0 MB", "100.0"),
+    ]
+
+
+def test_no_text_has_a_colour_of_its_own() -> None:
+    for events in (LOADED, STALLED, CANCELLED):
+        for style in re.findall(r'style="([^"]*)"', html.render(last_state(events))):
+            for rule in style.split(";"):
+                name, _, value = rule.partition(":")
+                assert name != "color" or value == "inherit" or value.endswith(",inherit)")
 
 
 def test_the_text_form_holds_the_same() -> None:
@@ -133,8 +217,12 @@ def test_nothing_foreign_becomes_markup(events: list[tuple[float, Event]], repo_
     source = html.render(state)
     page = Reader(source)
     assert page.seen <= TAGS
-    assert {name for name, _ in page.attributes} <= {"style", "class"}
-    assert all("url" not in (value or "") for _, value in page.attributes)
+    assert {name for name, _ in page.attributes} <= ATTRIBUTES
+    for name, value in page.attributes:
+        if name == "style":
+            assert "url" not in (value or "")
+        if name == "href":
+            assert (value or "").startswith(("https://", "data:text/csv;base64,"))
     assert source.isprintable()
     # What is stored in a notebook has to be UTF-8, whatever the Hub's JSON held.
     for form in html.static_bundle(state).values():
@@ -173,8 +261,8 @@ def test_long_lists_are_cut_and_say_so() -> None:
     assert [line for line in lines if line.startswith("part_")] == [
         f"part_{number:04d}" for number in range(70, 100)
     ]
-    assert lines[lines.index("70 others") + 1] == "0 B of 2.5 GB | 0 %"
-    assert "100 retries, the last 50:" in lines
+    assert lines[lines.index("70 others") + 1] == "waiting, 0 B of 2.5 GB"
+    assert "100 retries, the last 50" in lines
     assert sum("| the Hub | reset |" in line for line in lines) == 50
     assert "80 earlier notes" in lines
     assert len(html.render(many(10_000))) < len(html.render(many(100))) * 1.1
@@ -228,7 +316,8 @@ def test_a_report_of_checks_as_text_and_as_html() -> None:
     )
 )
 def test_nothing_foreign_in_a_check_becomes_markup(results: list[CheckResult]) -> None:
-    assert Reader(preflight.render_html(results, (), None)).seen <= {"div", "b"}
+    seen = Reader(preflight.render_html(results, (), None)).seen
+    assert seen <= {"div", "b", "details", "summary"}
     assert all(line.isprintable() for line in preflight.render_text(results, (), None).split("\n"))
 
 

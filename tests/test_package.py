@@ -50,6 +50,7 @@ def test_public_names() -> None:
         "errors",
         "load",
         "preflight",
+        "start",
     ]
     assert dir(nbloader) == sorted(nbloader.__all__)
     assert all(getattr(nbloader, name) is not None for name in nbloader.__all__)

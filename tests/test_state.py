@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 from types import MappingProxyType
 
 import pytest
@@ -206,6 +207,8 @@ def test_a_longer_silence_is_kept_as_a_stall() -> None:
         Span(started_at=104.9, ended_at=107.0),
         Span(started_at=107.5, ended_at=120.0),
     )
+    failed = apply(state, Failed(reference="r", message="m", hint="h"), 150.0)
+    assert failed.stalls[-1] == Span(started_at=120.0, ended_at=150.0)
 
 
 @given(st.lists(st.floats(0.01, 20), min_size=1, max_size=600))
@@ -226,7 +229,7 @@ def test_a_long_history_keeps_its_shape() -> None:
     for second in range(1, 5001):
         state = apply(state, FileProgress(path=WEIGHTS, completed=second * 1000), 102.0 + second)
     times = [at for at, _ in state.history]
-    steps = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    steps = [later - earlier for earlier, later in pairwise(times)]
     assert MAX_HISTORY / 4 < len(times) <= MAX_HISTORY
     assert max(steps) <= 4 * 5000 / MAX_HISTORY
     assert all(fetched == (at - 102.0) * 1000 for at, fetched in state.history)

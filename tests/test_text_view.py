@@ -15,9 +15,9 @@ from nbloader.records import (
     Stage,
     StageStarted,
 )
-from nbloader.state import JobState, apply
+from nbloader.state import JobState, advance, apply
 from nbloader.views.base import plain
-from nbloader.views.text import TextView
+from nbloader.views.text import TextView, progress_line
 from tests.samples import MB, PLAN
 
 WEIGHTS = "transformer/model.safetensors"
@@ -90,3 +90,25 @@ def test_a_failure_is_the_last_line() -> None:
 def test_foreign_text_cannot_steer_the_terminal() -> None:
     assert plain("a\x1b[2Jb\r\nc\u202ed\x00") == "a [2Jb c d"
     assert plain("x" * 500) == "x" * 299 + "…"
+
+
+def test_a_job_that_is_begun_again_is_told_of_from_its_start() -> None:
+    out = io.StringIO()
+    view = TextView(out, interactive=False, clock=lambda: 0.0)
+    for _ in range(2):
+        state = JobState(repo_id="org/name", started_at=0.0, updated_at=0.0)
+        for now, event in JOB[:6]:
+            state = apply(state, event, now)
+            view.update(state)
+    lines = out.getvalue().splitlines()
+    assert lines[0] == "[  0 %] connect: org/name"
+    assert lines[: len(lines) // 2] == lines[len(lines) // 2 :]
+
+
+def test_a_silence_is_told_of() -> None:
+    state = JobState(repo_id="org/name", started_at=0.0, updated_at=0.0)
+    for now, event in JOB[:5]:
+        state = apply(state, event, now)
+    assert progress_line(advance(state, 13.0)) == (
+        "[ 35 %] 25.0 MB of 100 MB, 455 kB/s, 2:45 left, no bytes for 10 s"
+    )

@@ -4,22 +4,37 @@ import signal
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import comm
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from nbloader.records import Event, FileProgress
-from nbloader.state import JobState, apply
+from nbloader.records import Component, Event, FileProgress, Planned, RepoFile, Stage
+from nbloader.state import JobState, advance, apply
 from nbloader.views import html
 from nbloader.views.base import View
-from nbloader.views.widget import REFRESH_EVERY_S, WIDGET_MIME, WidgetView, traits
+from nbloader.views.controls import BUTTONS, RESTS
+from nbloader.views.widget import WIDGET_MIME, WidgetView, traits
 from tests import jobs
-from tests.jobs import BROKEN, DOWNLOADING, LOADED, WEIGHTS, last_state, states
+from tests.jobs import (
+    BROKEN,
+    CANCELLED,
+    DOWNLOADING,
+    FIT,
+    LOADED,
+    OFFLOADED,
+    REFUSED,
+    STALLED,
+    WEIGHTS,
+    last_state,
+    states,
+)
 from tests.notebook import Comms, RecordedDisplay, open_widgets, running_kernel
-from tests.samples import MB
+from tests.samples import MB, PLAN
 
 
 class Clock:
@@ -29,6 +44,9 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
 
 
 @pytest.fixture(autouse=True)
@@ -41,13 +59,65 @@ def comms(monkeypatch: pytest.MonkeyPatch) -> Iterator[Comms]:
     assert open_widgets() == before
 
 
+class RecordedActions:
+    """Actions that are written down."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.report = "nbloader 0.1"
+
+    def cancel(self) -> None:
+        self.calls.append("cancel")
+
+    def retry(self) -> None:
+        self.calls.append("retry")
+
+    def download_anyway(self) -> None:
+        self.calls.append("download anyway")
+
+    def choose(self, plan: str) -> None:
+        self.calls.append(f"choose {plan}")
+
+    def diagnostics(self) -> str:
+        self.calls.append("diagnostics")
+        if not self.report:
+            raise OSError("no room")
+        return self.report
+
+
+def read(widget: Any, *traits: str) -> dict[str, object]:
+    return {trait: getattr(widget, trait) for trait in traits}
+
+
 def shown(view: WidgetView) -> dict[str, dict[str, object]]:
-    """Read the traits back from the real widgets."""
-    names = {"bar": ("value", "bar_style")}
-    return {
-        name: {trait: getattr(widget, trait) for trait in names.get(name, ("value",))}
-        for name, widget in view._widgets.items()
-    }
+    """Read back from the real widgets what they show, in the form of `traits`."""
+    found: dict[str, dict[str, object]] = {}
+    for name, widget in view._widgets.items():
+        match name:
+            case "files":
+                assert len(widget.children) == len(widget.titles)
+                found[name] = {"titles": widget.titles}
+            case "reports":
+                found[name] = {"shown": widget.children != ()}
+            case "plan":
+                found[name] = read(widget, "options", "value", "disabled", "tooltip")
+            case _ if name in BUTTONS:
+                found[name] = read(widget, "disabled", "tooltip")
+            case _:
+                found[name] = read(widget, "value")
+    return found
+
+
+def wanted(state: JobState) -> dict[str, dict[str, object]]:
+    return traits(state, speed=True, eta=True)
+
+
+def settle(view: WidgetView, state: JobState, clock: Clock) -> None:
+    """Let the view send all that the budget has held back."""
+    for _ in range(40):
+        clock.now += 0.6
+        view.update(state)
+    join("nbloader-view")
 
 
 def update_all(view: View, all_states: Iterable[JobState]) -> None:
@@ -65,40 +135,84 @@ def play(view: View, events: list[tuple[float, Event]], clock: Clock) -> JobStat
 
 def test_the_widgets_hold_what_the_state_says() -> None:
     view = WidgetView(RecordedDisplay())
-    state = last_state(DOWNLOADING)
+    state = advance(last_state(STALLED), 22.0)
     view.update(state)
-    assert shown(view) == traits(state, speed=True, eta=True)
-    bar = view._widgets["bar"]
-    assert (bar.min, bar.max, bar.value, bar.bar_style) == (0.0, 100.0, 56.0, "")
-    head = view._widgets["head"].value
-    assert "56 %, download" in head
-    assert "60.0 MB of 100 MB · 20.0 MB from the cache · 4.0 MB/s · 10 s left" in head
+    assert shown(view) == wanted(state)
+    values = {name: str(trait.get("value")) for name, trait in shown(view).items()}
+    assert "all on cuda:0 in bfloat16" in values["head"]
+    assert "● download 20 s" in values["head"]
+    for figure in ("56 %", "60.0 MB of 100 MB", "left", "no bytes for 3 s", "width:56.0%", "<path"):
+        assert figure in values["progress"]
+    assert ">downloading</span>" in values["components"]
+    assert view._widgets["files"].titles == (
+        "config: 1 file",
+        "transformer: 2 files",
+        "vae: 1 file",
+    )
+    panes = [pane.value for pane in view._widgets["files"].children]
+    assert [">model.safetensors</td>" in pane for pane in panes] == [False, True, True]
+    assert [">config.json</td>" in pane for pane in panes] == [False, True, False]
+    assert "12 GB free" in values["checks"]
+    assert "no bytes for 5 s" in values["log"]
     view.close(state)
+
+
+def test_a_job_that_blocks_its_cell_has_no_controls() -> None:
+    view = WidgetView(RecordedDisplay())
+    view.update(last_state(STALLED))
+    kinds = {type(widget).__name__ for widget in view._widgets.values()}
+    assert kinds == {"HTML", "Accordion"}
+    view.close(last_state(LOADED))
 
 
 def test_speed_and_time_left_can_be_hidden() -> None:
     display = RecordedDisplay()
     view = WidgetView(display, speed=False, eta=False)
     view.update(last_state(DOWNLOADING))
-    assert "60.0 MB of 100 MB · 20.0 MB from the cache</div>" in view._widgets["head"].value
+    progress = view._widgets["progress"].value
+    assert "60.0 MB of 100 MB" in progress
+    assert not any(word in progress for word in ("MB/s", "left<", "<svg"))
     view.close(last_state(LOADED))
     assert "MB/s" not in display.outputs[0]["text/html"]
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
-@given(jobs.jobs)
-def test_an_updated_view_equals_a_fresh_one(events: list[tuple[float, Event]]) -> None:
+@given(jobs.jobs, st.booleans())
+def test_an_updated_view_equals_a_fresh_one(
+    events: list[tuple[float, Event]], background: bool
+) -> None:
     clock = Clock()
-    updated, fresh = (WidgetView(RecordedDisplay(), clock=clock) for _ in range(2))
+    actions = RecordedActions() if background else None
+    updated, fresh = (WidgetView(RecordedDisplay(), clock=clock, actions=actions) for _ in range(2))
     try:
         state = play(updated, events, clock)
-        clock.now += 2 * REFRESH_EVERY_S
-        updated.update(state)
+        settle(updated, state, clock)
         fresh.update(state)
-        assert shown(updated) == shown(fresh) == traits(state, speed=True, eta=True)
+        assert shown(updated) == shown(fresh)
+        assert shown(updated).items() >= wanted(state).items()
     finally:
         updated.close(last_state(LOADED))
         fresh.close(last_state(LOADED))
+
+
+def test_many_components_share_a_row_and_a_pane() -> None:
+    names = [f"part_{number:02d}" for number in range(20)]
+    plan = replace(
+        PLAN,
+        components=tuple(Component(name=name, paths=(name,)) for name in names),
+        files=tuple(
+            RepoFile(path=name, size=(number + 1) * MB, etag="0" * 40)
+            for number, name in enumerate(names)
+        ),
+    )
+    view = WidgetView(RecordedDisplay())
+    view.update(last_state([(0.0, Planned(plan=plan))]))
+    assert view._widgets["files"].titles == (
+        *(f"{name}: 1 file" for name in names[8:]),
+        "8 others: 8 files",
+    )
+    assert view._widgets["components"].value.count("<tr ") == 13
+    view.close(last_state(LOADED))
 
 
 def test_only_what_changed_is_sent(comms: Comms) -> None:
@@ -108,14 +222,35 @@ def test_only_what_changed_is_sent(comms: Comms) -> None:
     view.update(state)
     assert {kind for _, kind, _ in comms.sent} == {"comm_open"}
     built = len(comms.sent)
-    clock.now += 1
-    view.update(state)
+    settle(view, state, clock)
     assert len(comms.sent) == built
-    clock.now += 1
-    view.update(apply(state, FileProgress(path=WEIGHTS, completed=50 * MB), 13.0))
+    settle(view, apply(state, FileProgress(path=WEIGHTS, completed=50 * MB), 13.0), clock)
     changed = [data["state"].keys() for _, _, data in comms.sent[built:]]
-    assert changed == [{"value"}] * 3  # head, bar, components
+    assert changed == [{"value"}] * 4  # head, progress, components, the pane of the transformer
     view.close(state)
+
+
+def test_the_plan_opens_the_files_in_one_message(comms: Comms) -> None:
+    clock = Clock()
+    view = WidgetView(RecordedDisplay(), clock=clock)
+    view.update(last_state(DOWNLOADING[:2]))
+    built = len(comms.sent)
+    settle(view, last_state(DOWNLOADING), clock)
+    keys = [set(data["state"]) for _, _, data in comms.sent[built:]]
+    assert keys.count({"children", "titles"}) == 1
+    assert keys.count({"value"}) == len(keys) - 1
+    view.close(last_state(LOADED))
+
+
+def test_as_many_stages_as_begin_in_a_moment_are_shown_at_once() -> None:
+    clock = Clock()
+    view = WidgetView(RecordedDisplay(), clock=clock)
+    for state in states(LOADED):  # All at the same time.
+        view.update(state)
+        if state.stage is Stage.INITIALISE:
+            break
+    assert "initialise" in view._widgets["head"].value
+    view.close(last_state(LOADED))
 
 
 @pytest.mark.parametrize("seconds", [10, 100])
@@ -126,17 +261,20 @@ def test_a_storm_of_progress_costs_little(seconds: int, comms: Comms) -> None:
     view = WidgetView(RecordedDisplay(), clock=clock)
     state = last_state(DOWNLOADING[:5])
     view.update(state)
-    cpu = 0.0
+    begun, drawing = time.process_time(), 0.0
     for number in range(records):
         clock.now = seconds * number / records
         event = FileProgress(path=WEIGHTS, completed=(number + 1) * 80 * MB // records)
         state = apply(state, event, 2.0 + clock.now)
         before = time.process_time()
         view.update(state)
-        cpu += time.process_time() - before
+        drawing += time.process_time() - before
+    whole = time.process_time() - begun
     sent = comms.of_kind("comm_msg")
     view.close(state)
-    assert cpu / seconds < 0.02
+    assert drawing / seconds < 0.02
+    # A worker reports ten times a second of each of up to ten files.
+    assert records / seconds > 100 or whole / seconds < 0.02
     assert len(sent) <= 10 * seconds
     assert max(sum(start <= other <= start + 1 for other in sent) for start in sent) <= 10
     # It is alive, too: the bar has moved in every second.
@@ -165,7 +303,7 @@ def test_a_job_that_ends_before_it_is_shown_leaves_its_end() -> None:
     assert display.outputs == [html.static_bundle(last_state(BROKEN))]
 
 
-@pytest.mark.parametrize("number", range(22))
+@pytest.mark.parametrize("number", range(34))
 def test_an_interrupt_at_any_message_leaves_no_widget_and_the_end(
     number: int, comms: Comms
 ) -> None:
@@ -180,6 +318,167 @@ def test_an_interrupt_at_any_message_leaves_no_widget_and_the_end(
     end = last_state(BROKEN)
     view.close(end)
     assert display.outputs == [html.static_bundle(end)]
+
+
+def test_a_view_of_a_background_job_is_closed_whole(comms: Comms) -> None:
+    actions = RecordedActions()
+    clock = Clock()
+    display = RecordedDisplay()
+    view = WidgetView(display, actions=actions, clock=clock)
+    view.update(last_state(STALLED))
+    press(view, "diagnostics")
+    settle(view, last_state(STALLED), clock)
+    view.close(last_state(CANCELLED))
+    assert display.outputs == [html.static_bundle(last_state(CANCELLED))]
+    assert len(comms.of_kind("comm_open")) == len(comms.of_kind("comm_close"))
+
+
+def press(view: WidgetView, name: str) -> None:
+    """Click a button as a front end does, and wait for what it has begun."""
+    view._widgets[name]._handle_custom_msg({"event": "click"}, [])
+    join("nbloader-diagnostics")
+
+
+def join(name: str) -> None:
+    for thread in threading.enumerate():
+        if thread.name == name:
+            thread.join()
+
+
+def pick(view: WidgetView, index: int) -> None:
+    """Choose a plan as a front end does."""
+    view._widgets["plan"].set_state({"index": index})
+
+
+@pytest.fixture
+def background() -> Iterator[tuple[WidgetView, RecordedActions, RecordedDisplay, Clock]]:
+    clock, actions, display = Clock(), RecordedActions(), RecordedDisplay()
+    view = WidgetView(display, actions=actions, clock=clock, sleep=clock.sleep)
+    view.update(last_state(STALLED))
+    yield view, actions, display, clock
+    view.close(last_state(LOADED))
+
+
+Background = tuple[WidgetView, RecordedActions, RecordedDisplay, Clock]
+
+
+def test_a_button_calls_its_action(background: Background) -> None:
+    view, actions, _, _ = background
+    for name in BUTTONS:
+        press(view, name)
+    assert actions.calls == ["cancel", "retry", "download anyway", "diagnostics"]
+    assert [view._widgets[name].description for name in BUTTONS] == list(BUTTONS.values())
+
+
+@pytest.mark.parametrize(
+    ("report", "text"),
+    [("nbloader 0.1", "nbloader 0.1"), ("", "The diagnostics failed: OSError: no room")],
+)
+def test_diagnostics_are_drawn_with_the_next_state(
+    report: str, text: str, background: Background
+) -> None:
+    view, actions, _, clock = background
+    actions.report = report
+    press(view, "diagnostics")
+    assert view._widgets["reports"].children == ()
+    settle(view, last_state(STALLED), clock)
+    assert view._widgets["reports"].children == (view._widgets["report"],)
+    assert view._widgets["report"].value == text
+    assert view._widgets["diagnostics"].disabled is False
+
+
+def test_a_plan_that_is_chosen_stays_until_the_job_takes_it_over(background: Background) -> None:
+    view, actions, _, clock = background
+    plan = view._widgets["plan"]
+    state = last_state(STALLED)
+    pick(view, 1)
+    assert (plan.value, actions.calls) == ("model-offload", ["choose model-offload"])
+    for _ in range(5):
+        clock.now += 0.6
+        view.update(state)
+        assert plan.value == "model-offload"
+    settle(view, replace(state, fit=replace(FIT, chosen=OFFLOADED)), clock)
+    assert plan.value == "model-offload"
+    # What the job shows calls no action.
+    settle(view, state, clock)
+    assert (plan.value, actions.calls) == ("gpu", ["choose model-offload"])
+
+
+def test_a_plan_that_the_job_does_not_take_over_is_taken_back(background: Background) -> None:
+    view, _, _, clock = background
+    pick(view, 1)
+    settle(view, last_state(STALLED), clock)
+    assert view._widgets["plan"].value == "gpu"
+
+
+def test_the_controls_rest_while_a_cell_waits(background: Background) -> None:
+    view, _, _, clock = background
+    state = advance(last_state(STALLED), 20.0, waited_for=True)
+    settle(view, state, clock)
+    assert all(view._widgets[name].disabled for name in (*BUTTONS, "plan"))
+    assert RESTS in view._widgets["note"].value
+    settle(view, advance(state, 21.0), clock)
+    assert [view._widgets[name].disabled for name in BUTTONS] == [False, True, True, False]
+
+
+def test_the_end_of_a_job_is_shown_whole_without_another_state(
+    background: Background, comms: Comms
+) -> None:
+    view, actions, _, clock = background
+    comms.clock = clock
+    failed = last_state(REFUSED)
+    view.update(failed)
+    view.update(failed)
+    join("nbloader-view")
+    assert shown(view).items() >= wanted(failed).items()
+    assert [view._widgets[name].disabled for name in BUTTONS] == [True, False, False, False]
+    press(view, "diagnostics")
+    join("nbloader-view")
+    assert view._widgets["report"].value == actions.report
+    assert view._widgets["reports"].children == (view._widgets["report"],)
+    sent = comms.of_kind("comm_msg")
+    assert max(sum(start <= other <= start + 1 for other in sent) for start in sent) <= 10
+
+
+def test_a_view_that_is_closed_draws_no_more(comms: Comms) -> None:
+    clock = Clock()
+    begun, closed = threading.Event(), threading.Event()
+
+    def sleep(seconds: float) -> None:
+        begun.set()
+        closed.wait()
+
+    view = WidgetView(RecordedDisplay(), actions=RecordedActions(), clock=clock, sleep=sleep)
+    view.update(last_state(STALLED))
+    view.update(last_state(REFUSED))
+    begun.wait()
+    view.close(last_state(REFUSED))
+    sent = len(comms.sent)
+    closed.set()
+    join("nbloader-view")
+    assert len(comms.sent) == sent
+
+
+def test_after_a_failure_the_view_stays_and_what_is_behind_it_is_true(
+    background: Background,
+) -> None:
+    view, _, display, clock = background
+    state = last_state(STALLED)
+    (live,) = display.outputs
+    assert live == {WIDGET_MIME: live[WIDGET_MIME], **html.interrupted_bundle(state)}
+    failed = last_state(CANCELLED)
+    settle(view, failed, clock)
+    (behind,) = display.outputs
+    assert behind == {WIDGET_MIME: live[WIDGET_MIME], **html.static_bundle(failed)}
+    assert [kind for kind, _ in display.calls] == ["show", "update"]
+    assert shown(view).items() >= wanted(failed).items()
+    # A retry begins anew.
+    begun = last_state(DOWNLOADING[:1])
+    settle(view, begun, clock)
+    assert display.outputs == [{WIDGET_MIME: live[WIDGET_MIME], **html.interrupted_bundle(begun)}]
+    assert view._widgets["files"].children == ()
+    settle(view, state, clock)
+    assert shown(view).items() >= wanted(state).items()
 
 
 def test_an_interrupt_while_closing_waits_until_all_is_closed(comms: Comms) -> None:

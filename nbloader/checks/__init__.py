@@ -13,12 +13,13 @@ from nbloader.checks import _disk, _files, _hub, _memory, _packages
 from nbloader.checks._disk import LOW_DISK_BYTES
 from nbloader.checks._facts import Facts
 from nbloader.checks._packages import inspected_packages, install_hint, required_packages
-from nbloader.checks._report import PreflightReport
+from nbloader.checks._report import FORCEABLE, PreflightReport
 from nbloader.checks._results import skipped
 from nbloader.records import CheckResult, CheckStatus
 
 __all__ = [
     "CHECKS",
+    "FORCEABLE",
     "LOW_DISK_BYTES",
     "Check",
     "Facts",

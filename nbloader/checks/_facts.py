@@ -12,6 +12,7 @@ from nbloader.records import (
     DiskFacts,
     Fit,
     HubFacts,
+    Interface,
     LoadedModel,
     MachineFacts,
     PackageFacts,
@@ -68,6 +69,11 @@ class Facts:
     check_network: bool = True
     check_disk_space: bool = True
     required_disk_bytes: int | None = None
+
+    @property
+    def in_notebook(self) -> bool:
+        """Whether hints are for a cell, and not for a terminal."""
+        return self.machine is None or self.machine.place.interface is not Interface.TERMINAL
 
     @property
     def missing_bytes(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from nbloader.checks._facts import Facts
 from nbloader.checks._results import failed, passed, skipped, warned
+from nbloader.environment import how_to_free
 from nbloader.errors import DoesNotFitError
 from nbloader.fit import gpu_problem
 from nbloader.records import CheckResult, Fit, MachineFacts, Method, Placement
@@ -78,7 +79,7 @@ def _hint(facts: Facts, fit: Fit) -> str:
     model = facts.loaded[0]
     return (
         f"{model.repo_id} is loaded in this process already and takes {format_bytes(model.bytes)} "
-        f"({model.device}). To free it, run `%xdel pipe` with its name, or restart the kernel. "
+        f"({model.device}). {how_to_free(notebook=facts.in_notebook)} "
         f"{'' if fit.chosen else fit.hint}"
     ).strip()
 

@@ -30,7 +30,6 @@ from nbloader.quoting import quote
 from nbloader.records import (
     CheckResult,
     ClassFacts,
-    Interface,
     Kind,
     PackageFacts,
     Plan,
@@ -180,14 +179,13 @@ def packages(facts: Facts) -> CheckResult:
     """Are the packages there, and do they fit together?"""
     if facts.plan is None or not facts.loads or not facts.packages:
         return skipped("packages", "not checked: nothing is loaded")
-    machine = facts.machine
     return check_packages(
         facts.plan,
         facts.packages,
         facts.classes,
         facts.unmet,
         quantizations=[part.quantization for part in facts.weights if part.quantization],
-        notebook=machine is None or machine.place.interface is not Interface.TERMINAL,
+        notebook=facts.in_notebook,
     )
 
 

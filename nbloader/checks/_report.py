@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from nbloader.errors import PreflightError, error_from_parts
-from nbloader.records import CheckResult, CheckStatus, ComponentWeights, Fit, Plan
+from nbloader.records import (
+    CheckResult,
+    CheckStatus,
+    ComponentWeights,
+    DiskFacts,
+    Fit,
+    MachineFacts,
+    Plan,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["FORCEABLE", "PreflightReport"]
 
@@ -23,6 +35,8 @@ class PreflightReport:
         plan: what would be loaded; None if it did not come so far.
         weights: what the tensors of each component take, as they are stored.
         fit: the ways to place the model, and the one that would be taken.
+        machine: what this machine has; None if nothing would be loaded, or it did not come so far.
+        disk: that of the cache; None if it did not come so far.
         missing_bytes: what would be downloaded.
     """
 
@@ -31,7 +45,13 @@ class PreflightReport:
     plan: Plan | None = None
     weights: tuple[ComponentWeights, ...] = ()
     fit: Fit | None = None
+    machine: MachineFacts | None = field(default=None, repr=False)
+    disk: DiskFacts | None = field(default=None, repr=False)
     missing_bytes: int = 0
+    # What a notebook's buttons do: make the checks anew, and give the line that loads with a plan,
+    # by its `records.Method` value.
+    _again: Callable[[], PreflightReport] | None = field(default=None, repr=False, compare=False)
+    _line: Callable[[str], str] | None = field(default=None, repr=False, compare=False)
 
     @property
     def ok(self) -> bool:
@@ -82,10 +102,53 @@ class PreflightReport:
             "placements": [asdict(row) for row in self.fit.placements] if self.fit else [],
         }
 
+    def plot(self) -> Figure:
+        """Draw the bytes of the components against what the GPUs, the memory and the disk have.
+
+        The figure shows itself in a notebook; its `savefig` writes it to a file.
+
+        Raises:
+            MissingPackageError: matplotlib is not installed.
+        """
+        from nbloader.views.fit_chart import plot_fit
+
+        return plot_fit(
+            self.repo_id,
+            plan=self.plan,
+            weights=self.weights,
+            fit=self.fit,
+            machine=self.machine,
+            disk=self.disk,
+            missing_bytes=self.missing_bytes,
+        )
+
     def __str__(self) -> str:
         from nbloader.views.preflight import render_text
 
         return render_text(self.results, self.weights, self.fit)
+
+    def _ipython_display_(self) -> None:
+        """Show it with a button and a chooser where they can act; else as `_repr_html_` does."""
+        from nbloader.views.choose import ViewName, choose, front_end
+
+        if self._again is None or self._line is None:
+            raise NotImplementedError
+        if choose(ViewName.AUTO, front_end()) is not ViewName.WIDGET:
+            raise NotImplementedError
+        from nbloader.views.display import NotebookDisplay
+        from nbloader.views.report_widget import ReportWidget, notebook_events
+
+        try:
+            shown = ReportWidget(
+                NotebookDisplay(),
+                self,
+                again=self._again,
+                line=self._line,
+                events=notebook_events(),
+            )
+        except ImportError as error:  # installed, and broken
+            raise NotImplementedError from error
+        shown.show()
 
     def _repr_html_(self) -> str:
         from nbloader.views.preflight import render_html

@@ -92,10 +92,11 @@ def doctor(repo_id: str | None = None) -> DoctorReport:
 
 
 def _preflight(repo_id: str) -> PreflightReport | NbloaderError:
-    from nbloader.job import preflight
+    from nbloader.request import checked
+    from nbloader.stages import check
 
     try:
-        return preflight(repo_id)
+        return check(checked(repo_id=repo_id))
     except InvalidRepoIdError:
         raise
     except NbloaderError as error:  # A wrong setting, or a worker that cannot be started.

@@ -22,7 +22,13 @@ from nbloader.environment._packages import (
     distribution_name,
     package_facts,
 )
-from nbloader.environment._place import how_to_add_token, how_to_connect, place, place_facts
+from nbloader.environment._place import (
+    how_to_add_token,
+    how_to_connect,
+    how_to_free,
+    place,
+    place_facts,
+)
 from nbloader.environment._requirements import unmet_requirements
 from nbloader.environment._token import token_facts
 from nbloader.environment._torch import torch_facts
@@ -42,6 +48,7 @@ __all__ = [
     "home_of_environment",
     "how_to_add_token",
     "how_to_connect",
+    "how_to_free",
     "is_one_of",
     "looks_like",
     "machine_facts",

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 
+from nbloader.kernel import KAGGLE_RUN_TYPE, Kernel, batch_told_by, running_kernel
 from nbloader.records import Interface, Place, PlaceFacts
 
 __all__ = [
-    "Kernel",
     "how_to_add_token",
     "how_to_connect",
+    "how_to_free",
     "place",
     "place_facts",
     "place_from",
-    "running_kernel",
 ]
 
 _VS_CODE_NAME = "__vsc_ipynb_file__"
@@ -24,34 +22,6 @@ _VS_CODE_NAME = "__vsc_ipynb_file__"
 
 _VS_CODE_VARIABLE = "VSCODE_PID"
 """Set for what VS Code starts itself; it is taken out of the environment of its terminals."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kernel:
-    """What the Jupyter kernel that this process is knows of its front end.
-
-    Attributes:
-        asks: whether the running request allows to ask its user for input. papermill, nbconvert,
-            nbclient and nbval do not allow it.
-        names: those of the user's namespace.
-    """
-
-    asks: bool = True
-    names: Collection[str] = ()
-
-
-def running_kernel() -> Kernel | None:
-    """Describe the Jupyter kernel that this process is; None if it is none. Imports nothing."""
-    get_ipython = getattr(sys.modules.get("IPython"), "get_ipython", None)
-    shell = get_ipython() if get_ipython else None
-    kernel = getattr(shell, "kernel", None)
-    if kernel is None:
-        return None
-    return Kernel(
-        # ipykernel keeps what the front end said of itself with the request that is running.
-        asks=getattr(kernel, "_allow_stdin", None) is True,
-        names=getattr(shell, "user_ns", {}).keys(),
-    )
 
 
 def place_facts(environ: Mapping[str, str] = os.environ) -> PlaceFacts:
@@ -62,7 +32,7 @@ def place_facts(environ: Mapping[str, str] = os.environ) -> PlaceFacts:
 def place_from(environ: Mapping[str, str], kernel: Kernel | None) -> PlaceFacts:
     """Tell the same from variables and the kernel, None for a process that is no kernel."""
     where, variable = _place(environ)
-    interface, told_by = _interface(environ, where, kernel)
+    interface, told_by = _interface(environ, kernel)
     return PlaceFacts(
         place=where,
         interface=interface,
@@ -78,7 +48,7 @@ def place(environ: Mapping[str, str]) -> Place:
 def _place(environ: Mapping[str, str]) -> tuple[Place, str]:
     # Kaggle comes first: its image is made from Colab's.
     for where, variables in (
-        (Place.KAGGLE, ("KAGGLE_KERNEL_RUN_TYPE", "KAGGLE_URL_BASE")),
+        (Place.KAGGLE, (KAGGLE_RUN_TYPE, "KAGGLE_URL_BASE")),
         (Place.COLAB, ("COLAB_RELEASE_TAG", "COLAB_GPU")),
     ):
         for variable in variables:
@@ -90,16 +60,11 @@ def _place(environ: Mapping[str, str]) -> tuple[Place, str]:
     return Place.OTHER, ""
 
 
-def _interface(
-    environ: Mapping[str, str], where: Place, kernel: Kernel | None
-) -> tuple[Interface, str]:
-    # "Save & Run All"; a session with somebody at it says "Interactive".
-    if where is Place.KAGGLE and environ.get("KAGGLE_KERNEL_RUN_TYPE") == "Batch":
-        return Interface.BATCH, "KAGGLE_KERNEL_RUN_TYPE"
+def _interface(environ: Mapping[str, str], kernel: Kernel | None) -> tuple[Interface, str]:
+    if batch := batch_told_by(environ, kernel):
+        return Interface.BATCH, batch
     if kernel is None:
         return Interface.TERMINAL, "no kernel"
-    if not kernel.asks:
-        return Interface.BATCH, "kernel without stdin"
     if _VS_CODE_NAME in kernel.names:
         return Interface.VS_CODE, _VS_CODE_NAME
     if _VS_CODE_VARIABLE in environ:
@@ -118,6 +83,13 @@ _ADD_TOKEN = {
 def how_to_add_token(where: Place) -> str:
     """Say how a token of the Hub is handed over in this place."""
     return _ADD_TOKEN.get(where, "Pass it as `token=`, or store it with `hf auth login`.")
+
+
+def how_to_free(*, notebook: bool) -> str:
+    """Say how the memory of a model that is loaded in this process is freed."""
+    if notebook:
+        return "To free it, run `%xdel pipe` with its name: `del` leaves what IPython keeps."
+    return "To free it, delete every name that holds it (`del pipe`)."
 
 
 def how_to_connect(where: Place) -> str:

@@ -16,7 +16,7 @@ from nbloader.fit._families import family_of
 from nbloader.fit._question import Question
 from nbloader.fit._refusal import faster_hint, refusal
 from nbloader.fit._rows import row
-from nbloader.fit._usable import can_run, driver_runs, gpu_problem, usable_gpus
+from nbloader.fit._usable import gpu_problem, usable_gpus
 from nbloader.records import (
     Component,
     ComponentWeights,
@@ -27,7 +27,7 @@ from nbloader.records import (
     Plan,
 )
 
-__all__ = ["can_run", "driver_runs", "fit", "gpu_problem"]
+__all__ = ["fit", "gpu_problem"]
 
 
 def fit(

@@ -56,7 +56,6 @@ class Family:
         activation_bytes_float32: the same in float32; 0 for twice that of 16 bits.
         by_component: what the parts take by themselves where that is less, in 16 bits: it counts
             where only one of them is on the GPU.
-        by_resolution: `activation_bytes` of other sizes.
         fp16: whether float16 gives right results: False where it is known not to.
         fp16_reason: what is known of float16, and from where.
         float32_components: those that the pipeline turns to float32 for use, or that its authors
@@ -70,7 +69,6 @@ class Family:
     activation_bytes: int
     activation_bytes_float32: int = 0
     by_component: Mapping[str, int] = field(default_factory=dict)
-    by_resolution: Mapping[str, int] = field(default_factory=dict)
     fp16: bool = True
     fp16_reason: str
     float32_components: tuple[str, ...] = ()
@@ -94,7 +92,6 @@ PIPELINES: tuple[Family, ...] = (
             "transformer": int(0.73 * _ROOM * _GIB),
             "text_encoder": int(1.0 * _GIB),
         },
-        by_resolution={"1328 x 1328": int(8.5 * _GIB), "2048 x 2048": int(21 * _GIB)},
         fp16=False,
         fp16_reason="float16 overflows in the transformer: NaN, a black image "
         "(github.com/Comfy-Org/ComfyUI/issues/10751)",
@@ -135,7 +132,6 @@ PIPELINES: tuple[Family, ...] = (
             "text_encoder": _ENCODER,
             "text_encoder_2": _ENCODER,
         },
-        by_resolution={"512 x 512": int(1.3 * _GIB), "2048 x 2048": 4 * _KL_1024},
         fp16_reason="works: the transformer clips its activations; images differ a little from "
         "those of bfloat16 (github.com/huggingface/diffusers/pull/9097)",
         source="measured in bfloat16, 4-bit and 8-bit "
@@ -153,7 +149,6 @@ PIPELINES: tuple[Family, ...] = (
             "text_encoder": _ENCODER,
             "text_encoder_2": _ENCODER,
         },
-        by_resolution={"512 x 512": int(1.2 * _GIB)},
         fp16_reason="published in float16; the pipeline turns the VAE, which overflows, to float32",
         float32_components=("vae",),
         source="measured: 21.7 GB less 6.9 of weights for four images "
@@ -176,7 +171,6 @@ PIPELINES: tuple[Family, ...] = (
         activation_bytes=_KL_1024 // 4,
         activation_bytes_float32=_KL_1024_FLOAT32 // 4,
         by_component={"unet": int(0.13 * _ROOM * _GIB), "text_encoder": _ENCODER},
-        by_resolution={"768 x 768": _KL_1024 * 9 // 16},
         fp16_reason="published in float16",
         source="inferred: the VAE of FLUX.1's form at a quarter of the pixels; steps counted",
     ),

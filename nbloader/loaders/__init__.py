@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import gc
 import threading
-import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from nbloader.errors import ModelLoadError, NbloaderError
+from nbloader.frames import clear_frames
 from nbloader.loaders._build import build, modules_of, places_itself, versions
 from nbloader.loaders._placing import slower
 from nbloader.loaders.alive import bytes_of, copies, loaded, remember
@@ -90,12 +90,7 @@ def _release(error: BaseException) -> None:
     """
     import torch
 
-    seen: set[int] = set()
-    each: BaseException | None = error
-    while each is not None and id(each) not in seen:
-        seen.add(id(each))
-        traceback.clear_frames(each.__traceback__)
-        each = each.__cause__ or each.__context__
+    clear_frames(error)
     gc.collect()
     torch.cuda.empty_cache()  # It does nothing where no GPU is in use.
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import gc
 import importlib
+import time
+from collections.abc import Callable
 from contextlib import nullcontext, suppress
+from functools import partial
 
-from nbloader.background import Background
+from nbloader.background import IMPORTING, Background
 from nbloader.checks._packages import inspected_packages, install_hint
 from nbloader.checks._pip import NOT_RELEASED, pip_hint
 from nbloader.environment import package_facts
@@ -57,22 +60,49 @@ class Import(Background):
         forced: whether to pass over the classes that cannot be imported: the library may load the
             model without them, or says itself what is wrong. Without the library nothing goes on.
         notebook: whether hints are for a cell, and not for a terminal.
+        take: does one step of the import when it may be done; at once by default.
+
+    Attributes:
+        begun_at: seconds of the monotonic clock.
     """
 
-    def __init__(self, plan: Plan, forced: bool = False, notebook: bool = True) -> None:
-        super().__init__(lambda: _import_all(plan, forced, notebook))
+    def __init__(
+        self,
+        plan: Plan,
+        forced: bool = False,
+        notebook: bool = True,
+        take: Callable[[Callable[[], None]], None] | None = None,
+    ) -> None:
+        self.begun_at = time.monotonic()
+        steps = _steps(plan, forced, notebook)
+        super().__init__(
+            lambda: [take(partial(_locked, step)) if take else step() for step in steps],
+            # Where a step has to wait for its turn, the lock is held in the step alone: whoever
+            # has the turn may itself wait for the lock.
+            imports=take is None,
+        )
 
 
-def _import_all(plan: Plan, forced: bool, notebook: bool) -> None:
+def _steps(plan: Plan, forced: bool, notebook: bool) -> list[Callable[[], None]]:
+    """Cut the import into pieces of some seconds, so that others get their turn between them."""
+    library, *classes = targets(plan)
+    return [
+        partial(_step, plan, library, False, notebook),
+        *(partial(_step, plan, target, forced, notebook) for target in classes),
+    ]
+
+
+def _locked(step: Callable[[], None]) -> None:
+    with IMPORTING:
+        step()
+
+
+def _step(plan: Plan, target: tuple[str, str], forced: bool, notebook: bool) -> None:
     collecting = gc.isenabled()
     gc.disable()  # A third of the time of these imports is the garbage collector's.
     try:
-        with quiet_loggers():
-            library, *classes = targets(plan)
-            _import(plan, *library, notebook)
-            for module, name in classes:
-                with suppress(LoadError) if forced else nullcontext():
-                    _import(plan, module, name, notebook)
+        with quiet_loggers(), suppress(LoadError) if forced else nullcontext():
+            _import(plan, *target, notebook)
     finally:
         if collecting:
             gc.enable()

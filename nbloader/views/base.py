@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Protocol, TextIO
 
+from nbloader.quoting import plain
 from nbloader.records import CheckStatus
 from nbloader.state import JobState, Status
 
@@ -50,16 +51,3 @@ def write(stream: TextIO, text: str) -> None:
     encoding = getattr(stream, "encoding", None) or "utf-8"
     stream.write(text.encode(encoding, "replace").decode(encoding))
     stream.flush()
-
-
-def plain(text: str, limit: int = 300) -> str:
-    """Make foreign text fit for one line: bounded, and printable characters only.
-
-    Unicode counts as unprintable what steers a terminal or the direction of text, what cannot be
-    seen, and halves of surrogate pairs, which JSON can carry and UTF-8 cannot.
-    """
-    text = text[: 4 * limit]
-    if not text.isprintable():
-        text = "".join(character if character.isprintable() else " " for character in text)
-    text = " ".join(text.split())
-    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from nbloader.records import CheckResult, CheckStatus
 from nbloader.views.base import ICONS, plain
-from nbloader.views.markup import escape, fold, hint, line
+from nbloader.views.markup import escape, fold, hint, line, link
 
 __all__ = ["check_lines", "check_rows", "checks_lines", "checks_markup"]
 
@@ -67,9 +67,11 @@ def check_rows(results: Sequence[CheckResult]) -> str:
 
 
 def _row(result: CheckResult) -> str:
+    """Write what was found, and folded behind it what to do: open if something is to be done."""
     found = f"<b>{escape(result.name, _NAME_LIMIT)}</b>: {escape(result.message, _TEXT_LIMIT)}"
+    found = f"{ICONS[result.status]} {found}"
     more = " ".join(filter(None, (escape(result.hint, _TEXT_LIMIT), _link(result))))
-    return line(f"{ICONS[result.status]} {found}{hint(more)}")
+    return fold(found, hint(more), opened=result.status not in _QUIET) if more else line(found)
 
 
 def _link(result: CheckResult) -> str:
@@ -77,4 +79,4 @@ def _link(result: CheckResult) -> str:
     if not result.link.startswith("https://"):
         return ""
     href = escape(result.link)
-    return f'<a href="{href}" target="_blank" rel="noopener noreferrer">{href}</a>'
+    return link(href, href, ' target="_blank" rel="noopener noreferrer"')

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
+from nbloader.kernel import batch_told_by, running_kernel
 from nbloader.views.base import NoView, View
+from nbloader.views.guard import Guarded
+
+if TYPE_CHECKING:
+    from nbloader.views.controls import Actions
 
 __all__ = ["FrontEnd", "ViewName", "choose", "front_end", "make"]
 
@@ -34,8 +40,9 @@ class FrontEnd:
 
     Attributes:
         kernel: whether this process is a Jupyter kernel.
-        interactive: whether someone sits at the notebook. In a batch run (papermill, nbconvert,
-            nbclient, nbval) nobody can be asked for input, and the kernel knows that.
+        interactive: whether someone sits at the notebook or at the terminal. In a batch run
+            (papermill, nbconvert, nbclient, nbval, Kaggle's "Save & Run All") nobody does, and
+            nobody does where the output goes into a pipe or a file.
         ipywidgets: its installed version, None if it is not there.
     """
 
@@ -55,58 +62,66 @@ def choose(requested: ViewName, facts: FrontEnd) -> ViewName:
     """
     if requested in {ViewName.NONE, ViewName.TEXT, ViewName.TQDM}:
         return requested
-    if not facts.kernel:
-        return ViewName.TEXT
-    if requested is ViewName.HTML:
+    if facts.kernel and requested is ViewName.HTML:
         return ViewName.HTML
     if not facts.interactive:
         return ViewName.TEXT
+    if not facts.kernel:
+        return ViewName.TQDM
     widgets = facts.ipywidgets is not None and facts.ipywidgets >= OLDEST_IPYWIDGETS
     return ViewName.WIDGET if widgets else ViewName.HTML
 
 
-def front_end(environ: Mapping[str, str] = os.environ) -> FrontEnd:
-    """Find out where the output will be seen. Imports nothing that is not there already."""
-    get_ipython = getattr(sys.modules.get("IPython"), "get_ipython", None)
-    kernel = getattr(get_ipython() if get_ipython else None, "kernel", None)
-    if kernel is None:
-        return FrontEnd()
-    # Kaggle's "Save & Run All" is a batch run; its interactive sessions say "Interactive".
-    batch = environ.get("KAGGLE_KERNEL_RUN_TYPE") == "Batch"
-    return FrontEnd(
-        kernel=True,
-        # ipykernel keeps what the front end said of itself with the request that is running.
-        interactive=not batch and getattr(kernel, "_allow_stdin", None) is True,
-        ipywidgets=_installed("ipywidgets"),
-    )
-
-
-def make(name: ViewName, *, stream: TextIO | None, speed: bool = True, eta: bool = True) -> View:
-    """Make a view that `choose` has chosen.
+def front_end(environ: Mapping[str, str] = os.environ, *, stream: TextIO | None = None) -> FrontEnd:
+    """Find out where the output will be seen. Imports nothing that is not there already.
 
     Args:
-        stream: where the views of text write to.
-        speed, eta: whether the speed and the time left are shown.
+        stream: where the views of text write to; None for the standard output.
     """
-    if stream is None and name in {ViewName.TEXT, ViewName.TQDM}:
-        return NoView()  # A program without a console has no stream to write to.
-    stream = stream or sys.stderr
+    kernel = running_kernel()
+    batch = bool(batch_told_by(environ, kernel))
+    if kernel is None:
+        return FrontEnd(interactive=not batch and _is_terminal(stream or sys.stdout))
+    return FrontEnd(kernel=True, interactive=not batch, ipywidgets=_installed("ipywidgets"))
+
+
+def make(
+    name: ViewName,
+    *,
+    stream: TextIO | None,
+    speed: bool = True,
+    eta: bool = True,
+    actions: Actions | None = None,
+) -> View:
+    """Make a view that `choose` has chosen. One that breaks gives way to text.
+
+    Args:
+        stream: where the views of text write to; None for a program without a console.
+        speed, eta: whether the speed and the time left are shown.
+        actions: what the buttons of the widget do; None for a view without buttons.
+    """
+
+    def text() -> View:
+        if stream is None:
+            return NoView()
+        from nbloader.views.text import TextView
+
+        return TextView(stream, interactive=_is_terminal(stream), speed=speed, eta=eta)
+
     match name:
         case ViewName.NONE:
             return NoView()
-        case ViewName.TQDM:
+        case ViewName.WIDGET | ViewName.HTML:
+            return Guarded(_notebook_view(name, speed=speed, eta=eta, actions=actions), text)
+        case ViewName.TQDM if stream is not None:
             from nbloader.views.tqdm_view import TqdmView
 
-            return TqdmView(stream, speed=speed, eta=eta)
-        case ViewName.WIDGET | ViewName.HTML:
-            return _notebook_view(name, speed=speed, eta=eta)
+            return Guarded(TqdmView(stream, speed=speed, eta=eta), text)
         case _:
-            from nbloader.views.text import TextView
-
-            return TextView(stream, interactive=stream.isatty(), speed=speed, eta=eta)
+            return Guarded(text(), NoView)
 
 
-def _notebook_view(name: ViewName, *, speed: bool, eta: bool) -> View:
+def _notebook_view(name: ViewName, *, speed: bool, eta: bool, actions: Actions | None) -> View:
     from nbloader.views.display import NotebookDisplay
     from nbloader.views.html import HtmlView
 
@@ -114,11 +129,17 @@ def _notebook_view(name: ViewName, *, speed: bool, eta: bool) -> View:
     if name is ViewName.WIDGET:
         from nbloader.views.widget import WidgetView
 
-        try:
-            return WidgetView(display, speed=speed, eta=eta)
-        except ImportError:  # installed, and broken
-            pass
+        # Where ipywidgets is installed and broken, HTML will do.
+        with contextlib.suppress(Exception):
+            return WidgetView(display, speed=speed, eta=eta, actions=actions)
     return HtmlView(display, speed=speed, eta=eta)
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    try:
+        return stream is not None and stream.isatty()
+    except (AttributeError, ValueError):  # No real stream, or a closed one.
+        return False
 
 
 def _installed(package: str) -> tuple[int, ...] | None:

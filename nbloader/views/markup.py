@@ -1,7 +1,8 @@
 """Pieces of HTML that read well wherever a notebook is shown.
 
 Styles stand inline, and only as an adornment: GitHub strips them, so everything that matters is
-text in plain elements. No colour of text is set, so that light and dark themes both fit.
+text in plain elements. No colour of text is set but by a variable of the theme that falls back to
+the colour around it, so that light and dark themes both fit.
 """
 
 from __future__ import annotations
@@ -11,15 +12,38 @@ from collections.abc import Iterable, Sequence
 
 from nbloader.views.base import plain
 
-__all__ = ["bar", "box", "escape", "faint", "fold", "hint", "line", "table"]
+__all__ = [
+    "bar",
+    "box",
+    "cell",
+    "escape",
+    "faint",
+    "fold",
+    "grid",
+    "hint",
+    "line",
+    "link",
+    "scrolled",
+    "spread",
+    "table",
+    "unseen",
+    "whole",
+]
 
 # The classes keep MathJax from reading a `$` of a foreign name as a formula (version 2, 3 and up).
 _BOX = (
     '<div class="tex2jax_ignore mathjax_ignore" style="font-size:13px;line-height:1.5;'
     'font-variant-numeric:tabular-nums;max-width:60em;overflow-wrap:anywhere">{}</div>'
 )
-_CELL = "text-align:left;padding:0 1.2em 0 0"
+_CELL = "text-align:left;vertical-align:top;padding:0 1.2em 0 0"
 _TABLE = "margin:3px 0;border:0;border-collapse:collapse;font:inherit;color:inherit"
+_COLUMN = ' scope="col"'
+_BLOCK = "display:block;width:100%;margin:4px 0;border:0;font:inherit;color:inherit"
+_ROW = "display:flex;flex-wrap:wrap;column-gap:1em;background:none"
+_UNSEEN = (
+    "position:absolute;width:1px;height:1px;margin:-1px;overflow:hidden;"
+    "clip-path:inset(50%);white-space:nowrap"
+)
 
 
 def escape(text: str, limit: int = 300) -> str:
@@ -49,18 +73,52 @@ def hint(content: str) -> str:
     return f'<div style="{style}">{content}</div>' if content else ""
 
 
-def fold(title: str, content: str) -> str:
+def fold(title: str, content: str, *, opened: bool = False) -> str:
     """Hide markup behind a title that opens at a click."""
-    return f'<details><summary style="cursor:pointer">{title}</summary>{content}</details>'
+    tag = "details open" if opened else "details"
+    # The classic notebook takes the mark away that shows whether it is open.
+    style = "display:list-item;cursor:pointer"
+    return f'<{tag}><summary style="{style}">{title}</summary>{content}</details>'
 
 
-def bar(share: float, width: str = "100%") -> str:
-    """Draw how much is done, from 0 to 1. Shows nothing where styles are stripped."""
+def whole(content: str) -> str:
+    """Keep markup on one line."""
+    return f'<span style="white-space:nowrap">{content}</span>'
+
+
+def link(href: str, content: str, more: str = "") -> str:
+    """Link to a page or a file; `href` is escaped already, and `more` holds other attributes."""
+    # Widgets do not get the theme's colour for links by themselves.
+    style = "color:var(--jp-content-link-color,inherit);text-decoration:underline"
+    return f'<a href="{href}"{more} style="{style}">{content}</a>'
+
+
+def scrolled(content: str) -> str:
+    """Let markup that is too wide be scrolled, and not what stands around it."""
+    return f'<div style="overflow-x:auto">{content}</div>' if content else ""
+
+
+def unseen(content: str) -> str:
+    """Say something to those who listen to the page only."""
+    return f'<div role="status" aria-live="polite" style="{_UNSEEN}">{content}</div>'
+
+
+def bar(
+    share: float, label: str, value: str, *, color: str = "var(--jp-brand-color1,#2f81f7)"
+) -> str:
+    """Draw how much is done, from 0 to 1. Shows nothing where styles are stripped.
+
+    Args:
+        label, value: what is measured and how much of it is done, for those who hear the page;
+            escaped already.
+    """
     percent = 100 * min(1.0, max(0.0, share))
     return (
-        f'<div style="width:{width};height:8px;margin:3px 0;border-radius:4px;overflow:hidden;'
-        f'background:rgba(128,128,128,0.25)"><div style="width:{percent:.1f}%;height:8px;'
-        f'background:#2f81f7"></div></div>'
+        f'<div role="progressbar" aria-label="{label}" aria-valuemin="0" aria-valuemax="100" '
+        f'aria-valuenow="{percent:.0f}" aria-valuetext="{value}" '
+        'style="flex:1 1 4em;min-width:0;height:6px;margin:3px 0;border-radius:3px;'
+        'overflow:hidden;background:rgba(128,128,128,0.25)">'
+        f'<div style="width:{percent:.1f}%;height:6px;background:{color}"></div></div>'
     )
 
 
@@ -69,9 +127,47 @@ def table(rows: Iterable[Sequence[str]], heads: Sequence[str] = ()) -> str:
     body = "".join(f'<tr style="background:none">{_cells(row, "td")}</tr>' for row in rows)
     if not body:
         return ""
-    head = f"<thead><tr>{_cells(heads, 'th')}</tr></thead>" if heads else ""
+    head = f"<thead><tr>{_cells(heads, 'th', _COLUMN)}</tr></thead>" if heads else ""
     return f'<table style="{_TABLE}">{head}<tbody>{body}</tbody></table>'
 
 
-def _cells(row: Sequence[str], tag: str) -> str:
-    return "".join(f'<{tag} style="{_CELL}">{cell}</{tag}>' for cell in row)
+def grid(rows: Iterable[str], label: str) -> str:
+    """Lay out rows of `cell`s that wrap where the page is narrow; nothing for no rows.
+
+    It is a table to those who hear the page, and where styles are stripped.
+
+    Args:
+        label: what the rows are.
+    """
+    body = "".join(f'<tr role="row" style="{_ROW}">{row}</tr>' for row in rows)
+    if not body:
+        return ""
+    return (
+        f'<table role="table" aria-label="{label}" style="{_BLOCK}">'
+        f'<tbody role="rowgroup" style="display:block">{body}</tbody></table>'
+    )
+
+
+def cell(content: str, width: str, style: str = "") -> str:
+    """Write a cell of a `grid`.
+
+    Args:
+        width: as CSS's `flex` takes it.
+    """
+    return (
+        f'<td role="cell" style="flex:{width};min-width:0;padding:0;border:0;text-align:left;'
+        f'max-width:none;{style}">{content}</td>'
+    )
+
+
+def spread(left: str, right: str) -> str:
+    """Put two texts at both ends of a `cell`; where styles are stripped, a comma is between."""
+    return (
+        f'<span style="flex:1 1 8em;white-space:nowrap;opacity:0.7">{left}</span>'
+        '<span style="font-size:0">, </span>'
+        f'<span style="flex:0 1 11em;white-space:nowrap;text-align:right">{right}</span>'
+    )
+
+
+def _cells(row: Sequence[str], tag: str, more: str = "") -> str:
+    return "".join(f'<{tag}{more} style="{_CELL}">{content}</{tag}>' for content in row)

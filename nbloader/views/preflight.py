@@ -9,7 +9,7 @@ from nbloader.records import CheckResult, ComponentWeights, Fit, Placement
 from nbloader.units import format_bytes
 from nbloader.views.base import plain
 from nbloader.views.checks import check_lines, check_rows
-from nbloader.views.markup import box, escape, faint, line, table
+from nbloader.views.markup import box, escape, faint, line, scrolled, table, whole
 
 __all__ = ["render_html", "render_text"]
 
@@ -101,7 +101,7 @@ def _placement(row: Placement, chosen: Placement | None) -> tuple[str, ...]:
 
 
 def _lines(content: _Table) -> str:
-    rows = [tuple(plain(cell, _limit(row, cell)) for cell in row) for row in content.rows]
+    rows = [tuple(map(plain, row, _limits(row))) for row in content.rows]
     widths = [max(map(len, column)) for column in zip(content.heads, *rows, strict=True)]
     lines = [
         "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -113,20 +113,17 @@ def _lines(content: _Table) -> str:
 
 
 def _markup(content: _Table) -> str:
-    rows = [tuple(_cell(cell, _limit(row, cell)) for cell in row) for row in content.rows]
-    heads = tuple(faint(_whole(escape(head))) for head in content.heads)
+    rows = [tuple(map(_cell, row, _limits(row))) for row in content.rows]
+    heads = tuple(faint(whole(escape(head))) for head in content.heads)
     notes = "".join(line(escape(note, _REASON_LIMIT)) for note in content.notes)
-    return line(f"<b>{escape(content.title)}</b>") + table(rows, heads) + notes
+    return line(f"<b>{escape(content.title)}</b>") + scrolled(table(rows, heads)) + notes
+
+
+def _limits(row: Sequence[str]) -> list[int]:
+    """Give the letters that each cell has room for: the last one holds a reason."""
+    return [_CELL_LIMIT] * (len(row) - 1) + [_REASON_LIMIT]
 
 
 def _cell(cell: str, limit: int) -> str:
     """Write a cell; a short one is not broken in the middle of a word or a number."""
-    return _whole(escape(cell, limit)) if len(cell) <= _SHORT else escape(cell, limit)
-
-
-def _whole(content: str) -> str:
-    return f'<span style="white-space:nowrap">{content}</span>'
-
-
-def _limit(row: Sequence[str], cell: str) -> int:
-    return _REASON_LIMIT if cell is row[-1] else _CELL_LIMIT
+    return whole(escape(cell, limit)) if len(cell) <= _SHORT else escape(cell, limit)

@@ -16,6 +16,7 @@ from nbloader.state import STAGE_SPANS, JobState, Status
 from nbloader.units import format_bytes, format_duration, format_speed
 from nbloader.views.base import plain, write
 from nbloader.views.checks import checks_lines
+from nbloader.views.words import kept, placement_words, quiet
 
 __all__ = [
     "TextView",
@@ -53,6 +54,8 @@ def progress_line(state: JobState, *, speed: bool = True, eta: bool = True) -> s
         parts.append(format_speed(state.speed))
     if eta and state.time_remaining is not None:
         parts.append(f"{format_duration(state.time_remaining)} left")
+    if silence := quiet(state):
+        parts.append(silence)
     return f"[{state.percent:3.0f} %] " + ", ".join(parts)
 
 
@@ -100,6 +103,8 @@ def render(state: JobState, *, speed: bool = True, eta: bool = True) -> str:
     """Write a whole state as lines, the same as a log would hold, with bounded numbers of each."""
     lines = []
     checks = [f"        {line}" for line in checks_lines(state.checks)]
+    if state.fit is not None and state.fit.chosen is not None:
+        checks.append(f"        plan: {placement_words(state.fit.chosen)}")
     for begun in state.stages:
         if begun.stage is Stage.DOWNLOAD:
             lines += checks
@@ -114,8 +119,8 @@ def render(state: JobState, *, speed: bool = True, eta: bool = True) -> str:
         lines.append(end_line(state))
     elif state.plan is not None:
         lines.append(progress_line(state, speed=speed, eta=eta))
-    if state.failure is not None and state.failure.hint:
-        lines.append(f"        {plain(state.failure.hint)}")
+    if state.failure is not None and (advice := kept(state) or plain(state.failure.hint)):
+        lines.append(f"        {advice}")
     return "\n".join(lines)
 
 
@@ -178,6 +183,9 @@ class TextView:
         self._line(end_line(state))
 
     def _write_news(self, state: JobState) -> None:
+        if len(state.stages) < self._stages:  # The job was begun again.
+            self._stages = self._retries = self._notices = 0
+            self._checked = False
         for number, begun in enumerate(state.stages[self._stages :], self._stages):
             if number and state.stages[number - 1].stage is Stage.DOWNLOAD and state.fetched:
                 self._line(download_line(state))

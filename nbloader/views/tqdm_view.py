@@ -1,86 +1,121 @@
-"""A job as a tqdm bar, for those who are used to it."""
+"""A job as a tqdm bar: for a terminal, and for those who are used to it."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Never, TextIO
 
-from nbloader.state import JobState
+from nbloader.records import Stage
+from nbloader.state import JobState, Status
+from nbloader.units import format_duration, format_speed
 from nbloader.views.base import plain, write
 from nbloader.views.checks import checks_lines
 from nbloader.views.text import end_line, notice_line, retry_line
+from nbloader.views.words import quiet
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
 __all__ = ["TqdmView"]
 
+DRAW_EVERY_S = 0.1
+
+_NO_BYTES_YET = "{desc}"
+_BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}B of {total_fmt}B{postfix} [{elapsed}]"
+"""What a narrow terminal can do without stands at the end, where tqdm cuts."""
+
 
 class TqdmView:
-    """Shows the bytes of a job as a bar, with the stage behind it and what happens above it.
+    """Shows the stage and the bytes of a job as a bar, and above it what else happens.
+
+    The name of the repository stands above it as well, so that a narrow terminal has room for the
+    figures. tqdm draws; when, and what the figures are, is settled here, because its own speed does
+    not fall in a stall.
 
     Args:
         stream: where to.
         speed, eta: whether the speed and the time left are shown.
+        clock: seconds, steady.
     """
 
-    def __init__(self, stream: TextIO, *, speed: bool = True, eta: bool = True) -> None:
-        details = [
-            "{elapsed}",
-            *(["{rate_fmt}"] if speed else []),
-            *(["{remaining} left"] if eta else []),
-        ]
-        self._format = (
-            "{l_bar}{bar}| {n_fmt}B of {total_fmt}B [" + ", ".join(details) + "]{postfix}"
-        )
+    def __init__(
+        self,
+        stream: TextIO,
+        *,
+        speed: bool = True,
+        eta: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._stream = stream
+        self._speed = speed
+        self._eta = eta
+        self._clock = clock
+        self._drawn_at = clock()
         self._bar: tqdm[Never] | None = None
-        self._checks = self._notices = self._retries = 0
+        self._stages = self._notices = self._retries = 0
+        self._checked = False
 
     def update(self, state: JobState) -> None:
-        """Move the bar on; tqdm decides how often it is drawn."""
+        """Write what is new, and draw the bar ten times a second at most."""
         if self._bar is None:
-            self._bar = self._open(state)
-        bar = self._bar
-        self._write_news(bar, state)
-        if state.plan is not None and bar.total is None:
-            # The rate counts from here on, and without what the cache held.
-            bar.bar_format = self._format
-            bar.reset(total=state.total)
-            bar.initial = bar.n = bar.last_print_n = state.cached_bytes
-        if bar.postfix != str(state.stage):
-            bar.set_postfix_str(str(state.stage))
-        if arrived := state.cached_bytes + state.fetched - bar.n:
-            bar.update(arrived)
+            write(self._stream, plain(state.repo_id) + "\n")
+            self._bar = self._open()
+        news = self._news(state)
+        now = self._clock()
+        if news or len(state.stages) > self._stages or now - self._drawn_at >= DRAW_EVERY_S:
+            self._drawn_at = now
+            self._stages = len(state.stages)
+            self._draw(self._bar, state, news)
 
     def close(self, state: JobState) -> None:
-        """Leave the bar as it stands, and write the end."""
+        """Leave the bar as it stands, if there were bytes to show, and write the end."""
         self.update(state)
-        assert self._bar is not None
-        self._bar.close()
+        bar = self._bar
+        assert bar is not None
+        self._draw(bar, state, [])
+        bar.leave = bar.total is not None
+        bar.close()
         write(self._stream, end_line(state) + "\n")
 
-    def _open(self, state: JobState) -> tqdm[Never]:
+    def _open(self) -> tqdm[Never]:
         from tqdm import tqdm
 
         return tqdm(
-            desc=plain(state.repo_id),
             file=self._stream,
-            unit="B",
             unit_scale=True,
             dynamic_ncols=True,
-            bar_format="{desc}{postfix}",
+            bar_format=_NO_BYTES_YET,
         )
 
-    def _write_news(self, bar: tqdm[Never], state: JobState) -> None:
-        lines = [
-            *([] if self._checks else checks_lines(state.checks)),
-            *(notice_line(notice).strip() for notice in state.notices[self._notices :]),
-            *(retry_line(retry).strip() for retry in state.retries[self._retries :]),
-        ]
-        self._checks, self._notices, self._retries = (
-            len(state.checks),
-            len(state.notices),
-            len(state.retries),
-        )
-        for line in lines:
-            bar.write(line, file=self._stream)
+    def _draw(self, bar: tqdm[Never], state: JobState, news: list[str]) -> None:
+        if state.plan is not None and bar.total is None:
+            bar.bar_format = _BAR
+            bar.reset(total=state.total)
+        bar.n = min(state.there, state.total)
+        bar.set_description_str(str(state.stage or ""), refresh=False)
+        bar.set_postfix_str(", ".join(self._figures(state)), refresh=False)
+        if news:
+            with bar.external_write_mode(file=self._stream):
+                write(self._stream, "".join(f"{line}\n" for line in news))
+        else:
+            bar.refresh()
+
+    def _figures(self, state: JobState) -> list[str]:
+        """Give the speed, and the time left; in a stall its length, for then that is unknown."""
+        if state.stage is not Stage.DOWNLOAD or state.status is not Status.RUNNING:
+            return []
+        left, silence = state.time_remaining, quiet(state)
+        shown = self._speed and state.speed is not None
+        figures = [silence, format_speed(state.speed) if shown else ""]
+        if self._eta and left is not None and not silence:
+            figures.append(f"{format_duration(left)} left")
+        return [figure for figure in figures if figure]
+
+    def _news(self, state: JobState) -> list[str]:
+        checks = [] if self._checked else checks_lines(state.checks)
+        notices = [notice_line(notice).strip() for notice in state.notices[self._notices :]]
+        retries = [retry_line(retry).strip() for retry in state.retries[self._retries :]]
+        self._checked = self._checked or bool(checks)
+        self._notices, self._retries = len(state.notices), len(state.retries)
+        return [*checks, *notices, *retries]

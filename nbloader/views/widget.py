@@ -10,53 +10,100 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from types import FrameType
+from contextlib import contextmanager, nullcontext
+from types import FrameType, MappingProxyType
 from typing import Any
 
 from nbloader.state import JobState, Status
 from nbloader.views import html
+from nbloader.views.base import plain
 from nbloader.views.checks import checks_markup
-from nbloader.views.display import Display, new_display_id
-from nbloader.views.markup import box
-from nbloader.views.pace import Pace
+from nbloader.views.controls import Actions, ControlWidgets
+from nbloader.views.display import Bundle, Display, new_display_id
+from nbloader.views.markup import box, escape, unseen
+from nbloader.views.pace import Budget, Pace
 
 __all__ = ["WidgetView", "traits"]
 
 REFRESH_EVERY_S = 0.5
-"""A refresh sends one message a widget that changed, and there are five: ten a second at most."""
+MESSAGES_PER_S = 10
 
 MAX_COMPONENTS = 12
-MAX_RETRIES = 5
-WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
+"""Rows of components, and panes of files; the smaller ones share one more."""
 
-_BAR_STYLES: Mapping[Status, str] = {
-    Status.RUNNING: "",
-    Status.READY: "success",
-    Status.FAILED: "danger",
-}
+MAX_RETRIES = 50
+WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
+ROOT_CLASS = "nbloader"
+
+_SPARE, _SPARE_FOR_NEWS = 4, 6
+"""Messages in a second that the head alone may use. Of a model that is in the cache, all stages but
+the last begin within a moment, and that one blocks for a long time: its name must be shown."""
+
+_PANES = tuple(f"pane {number}" for number in range(MAX_COMPONENTS + 1))
+_PARTS = ("status", "head", "progress", "components", "files", "checks", "log")
+_RANKS: Mapping[str, int] = MappingProxyType(
+    {"head": 0, "checks": 2, "log": 2, **dict.fromkeys(_PANES, 2)}
+)
+"""How important a widget is, 0 the most. Those that are not named have rank 1."""
+
+# The themes of Jupyter space widgets out, and give their rows a fixed height. The classes of the
+# accordion begin with `p-` in ipywidgets 7 and with `jupyter-widget-` in 8.
+_STYLE = """<style>
+.nbloader .widget-html-content, .nbloader .widget-html { line-height: 1.5; height: auto; }
+.nbloader [class*="Collapse-header"] { padding: 1px 6px; font-size: 13px; line-height: 1.6; }
+.nbloader [class*="Collapse-contents"] { padding: 4px 8px; }
+.nbloader .widget-dropdown > select { min-width: 0; text-overflow: ellipsis; }
+.nbloader .widget-dropdown > label { width: auto; }
+</style>"""
 
 
 def traits(state: JobState, *, speed: bool, eta: bool) -> dict[str, dict[str, object]]:
-    """Say what the widgets show for a state: values of traits by widget."""
-    return {
-        "head": {"value": box([html.head(state, speed=speed, eta=eta)])},
-        "bar": {"value": round(state.percent, 1), "bar_style": _BAR_STYLES[state.status]},
-        "components": {"value": box([html.components(state, limit=MAX_COMPONENTS)])},
+    """Say what the widgets show for a state: values of traits by widget.
+
+    `files` has no trait of its own but the titles of the panes that are shown.
+    """
+    parts = state.components
+    panes = html.largest(parts, MAX_COMPONENTS)
+    wanted: dict[str, dict[str, object]] = {
+        "status": {"value": _STYLE + unseen(_said(state))},
+        "head": {"value": box([html.head(state)])},
+        "progress": {"value": box([html.progress(state, speed=speed, eta=eta)])},
+        "components": {"value": box([html.components(parts, state, limit=MAX_COMPONENTS)])},
+        "files": {"titles": tuple(_pane_title(part.name, len(part.files)) for part in panes)},
         "checks": {"value": box([checks_markup(state.checks)])},
-        "log": {"value": box([html.log(state, retries=MAX_RETRIES)])},
+        "log": {"value": box([html.log(state, retries=MAX_RETRIES, folds=False)])},
     }
+    for number, name in enumerate(_PANES):
+        content = html.files(panes[number], state.status) if number < len(panes) else ""
+        wanted[name] = {"value": box([content])}
+    return wanted
+
+
+def _said(state: JobState) -> str:
+    """Say how the job stands, in words that change with its stages only."""
+    repo_id = escape(state.repo_id, 100)
+    if state.failure is not None:
+        return f"{repo_id}: failed: {escape(state.failure.message)}"
+    ready = state.status is Status.READY
+    return f"{repo_id}: {'ready' if ready else state.stage or 'begun'}"
+
+
+def _pane_title(name: str, count: int) -> str:
+    return f"{plain(name, 60)}: {count} {'file' if count == 1 else 'files'}"
 
 
 class WidgetView:
     """Shows a job as widgets in the running cell.
 
-    Only what ipywidgets 7.7 and 8 share is used.
+    Only what ipywidgets 7.7 and 8 share is used. One thread draws at a time; after the end of a job
+    that can be begun again, that is a thread of the view's own.
 
     Args:
         display: where to.
         speed, eta: whether the speed and the time left are shown.
+        actions: what the controls do; None for a job that blocks the cell, which has no controls.
         clock: seconds, steady.
+        sleep: waits for so many seconds.
 
     Raises:
         ImportError: ipywidgets cannot be imported.
@@ -68,43 +115,51 @@ class WidgetView:
         *,
         speed: bool = True,
         eta: bool = True,
+        actions: Actions | None = None,
         clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         import ipywidgets
+        from ipywidgets import VBox  # noqa: F401, another module of that name lacks it
 
         self._ipywidgets = ipywidgets
         self._display = display
         self._speed = speed
         self._eta = eta
+        self._actions = actions
+        self._clock = clock
+        self._sleep = sleep
+        self._lock = threading.RLock()
+        self._state: JobState | None = None
         self._pace = Pace(REFRESH_EVERY_S, clock)
         self._display_id = new_display_id()
+        self._controls: ControlWidgets | None = None
         self._widgets: dict[str, Any] = {}
         self._values: dict[str, dict[str, object]] = {}
         self._open: list[Any] = []
-        self._shown = self._closed = False
+        self._budget = Budget({}, clock, limit=MESSAGES_PER_S, per_s=1.0)
+        self._view: Bundle = {}
+        self._behind = Status.RUNNING
+        self._shown = self._closed = self._followed = False
 
     def update(self, state: JobState) -> None:
         """Show the state, at most twice a second unless there are news."""
-        if self._closed or not self._pace.due(state):
-            return
-        wanted = traits(state, speed=self._speed, eta=self._eta)
-        if not self._shown:
-            with _interrupts_held():
-                self._build(wanted, state)
-            return
-        for name, values in wanted.items():
-            shown = self._values[name]
-            changed = {key: value for key, value in values.items() if shown[key] != value}
-            if changed:
-                widget = self._widgets[name]
-                with widget.hold_sync():
-                    for key, value in changed.items():
-                        setattr(widget, key, value)
-                self._values[name] = values
+        with self._lock:
+            if self._closed or not self._pace.due(state):
+                return
+            self._state = state
+            if not self._shown:
+                with _interrupts_held():
+                    self._build(state)
+            whole = self._draw(state, _SPARE_FOR_NEWS if self._pace.early else _SPARE)
+            if self._actions is not None:
+                self._refresh_static(state)
+                if not whole and state.status is not Status.RUNNING:
+                    self._follow()
 
     def close(self, state: JobState) -> None:
         """Replace the widgets by static HTML and text, and close every one of them."""
-        with _interrupts_held():
+        with self._lock, _interrupts_held():
             if self._closed:
                 return
             self._closed = True
@@ -118,26 +173,123 @@ class WidgetView:
                 while self._open:
                     self._open.pop().close()
 
-    def _build(self, wanted: Mapping[str, Mapping[str, object]], state: JobState) -> None:
+    def _draw(self, state: JobState, spare: int) -> bool:
+        """Send what has changed, as far as the budget goes; tell whether that was all."""
+        wanted = self._wanted(state)
+        waiting = {name for name, values in wanted.items() if values != self._values[name]}
+        while (name := self._budget.next(waiting, spare=spare)) is not None:
+            waiting.remove(name)
+            self._set(name, wanted[name])
+        return not waiting
+
+    def _refresh_static(self, state: JobState) -> None:
+        """Keep true what a notebook shows that is saved while the view waits for a button."""
+        if state.status is not self._behind:
+            self._display.update({**self._view, **self._static(state)}, self._display_id)
+            self._behind = state.status
+
+    def _follow(self) -> None:
+        """Draw on a thread what a job that has ended can draw no more: it calls no `update`."""
+        if not self._followed:
+            self._followed = True
+            threading.Thread(target=self._draw_the_rest, name="nbloader-view", daemon=True).start()
+
+    def _draw_the_rest(self) -> None:
+        whole = False
+        while not whole:
+            self._sleep(REFRESH_EVERY_S)
+            with self._lock:
+                state = self._state
+                done = self._closed or state is None or state.status is Status.RUNNING
+                whole = state is None or done or self._draw(state, _SPARE)
+                self._followed = not whole
+
+    def _reported(self) -> None:
+        """Show the diagnostics, which came from a thread of their own."""
+        with self._lock:
+            state = self._state
+            if state is not None and state.status is not Status.RUNNING and not self._closed:
+                self._follow()
+
+    def _wanted(self, state: JobState) -> dict[str, dict[str, object]]:
+        wanted = traits(state, speed=self._speed, eta=self._eta)
+        return wanted | (self._controls.traits(state) if self._controls else {})
+
+    def _static(self, state: JobState) -> Bundle:
+        """Give what is seen of the view where no widget is."""
+        if state.status is Status.RUNNING:
+            return html.interrupted_bundle(state)
+        return html.static_bundle(state, speed=self._speed, eta=self._eta)
+
+    def _build(self, state: JobState) -> None:
         """Open the widgets with their first values, and show them.
 
-        Layouts and styles are widgets too, which closing their owner leaves open.
+        All are opened here, the panes of files too, so that opening needs no message later.
+        Layouts and styles are widgets as well, which closing their owner leaves open.
         """
-        make = self._ipywidgets
-        layout = make.Layout(width="100%", max_width="780px", margin="0", flex="0 0 auto")
-        self._open.append(layout)
-        for name, values in wanted.items():
-            kind = make.FloatProgress if name == "bar" else make.HTML
-            widget = kind(**values, layout=layout)
-            self._open += [widget.style, widget]
-            self._widgets[name] = widget
-            self._values[name] = dict(values)
-        root = make.VBox(tuple(self._widgets.values()), layout=layout)
-        self._open.append(root)
-        view = {"version_major": 2, "version_minor": 0, "model_id": root.model_id}
-        static = html.static_bundle(state, speed=self._speed, eta=self._eta)
-        self._display.show({WIDGET_MIME: view, **static}, self._display_id)
+        make, keep = self._ipywidgets, self._keep
+        self._values = traits(state, speed=self._speed, eta=self._eta)
+        layout = keep(make.Layout(width="auto", margin="0 0 2px 0", flex="0 0 auto"))
+        scrolled = keep(make.Layout(width="auto", margin="0", max_height="16em", overflow="auto"))
+        outer = keep(make.Layout(width="100%", max_width="780px", margin="0"))
+        style: dict[str, Any] = {}
+        for name in (*_PANES, *_PARTS):
+            if name == "files":
+                files = self._real(name, self._values[name])
+                widget = make.Accordion(selected_index=None, layout=layout, **files)
+            else:
+                where = scrolled if name == "log" or name in _PANES else layout
+                widget = make.HTML(layout=where, **style, **self._values[name])
+                style = style or {"style": keep(widget.style)}
+            self._widgets[name] = keep(widget)
+        children = [self._widgets[name] for name in _PARTS]
+        if self._actions is not None:
+            self._controls = ControlWidgets(
+                make, self._actions, state, keep, self._reported, self._clock
+            )
+            self._widgets |= self._controls.widgets
+            self._values |= self._controls.values
+            children += self._controls.children
+        root = keep(make.VBox(tuple(children), layout=outer, _dom_classes=(ROOT_CLASS,)))
+        self._budget = Budget(
+            {name: _RANKS.get(name, 1) for name in self._widgets},
+            self._clock,
+            limit=MESSAGES_PER_S,
+            per_s=1.0,
+        )
+        self._view = {
+            WIDGET_MIME: {"version_major": 2, "version_minor": 0, "model_id": root.model_id}
+        }
+        self._behind = state.status
+        self._display.show({**self._view, **self._static(state)}, self._display_id)
         self._shown = True
+
+    def _keep(self, widget: Any) -> Any:
+        """Note a widget that is to be closed at the end."""
+        self._open.append(widget)
+        return widget
+
+    def _set(self, name: str, values: dict[str, object]) -> None:
+        """Set the traits of a widget, in one message."""
+        widget = self._widgets[name]
+        drawing = self._controls.drawing() if self._controls else nullcontext()
+        with drawing, widget.hold_sync():
+            for trait, value in self._real(name, values).items():
+                setattr(widget, trait, value)
+        self._values[name] = values
+
+    def _real(self, name: str, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Give the traits that the installed ipywidgets has for what a widget shows."""
+        if name == "files":
+            titles = values["titles"]
+            children = tuple(self._widgets[pane] for pane in _PANES[: len(titles)])
+            if "titles" in self._ipywidgets.Accordion.class_trait_names():
+                return {"children": children, "titles": titles}
+            return {
+                "children": children,
+                "_titles": {str(number): title for number, title in enumerate(titles)},
+            }
+        return self._controls.real(name, values) if self._controls else values
 
 
 @contextmanager

@@ -9,8 +9,9 @@ from pathlib import Path
 from nbloader.environment._gpus import driver_facts, gpu_facts
 from nbloader.environment._memory import within_cgroups
 from nbloader.environment._nvml import NvmlDevice, NvmlSnapshot
-from nbloader.environment._place import Kernel, place_from
+from nbloader.environment._place import place_from
 from nbloader.environment._torch import torch_facts
+from nbloader.kernel import Kernel
 from nbloader.records import MachineFacts, MemoryFacts
 
 GIB = 2**30

@@ -13,7 +13,7 @@ import pytest
 
 from nbloader.environment import _machine, _memory, machine_facts, memory_facts, torch_facts
 from nbloader.environment._nvml import NvmlSnapshot
-from nbloader.environment._place import Kernel
+from nbloader.kernel import Kernel
 from nbloader.records import (
     DriverFacts,
     GpuFacts,

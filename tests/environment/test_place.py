@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from nbloader.environment import how_to_connect, place_facts
-from nbloader.environment._place import Kernel, place_from
+from nbloader.environment._place import place_from
+from nbloader.kernel import Kernel
 from nbloader.records import Interface, Place, PlaceFacts
 from tests.notebook import running_kernel
 

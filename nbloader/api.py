@@ -1,0 +1,248 @@
+"""What users call: `load`, `aload`, `start`, `download`, `preflight`."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nbloader.background import import_modules
+
+if TYPE_CHECKING:
+    import torch
+
+    from nbloader.checks import PreflightReport
+    from nbloader.job import Job
+    from nbloader.records import Event
+    from nbloader.request import Request
+    from nbloader.settings import Settings
+    from nbloader.stages import Work
+
+__all__ = ["aload", "download", "load", "preflight", "start"]
+
+WAKE_EVERY_S = 0.2
+
+
+def load(
+    repo_id: str,
+    *,
+    revision: str | None = None,
+    variant: str | None = None,
+    kind: str = "auto",
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "auto",
+    plan: str = "auto",
+    cache_dir: str | os.PathLike[str] | None = None,
+    endpoint: str | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+    trust_remote_code: bool = False,
+    allow_pickle: bool = False,
+    verify: bool = False,
+    force: bool = False,
+    settings: Settings | Mapping[str, Any] | None = None,
+    view: str = "auto",
+    on_event: Callable[[Event], object] | None = None,
+    loader_kwargs: Mapping[str, Any] | None = None,
+) -> Any:
+    """Download a model into the Hub's cache, load it on the device, test it, and return it.
+
+    Args:
+        repo_id: the Hub's name of the model, such as `Qwen/Qwen-Image-Edit-2509`.
+        revision: a branch, a tag or a commit; `main` by default.
+        variant: a variant of the weights, such as `fp16`.
+        kind: `diffusers`, `sentence-transformers`, `transformers`, or `auto`: the files decide.
+        device: `cuda`, `cuda:1`, `mps`, `cpu`, or `auto`: the best there is.
+        dtype: `bfloat16`, `float16`, `float32`, or `auto`: bfloat16 on CUDA from compute
+            capability 8.0, float16 on older CUDA and on MPS (float32 where the model overflows in
+            float16), float32 on the CPU, or bfloat16 where only that has room.
+        plan: how the model is placed, by the name of a `records.Method` such as `model-offload`,
+            or `auto`: the fastest that fits. `preflight` shows them all.
+        cache_dir: the Hub's cache folder; by default where every library looks.
+        endpoint: the address of the Hub; by default HF_ENDPOINT or huggingface.co.
+        token: a token of the Hub; None for the one that is stored on this machine, False for none.
+        local_files_only: use the cache only, no network.
+        trust_remote_code: allow Python files of the repository to be fetched and run.
+        allow_pickle: allow weights that can run code when they are loaded (`.bin`).
+        verify: hash what the cache holds already, too. Downloads are always hashed.
+        force: go on although a check failed (disk space, packages, memory).
+        settings: `Settings` or a mapping of their fields.
+        view: `auto` (a widget in a notebook, a bar on a terminal, text elsewhere), `widget`,
+            `html`, `text`, `tqdm`, `none`.
+        on_event: called with every record of `records.Event`, from the thread that loads.
+        loader_kwargs: passed on to the library's own loader.
+
+    Returns:
+        The diffusers pipeline, the SentenceTransformer, or the transformers pipeline.
+
+    Raises:
+        NbloaderError: with a reference and a hint; see `nbloader.errors`.
+        KeyboardInterrupt: passed on after the download process was ended.
+    """
+    request = _request(**locals())
+    from nbloader import stages
+
+    return _run(request, stages.load)
+
+
+async def aload(repo_id: str, **keywords: Any) -> Any:
+    """Do what `load` does without holding the event loop. Takes the same arguments.
+
+    `on_event` and the view are called from another thread. Cancelling the task ends the download
+    process; a model that is being built is built to its end first, because neither library can
+    stop there.
+    """
+    import asyncio
+
+    request = _request(repo_id=repo_id, **_known("aload", keywords))
+    from nbloader import stages
+
+    cancelled = threading.Event()
+    work = asyncio.ensure_future(asyncio.to_thread(_run, request, stages.load, cancelled))
+    try:
+        while not work.done():
+            # In short steps: a kernel's interrupt cancels the task without waking an idle loop.
+            await asyncio.wait({work}, timeout=WAKE_EVERY_S)
+    except asyncio.CancelledError:
+        cancelled.set()
+        await asyncio.wait({work})
+        if not work.cancelled():
+            work.exception()
+        raise
+    return work.result()
+
+
+def start(repo_id: str, **keywords: Any) -> Job:
+    """Begin what `load` does, and return at once. Takes the same arguments.
+
+    The cell is over while the model is on its way, so the buttons of its view work: cancel, retry,
+    go on despite failed checks, choose another plan. `job.result()` waits for the model; so does
+    `await job`. Imports and the construction of the model need the kernel between two cells.
+
+    `on_event` is called from the job's thread.
+
+    Raises:
+        InputError: an argument or a setting is wrong. All that comes later is raised by
+            `job.result()`.
+    """
+    request = _request(repo_id=repo_id, **_known("start", keywords))
+    from nbloader.job import Job
+
+    return Job(request)
+
+
+def _known(call: str, keywords: Mapping[str, Any]) -> Mapping[str, Any]:
+    for name in keywords:
+        if name not in (load.__kwdefaults__ or {}):
+            raise TypeError(f"{call}() got an unexpected keyword argument {name!r}")
+    return keywords
+
+
+def download(
+    repo_id: str,
+    *,
+    revision: str | None = None,
+    variant: str | None = None,
+    kind: str = "auto",
+    cache_dir: str | os.PathLike[str] | None = None,
+    endpoint: str | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+    trust_remote_code: bool = False,
+    verify: bool = False,
+    force: bool = False,
+    settings: Settings | Mapping[str, Any] | None = None,
+    view: str = "auto",
+    on_event: Callable[[Event], object] | None = None,
+) -> Path:
+    """Download exactly the files that `load` would use, and return the snapshot folder.
+
+    Imports none of the libraries that build models. Arguments and errors are those of `load`.
+    """
+    request = _request(**locals())
+    from nbloader import stages
+
+    folder: Path = _run(request, stages.download)
+    return folder
+
+
+def preflight(
+    repo_id: str,
+    *,
+    revision: str | None = None,
+    variant: str | None = None,
+    kind: str = "auto",
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "auto",
+    plan: str = "auto",
+    cache_dir: str | os.PathLike[str] | None = None,
+    endpoint: str | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+    trust_remote_code: bool = False,
+    allow_pickle: bool = False,
+    settings: Settings | Mapping[str, Any] | None = None,
+    loader_kwargs: Mapping[str, Any] | None = None,
+) -> PreflightReport:
+    """Make the checks of `load` and nothing more: no weight is fetched, nothing is raised by them.
+
+    Arguments are those of `load`.
+
+    Returns:
+        The report; `ok` says whether `load` would go on, `raise_for_failures()` raises as it would.
+
+    Raises:
+        InputError: an argument or a setting is wrong.
+        WorkerDiedError, ProtocolError: the checks could not be made.
+    """
+    given = locals()
+    request = _request(**given, view="none")
+    from nbloader import stages
+
+    report = stages.check(request)
+    return replace(
+        report, _again=lambda: stages.check(request), _line=partial(_load_line, given)
+    )
+
+
+def _request(**keywords: object) -> Request:
+    """Check the arguments. What that needs is imported where an interrupt cannot break it."""
+    import_modules("nbloader.stages", "nbloader.transfer.supervisor")
+    from nbloader.request import checked
+
+    return checked(**keywords)
+
+
+def _run(request: Request, work: Work, cancelled: threading.Event | None = None) -> Any:
+    from nbloader import stages
+    from nbloader.reporter import Reporter
+
+    view, _ = stages.view_of(request)
+    reporter = Reporter(request.repo_id, view, request.on_event)
+    return stages.run(
+        stages.Attempt(
+            request=request, reporter=reporter, cancelled=cancelled or threading.Event()
+        ),
+        work,
+    )
+
+
+def _load_line(given: Mapping[str, object], plan: str) -> str:
+    """Write the call of `load` for the arguments of a preflight, with another plan.
+
+    Arguments that cannot be written as plain values are left out, and tokens always.
+    """
+    default = load.__kwdefaults__ or {}
+    kept = [
+        f"{name}={value!r}"
+        for name, value in given.items()
+        if name not in ("repo_id", "token", "plan")
+        and name in default
+        and value != default[name]
+        and isinstance(value, (str, bool, int))
+    ]
+    return f"nbloader.load({', '.join([repr(given['repo_id']), *kept, f'plan={plan!r}'])})"

@@ -1,0 +1,425 @@
+"""The stages of a load, a download and a preflight, put together. It alone knows them all."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+from nbloader.assess import Survey, assess, gather, judge, with_attached
+from nbloader.checks import FORCEABLE, Facts, PreflightReport
+from nbloader.environment import how_to_free
+from nbloader.errors import (
+    RUN_AGAIN,
+    CancelledError,
+    DoesNotFitError,
+    HubUnreachableError,
+    Interrupted,
+    NbloaderError,
+    ProtocolError,
+    RepoError,
+    TransferError,
+    WorkerDiedError,
+)
+from nbloader.frames import clear_frames
+from nbloader.history import remember
+from nbloader.kernel import running_kernel
+from nbloader.records import (
+    Checked,
+    CheckStatus,
+    Event,
+    Failed,
+    Kind,
+    LibrariesImported,
+    LoadedModel,
+    Method,
+    Notice,
+    Placement,
+    Plan,
+    Planned,
+    Ready,
+    Stage,
+    TransferPolicy,
+)
+from nbloader.redaction import short_path
+from nbloader.reporter import Reporter
+from nbloader.state import JobState
+from nbloader.turns import NoTurnError, Turns
+from nbloader.units import format_bytes
+from nbloader.views.base import View
+from nbloader.views.choose import ViewName, choose, front_end, make
+
+if TYPE_CHECKING:
+    from nbloader.request import Request
+    from nbloader.views.controls import Actions
+
+__all__ = ["Attempt", "Work", "check", "download", "load", "run", "view_of"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """What the stages of one attempt share.
+
+    Attributes:
+        cancelled: set to stop it.
+        turns: when it may import and build; None for at any time, in the thread that asks.
+        choices: plans that the user has chosen meanwhile; None for the fastest that fits.
+    """
+
+    request: Request
+    reporter: Reporter
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    turns: Turns | None = None
+    choices: SimpleQueue[Method | None] = field(default_factory=SimpleQueue)
+
+    def take(self, work: Callable[[], T], tick: Callable[[], object] = lambda: None) -> T:
+        """Do work that must not run beside a cell.
+
+        Args:
+            tick: called while its turn is waited for.
+
+        Raises:
+            CancelledError: the attempt was cancelled before the turn came.
+        """
+        if self.turns is None:
+            return work()
+        try:
+            return self.turns.take(work, given_up=self.cancelled.is_set, tick=tick)
+        except NoTurnError:
+            raise _cancelled() from None
+
+
+Work: TypeAlias = "Callable[[Attempt], tuple[Any, str]]"
+"""The stages of a call: gives what comes of them, and that in words."""
+
+
+def run(attempt: Attempt, work: Work) -> Any:
+    """Do the work, see that the view learns of its end, and keep what came of it for `doctor`."""
+    try:
+        return _done(attempt, work)
+    finally:
+        remember(attempt.reporter.state)
+
+
+def _done(attempt: Attempt, work: Work) -> Any:
+    from nbloader.transfer.supervisor import Cancelled
+
+    reporter = attempt.reporter
+    try:
+        result, summary = work(attempt)
+    except KeyboardInterrupt as error:
+        clear_frames(error)
+        reporter.finish(Failed(reference="interrupted", message="stopped", hint=RUN_AGAIN))
+        raise Interrupted from None
+    except (NbloaderError, Cancelled) as error:
+        clear_frames(error)
+        told = error if isinstance(error, NbloaderError) else _cancelled()
+        reporter.finish(
+            Failed(
+                reference=told.reference,
+                message=told.message,
+                hint=told.hint,
+                forceable=_is_forceable(reporter.state),
+            )
+        )
+        raise told from error.__cause__
+    except BaseException as error:
+        clear_frames(error)
+        with contextlib.suppress(Exception):  # `on_event` may be what failed.
+            reporter.finish(
+                Failed(reference="internal-error", message=type(error).__name__, hint=RUN_AGAIN)
+            )
+        raise
+    reporter.finish(Ready(summary=summary))
+    return result
+
+
+def _cancelled() -> CancelledError:
+    return CancelledError("the job was cancelled", hint=RUN_AGAIN)
+
+
+def _is_forceable(state: JobState) -> bool:
+    """Tell whether the job ended at checks that `force=True` passes over."""
+    failed = [each.name for each in state.checks if each.status is CheckStatus.FAILED]
+    begun = any(each.stage is Stage.DOWNLOAD for each in state.stages)
+    return bool(failed) and not begun and FORCEABLE.issuperset(failed)
+
+
+def view_of(request: Request, *, actions: Actions | None = None) -> tuple[View, ViewName]:
+    """Make the view that a request asks for, and say which one it is.
+
+    Args:
+        actions: what its buttons act on; None for a view without buttons.
+    """
+    name = choose(request.view, front_end())
+    view = make(
+        name,
+        stream=sys.stdout,
+        speed=request.settings.show_download_speed,
+        eta=request.settings.show_eta,
+        actions=actions,
+    )
+    return view, name
+
+
+# -- the transfer ----------------------------------------------------------------------------------
+
+
+def _transfer(
+    request: Request,
+    policy: TransferPolicy,
+    *,
+    publish: Callable[[Event], object],
+    approve: Callable[[Planned], object],
+    check: Callable[[], object],
+    cancelled: threading.Event,
+) -> Path:
+    """Run the worker for a request."""
+    from nbloader.transfer.protocol import Start
+    from nbloader.transfer.supervisor import transfer
+
+    return transfer(
+        Start(
+            repo_id=request.repo_id,
+            revision=request.revision,
+            request=request.plan,
+            policy=policy,
+            token=request.token,
+            local_files_only=request.local_files_only,
+            verify=request.verify,
+        ),
+        endpoint=request.endpoint,
+        cache_dir=request.cache_dir,
+        publish=publish,
+        approve=approve,
+        check=check,
+        cancelled=cancelled,
+    )
+
+
+class _Loading:
+    """What a load learns on its way to the model.
+
+    Args:
+        facts: what the checks looked at.
+
+    Attributes:
+        importing: the import of the libraries, which begins with the download.
+        placement: where the model goes.
+    """
+
+    def __init__(self, attempt: Attempt, facts: Facts) -> None:
+        from nbloader.loaders import Import
+
+        assert facts.plan is not None
+        assert facts.fit is not None
+        placement = facts.fit.chosen or facts.fit.nearest  # the second only if it is forced
+        if placement is None:
+            raise DoesNotFitError(facts.fit.problem, hint=facts.fit.hint)
+        self.placement: Placement = placement
+        self.importing = Import(
+            facts.plan,
+            forced=attempt.request.force,
+            notebook=running_kernel() is not None,
+            take=attempt.take if attempt.turns else None,
+        )
+        self._attempt = attempt
+        self._facts = facts
+        self._imported = self._device_is_there = False
+
+    def look(self) -> None:
+        """Take over what the user has chosen, and say early what cannot work.
+
+        Raises:
+            NbloaderError: a library cannot be imported, or the device is not there.
+        """
+        self._choose()
+        if not self.importing.check():
+            return
+        self._tell()
+        if not self._device_is_there:
+            # A device that is not there is told as soon as torch can say so.
+            from nbloader.loaders import check_device
+
+            check_device(self.placement)
+            self._device_is_there = True
+
+    def wait(self) -> None:
+        """Wait for the libraries. Raises as `look` does, and CancelledError."""
+        self._choose()
+        if not self.importing.wait(self._attempt.cancelled, self._attempt.reporter.tick):
+            raise _cancelled()
+        self._tell()
+
+    def _tell(self) -> None:
+        if not self._imported:
+            self._imported = True
+            seconds = time.monotonic() - self.importing.begun_at
+            self._attempt.reporter.publish(LibrariesImported(seconds=seconds))
+
+    def _choose(self) -> None:
+        fit = self._facts.fit
+        assert fit is not None
+        with contextlib.suppress(Empty):
+            method = self._attempt.choices.get_nowait()
+            chosen = next(
+                (row for row in fit.placements if row.fits and row.method is method), fit.chosen
+            )
+            if chosen is None or chosen is self.placement:
+                return
+            self.placement = chosen
+            self._device_is_there = False
+            report = judge(replace(self._facts, fit=replace(fit, chosen=chosen)))
+            self._attempt.reporter.publish(Checked(results=report.results, fit=report.fit))
+
+
+def _fetch(attempt: Attempt, loading: list[_Loading] | None = None) -> Path:
+    """Check, then bring the files of the plan into the cache.
+
+    Args:
+        loading: gets what the load needs to know; None if nothing will be loaded.
+    """
+    request, reporter = attempt.request, attempt.reporter
+    survey = Survey() if loading is not None else None
+
+    def approve(planned: Planned) -> None:
+        facts = gather(request, survey=survey, planned=planned)
+        report = judge(facts)
+        reporter.publish(Checked(results=report.results, fit=report.fit))
+        report.raise_for_failures(force=request.force)
+        if loading is not None:
+            loading.append(_Loading(attempt, facts))
+        reporter.begin(Stage.DOWNLOAD)
+
+    def may_go_on() -> None:
+        reporter.tick()
+        if loading:
+            loading[0].look()
+
+    reporter.begin(Stage.CONNECT)
+    try:
+        return _transfer(
+            request,
+            request.settings.policy(),
+            publish=reporter.publish,
+            approve=approve,
+            check=may_go_on,
+            cancelled=attempt.cancelled,
+        )
+    except HubUnreachableError as error:
+        raise with_attached(error, request.repo_id) from error
+
+
+# -- the works -------------------------------------------------------------------------------------
+
+
+def download(attempt: Attempt) -> tuple[Path, str]:
+    """Bring the files into the cache; gives the folder."""
+    folder = _fetch(attempt)
+    attempt.reporter.begin(Stage.FINISH)
+    return folder, short_path(folder)
+
+
+def load(attempt: Attempt) -> tuple[Any, str]:
+    """Bring the files into the cache, and give the model that was built of them and tested."""
+    from nbloader import loaders
+
+    request, reporter = attempt.request, attempt.reporter
+    learned: list[_Loading] = []
+    folder = _fetch(attempt, learned)
+    plan, loading = reporter.state.plan, learned[0]
+    assert plan is not None
+    reporter.begin(Stage.INITIALISE)
+    loading.wait()
+    placement = loading.placement
+    loaders.check_device(placement)
+
+    # The model goes in as an argument: a cleared frame keeps what its function closes over.
+    def in_turn(work: Callable[[], T]) -> T:
+        return attempt.take(work, reporter.tick)
+
+    key = (plan, placement.method, placement.device, placement.dtype, repr(request.loader_kwargs))
+    for size in in_turn(lambda: loaders.copies(key))[:1]:
+        reporter.publish(_second_copy(plan, placement.device, size))
+    model = in_turn(lambda: loaders.load(plan, folder, placement, request.loader_kwargs))
+    modules = loaders.modules_of(model, plan)
+    size = loaders.bytes_of(modules.values())
+    loaders.remember(
+        key, LoadedModel(repo_id=plan.repo_id, device=placement.device, bytes=size), model
+    )
+    reporter.begin(Stage.SELF_TEST)
+    spread = loaders.places_itself(request.loader_kwargs)
+    in_turn(partial(loaders.check_modules, modules, None if spread else placement))
+    if plan.kind is Kind.SENTENCE_TRANSFORMERS:
+        reporter.begin(Stage.TEST_EMBEDDINGS)
+        in_turn(partial(loaders.check_embeddings, model))
+    if attempt.cancelled.is_set():
+        raise _cancelled()
+    reporter.begin(Stage.FINISH)
+    return model, f"{type(model).__name__} on {placement.device}, {placement.dtype}"
+
+
+def _second_copy(plan: Plan, device: str, size: int) -> Notice:
+    where = "memory" if device == "cpu" else f"memory of {device}"
+    return Notice(
+        reference="already-loaded",
+        message=f"{plan.repo_id} is loaded in this process already; a second copy takes another "
+        f"{format_bytes(size)} of {where}",
+        hint=how_to_free(notebook=running_kernel() is not None),
+    )
+
+
+# -- the checks alone ------------------------------------------------------------------------------
+
+
+class _Enough(Exception):  # noqa: N818 - the way out, not an error
+    pass
+
+
+def check(request: Request) -> PreflightReport:
+    """Make the checks of a load and nothing more: no weight is fetched, nothing is raised by them.
+
+    Raises:
+        InputError: the device that was asked for is not there.
+        WorkerDiedError, ProtocolError: the checks could not be made.
+    """
+    # Nobody is told of retries here, so there are few and short ones.
+    policy = replace(
+        request.settings.policy(),
+        max_retries=min(2, request.settings.max_retries),
+        retry_delay_min_s=1.0,
+        retry_delay_max_s=1.0,
+        max_wait_s=2.0,
+    )
+    survey = Survey()
+    found: list[Planned] = []
+
+    def stop(planned: Planned) -> None:
+        found.append(planned)
+        raise _Enough
+
+    try:
+        _transfer(
+            request,
+            policy,
+            publish=lambda event: None,  # noqa: ARG005 - nobody is told
+            approve=stop,
+            check=lambda: None,
+            cancelled=threading.Event(),
+        )
+    except _Enough:
+        pass
+    except (ProtocolError, WorkerDiedError):
+        raise
+    except (RepoError, TransferError) as error:
+        return assess(request, survey=survey, problem=error)
+    return assess(request, survey=survey, planned=found[0])

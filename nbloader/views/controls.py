@@ -1,0 +1,315 @@
+"""The buttons of a job in the background: which of them can act, and why the others cannot.
+
+`controls` decides, `ControlWidgets` holds the real widgets. While a cell runs, a kernel handles no
+click: it waits until the cell has ended. A button that can be pressed then would seem broken.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Protocol
+
+from nbloader.records import Stage
+from nbloader.state import JobState, Status
+from nbloader.views.base import plain
+from nbloader.views.markup import box, faint, line
+from nbloader.views.words import placement_figures, placement_words
+
+__all__ = [
+    "BUTTONS",
+    "Actions",
+    "Control",
+    "ControlWidgets",
+    "Controls",
+    "control_traits",
+    "controls",
+]
+
+BUTTONS: Mapping[str, str] = MappingProxyType(
+    {
+        "cancel": "Cancel",
+        "retry": "Retry",
+        "download_anyway": "Download anyway",
+        "diagnostics": "Diagnostics",
+    }
+)
+"""What stands on each button, by the name of its action."""
+
+RESTS = "a cell is running: the buttons rest; stop the cell to use them"
+
+CHOICE_HOLDS_S = 5.0
+"""So long a choice is shown that the job has not taken over yet."""
+
+_COPY = "Diagnostics: click into the text, select all (Ctrl+A) and copy it (Ctrl+C)."
+
+
+class Actions(Protocol):
+    """What the buttons do. Each is called on the kernel's main thread and returns at once."""
+
+    def cancel(self) -> None:
+        """Stop the job."""
+
+    def retry(self) -> None:
+        """Begin again after a failure."""
+
+    def download_anyway(self) -> None:
+        """Begin again, and pass over the checks that failed."""
+
+    def choose(self, plan: str) -> None:
+        """Place the model in another way.
+
+        Args:
+            plan: a value of `records.Method`.
+        """
+
+    def diagnostics(self) -> str:
+        """Give a text for a report of a problem. May take a second, so it has its own thread."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Control:
+    """One control.
+
+    Attributes:
+        why: why it cannot act, a few words; empty if it can.
+    """
+
+    why: str = ""
+
+    @property
+    def enabled(self) -> bool:
+        """Whether it can act."""
+        return not self.why
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Controls:
+    """All controls for a state.
+
+    Attributes:
+        options: the plans to choose from: what is shown, and the `records.Method` value.
+        chosen: the value of the plan that is shown as chosen; None for none.
+    """
+
+    cancel: Control
+    retry: Control
+    download_anyway: Control
+    diagnostics: Control
+    plan: Control
+    options: tuple[tuple[str, str], ...] = ()
+    chosen: str | None = None
+
+
+def controls(state: JobState, *, asked: str | None = None) -> Controls:
+    """Decide which controls can act.
+
+    Args:
+        asked: the plan that was chosen last, if the job has not taken it over yet.
+    """
+    fitting = [row for row in state.fit.placements if row.fits] if state.fit else []
+    options = tuple(
+        (f"{placement_words(row)} · {placement_figures(row)}", str(row.method)) for row in fitting
+    )
+    values = [value for _, value in options]
+    chosen = str(state.fit.chosen.method) if state.fit and state.fit.chosen else None
+
+    def control(why: str) -> Control:
+        return Control(why=RESTS if state.waited_for else why)
+
+    return Controls(
+        cancel=control(_busy(state)),
+        retry=control("" if state.status is Status.FAILED else "nothing has failed"),
+        download_anyway=control(_why_not_anyway(state)),
+        diagnostics=control(""),
+        plan=control(_busy(state) or _no_choice(state, len(fitting))),
+        options=options,
+        chosen=next((value for value in (asked, chosen) if value in values), None),
+    )
+
+
+def _busy(state: JobState) -> str:
+    """Say why a job can neither be stopped nor be led another way."""
+    if state.status is not Status.RUNNING:
+        return "it has ended"
+    if any(begun.stage is Stage.INITIALISE for begun in state.stages):
+        return "the model is being built, which cannot be stopped"
+    return ""
+
+
+def _why_not_anyway(state: JobState) -> str:
+    if state.status is not Status.FAILED or state.failure is None:
+        return "no check has failed"
+    return "" if state.failure.forceable else "what failed is no check that can be passed over"
+
+
+def _no_choice(state: JobState, fitting: int) -> str:
+    if state.fit is None:
+        return "the checks have not been made yet"
+    return "" if fitting > 1 else "only one plan fits" if fitting else "no plan fits"
+
+
+def control_traits(
+    found: Controls, *, report: str, working: bool = False
+) -> dict[str, dict[str, object]]:
+    """Say what the widgets of the controls show: values of traits by widget.
+
+    Args:
+        report: the text of the diagnostics; empty until they were asked for.
+        working: whether they are being gathered.
+    """
+    wanted: dict[str, dict[str, object]] = {}
+    for name in BUTTONS:
+        control: Control = getattr(found, name)
+        why = control.why or ("being gathered" if working and name == "diagnostics" else "")
+        wanted[name] = {"disabled": bool(why), "tooltip": why or BUTTONS[name]}
+    wanted["plan"] = {
+        "options": found.options,
+        "value": found.chosen,
+        "disabled": not found.plan.enabled,
+        "tooltip": found.plan.why or "where the model is placed",
+    }
+    wanted["note"] = {"value": box([_note(found), line(_COPY) if report else ""])}
+    wanted["report"] = {"value": report}
+    wanted["reports"] = {"shown": bool(report)}
+    return wanted
+
+
+def _note(found: Controls) -> str:
+    """Say why what cannot act cannot, each reason once."""
+    names: dict[str, list[str]] = {}
+    for name, title in (*BUTTONS.items(), ("plan", "Plan")):
+        control: Control = getattr(found, name)
+        if not control.enabled:
+            names.setdefault(control.why, []).append(title)
+    if list(names) == [RESTS]:
+        return line(faint(RESTS))
+    said = " · ".join(f"{', '.join(titles)}: {why}" for why, titles in names.items())
+    return line(faint(said or "&nbsp;"))
+
+
+class ControlWidgets:
+    """The real widgets of the controls, and what happens when they are used.
+
+    A callback only calls its action. What the user sees of that comes with the next state, except
+    for a plan, which is shown as chosen at once.
+
+    Args:
+        make: the package ipywidgets.
+        actions: what the controls do.
+        state: what they show first.
+        keep: told of each widget that is opened, and gives it back.
+        reported: called once the diagnostics are there, from a thread of their own.
+        clock: seconds, steady.
+
+    Attributes:
+        widgets: those whose traits change, by the names of `control_traits`.
+        children: what is shown, from top to bottom.
+        values: what `traits` gave for the first state.
+    """
+
+    def __init__(
+        self,
+        make: Any,
+        actions: Actions,
+        state: JobState,
+        keep: Callable[[Any], Any],
+        reported: Callable[[], object],
+        clock: Callable[[], float],
+    ) -> None:
+        self._actions = actions
+        self._reported = reported
+        self._clock = clock
+        self._drawing: int | None = None
+        self._asked: tuple[str, float] | None = None
+        self._report = ""
+        self._gathering = False
+        self._tooltip = (
+            "tooltip" if "tooltip" in make.Dropdown.class_trait_names() else "description_tooltip"
+        )
+        self.widgets: dict[str, Any] = {}
+        self.values = self.traits(state)
+        first = {
+            name: self.real(name, values)
+            for name, values in self.values.items()
+            if name != "reports"
+        }
+        fit = keep(make.Layout(width="auto", margin="0 6px 4px 0", flex="0 0 auto"))
+        row = keep(make.Layout(width="auto", margin="4px 0 0 0", flex_flow="row wrap"))
+        wide = keep(make.Layout(width="auto", margin="0 0 4px 0", flex="0 0 auto"))
+        tall = keep(make.Layout(width="auto", height="12em", margin="0"))
+        style = keep(make.ButtonStyle())
+        for name, title in BUTTONS.items():
+            button = make.Button(description=title, layout=fit, style=style, **first[name])
+            self.widgets[name] = keep(button)
+            button.on_click(self._pressed(name))
+        buttons = keep(make.HBox(tuple(self.widgets.values()), layout=row))
+        plan = keep(make.Dropdown(description="Plan", layout=wide, **first["plan"]))
+        plan.observe(self._chosen, "value")
+        note = keep(make.HTML(layout=wide, **first["note"]))
+        report = keep(make.Textarea(layout=tall, continuous_update=False, **first["report"]))
+        for widget in (plan, note, report):
+            keep(widget.style)
+        self.widgets |= {"plan": plan, "note": note, "report": report}
+        reports = keep(make.VBox(layout=wide, **self.real("reports", self.values["reports"])))
+        self.widgets["reports"] = reports
+        self.children = (buttons, plan, note, reports)
+
+    @property
+    def asked(self) -> str | None:
+        """The plan that was chosen within the last moments."""
+        asked = self._asked
+        return asked[0] if asked and self._clock() <= asked[1] else None
+
+    def traits(self, state: JobState) -> dict[str, dict[str, object]]:
+        """Say what the widgets show now: values of traits by widget."""
+        found = controls(state, asked=self.asked)
+        return control_traits(found, report=self._report, working=self._gathering)
+
+    def real(self, name: str, values: Mapping[str, object]) -> Mapping[str, object]:
+        """Give the traits that the installed ipywidgets has for what a widget shows."""
+        if name == "reports":
+            return {"children": (self.widgets["report"],) if values["shown"] else ()}
+        if name == "plan":
+            return {
+                self._tooltip if trait == "tooltip" else trait: value
+                for trait, value in values.items()
+            }
+        return values
+
+    @contextmanager
+    def drawing(self) -> Iterator[None]:
+        """Tell what this thread sets apart from what the user does."""
+        self._drawing = threading.get_ident()
+        try:
+            yield
+        finally:
+            self._drawing = None
+
+    def _pressed(self, name: str) -> Callable[[object], None]:
+        action = self._diagnose if name == "diagnostics" else getattr(self._actions, name)
+        return lambda _: action()
+
+    def _chosen(self, change: Mapping[str, Any]) -> None:
+        plan = change["new"]
+        if plan is None or self._drawing == threading.get_ident():
+            return
+        self._asked = (plan, self._clock() + CHOICE_HOLDS_S)
+        self._actions.choose(plan)
+
+    def _diagnose(self) -> None:
+        if not self._gathering:
+            self._gathering = True
+            threading.Thread(target=self._gather, name="nbloader-diagnostics", daemon=True).start()
+
+    def _gather(self) -> None:
+        try:
+            self._report = self._actions.diagnostics()
+        except Exception as error:
+            self._report = plain(f"The diagnostics failed: {type(error).__name__}: {error}")
+        finally:
+            self._gathering = False
+            self._reported()

@@ -1,0 +1,305 @@
+"""The report of a preflight as live widgets: check again, choose a plan.
+
+Buttons act only while no cell runs. So once the next cell begins, the widgets give way to the
+static report: nothing is left that looks as if it could be pressed.
+"""
+
+from __future__ import annotations
+
+import html
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from nbloader.interrupts import interrupts_held
+from nbloader.records import CheckResult, ComponentWeights, Fit, Placement
+from nbloader.units import format_duration
+from nbloader.views.display import Bundle, Display, new_display_id
+from nbloader.views.markup import box, escape, faint, line
+from nbloader.views.preflight import render_html, render_text
+from nbloader.views.words import placement_figures, placement_words
+
+__all__ = ["CellEvents", "Report", "ReportWidget", "notebook_events", "plans"]
+
+WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
+ROOT_CLASS = "nbloader"
+
+_BEFORE_A_CELL = "pre_run_cell"
+_MAX_LINE = 10_000
+_MAX_NOTE = 600
+_PRE = "margin:3px 0;white-space:pre-wrap;background:none;color:inherit"
+
+
+class Report(Protocol):
+    """What is shown of a preflight."""
+
+    @property
+    def results(self) -> Sequence[CheckResult]:
+        """Of all checks."""
+
+    @property
+    def weights(self) -> Sequence[ComponentWeights]:
+        """Of each component."""
+
+    @property
+    def fit(self) -> Fit | None:
+        """The ways to place the model."""
+
+
+class CellEvents(Protocol):
+    """Tells of the cells that begin; IPython's `events` does."""
+
+    def register(self, event: str, function: Callable[..., object]) -> object:
+        """Call a function at each event from now on."""
+
+    def unregister(self, event: str, function: Callable[..., object]) -> object:
+        """Call it no more."""
+
+
+def notebook_events() -> CellEvents:
+    """Give the events of the running IPython."""
+    from IPython import get_ipython
+
+    events: CellEvents = get_ipython().events
+    return events
+
+
+def plans(fit: Fit | None) -> tuple[tuple[str, str], ...]:
+    """Give the plans that fit: in words with their figures, and the `records.Method` value."""
+    fitting = [row for row in fit.placements if row.fits] if fit else []
+    return tuple((_words(row), str(row.method)) for row in fitting)
+
+
+def _words(row: Placement) -> str:
+    return f"{placement_words(row)} · {placement_figures(row)}"
+
+
+class ReportWidget:
+    """Shows a report in the running cell, until the next one begins.
+
+    Only what ipywidgets 7.7 and 8 share is used.
+
+    Args:
+        display: where to.
+        again: makes the checks anew; called on a thread of its own.
+        line: gives what to paste to load with a plan, by its `records.Method` value.
+        events: of the notebook's cells.
+        clock: seconds, steady.
+
+    Raises:
+        ImportError: ipywidgets cannot be imported.
+    """
+
+    def __init__(
+        self,
+        display: Display,
+        report: Report,
+        *,
+        again: Callable[[], Report],
+        line: Callable[[str], str],
+        events: CellEvents,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        import ipywidgets
+
+        self._ipywidgets: Any = ipywidgets
+        self._display = display
+        self._display_id = new_display_id()
+        self._report = report
+        self._again = again
+        self._line = line
+        self._events = events
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._plan = _chosen(report)
+        self._asked = False
+        self._note = ""
+        self._checking = self._drawing = self._closed = False
+        self._widgets: dict[str, Any] = {}
+        self._open: list[Any] = []
+
+    def show(self) -> None:
+        """Show the report in the running cell. To be called once."""
+        with interrupts_held(), self._lock:
+            try:
+                root = self._build()
+                view = {"version_major": 2, "version_minor": 0, "model_id": root.model_id}
+                self._display.show({WIDGET_MIME: view, **self._static()}, self._display_id)
+            except BaseException:
+                self._closed = True
+                self._close_widgets()
+                raise
+            self._events.register(_BEFORE_A_CELL, self._cell_begins)
+
+    def close(self) -> None:
+        """Replace the widgets by static HTML and text, and close every one of them."""
+        with interrupts_held(), self._lock:
+            if self._closed or not self._open:
+                return
+            self._closed = True
+            self._events.unregister(_BEFORE_A_CELL, self._cell_begins)
+            try:
+                self._display.update(self._static(), self._display_id)
+            finally:
+                self._close_widgets()
+
+    def _cell_begins(self, *_: object) -> None:
+        self.close()
+
+    # -- what the user does ------------------------------------------------------------------------
+
+    def _pressed(self, _: object) -> None:
+        with self._lock:
+            if self._checking or self._closed:
+                return
+            self._checking = True
+            self._note = "checking…"
+            self._draw()
+        threading.Thread(target=self._check, name="nbloader-preflight", daemon=True).start()
+
+    def _check(self) -> None:
+        began = self._clock()
+        report: Report | None = None
+        try:
+            report = self._again()
+            note = f"checked again in {format_duration(self._clock() - began)}"
+        except Exception as error:
+            note = f"the checks could not be made: {type(error).__name__}: {error}"
+        with self._lock:
+            self._checking = False
+            self._note = note
+            if report is not None:
+                self._report = report
+                if not self._asked or _row(report, self._plan) is None:
+                    self._plan, self._asked = _chosen(report), False
+            self._draw()
+
+    def _picked(self, change: Mapping[str, Any]) -> None:
+        with self._lock:
+            if self._drawing or self._closed:
+                return
+            self._plan, self._asked = change["new"], True
+            self._draw()
+
+    # -- what is shown -----------------------------------------------------------------------------
+
+    def _traits(self) -> dict[str, dict[str, object]]:
+        """Say what the widgets show: values of traits by widget."""
+        report = self._report
+        options = plans(report.fit)
+        return {
+            "rows": {"value": render_html(report.results, report.weights, report.fit)},
+            "again": {"disabled": self._checking},
+            "note": {"value": _spoken(self._note)},
+            "plan": {
+                "options": options,
+                "value": self._plan,
+                "disabled": self._checking or not options,
+            },
+            "choice": {"value": self._choice()},
+        }
+
+    def _choice(self) -> str:
+        """Write the figures of the plan that stands in the chooser, and the line to paste."""
+        row = _row(self._report, self._plan)
+        if row is None:
+            return box([line(faint("there is no plan to choose"))])
+        pasted = html.escape(_printable(self._line(str(row.method))), quote=True)
+        return box(
+            [
+                line(f"<b>{escape(str(row.method))}</b>: {escape(_words(row))}"),
+                line(faint(escape(row.reason))),
+                f'<pre style="{_PRE}">{pasted}</pre>',
+            ]
+        )
+
+    def _static(self) -> Bundle:
+        """Give what stays: the report, and under it the plan if one was chosen."""
+        report = self._report
+        markup = render_html(report.results, report.weights, report.fit)
+        text = render_text(report.results, report.weights, report.fit)
+        if self._asked and self._plan is not None:
+            markup += self._choice()
+            text += f"\n\n{_printable(self._line(self._plan))}"
+        return {"text/html": markup, "text/plain": text}
+
+    def _draw(self) -> None:
+        """Set the traits that have changed."""
+        if self._closed:
+            return
+        self._drawing = True
+        try:
+            for name, values in self._traits().items():
+                widget = self._widgets[name]
+                with widget.hold_sync():
+                    for trait, value in values.items():
+                        if getattr(widget, trait) != value:
+                            setattr(widget, trait, value)
+        finally:
+            self._drawing = False
+
+    def _build(self) -> Any:
+        """Open the widgets with their first values, and give the one that holds the others.
+
+        Layouts and styles are widgets too, which closing their owner leaves open.
+        """
+        make, first = self._ipywidgets, self._traits()
+        layout = self._keep(make.Layout(width="auto", margin="0", flex="0 0 auto"))
+        apart = self._keep(make.Layout(width="auto", margin="0 8px 0 0", flex="0 0 auto"))
+        row = self._keep(make.Layout(width="auto", margin="6px 0 0 0", flex_flow="row wrap"))
+        wide = self._keep(make.Layout(width="auto", margin="0", max_width="48em"))
+        texts = {
+            name: make.HTML(layout=layout, **first[name]) for name in ("rows", "note", "choice")
+        }
+        again = make.Button(
+            description="Check again",
+            tooltip="make the checks once more",
+            layout=apart,
+            **first["again"],
+        )
+        plan = make.Dropdown(description="Plan", layout=wide, **first["plan"])
+        self._widgets = {**texts, "again": again, "plan": plan}
+        for widget in self._widgets.values():
+            self._keep(widget.style)
+            self._keep(widget)
+        again.on_click(self._pressed)
+        plan.observe(self._picked, "value")
+        buttons = self._keep(make.HBox((again, texts["note"]), layout=row))
+        shown = (texts["rows"], buttons, plan, texts["choice"])
+        root = self._keep(make.VBox(shown, layout=layout))
+        root.add_class(ROOT_CLASS)
+        return root
+
+    def _keep(self, widget: Any) -> Any:
+        self._open.append(widget)
+        return widget
+
+    def _close_widgets(self) -> None:
+        while self._open:
+            self._open.pop().close()
+
+
+def _row(report: Report, plan: str | None) -> Placement | None:
+    """Give the placement of a plan, if it fits."""
+    rows = report.fit.placements if report.fit else ()
+    return next((row for row in rows if row.fits and row.method == plan), None)
+
+
+def _chosen(report: Report) -> str | None:
+    """Give the plan that would be taken."""
+    chosen = report.fit.chosen if report.fit else None
+    return str(chosen.method) if chosen and _row(report, chosen.method) else None
+
+
+def _spoken(note: str) -> str:
+    """Write a note that those who hear the page are told, too; it takes a line in any case."""
+    return box([f'<div role="status">{escape(note, _MAX_NOTE) or "&nbsp;"}</div>'])
+
+
+def _printable(text: str) -> str:
+    """Make lines to paste fit to be shown; their spaces matter, so they are left as they are."""
+    return "".join(
+        letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}"
+        for letter in text[:_MAX_LINE]
+    )

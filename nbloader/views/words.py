@@ -1,0 +1,86 @@
+"""A placement, a step and a silence in words, as every view says them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from nbloader.records import Method, Placement
+from nbloader.state import JobState, Status, Step
+from nbloader.units import format_bytes, format_duration
+from nbloader.views.base import plain
+
+__all__ = [
+    "PLACEMENT_WORDS",
+    "kept",
+    "placement_figures",
+    "placement_words",
+    "quiet",
+    "step_words",
+]
+
+PLACEMENT_WORDS: Mapping[Method, str] = MappingProxyType(
+    {
+        Method.GPU: "all on {device} in {dtype}",
+        Method.MULTI_GPU: "spread over {devices} in {dtype}",
+        Method.FOUR_BIT: "4-bit on {device}",
+        Method.FOUR_BIT_MULTI_GPU: "4-bit, spread over {devices}",
+        Method.EIGHT_BIT: "8-bit on {device}",
+        Method.MODEL_OFFLOAD: "one component on the GPU at a time, the others in memory",
+        Method.FOUR_BIT_MODEL_OFFLOAD: "4-bit, one component on the GPU at a time",
+        Method.GROUP_OFFLOAD: "a few layers on the GPU at a time, the others in memory",
+        Method.SEQUENTIAL_OFFLOAD: "one layer on the GPU at a time, the others in memory",
+        Method.MPS: "all on the GPU of this Mac in {dtype}",
+        Method.CPU: "all on the CPU in {dtype}",
+    }
+)
+"""What each method does, for people who do not know its name."""
+
+QUIET_S = 1.0
+"""Shorter silences are not told of: between two pieces of a file there is always a pause."""
+
+ENDED_BY_USER = frozenset({"interrupted", "cancelled"})
+"""References of the failures that are no fault."""
+
+_STOPPED = frozenset({Step.DOWNLOADING, Step.VERIFYING, Step.LOADING})
+
+
+def placement_words(placement: Placement) -> str:
+    """Say where the model goes."""
+    devices = sorted({part.device for part in placement.components})
+    return PLACEMENT_WORDS[placement.method].format(
+        device=plain(placement.device, 20),
+        dtype=plain(placement.dtype, 20),
+        devices=plain(" and ".join(devices), 60) or "several GPUs",
+    )
+
+
+def placement_figures(placement: Placement) -> str:
+    """Say what a placement takes: VRAM on each GPU, and the larger of the two peaks of memory."""
+    vram = " + ".join(format_bytes(needed) for needed in placement.vram if needed)
+    ram = max(placement.ram_loading, placement.ram_after)
+    parts = [f"VRAM {vram}" if vram else "", f"RAM {format_bytes(ram + placement.mapped)}"]
+    return " · ".join(filter(None, parts))
+
+
+def step_words(step: Step, status: Status) -> str:
+    """Say how far a file or a component is; in a job that has failed nothing moves any more."""
+    return "stopped" if status is Status.FAILED and step in _STOPPED else str(step)
+
+
+def quiet(state: JobState) -> str:
+    """Say for how long no byte has come, in whole seconds; nothing for a short while."""
+    seconds = state.quiet_s
+    if state.status is not Status.RUNNING or seconds is None or seconds < QUIET_S:
+        return ""
+    whole = f"{int(seconds)} s" if seconds < 60 else format_duration(int(seconds))
+    return f"no bytes for {whole}"
+
+
+def kept(state: JobState) -> str:
+    """Say what remains on the disk of a job that its user has ended; nothing for another one."""
+    if state.failure is None or state.failure.reference not in ENDED_BY_USER or not state.total:
+        return ""
+    there = min(state.there, state.total)
+    what = f"{format_bytes(there)} of {format_bytes(state.total)} are kept"
+    return f"{what}; run the cell again to go on"

@@ -1,0 +1,173 @@
+"""A load in the background, with real downloads from a local Hub."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import nbloader
+from nbloader.errors import (
+    CancelledError,
+    DiskSpaceError,
+    DownloadError,
+    InvalidArgumentError,
+    WaitInterrupted,
+)
+from nbloader.localhub import Fault, LocalHub, RequestClass
+from nbloader.localhub.demo import MINILM
+from nbloader.records import Event, Stage, StageStarted
+from nbloader.state import Status
+
+WAIT_S = 120
+
+
+class Gate:
+    """Lets a test wait for an event of a job, and hold the job there."""
+
+    def __init__(self, wanted: Callable[[Event], bool], *, hold: bool = False) -> None:
+        self._wanted = wanted
+        self.reached = threading.Event()
+        self.go_on = threading.Event()
+        if not hold:
+            self.go_on.set()
+
+    def __call__(self, event: Event) -> None:
+        if self._wanted(event):
+            self.reached.set()
+            assert self.go_on.wait(WAIT_S)
+
+
+def begins(stage: Stage) -> Callable[[Event], bool]:
+    return lambda event: event == StageStarted(stage=stage)
+
+
+def start(demo_hub: LocalHub, cache: Path, **keywords: Any) -> nbloader.job.Job:
+    return nbloader.start(
+        MINILM, endpoint=demo_hub.endpoint, cache_dir=cache, **{"view": "none", **keywords}
+    )
+
+
+def test_it_returns_at_once_and_the_result_is_the_model(demo_hub: LocalHub, tmp_path: Path) -> None:
+    gate = Gate(begins(Stage.DOWNLOAD), hold=True)
+    job = start(demo_hub, tmp_path, on_event=gate)
+    assert not job.done()
+    assert gate.reached.wait(WAIT_S)
+    with pytest.raises(TimeoutError, match="not ready after 0"):
+        job.result(timeout=0)
+    gate.go_on.set()
+    model = job.result(timeout=WAIT_S)
+    assert type(model).__name__ == "SentenceTransformer"
+    assert job.result() is model
+    assert job.done()
+    assert job.state.status is Status.READY
+    assert job.state.importing is not None
+    assert str(job.report).endswith("SentenceTransformer on cpu, float32")
+    assert repr(job) == f"<Job {MINILM}: ready, 100 %>"
+
+
+def test_it_can_be_awaited(demo_hub: LocalHub, tmp_path: Path) -> None:
+    async def awaited() -> Any:
+        return await start(demo_hub, tmp_path)
+
+    assert type(asyncio.run(awaited())).__name__ == "SentenceTransformer"
+
+
+def test_cancelled_it_keeps_what_has_arrived(demo_hub: LocalHub, tmp_path: Path) -> None:
+    demo_hub.set_faults([Fault(RequestClass.CDN_GET, total_bytes_per_second=20_000_000)])
+    gate = Gate(lambda event: event.type == "file-progress" and event.completed > 10_000_000)
+    job = start(demo_hub, tmp_path, on_event=gate)
+    assert gate.reached.wait(WAIT_S)
+    job.cancel()
+    with pytest.raises(CancelledError, match="what has arrived is kept"):
+        job.result(timeout=WAIT_S)
+    failure = job.state.failure
+    assert failure is not None
+    assert (failure.reference, failure.forceable) == ("cancelled", False)
+    assert job.state.there > 10_000_000
+    demo_hub.clear_faults()
+    again = start(demo_hub, tmp_path)
+    again.result(timeout=WAIT_S)
+    assert again.state.cached_bytes > 10_000_000
+
+
+def test_a_failed_job_can_be_tried_again(demo_hub: LocalHub, tmp_path: Path) -> None:
+    demo_hub.set_faults([Fault(RequestClass.CDN_GET, status=503)])
+    fast = {"max_retries": 1, "retry_delay_min": 0, "retry_delay_max": 0}
+    job = start(demo_hub, tmp_path, settings=fast)
+    for _ in range(2):  # An error that was raised once is raised anew, with its message.
+        with pytest.raises(DownloadError):
+            job.result(timeout=WAIT_S)
+    with pytest.raises(InvalidArgumentError, match="too late"):
+        job.choose("auto")
+    demo_hub.clear_faults()
+    job.retry()
+    assert type(job.result(timeout=WAIT_S)).__name__ == "SentenceTransformer"
+    job.retry()  # What is ready is not loaded again.
+    assert job.done()
+
+
+def test_failed_checks_can_be_passed_over(demo_hub: LocalHub, tmp_path: Path) -> None:
+    job = start(demo_hub, tmp_path, settings={"required_disk_space_gb": 1_000_000})
+    with pytest.raises(DiskSpaceError):
+        job.result(timeout=WAIT_S)
+    assert job.state.failure is not None
+    assert job.state.failure.forceable
+    job.download_anyway()
+    assert type(job.result(timeout=WAIT_S)).__name__ == "SentenceTransformer"
+
+
+def test_a_plan_that_does_not_fit_is_refused(demo_hub: LocalHub, tmp_path: Path) -> None:
+    gate = Gate(begins(Stage.DOWNLOAD), hold=True)
+    job = start(demo_hub, tmp_path, on_event=gate)
+    assert gate.reached.wait(WAIT_S)
+    with pytest.raises(InvalidArgumentError, match="'gpu' does not fit here") as found:
+        job.choose("gpu")
+    assert found.value.hint == "These fit: cpu."
+    with pytest.raises(InvalidArgumentError, match="plan="):
+        job.choose("fastest")
+    job.choose("cpu")
+    gate.go_on.set()
+    job.result(timeout=WAIT_S)
+    with pytest.raises(InvalidArgumentError, match="comes too late"):
+        job.choose("cpu")
+
+
+def test_an_interrupt_ends_the_waiting_and_not_the_job(
+    demo_hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate(begins(Stage.DOWNLOAD), hold=True)
+    job = start(demo_hub, tmp_path, on_event=gate)
+    assert gate.reached.wait(WAIT_S)
+
+    def interrupted(timeout: float | None) -> bool:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "_wait", interrupted)
+        with pytest.raises(WaitInterrupted):
+            job.result()
+    gate.go_on.set()
+    assert type(job.result(timeout=WAIT_S)).__name__ == "SentenceTransformer"
+
+
+def test_its_diagnostics_can_be_pasted(demo_hub: LocalHub, tmp_path: Path) -> None:
+    job = start(demo_hub, tmp_path)
+    job.result(timeout=WAIT_S)
+    assert job.diagnostics().startswith("```")
+
+
+def test_an_unknown_keyword_is_an_error() -> None:
+    with pytest.raises(TypeError, match="start\\(\\) got an unexpected keyword argument 'plans'"):
+        nbloader.start(MINILM, plans="cpu")
+
+
+def test_the_chart_of_a_job(demo_hub: LocalHub, tmp_path: Path) -> None:
+    job = start(demo_hub, tmp_path)
+    job.result(timeout=WAIT_S)
+    job.report.plot().savefig(tmp_path / "chart.png")
+    assert (tmp_path / "chart.png").stat().st_size > 5_000

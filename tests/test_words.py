@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from string import Formatter
+
+import pytest
+
+from nbloader.records import Failed, Method, PlacedComponent, Placement
+from nbloader.state import Status, Step, advance, apply
+from nbloader.views.words import (
+    PLACEMENT_WORDS,
+    kept,
+    placement_figures,
+    placement_words,
+    quiet,
+    step_words,
+)
+from tests.jobs import CANCELLED, DOWNLOADING, OFFLOADED, ON_THE_GPU, STALLED, last_state
+from tests.samples import MB
+
+
+def placed(method: Method) -> Placement:
+    return Placement(method=method, device="cuda:0", dtype="float16")
+
+
+def test_every_method_has_its_words() -> None:
+    assert set(PLACEMENT_WORDS) == set(Method)
+    known = {"device", "dtype", "devices"}
+    for words in PLACEMENT_WORDS.values():
+        assert {name for _, name, _, _ in Formatter().parse(words) if name} <= known
+    said = [placement_words(placed(method)) for method in Method]
+    assert len(set(said)) == len(said)
+
+
+def test_a_placement_in_words_with_its_figures() -> None:
+    assert placement_words(ON_THE_GPU) == "all on cuda:0 in bfloat16"
+    assert placement_figures(ON_THE_GPU) == "VRAM 12.6 GB · RAM 200 MB"
+    several = replace(
+        ON_THE_GPU,
+        method=Method.MULTI_GPU,
+        components=tuple(
+            PlacedComponent(
+                name=f"part {number}", device=f"cuda:{number}", dtype="float16", bytes=1
+            )
+            for number in (1, 0, 1)
+        ),
+        vram=(9_800 * MB, 0, 9_700 * MB),
+    )
+    assert placement_words(several) == "spread over cuda:0 and cuda:1 in bfloat16"
+    assert placement_figures(several) == "VRAM 9.8 GB + 9.7 GB · RAM 200 MB"
+    cpu = replace(OFFLOADED, method=Method.CPU, vram=(0,), mapped=300 * MB)
+    assert placement_words(cpu) == "all on the CPU in bfloat16"
+    assert placement_figures(cpu) == "RAM 36.0 GB"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0.0, ""),
+        (0.9, ""),
+        (1.0, "no bytes for 1 s"),
+        (3.2, "no bytes for 3 s"),
+        (59.9, "no bytes for 59 s"),
+        (75.9, "no bytes for 1:15"),
+    ],
+)
+def test_a_silence_is_told_of_in_whole_seconds(seconds: float, said: str) -> None:
+    state = last_state(STALLED)
+    assert quiet(advance(state, state.updated_at + seconds)) == said
+
+
+def test_there_is_no_silence_where_no_byte_is_waited_for() -> None:
+    assert quiet(advance(last_state(DOWNLOADING[:2]), 60.0)) == ""
+    assert quiet(advance(last_state(CANCELLED), 60.0)) == ""
+
+
+@pytest.mark.parametrize("reference", ["interrupted", "cancelled"])
+def test_what_is_kept_is_told_of_to_who_has_ended_it(reference: str) -> None:
+    ended = Failed(reference=reference, message="", hint="")
+    state = apply(last_state(STALLED), ended, 20.0)
+    assert kept(state) == "60.0 MB of 100 MB are kept; run the cell again to go on"
+    assert kept(apply(last_state(DOWNLOADING[:1]), ended, 20.0)) == ""
+    other = Failed(reference="disk-full", message="", hint="")
+    assert kept(apply(last_state(STALLED), other, 20.0)) == ""
+
+
+def test_nothing_moves_in_a_job_that_has_failed() -> None:
+    said = {status: [step_words(step, status) for step in Step] for status in Status}
+    assert said[Status.RUNNING] == said[Status.READY] == [str(step) for step in Step]
+    assert said[Status.FAILED] == [
+        "waiting",
+        "stopped",
+        "stopped",
+        "downloaded",
+        "stopped",
+        "ready",
+    ]
