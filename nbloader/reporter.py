@@ -5,21 +5,27 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from nbloader.records import Event, Failed, Ready, Stage, StageStarted
-from nbloader.state import JobState, advance, apply
+from nbloader.records import Event, Failed, FileProgress, Ready, Stage, StageStarted
+from nbloader.state import JobState, advance, apply, progress
 from nbloader.views.base import View
 
 __all__ = ["Reporter"]
+
+FOLD_EVERY_S = 0.05
+"""As often as the supervisor lets a view see that time passes."""
 
 
 class Reporter:
     """The one way of an event: into the state, to the view, to the caller.
 
+    However fast bytes arrive, their progress is folded a few times a second.
+
     Args:
         waited_for: tells whether a cell waits for the result.
+        clock: seconds, steady.
 
     Attributes:
-        state: all that has happened so far.
+        state: all that has happened so far, but for the bytes of the last moment.
     """
 
     def __init__(
@@ -29,17 +35,26 @@ class Reporter:
         on_event: Callable[[Event], object] | None,
         *,
         waited_for: Callable[[], bool] = lambda: False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._view = view
         self._waited_for = waited_for
         self._on_event = on_event
-        now = time.monotonic()
+        self._clock = clock
+        self._arrived: dict[str, int] = {}
+        now = self._folded_at = clock()
         self.state = JobState(repo_id=repo_id, started_at=now, updated_at=now)
 
     def publish(self, event: Event) -> None:
         """Fold the event, show the state, and tell the caller."""
-        self.state = apply(self.state, event, time.monotonic())
-        self._view.update(self.state)
+        now = self._clock()
+        if isinstance(event, FileProgress):
+            self._arrived[event.path] = event.completed
+        if not isinstance(event, FileProgress) or now - self._folded_at >= FOLD_EVERY_S:
+            self._fold_progress(now)
+            if not isinstance(event, FileProgress):
+                self.state = apply(self.state, event, now)
+            self._view.update(self.state)
         if self._on_event is not None:
             on_event, self._on_event = self._on_event, None
             on_event(event)
@@ -47,8 +62,16 @@ class Reporter:
 
     def tick(self) -> None:
         """Let the view show that time passes."""
-        self.state = advance(self.state, time.monotonic(), waited_for=self._waited_for())
+        now = self._clock()
+        self._fold_progress(now)
+        self.state = advance(self.state, now, waited_for=self._waited_for())
         self._view.update(self.state)
+
+    def _fold_progress(self, now: float) -> None:
+        self._folded_at = now
+        if self._arrived:
+            self.state = progress(self.state, self._arrived, now)
+            self._arrived = {}
 
     def begin(self, stage: Stage) -> None:
         """Publish that a stage begins."""

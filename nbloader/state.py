@@ -44,6 +44,7 @@ __all__ = [
     "Step",
     "advance",
     "apply",
+    "progress",
 ]
 
 SPEED_WINDOW_S = 15.0
@@ -235,12 +236,17 @@ class JobState:
         return self.cached_bytes + self.fetched
 
     @property
-    def quiet_s(self) -> float | None:
-        """Seconds since the last byte; None where none is waited for."""
+    def quiet_since(self) -> float | None:
+        """When the last byte came, or the download began; None where none is waited for."""
         download = self._download
         if download is None or download.ended_at is not None or self.fetched >= self.to_fetch:
             return None
-        return self.updated_at - max(download.started_at, self.byte_at or download.started_at)
+        return max(download.started_at, self.byte_at or download.started_at)
+
+    @property
+    def quiet_s(self) -> float | None:
+        """Seconds since then."""
+        return None if self.quiet_since is None else self.updated_at - self.quiet_since
 
     @property
     def _download(self) -> StageState | None:
@@ -344,6 +350,8 @@ def apply(state: JobState, event: Event, now: float) -> JobState:
     Args:
         now: seconds of a steady clock; never smaller than in the call before.
     """
+    if isinstance(event, FileProgress):
+        return progress(state, {event.path: event.completed}, now)
     state = advance(state, now, waited_for=state.waited_for)
     match event:
         case StageStarted():
@@ -362,13 +370,12 @@ def apply(state: JobState, event: Event, now: float) -> JobState:
             )
         case Checked():
             return replace(state, checks=event.results, fit=event.fit)
-        case FileProgress():
-            return _progress(state, event.path, event.completed)
         case FileDone():
             size = {file.path: file.size for file in state.plan.files} if state.plan else {}
-            state = _progress(state, event.path, size.get(event.path, 0))
+            state = progress(state, {event.path: size.get(event.path, 0)}, now)
             state = replace(state, done=state.done | {event.path})
-            return replace(state, downloads=_downloads(state, event.path))
+            downloads = _downloads(state, event.path, state.downloads, begins=False, now=now)
+            return replace(state, downloads=downloads)
         case ComponentDownloaded():
             return state  # The files say so.
         case LibrariesImported():
@@ -387,7 +394,7 @@ def apply(state: JobState, event: Event, now: float) -> JobState:
         case Ready():
             return replace(_end_stage(state), status=Status.READY, summary=event.summary)
         case Failed():
-            stalls = _stalls(state, state.quiet_s)
+            stalls = _stalls(state, now)
             return replace(_end_stage(state), status=Status.FAILED, failure=event, stalls=stalls)
 
 
@@ -408,27 +415,39 @@ def _begin(state: JobState, stage: Stage) -> JobState:
     return replace(state, samples=first, history=state.history or first)
 
 
-def _progress(state: JobState, path: str, completed: int) -> JobState:
-    before = state.completed.get(path, 0)
-    if state.plan is None or path in state.done or completed == before:
-        return state
-    fetched = state.fetched + completed - before
-    quiet_s = state.quiet_s
-    state = replace(
-        state,
-        completed=MappingProxyType({**state.completed, path: completed}),
-        moving=state.moving | {path},
-        fetched=fetched,
-        samples=_sampled(state.samples, state.updated_at, fetched),
-        history=_noted(state.history, state.updated_at, fetched),
-    )
-    if completed < before:  # An attempt starts over.
-        return state
+def progress(state: JobState, completed: Mapping[str, int], now: float) -> JobState:
+    """Fold the newest progress of several files at once.
+
+    Args:
+        completed: bytes of a file that have arrived so far, by its path.
+        now: as in `apply`.
+    """
+    now = max(now, state.updated_at)
+    changed = {
+        path: count
+        for path, count in completed.items()
+        if path not in state.done and count != state.completed.get(path, 0)
+    }
+    if state.plan is None or not changed:
+        return replace(state, updated_at=now)
+    gains = [count - state.completed.get(path, 0) for path, count in changed.items()]
+    fetched = state.fetched + sum(gains)
+    arrived = max(gains) > 0  # Otherwise an attempt starts over.
+    begun = changed.keys() - state.moving
+    downloads = state.downloads
+    for path in begun:
+        downloads = _downloads(state, path, downloads, begins=True, now=now)
     return replace(
         state,
-        byte_at=state.updated_at,
-        stalls=_stalls(state, quiet_s),
-        downloads=_downloads(state, path),
+        updated_at=now,
+        completed=MappingProxyType({**state.completed, **changed}),
+        moving=state.moving | begun if begun else state.moving,
+        fetched=fetched,
+        samples=_sampled(state.samples, now, fetched),
+        history=_noted(state.history, now, fetched),
+        byte_at=now if arrived else state.byte_at,
+        stalls=_stalls(state, now) if arrived else state.stalls,
+        downloads=downloads,
     )
 
 
@@ -437,7 +456,7 @@ def _sampled(
 ) -> tuple[tuple[float, int], ...]:
     """Add a sample, or move the newest one on if it is fresh, and drop what is too old."""
     if len(samples) > 1 and now - samples[-2][0] < _SAMPLE_EVERY_S:
-        samples = samples[:-1]
+        return (*samples[:-1], (now, fetched))
     kept = [sample for sample in samples if now - sample[0] <= SPEED_WINDOW_S]
     if not kept and samples:
         kept = [samples[-1]]
@@ -468,25 +487,28 @@ def _thinned(
     return (*kept, history[-1])
 
 
-def _stalls(state: JobState, quiet_s: float | None) -> tuple[Span, ...]:
+def _stalls(state: JobState, now: float) -> tuple[Span, ...]:
     """Add the silence that ends now, if it was a long one."""
-    if quiet_s is None or quiet_s < STALL_S:
+    since = state.quiet_since
+    if since is None or now - since < STALL_S:
         return state.stalls
-    ended = Span(started_at=state.updated_at - quiet_s, ended_at=state.updated_at)
-    return (*state.stalls, ended)[-MAX_STALLS:]
+    return (*state.stalls, Span(started_at=since, ended_at=now))[-MAX_STALLS:]
 
 
-def _downloads(state: JobState, path: str) -> Mapping[str, Span]:
-    """Begin the download of the component of a file, or end it with the last of its files."""
-    parts = state.plan.components if state.plan else ()
-    for part in parts:
-        begun = state.downloads.get(part.name)
-        if path not in part.paths or (begun and begun.ended_at is not None):
+def _downloads(
+    state: JobState, path: str, downloads: Mapping[str, Span], *, begins: bool, now: float
+) -> Mapping[str, Span]:
+    """Begin the download of the component of a file, or end it with the last of its files.
+
+    Args:
+        begins: whether the first bytes of the file have come.
+    """
+    for part in state.plan.components if state.plan else ():
+        span = downloads.get(part.name)
+        if path not in part.paths or (span is None and not begins):
             continue
-        if begun is None and path not in state.moving:
-            continue
-        span = begun or Span(started_at=state.updated_at)
-        if state.done.issuperset(part.paths):
-            span = replace(span, ended_at=state.updated_at)
-        return MappingProxyType({**state.downloads, part.name: span})
-    return state.downloads
+        span = span or Span(started_at=now)
+        if span.ended_at is None and state.done.issuperset(part.paths):
+            span = replace(span, ended_at=now)
+        return MappingProxyType({**downloads, part.name: span})
+    return downloads

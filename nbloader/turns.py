@@ -62,14 +62,15 @@ class _Turn(Generic[T]):
 
 
 class Turns:
-    """Lets work of a job's thread be done on the main thread while no cell runs there.
+    """Lets work of a job's thread be done on the thread of the cells while none runs there.
 
     Args:
-        loop: the event loop of the main thread; None to do all work on the job's thread.
+        loop: the event loop of the thread that makes this; None to do all work on the job's thread.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop | None) -> None:
         self._loop = loop
+        self._thread = threading.current_thread()
         self._lock = threading.Lock()
         self._waiting = 0
         self._running: _Turn[Any] | None = None
@@ -90,7 +91,7 @@ class Turns:
 
     @property
     def waited_for(self) -> bool:
-        """Whether the main thread waits for the job."""
+        """Whether a cell waits for the job."""
         return self._waiting > 0
 
     def take(
@@ -116,7 +117,7 @@ class Turns:
             return turn.result()
         while not turn.done.wait(WAIT_STEP_S):
             with self._lock:
-                mine = self.waited_for
+                mine = self.waited_for or self._is_over()
                 self._running = turn if mine else None
             if mine:
                 turn.do()
@@ -127,23 +128,27 @@ class Turns:
             tick()
         return turn.result()
 
+    def _is_over(self) -> bool:
+        """Tell whether no cell can run any more."""
+        return self._loop is None or self._loop.is_closed()
+
     def _schedule(self, turn: _Turn[Any]) -> bool:
         if self._loop is None:
             return False
         try:
             self._loop.call_soon_threadsafe(turn.do)
-        except RuntimeError:  # The loop is closed: no cell will run any more.
+        except RuntimeError:  # It is closed.
             return False
         return True
 
     @contextmanager
     def given(self) -> Iterator[None]:
-        """Give the turns of the main thread away while it waits for the job.
+        """Give the turns of the thread of the cells away while it waits for the job.
 
         At the end work that is being done is waited for, so that the next line of the cell cannot
         run beside it; not if the waiting ends by an interrupt, which must not take long.
         """
-        if self._loop is None or threading.current_thread() is not threading.main_thread():
+        if self._loop is None or threading.current_thread() is not self._thread:
             yield
             return
         with self._lock:

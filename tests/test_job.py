@@ -148,11 +148,11 @@ def test_a_cancelled_job_says_that_it_was_stopped(
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(main())
     assert events[-1] == Failed(
-        reference="interrupted",
-        message="stopped",
+        reference="cancelled",
+        message="the job was cancelled",
         hint="Run the line again: what has arrived is kept.",
     )
-    assert capsys.readouterr().out.splitlines()[-1].endswith(": stopped [interrupted]")
+    assert capsys.readouterr().out.splitlines()[-1].endswith(": the job was cancelled [cancelled]")
 
 
 def test_the_folder_in_the_last_line_does_not_name_its_user(

@@ -190,6 +190,44 @@ def test_a_closed_loop_needs_no_turns() -> None:
     assert call.result is not MAIN
 
 
+def test_a_loop_that_ends_before_the_turn_comes_needs_none() -> None:
+    async def cells() -> OnThread:
+        turns = Turns.here()
+        call = OnThread(lambda: turns.take(where, tick=asked.set))
+        assert asked.wait(30)
+        asyncio.get_running_loop().stop()
+        return call
+
+    asked = threading.Event()
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(cells())
+    with pytest.raises(RuntimeError, match="stopped"):
+        loop.run_until_complete(asyncio.sleep(3600))
+    loop.close()
+    call = task.result()
+    call.join()
+    assert call.result is not MAIN
+
+
+def test_a_loop_of_another_thread_has_its_cells_there() -> None:
+    async def cells() -> tuple[Any, Any]:
+        turns = Turns.here()
+        call = OnThread(lambda: turns.take(where))
+        while not call.is_over:
+            await asyncio.sleep(0.01)
+        with turns.given():
+            other = OnThread(lambda: turns.take(where))
+            other.join()
+        return call.result, other.result
+
+    outer = OnThread(lambda: (asyncio.run(cells()), where()))
+    outer.join()
+    assert outer.error is None
+    (between, beside), thread = outer.result
+    assert between is thread
+    assert beside is not thread
+
+
 def test_the_one_who_waits_is_told_that_time_passes() -> None:
     ticks = threading.Event()
 
