@@ -204,9 +204,7 @@ def preflight(
     from nbloader import stages
 
     report = stages.check(request)
-    return replace(
-        report, _again=lambda: stages.check(request), _line=partial(_load_line, given)
-    )
+    return replace(report, _again=lambda: stages.check(request), _line=partial(_load_line, given))
 
 
 def _request(**keywords: object) -> Request:

@@ -31,7 +31,9 @@ from nbloader.records import (
     Placement,
 )
 from nbloader.views.display import Bundle
-from nbloader.views.report_widget import WIDGET_MIME, ReportWidget, plans
+from nbloader.views.report_widget import ReportWidget
+from nbloader.views.widgets import WIDGET_MIME
+from nbloader.views.words import plans
 from tests.notebook import Comms, RecordedDisplay, open_widgets, running_kernel
 from tests.samples import MB, PLAN
 

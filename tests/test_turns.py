@@ -115,10 +115,15 @@ def test_an_interrupt_of_the_waiting_does_not_wait_for_the_work() -> None:
 
     async def cells() -> OnThread:
         turns = Turns.here()
-        with pytest.raises(KeyboardInterrupt), turns.given():
-            call = OnThread(lambda: turns.take(work))
-            assert begun.wait(30)
-            raise KeyboardInterrupt
+        call = OnThread(lambda: turns.take(work))
+
+        def wait() -> None:
+            with turns.given():
+                assert begun.wait(30)
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            wait()
         assert not call.is_over
         may_end.set()
         return call

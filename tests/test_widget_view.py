@@ -19,7 +19,8 @@ from nbloader.state import JobState, advance, apply
 from nbloader.views import html
 from nbloader.views.base import View
 from nbloader.views.controls import BUTTONS, RESTS
-from nbloader.views.widget import WIDGET_MIME, WidgetView, traits
+from nbloader.views.widget import WidgetView, traits
+from nbloader.views.widgets import WIDGET_MIME
 from tests import jobs
 from tests.jobs import (
     BROKEN,

@@ -17,7 +17,7 @@ from nbloader.records import Stage
 from nbloader.state import JobState, Status
 from nbloader.views.base import plain
 from nbloader.views.markup import box, faint, line
-from nbloader.views.words import placement_figures, placement_words
+from nbloader.views.words import plans
 
 __all__ = [
     "BUTTONS",
@@ -110,10 +110,7 @@ def controls(state: JobState, *, asked: str | None = None) -> Controls:
     Args:
         asked: the plan that was chosen last, if the job has not taken it over yet.
     """
-    fitting = [row for row in state.fit.placements if row.fits] if state.fit else []
-    options = tuple(
-        (f"{placement_words(row)} · {placement_figures(row)}", str(row.method)) for row in fitting
-    )
+    options = plans(state.fit)
     values = [value for _, value in options]
     chosen = str(state.fit.chosen.method) if state.fit and state.fit.chosen else None
 
@@ -125,7 +122,7 @@ def controls(state: JobState, *, asked: str | None = None) -> Controls:
         retry=control("" if state.status is Status.FAILED else "nothing has failed"),
         download_anyway=control(_why_not_anyway(state)),
         diagnostics=control(""),
-        plan=control(_busy(state) or _no_choice(state, len(fitting))),
+        plan=control(_busy(state) or _no_choice(state, len(options))),
         options=options,
         chosen=next((value for value in (asked, chosen) if value in values), None),
     )

@@ -18,12 +18,10 @@ from nbloader.units import format_duration
 from nbloader.views.display import Bundle, Display, new_display_id
 from nbloader.views.markup import box, escape, faint, line
 from nbloader.views.preflight import render_html, render_text
-from nbloader.views.words import placement_figures, placement_words
+from nbloader.views.widgets import ROOT_CLASS, STYLE, OpenWidgets, bundle_of
+from nbloader.views.words import placement_label, plans
 
-__all__ = ["CellEvents", "Report", "ReportWidget", "notebook_events", "plans"]
-
-WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
-ROOT_CLASS = "nbloader"
+__all__ = ["CellEvents", "Report", "ReportWidget", "notebook_events"]
 
 _BEFORE_A_CELL = "pre_run_cell"
 _MAX_LINE = 10_000
@@ -63,16 +61,6 @@ def notebook_events() -> CellEvents:
 
     events: CellEvents = get_ipython().events
     return events
-
-
-def plans(fit: Fit | None) -> tuple[tuple[str, str], ...]:
-    """Give the plans that fit: in words with their figures, and the `records.Method` value."""
-    fitting = [row for row in fit.placements if row.fits] if fit else []
-    return tuple((_words(row), str(row.method)) for row in fitting)
-
-
-def _words(row: Placement) -> str:
-    return f"{placement_words(row)} · {placement_figures(row)}"
 
 
 class ReportWidget:
@@ -117,18 +105,17 @@ class ReportWidget:
         self._note = ""
         self._checking = self._drawing = self._closed = False
         self._widgets: dict[str, Any] = {}
-        self._open: list[Any] = []
+        self._open = OpenWidgets()
 
     def show(self) -> None:
         """Show the report in the running cell. To be called once."""
         with interrupts_held(), self._lock:
             try:
                 root = self._build()
-                view = {"version_major": 2, "version_minor": 0, "model_id": root.model_id}
-                self._display.show({WIDGET_MIME: view, **self._static()}, self._display_id)
+                self._display.show({**bundle_of(root), **self._static()}, self._display_id)
             except BaseException:
                 self._closed = True
-                self._close_widgets()
+                self._open.close()
                 raise
             self._events.register(_BEFORE_A_CELL, self._cell_begins)
 
@@ -142,7 +129,7 @@ class ReportWidget:
             try:
                 self._display.update(self._static(), self._display_id)
             finally:
-                self._close_widgets()
+                self._open.close()
 
     def _cell_begins(self, *_: object) -> None:
         self.close()
@@ -208,7 +195,7 @@ class ReportWidget:
         pasted = html.escape(_printable(self._line(str(row.method))), quote=True)
         return box(
             [
-                line(f"<b>{escape(str(row.method))}</b>: {escape(_words(row))}"),
+                line(f"<b>{escape(str(row.method))}</b>: {escape(placement_label(row))}"),
                 line(faint(escape(row.reason))),
                 f'<pre style="{_PRE}">{pasted}</pre>',
             ]
@@ -240,18 +227,16 @@ class ReportWidget:
             self._drawing = False
 
     def _build(self) -> Any:
-        """Open the widgets with their first values, and give the one that holds the others.
-
-        Layouts and styles are widgets too, which closing their owner leaves open.
-        """
+        """Open the widgets with their first values, and give the one that holds the others."""
         make, first = self._ipywidgets, self._traits()
-        layout = self._keep(make.Layout(width="auto", margin="0", flex="0 0 auto"))
-        apart = self._keep(make.Layout(width="auto", margin="0 8px 0 0", flex="0 0 auto"))
-        row = self._keep(make.Layout(width="auto", margin="6px 0 0 0", flex_flow="row wrap"))
-        wide = self._keep(make.Layout(width="auto", margin="0", max_width="48em"))
+        layout = self._open.keep(make.Layout(width="auto", margin="0", flex="0 0 auto"))
+        apart = self._open.keep(make.Layout(width="auto", margin="0 8px 0 0", flex="0 0 auto"))
+        row = self._open.keep(make.Layout(width="auto", margin="6px 0 0 0", flex_flow="row wrap"))
+        wide = self._open.keep(make.Layout(width="auto", margin="0", max_width="48em"))
         texts = {
             name: make.HTML(layout=layout, **first[name]) for name in ("rows", "note", "choice")
         }
+        style = make.HTML(layout=layout, value=STYLE)
         again = make.Button(
             description="Check again",
             tooltip="make the checks once more",
@@ -260,24 +245,16 @@ class ReportWidget:
         )
         plan = make.Dropdown(description="Plan", layout=wide, **first["plan"])
         self._widgets = {**texts, "again": again, "plan": plan}
-        for widget in self._widgets.values():
-            self._keep(widget.style)
-            self._keep(widget)
+        for widget in (style, *self._widgets.values()):
+            self._open.keep(widget.style)
+            self._open.keep(widget)
         again.on_click(self._pressed)
         plan.observe(self._picked, "value")
-        buttons = self._keep(make.HBox((again, texts["note"]), layout=row))
-        shown = (texts["rows"], buttons, plan, texts["choice"])
-        root = self._keep(make.VBox(shown, layout=layout))
+        buttons = self._open.keep(make.HBox((again, texts["note"]), layout=row))
+        shown = (style, texts["rows"], buttons, plan, texts["choice"])
+        root = self._open.keep(make.VBox(shown, layout=layout))
         root.add_class(ROOT_CLASS)
         return root
-
-    def _keep(self, widget: Any) -> Any:
-        self._open.append(widget)
-        return widget
-
-    def _close_widgets(self) -> None:
-        while self._open:
-            self._open.pop().close()
 
 
 def _row(report: Report, plan: str | None) -> Placement | None:

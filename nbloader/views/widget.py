@@ -6,14 +6,14 @@ text is HTML made by `nbloader.views.html`, so that the live view looks like wha
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from types import FrameType, MappingProxyType
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from types import MappingProxyType
 from typing import Any
 
+from nbloader.interrupts import interrupts_held
 from nbloader.state import JobState, Status
 from nbloader.views import html
 from nbloader.views.base import plain
@@ -22,6 +22,7 @@ from nbloader.views.controls import Actions, ControlWidgets
 from nbloader.views.display import Bundle, Display, new_display_id
 from nbloader.views.markup import box, escape, unseen
 from nbloader.views.pace import Budget, Pace
+from nbloader.views.widgets import ROOT_CLASS, STYLE, OpenWidgets, bundle_of
 
 __all__ = ["WidgetView", "traits"]
 
@@ -32,8 +33,6 @@ MAX_COMPONENTS = 12
 """Rows of components, and panes of files; the smaller ones share one more."""
 
 MAX_RETRIES = 50
-WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
-ROOT_CLASS = "nbloader"
 
 _SPARE, _SPARE_FOR_NEWS = 4, 6
 """Messages in a second that the head alone may use. Of a model that is in the cache, all stages but
@@ -46,16 +45,6 @@ _RANKS: Mapping[str, int] = MappingProxyType(
 )
 """How important a widget is, 0 the most. Those that are not named have rank 1."""
 
-# The themes of Jupyter space widgets out, and give their rows a fixed height. The classes of the
-# accordion begin with `p-` in ipywidgets 7 and with `jupyter-widget-` in 8.
-_STYLE = """<style>
-.nbloader .widget-html-content, .nbloader .widget-html { line-height: 1.5; height: auto; }
-.nbloader [class*="Collapse-header"] { padding: 1px 6px; font-size: 13px; line-height: 1.6; }
-.nbloader [class*="Collapse-contents"] { padding: 4px 8px; }
-.nbloader .widget-dropdown > select { min-width: 0; text-overflow: ellipsis; }
-.nbloader .widget-dropdown > label { width: auto; }
-</style>"""
-
 
 def traits(state: JobState, *, speed: bool, eta: bool) -> dict[str, dict[str, object]]:
     """Say what the widgets show for a state: values of traits by widget.
@@ -65,7 +54,7 @@ def traits(state: JobState, *, speed: bool, eta: bool) -> dict[str, dict[str, ob
     parts = state.components
     panes = html.largest(parts, MAX_COMPONENTS)
     wanted: dict[str, dict[str, object]] = {
-        "status": {"value": _STYLE + unseen(_said(state))},
+        "status": {"value": STYLE + unseen(_said(state))},
         "head": {"value": box([html.head(state)])},
         "progress": {"value": box([html.progress(state, speed=speed, eta=eta)])},
         "components": {"value": box([html.components(parts, state, limit=MAX_COMPONENTS)])},
@@ -136,7 +125,7 @@ class WidgetView:
         self._controls: ControlWidgets | None = None
         self._widgets: dict[str, Any] = {}
         self._values: dict[str, dict[str, object]] = {}
-        self._open: list[Any] = []
+        self._open = OpenWidgets()
         self._budget = Budget({}, clock, limit=MESSAGES_PER_S, per_s=1.0)
         self._view: Bundle = {}
         self._behind = Status.RUNNING
@@ -149,7 +138,7 @@ class WidgetView:
                 return
             self._state = state
             if not self._shown:
-                with _interrupts_held():
+                with interrupts_held():
                     self._build(state)
             whole = self._draw(state, _SPARE_FOR_NEWS if self._pace.early else _SPARE)
             if self._actions is not None:
@@ -159,7 +148,7 @@ class WidgetView:
 
     def close(self, state: JobState) -> None:
         """Replace the widgets by static HTML and text, and close every one of them."""
-        with self._lock, _interrupts_held():
+        with self._lock, interrupts_held():
             if self._closed:
                 return
             self._closed = True
@@ -170,8 +159,7 @@ class WidgetView:
                 else:
                     self._display.show(bundle, self._display_id)
             finally:
-                while self._open:
-                    self._open.pop().close()
+                self._open.close()
 
     def _draw(self, state: JobState, spare: int) -> bool:
         """Send what has changed, as far as the budget goes; tell whether that was all."""
@@ -227,7 +215,7 @@ class WidgetView:
         All are opened here, the panes of files too, so that opening needs no message later.
         Layouts and styles are widgets as well, which closing their owner leaves open.
         """
-        make, keep = self._ipywidgets, self._keep
+        make, keep = self._ipywidgets, self._open.keep
         self._values = traits(state, speed=self._speed, eta=self._eta)
         layout = keep(make.Layout(width="auto", margin="0 0 2px 0", flex="0 0 auto"))
         scrolled = keep(make.Layout(width="auto", margin="0", max_height="16em", overflow="auto"))
@@ -257,17 +245,10 @@ class WidgetView:
             limit=MESSAGES_PER_S,
             per_s=1.0,
         )
-        self._view = {
-            WIDGET_MIME: {"version_major": 2, "version_minor": 0, "model_id": root.model_id}
-        }
+        self._view = bundle_of(root)
         self._behind = state.status
         self._display.show({**self._view, **self._static(state)}, self._display_id)
         self._shown = True
-
-    def _keep(self, widget: Any) -> Any:
-        """Note a widget that is to be closed at the end."""
-        self._open.append(widget)
-        return widget
 
     def _set(self, name: str, values: dict[str, object]) -> None:
         """Set the traits of a widget, in one message."""
@@ -290,24 +271,3 @@ class WidgetView:
                 "_titles": {str(number): title for number, title in enumerate(titles)},
             }
         return self._controls.real(name, values) if self._controls else values
-
-
-@contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Let an interrupt wait for the milliseconds in which widgets are opened or closed.
-
-    Between the opening of a widget and the note that it is ours, an interrupt would leave it open
-    for as long as the kernel lives.
-    """
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(before):
-        yield
-        return
-    held: list[tuple[int, FrameType | None]] = []
-    signal.signal(signal.SIGINT, lambda number, frame: held.append((number, frame)))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-        if held:
-            before(*held[0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from nbloader.records import Method, Placement
+from nbloader.records import Fit, Method, Placement
 from nbloader.state import JobState, Status, Step
 from nbloader.units import format_bytes, format_duration
 from nbloader.views.base import plain
@@ -14,7 +14,9 @@ __all__ = [
     "PLACEMENT_WORDS",
     "kept",
     "placement_figures",
+    "placement_label",
     "placement_words",
+    "plans",
     "quiet",
     "step_words",
 ]
@@ -61,6 +63,17 @@ def placement_figures(placement: Placement) -> str:
     ram = max(placement.ram_loading, placement.ram_after)
     parts = [f"VRAM {vram}" if vram else "", f"RAM {format_bytes(ram + placement.mapped)}"]
     return " · ".join(filter(None, parts))
+
+
+def placement_label(placement: Placement) -> str:
+    """Say both in one line."""
+    return f"{placement_words(placement)} · {placement_figures(placement)}"
+
+
+def plans(fit: Fit | None) -> tuple[tuple[str, str], ...]:
+    """Give the plans that fit: their labels, and their `records.Method` values."""
+    fitting = [row for row in fit.placements if row.fits] if fit else []
+    return tuple((placement_label(row), str(row.method)) for row in fitting)
 
 
 def step_words(step: Step, status: Status) -> str:

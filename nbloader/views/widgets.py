@@ -1,0 +1,53 @@
+"""What the views that are made of widgets share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nbloader.views.display import Bundle
+
+__all__ = ["ROOT_CLASS", "STYLE", "WIDGET_MIME", "OpenWidgets", "bundle_of"]
+
+WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
+
+ROOT_CLASS = "nbloader"
+"""Of the widget that holds all others of a view."""
+
+# The themes of Jupyter space widgets out, and give their rows a fixed height. The classes of the
+# accordion begin with `p-` in ipywidgets 7 and with `jupyter-widget-` in 8.
+STYLE = """<style>
+.nbloader .widget-html-content, .nbloader .widget-html { line-height: 1.5; height: auto; }
+.nbloader [class*="Collapse-header"] { padding: 1px 6px; font-size: 13px; line-height: 1.6; }
+.nbloader [class*="Collapse-contents"] { padding: 4px 8px; }
+.nbloader .widget-dropdown > select { min-width: 0; text-overflow: ellipsis; }
+.nbloader .widget-dropdown > label { width: auto; }
+</style>"""
+"""To stand in one of the HTML widgets of a view."""
+
+
+def bundle_of(root: Any) -> Bundle:
+    """Give the form of an output that shows a widget."""
+    return {WIDGET_MIME: {"version_major": 2, "version_minor": 0, "model_id": root.model_id}}
+
+
+class OpenWidgets:
+    """The widgets of a view, to be closed together.
+
+    Layouts and styles are widgets too, which closing their owner leaves open.
+    """
+
+    def __init__(self) -> None:
+        self._open: list[Any] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._open)
+
+    def keep(self, widget: Any) -> Any:
+        """Note a widget that has been opened, and give it back."""
+        self._open.append(widget)
+        return widget
+
+    def close(self) -> None:
+        """Close all of them, the last one first."""
+        while self._open:
+            self._open.pop().close()
