@@ -7,8 +7,8 @@ STAMP = .venv/.installed-
 HUB_VERSIONS := $(basename $(notdir $(wildcard tests/hub_versions/*.txt)))
 LIBRARIES := $(basename $(notdir $(wildcard tests/library_versions/*.txt)))
 
-.PHONY: demo test test-faults check notebooks browser-test test-hub-versions test-library-versions \
-  bench-transfer format clean
+.PHONY: demo test test-browser test-faults check notebooks screenshots test-hub-versions \
+  test-library-versions bench-transfer format clean
 
 demo: $(STAMP)demo
 	$(BIN)/python -m nbloader demo
@@ -25,9 +25,31 @@ test-faults: $(STAMP)test
 notebooks: $(STAMP)test
 	$(BIN)/python -m tests.notebook_runs
 
-# In JupyterLab; needs Chromium. The screenshots stay in pytest's temporary folder.
-browser-test: $(STAMP)browser
+# The same script in JupyterLab and in the classic notebook with Colab's versions, in a real browser.
+# The screenshots are written to pytest's temporary folder, or to SCREENSHOTS.
+test-browser: $(STAMP)browser .venv/classic/.installed | chromium
 	$(BIN)/python -m pytest -o tmp_path_retention_policy=all tests/browser
+
+# What the README shows.
+screenshots: $(STAMP)browser .venv/classic/.installed | chromium
+	$(BIN)/python -m tests.browser.screenshots
+
+.PHONY: chromium
+chromium:
+	@for name in chromium chromium-browser google-chrome; do \
+	  command -v $$name >/dev/null && exit 0; \
+	done; \
+	echo "Chromium is missing: installing the Debian package chromium"; \
+	apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium
+
+# Its own packages come first, then those of the other environment: torch is not installed twice.
+.venv/classic/.installed: tests/browser/classic.txt $(STAMP)browser
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(@D)
+	$(BIN)/uv pip install --quiet --python $(@D)/bin/python --compile-bytecode --requirement $<
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+	  > "$$($(@D)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/nbloader.pth"
+	echo "$(CURDIR)" >> "$$($(@D)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/nbloader.pth"
+	touch $@
 
 # With the oldest and newest huggingface_hub that are met, each in a small environment of its own.
 test-hub-versions: $(STAMP)test $(HUB_VERSIONS:%=.venv-hub/%/.installed)

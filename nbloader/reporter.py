@@ -14,6 +14,10 @@ __all__ = ["Reporter"]
 FOLD_EVERY_S = 0.05
 """As often as the supervisor lets a view see that time passes."""
 
+LATE_S = 0.3
+"""An import can hold the interpreter for seconds, while the worker goes on. A look that comes so
+late tells nothing about silence: first all is read that has arrived meanwhile."""
+
 
 class Reporter:
     """The one way of an event: into the state, to the view, to the caller.
@@ -42,18 +46,18 @@ class Reporter:
         self._on_event = on_event
         self._clock = clock
         self._arrived: dict[str, int] = {}
-        now = self._folded_at = clock()
+        now = self._folded_at = self._arrived_at = self._ticked_at = clock()
+        self._late_until = now
         self.state = JobState(repo_id=repo_id, started_at=now, updated_at=now)
 
     def publish(self, event: Event) -> None:
         """Fold the event, show the state, and tell the caller."""
         now = self._clock()
         if isinstance(event, FileProgress):
-            self._arrived[event.path] = event.completed
-        if not isinstance(event, FileProgress) or now - self._folded_at >= FOLD_EVERY_S:
-            self._fold_progress(now)
-            if not isinstance(event, FileProgress):
-                self.state = apply(self.state, event, now)
+            self._arrive(event, now)
+        else:
+            self._fold_progress()
+            self.state = apply(self.state, event, now)
             self._view.update(self.state)
         if self._on_event is not None:
             on_event, self._on_event = self._on_event, None
@@ -63,15 +67,29 @@ class Reporter:
     def tick(self) -> None:
         """Let the view show that time passes."""
         now = self._clock()
-        self._fold_progress(now)
-        self.state = advance(self.state, now, waited_for=self._waited_for())
+        if now - self._ticked_at > LATE_S:
+            self._late_until = now + LATE_S
+        self._ticked_at = now
+        self._fold_progress()
+        if now >= self._late_until:
+            self.state = advance(self.state, now, waited_for=self._waited_for())
         self._view.update(self.state)
 
-    def _fold_progress(self, now: float) -> None:
-        self._folded_at = now
+    def _arrive(self, event: FileProgress, now: float) -> None:
+        at = now if event.at is None else min(now, event.at)
+        if now - at > LATE_S:
+            self._late_until = now + LATE_S
+        self._arrived[event.path] = event.completed
+        self._arrived_at = at
+        if at - self._folded_at >= FOLD_EVERY_S:
+            self._fold_progress()
+            self._view.update(self.state)
+
+    def _fold_progress(self) -> None:
         if self._arrived:
-            self.state = progress(self.state, self._arrived, now)
+            self.state = progress(self.state, self._arrived, self._arrived_at)
             self._arrived = {}
+            self._folded_at = self._arrived_at
 
     def begin(self, stage: Stage) -> None:
         """Publish that a stage begins."""

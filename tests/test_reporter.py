@@ -102,3 +102,42 @@ def test_on_event_is_not_called_again_once_it_has_failed() -> None:
         reporter.publish(Ready(summary="done"))
     reporter.publish(Ready(summary="done"))
     assert next(calls) == 1
+
+
+def test_what_is_read_late_is_folded_at_the_time_at_which_it_came() -> None:
+    """The interpreter was held for four seconds; bytes came all the time."""
+    clock, view = Clock(), Shown()
+    reporter = Reporter("org/name", view, None, clock=clock)
+    for clock.now, event in DOWNLOADING[:5]:
+        reporter.publish(event)
+    for clock.now in (2.0, 2.05, 6.0):
+        reporter.tick()
+    for number in range(1, 40):
+        clock.now += 0.001
+        reporter.publish(FileProgress(path=WEIGHTS, completed=number * MB, at=2 + number / 10))
+        reporter.tick()
+    for _ in range(20):
+        clock.now += 0.05
+        reporter.tick()
+    assert max(state.quiet_s or 0 for state in view.states) == pytest.approx(clock.now - 5.9)
+    assert reporter.state.stalls == ()
+    assert reporter.state.history[-1] == (5.9, 39 * MB)
+    assert len(reporter.state.history) > 39 / 5
+
+
+def test_a_silence_is_seen_by_one_who_is_not_held() -> None:
+    clock, view = Clock(), Shown()
+    reporter = Reporter("org/name", view, None, clock=clock)
+    for clock.now, event in DOWNLOADING[:5]:
+        reporter.publish(event)
+    for number in range(60):
+        clock.now = 2 + number / 20
+        reporter.tick()
+    assert reporter.state.quiet_s == pytest.approx(59 / 20)
+
+
+def test_a_time_that_is_still_to_come_counts_as_now() -> None:
+    reporter, _, _ = play(
+        [*DOWNLOADING[:5], (3.0, FileProgress(path=WEIGHTS, completed=MB, at=1e9))]
+    )
+    assert reporter.state.byte_at == 3.0

@@ -92,10 +92,16 @@ class LibrariesImported:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileProgress:
-    """Bytes of a file that have arrived so far. May fall when an attempt starts over."""
+    """Bytes of a file that have arrived so far. May fall when an attempt starts over.
+
+    Attributes:
+        at: when, in seconds of the monotonic clock, which all processes of a machine share; None
+            for now.
+    """
 
     path: str
     completed: int
+    at: float | None = field(default=None, compare=False)
     type: Literal["file-progress"] = "file-progress"
 
 

@@ -102,8 +102,14 @@ class _Channel:
         return decode_command(self._queue.get(timeout=timeout_s))
 
     def send(self, report: Report) -> None:
+        from dataclasses import replace
+
+        from nbloader.records import FileProgress
         from nbloader.transfer.protocol import encode
 
+        if isinstance(report, FileProgress):
+            # The parent may read it late: an import can hold its interpreter for seconds.
+            report = replace(report, at=time.monotonic())
         line = encode(report)
         with self._lock:
             try:

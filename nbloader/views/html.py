@@ -355,7 +355,7 @@ def _retry(retry: Retry) -> tuple[str, ...]:
         _time_of_day(retry.time),
         _readable(file),
         _readable(escape(retry.reason)),
-        whole(format_duration(retry.wait_s)),
+        whole(format_duration(retry.wait_s) if retry.wait_s else "at once"),
         whole(f"{retry.attempt} of {retry.max_attempts}" if retry.attempt else "–"),
         str(retry.route or "–"),
     )

@@ -41,7 +41,7 @@ the last begin within a moment, and that one blocks for a long time: its name mu
 _PANES = tuple(f"pane {number}" for number in range(MAX_COMPONENTS + 1))
 _PARTS = ("status", "head", "progress", "components", "files", "checks", "log")
 _RANKS: Mapping[str, int] = MappingProxyType(
-    {"head": 0, "checks": 2, "log": 2, **dict.fromkeys(_PANES, 2)}
+    {"head": 0, "checks": 0, "log": 2, **dict.fromkeys(_PANES, 2)}
 )
 """How important a widget is, 0 the most. Those that are not named have rank 1."""
 
@@ -221,16 +221,20 @@ class WidgetView:
         scrolled = keep(make.Layout(width="auto", margin="0", max_height="16em", overflow="auto"))
         outer = keep(make.Layout(width="100%", max_width="780px", margin="0"))
         style: dict[str, Any] = {}
+        shown: dict[str, Any] = {}
         for name in (*_PANES, *_PARTS):
             if name == "files":
                 files = self._real(name, self._values[name])
                 widget = make.Accordion(selected_index=None, layout=layout, **files)
+                # All panes lie in one more, so that seven components do not fill the screen.
+                folder = self._titled((widget,), ("Files",))
+                shown[name] = keep(make.Accordion(selected_index=None, layout=layout, **folder))
             else:
                 where = scrolled if name == "log" or name in _PANES else layout
                 widget = make.HTML(layout=where, **style, **self._values[name])
                 style = style or {"style": keep(widget.style)}
             self._widgets[name] = keep(widget)
-        children = [self._widgets[name] for name in _PARTS]
+        children = [shown.get(name, self._widgets[name]) for name in _PARTS]
         if self._actions is not None:
             self._controls = ControlWidgets(
                 make, self._actions, state, keep, self._reported, self._clock
@@ -262,12 +266,15 @@ class WidgetView:
     def _real(self, name: str, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """Give the traits that the installed ipywidgets has for what a widget shows."""
         if name == "files":
-            titles = values["titles"]
-            children = tuple(self._widgets[pane] for pane in _PANES[: len(titles)])
-            if "titles" in self._ipywidgets.Accordion.class_trait_names():
-                return {"children": children, "titles": titles}
-            return {
-                "children": children,
-                "_titles": {str(number): title for number, title in enumerate(titles)},
-            }
+            panes = _PANES[: len(values["titles"])]
+            return self._titled(tuple(self._widgets[pane] for pane in panes), values["titles"])
         return self._controls.real(name, values) if self._controls else values
+
+    def _titled(self, children: tuple[Any, ...], titles: tuple[str, ...]) -> Mapping[str, Any]:
+        """Give the traits of an accordion, which the versions of ipywidgets name differently."""
+        if "titles" in self._ipywidgets.Accordion.class_trait_names():
+            return {"children": children, "titles": titles}
+        return {
+            "children": children,
+            "_titles": {str(number): title for number, title in enumerate(titles)},
+        }

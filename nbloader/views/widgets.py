@@ -13,12 +13,18 @@ WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
 ROOT_CLASS = "nbloader"
 """Of the widget that holds all others of a view."""
 
-# The themes of Jupyter space widgets out, and give their rows a fixed height. The classes of the
-# accordion begin with `p-` in ipywidgets 7 and with `jupyter-widget-` in 8.
+# The themes of Jupyter space widgets out, give their rows a fixed height, and set the titles of an
+# accordion in a grey that is hard to read. Its classes begin with `p-` in ipywidgets 7 and with
+# `jupyter-widget-` in 8.
 STYLE = """<style>
 .nbloader .widget-html-content, .nbloader .widget-html { line-height: 1.5; height: auto; }
-.nbloader [class*="Collapse-header"] { padding: 1px 6px; font-size: 13px; line-height: 1.6; }
-.nbloader [class*="Collapse-contents"] { padding: 4px 8px; }
+.nbloader .widget-html, .nbloader .widget-html-content { min-width: 0; }
+.nbloader [class*="Collapse-header"] {
+  padding: 0; border: 0; background: none; color: inherit;
+  font-size: 13px; font-weight: normal; line-height: 1.6;
+}
+.nbloader [class*="Collapse-contents"] { padding: 0 0 2px 1.2em; border: 0; background: none; }
+.nbloader [class*="Collapse"] { margin: 0; }
 .nbloader .widget-dropdown > select { min-width: 0; text-overflow: ellipsis; }
 .nbloader .widget-dropdown > label { width: auto; }
 </style>"""
