@@ -203,7 +203,12 @@ def _title(state: JobState, more: str = "") -> str:
 
 
 def _mark_color(status: Status) -> str:
-    """Give the colour of a mark, which is text: that of the theme, or the one around it."""
+    """Give the colour of a mark, which is text: that of the theme, or the one around it.
+
+    The green of Jupyter's themes is too light to be read on white.
+    """
+    if status is Status.READY:
+        return "inherit"
     return f"{_COLORS[status].partition(',')[0]},inherit)"
 
 

@@ -143,7 +143,9 @@ def test_a_hostile_repository_shows_as_text(
     # While it runs, and after it.
     notebook.run()
     notebook.wait_for_text(r"503")
-    notebook.wait_live().locator("[class*=Collapse-header]").first.click()
+    files = notebook.wait_live().locator("[class*=Collapse-header]")
+    files.first.click()
+    files.nth(1).click()
     notebook.wait_for_text(r"onload")
     assert_nothing_injected(notebook, 0, FORMULA, "' onload='x")
     notebook.wait()
