@@ -89,7 +89,7 @@ def render(state: JobState, *, speed: bool = True, eta: bool = True) -> str:
             _facts(state),
             line(_bytes(state, speed=speed, eta=eta)) if state.plan else "",
             "" if done else line(_bar(state, _share_text(state))),
-            sparkline(state) if speed and state.fetched else "",
+            sparkline(state, kept=False) if speed else "",
             components(state.components, state, limit=MAX_COMPONENTS),
             checks_markup(state.checks),
             log(state, retries=MAX_RETRIES),

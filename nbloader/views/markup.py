@@ -39,7 +39,8 @@ _CELL = "text-align:left;vertical-align:top;padding:0 1.2em 0 0"
 _TABLE = "margin:3px 0;border:0;border-collapse:collapse;font:inherit;color:inherit"
 _COLUMN = ' scope="col"'
 _BLOCK = "display:block;width:100%;margin:4px 0;border:0;font:inherit;color:inherit"
-_ROW = "display:flex;flex-wrap:wrap;column-gap:1em;background:none"
+# JupyterLab pads rows, too, which tells only where they are no rows of a table.
+_ROW = "display:flex;flex-wrap:wrap;column-gap:1em;padding:0;background:none"
 _UNSEEN = (
     "position:absolute;width:1px;height:1px;margin:-1px;overflow:hidden;"
     "clip-path:inset(50%);white-space:nowrap"
@@ -156,7 +157,7 @@ def cell(content: str, width: str, style: str = "") -> str:
     """
     return (
         f'<td role="cell" style="flex:{width};min-width:0;padding:0;border:0;text-align:left;'
-        f'max-width:none;{style}">{content}</td>'
+        f'line-height:1.5;max-width:none;{style}">{content}</td>'
     )
 
 

@@ -21,13 +21,18 @@ _STEP_S = 0.5
 _COLOR = "var(--jp-brand-color1,#2f81f7)"
 
 
-def sparkline(state: JobState) -> str:
+def sparkline(state: JobState, *, kept: bool = True) -> str:
     """Draw the speed from the begin of the download until now, and say how high it was.
 
     All that it says stands in text beside it, for places that show no SVG.
+
+    Args:
+        kept: whether its place is kept where there is nothing to draw.
     """
     points = speeds(state.history, _until(state))
     top = max(points, default=0.0)
+    if not kept and (len(points) < 2 or not top):
+        return ""
     label = f"peak {format_speed(top)}" if top else ""
     return (
         f'<div style="display:flex;align-items:flex-end;gap:1em;height:{HEIGHT}px;margin:3px 0">'

@@ -248,7 +248,11 @@ class _Lab(Notebook):
             "theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})", theme
         )
         self.page.wait_for_function(
-            "theme => document.body.dataset.jpThemeName === theme", arg=theme, timeout=WAIT_MS
+            # A veil lies over the page until the theme is there.
+            "theme => document.body.dataset.jpThemeName === theme"
+            " && !document.querySelector('#jupyterlab-splash')",
+            arg=theme,
+            timeout=WAIT_MS,
         )
 
     def _save(self) -> None:

@@ -21,7 +21,7 @@ __all__ = ["main"]
 
 IMAGES = ROOT / "docs/images"
 SCALE = 2.0
-COLOURS = 64
+COLOURS = 96
 MAX_RUN_S = 600
 
 SLOW = Fault(RequestClass.CDN_GET, total_bytes_per_second=6_000_000)
