@@ -20,8 +20,10 @@ from nbloader.views.base import plain
 from nbloader.views.checks import checks_markup
 from nbloader.views.controls import Actions, ControlWidgets
 from nbloader.views.display import Bundle, Display, new_display_id
+from nbloader.views.log import log
 from nbloader.views.markup import box, escape, unseen
 from nbloader.views.pace import Budget, Pace
+from nbloader.views.parts import components, files, largest
 from nbloader.views.widgets import ROOT_CLASS, STYLE, OpenWidgets, bundle_of
 
 __all__ = ["WidgetView", "traits"]
@@ -52,18 +54,18 @@ def traits(state: JobState, *, speed: bool, eta: bool) -> dict[str, dict[str, ob
     `files` has no trait of its own but the titles of the panes that are shown.
     """
     parts = state.components
-    panes = html.largest(parts, MAX_COMPONENTS)
+    panes = largest(parts, MAX_COMPONENTS)
     wanted: dict[str, dict[str, object]] = {
         "status": {"value": STYLE + unseen(_said(state))},
         "head": {"value": box([html.head(state)])},
         "progress": {"value": box([html.progress(state, speed=speed, eta=eta)])},
-        "components": {"value": box([html.components(parts, state, limit=MAX_COMPONENTS)])},
+        "components": {"value": box([components(parts, state, limit=MAX_COMPONENTS)])},
         "files": {"titles": tuple(_pane_title(part.name, len(part.files)) for part in panes)},
         "checks": {"value": box([checks_markup(state.checks)])},
-        "log": {"value": box([html.log(state, retries=MAX_RETRIES, folds=False)])},
+        "log": {"value": box([log(state, retries=MAX_RETRIES, folds=False)])},
     }
     for number, name in enumerate(_PANES):
-        content = html.files(panes[number], state.status) if number < len(panes) else ""
+        content = files(panes[number], state.status) if number < len(panes) else ""
         wanted[name] = {"value": box([content])}
     return wanted
 
