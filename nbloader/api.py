@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -219,8 +220,7 @@ def _run(request: Request, work: Work, cancelled: threading.Event | None = None)
     from nbloader import stages
     from nbloader.reporter import Reporter
 
-    view, _ = stages.view_of(request)
-    reporter = Reporter(request.repo_id, view, request.on_event)
+    reporter = Reporter(request.repo_id, stages.view_of(request), request.on_event)
     return stages.run(
         stages.Attempt(
             request=request, reporter=reporter, cancelled=cancelled or threading.Event()
@@ -232,15 +232,29 @@ def _run(request: Request, work: Work, cancelled: threading.Event | None = None)
 def _load_line(given: Mapping[str, object], plan: str) -> str:
     """Write the call of `load` for the arguments of a preflight, with another plan.
 
-    Arguments that cannot be written as plain values are left out, and tokens always.
+    What cannot be written as plain values is named in a line above; a token never is.
     """
     default = load.__kwdefaults__ or {}
-    kept = [
-        f"{name}={value!r}"
-        for name, value in given.items()
-        if name not in ("repo_id", "token", "plan")
-        and name in default
-        and value != default[name]
-        and isinstance(value, (str, bool, int))
-    ]
-    return f"nbloader.load({', '.join([repr(given['repo_id']), *kept, f'plan={plan!r}'])})"
+    kept, left = [], []
+    for name, value in given.items():
+        if name in ("repo_id", "plan") or name not in default or value == default[name]:
+            continue
+        text = None if name == "token" else _written(name, value)
+        if text is None:
+            left.append(f"{name}=...")
+        else:
+            kept.append(f"{name}={text}")
+    call = f"nbloader.load({', '.join([repr(given['repo_id']), *kept, f'plan={plan!r}'])})"
+    return f"# and {', '.join(left)} as before\n{call}" if left else call
+
+
+def _written(name: str, value: object) -> str | None:
+    """Write a value as Python does; None for what is no plain value."""
+    if isinstance(value, os.PathLike):
+        return repr(os.fspath(value))
+    if name in ("device", "dtype"):
+        return repr(str(value).removeprefix("torch."))
+    try:
+        return repr(value) if ast.literal_eval(repr(value)) == value else None
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None

@@ -7,7 +7,7 @@ import traceback
 __all__ = ["clear_frames"]
 
 
-def clear_frames(error: BaseException) -> None:
+def clear_frames(error: BaseException, *, handled: BaseException | None = None) -> None:
     """Empty the finished frames of an error and of all errors that it came from or contains.
 
     A notebook keeps the last error for `%tb`, and with it the local variables of every function
@@ -16,7 +16,7 @@ def clear_frames(error: BaseException) -> None:
     were left. An empty frame still keeps its function, and with it what that closes over: hand a
     model to a function as an argument (`functools.partial`), not by a closure.
     """
-    seen: set[int] = set()
+    seen = {id(handled)}
     waiting: list[BaseException | None] = [error]
     while waiting:
         each = waiting.pop()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +18,13 @@ from nbloader.errors import (
     error_from_parts,
 )
 from nbloader.job_report import JobReport
-from nbloader.records import Stage
+from nbloader.kernel import batch_told_by, running_kernel
+from nbloader.records import Method, Stage
 from nbloader.reporter import Reporter
+from nbloader.spool import Spool
 from nbloader.state import JobState, Status
 from nbloader.turns import Turns
-from nbloader.views.base import View
+from nbloader.views.base import View, has_controls, plain
 from nbloader.views.choose import ViewName
 
 if TYPE_CHECKING:
@@ -32,25 +36,19 @@ WAIT_STEP_S = 0.05
 
 
 class _Held:
-    """A view that stays open after a failure, so that its buttons can be pressed.
+    """A view that stays open after a failure, so that its buttons can be pressed."""
 
-    Args:
-        has_buttons: whether there are any; else it is closed as soon as the job ends.
-    """
-
-    def __init__(self, view: View, *, has_buttons: bool) -> None:
+    def __init__(self, view: View) -> None:
         self._view = view
-        self._has_buttons = has_buttons
         self.is_open = True
 
     def update(self, state: JobState) -> None:
         self._view.update(state)
 
     def close(self, state: JobState) -> None:
+        self.update(state)  # It may find the view broken, and another in its place.
         cancelled = state.failure is not None and state.failure.reference == "cancelled"
-        if self._has_buttons and state.status is Status.FAILED and not cancelled:
-            self._view.update(state)
-        else:
+        if state.status is not Status.FAILED or cancelled or not has_controls(self._view):
             self.let_go(state)
 
     def let_go(self, state: JobState) -> None:
@@ -62,8 +60,12 @@ class _Held:
 class _Attempt:
     """One run of the stages on a thread of its own."""
 
-    def __init__(self, request: Request, reporter: Reporter, turns: Turns) -> None:
+    def __init__(
+        self, request: Request, reporter: Reporter, turns: Turns, chosen: Sequence[Method | None]
+    ) -> None:
         self.shared = stages.Attempt(request=request, reporter=reporter, turns=turns)
+        for method in chosen:
+            self.shared.choices.put(method)
         self.ended = threading.Event()
         self.result: Any = None
         self.error: BaseException | None = None
@@ -88,8 +90,15 @@ class Job:
         self._request = request
         self._turns = Turns.here()
         self._lock = threading.Lock()
+        self._chosen: list[Method | None] = []
+        # In a batch run lines of another thread are lost, or stand under any cell.
+        kernel = running_kernel()
+        self._spool = Spool() if batch_told_by(os.environ, kernel) and kernel else None
+        if self._spool is not None and request.view is not ViewName.NONE:
+            self._spool.write(f"[  0 %] started: {plain(request.repo_id)}\n")
+            self._spool.pass_on(sys.stdout)
         self._view = self._new_view()
-        self._attempt = self._begin(request)
+        self._attempt = self._begin()
 
     def __repr__(self) -> str:
         state = self.state
@@ -112,9 +121,10 @@ class Job:
         return self._attempt.ended.is_set()
 
     def result(self, timeout: float | None = None) -> Any:
-        """Wait for the model and return it.
+        """Wait for the model and return it. To be called by a cell, or from the main program.
 
-        An interrupt ends the waiting, not the job.
+        An interrupt ends the waiting, not the job. The job keeps the model, too: to free it, delete
+        both.
 
         Args:
             timeout: seconds; None to wait as long as it takes. An import or a construction that
@@ -129,9 +139,9 @@ class Job:
                 ended = self._wait(timeout)
         except KeyboardInterrupt:
             raise WaitInterrupted from None
-        if not ended:
+        if ended is None:
             raise TimeoutError(f"{self._request.repo_id} is not ready after {timeout} s")
-        return self._outcome()
+        return self._outcome(ended)
 
     def __await__(self) -> Generator[Any, None, Any]:
         """Wait for the model without holding the event loop; errors are those of `result`."""
@@ -140,9 +150,10 @@ class Job:
     async def _awaited(self) -> Any:
         import asyncio
 
-        while not self.done():
+        while not (attempt := self._attempt).ended.is_set():
             await asyncio.sleep(WAIT_STEP_S)
-        return self._outcome()
+            self._pass_on()
+        return self._outcome(attempt)
 
     # -- what can be done to it --------------------------------------------------------------------
 
@@ -153,12 +164,16 @@ class Job:
     def retry(self, *, force: bool = False) -> None:
         """Try again after a failure; bytes that are there are not fetched again.
 
+        A plan that was chosen is kept.
+
         Args:
-            force: go on although a check fails (disk space, packages, memory).
+            force: from now on, go on although a check fails (disk space, packages, memory).
         """
         with self._lock:
             if self.done() and self._attempt.error is not None:
-                self._attempt = self._begin(replace(self._request, force=force))
+                force = force or self._request.force
+                self._request = replace(self._request, force=force)
+                self._attempt = self._begin()
 
     def download_anyway(self) -> None:
         """Try again, and go on although a check fails (disk space, packages, memory)."""
@@ -187,49 +202,55 @@ class Job:
                 f"plan={plan!r} comes too late: the model is being built, or the job has ended",
                 hint=f'Load it anew: nbloader.load("{state.repo_id}", plan="{plan}")',
             )
+        self._chosen = [method]
         self._attempt.shared.choices.put(method)
 
     def diagnostics(self) -> str:
         """Collect what a report of a problem needs, without secrets, as text to paste."""
-        from nbloader.diagnostics import doctor
+        from nbloader.diagnostics import issue_of_job
 
-        return doctor().issue
+        return issue_of_job(self._request, self.state)
 
     # -- inside ------------------------------------------------------------------------------------
 
-    def _begin(self, request: Request) -> _Attempt:
+    def _begin(self) -> _Attempt:
         """Start an attempt. Its first state is drawn here: the output belongs to this cell."""
         if not self._view.is_open:
             self._view = self._new_view()
         reporter = Reporter(
-            request.repo_id,
+            self._request.repo_id,
             self._view,
-            request.on_event,
+            self._request.on_event,
             waited_for=lambda: self._turns.waited_for,
         )
-        attempt = _Attempt(request, reporter, self._turns)
+        attempt = _Attempt(self._request, reporter, self._turns, self._chosen)
         reporter.tick()
         threading.Thread(target=attempt.run, name="nbloader-job", daemon=True).start()
         return attempt
 
     def _new_view(self) -> _Held:
-        view, name = stages.view_of(self._request, actions=self)
-        return _Held(view, has_buttons=name is ViewName.WIDGET)
+        return _Held(stages.view_of(self._request, actions=self, stream=self._spool))
 
-    def _wait(self, timeout: float | None) -> bool:
-        """Wait in short steps, so that an interrupt is noticed."""
+    def _pass_on(self) -> None:
+        if self._spool is not None:
+            self._spool.pass_on(sys.stdout)
+
+    def _wait(self, timeout: float | None) -> _Attempt | None:
+        """Wait in short steps, so that an interrupt is noticed; gives the attempt that ended."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        while not self._attempt.ended.wait(WAIT_STEP_S):
+        while not (attempt := self._attempt).ended.wait(WAIT_STEP_S):
+            self._pass_on()
             if deadline is not None and time.monotonic() >= deadline:
-                return False
-        return True
+                return None
+        return attempt
 
-    def _outcome(self) -> Any:
+    def _outcome(self, attempt: _Attempt) -> Any:
         """Give the model, or raise what it failed with; nothing is offered any more."""
-        attempt = self._attempt
+        if attempt.error is not None:
+            self._view.let_go(attempt.shared.reporter.state)
+        self._pass_on()
         if attempt.error is None:
             return attempt.result
-        self._view.let_go(attempt.shared.reporter.state)
         if isinstance(attempt.error, NbloaderError):
             # A new one each time: this one keeps the traceback of the thread.
             error = attempt.error

@@ -57,6 +57,7 @@ class Reporter:
             self._arrive(event, now)
         else:
             self._fold_progress()
+            self.state = advance(self.state, now, waited_for=self._waited_for())
             self.state = apply(self.state, event, now)
             self._view.update(self.state)
         if self._on_event is not None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO, TypeAlias, TypeVar
 
 from nbloader.assess import Survey, assess, gather, judge, with_attached
 from nbloader.checks import FORCEABLE, Facts, PreflightReport
@@ -54,7 +54,7 @@ from nbloader.state import JobState
 from nbloader.turns import NoTurnError, Turns
 from nbloader.units import format_bytes
 from nbloader.views.base import View
-from nbloader.views.choose import ViewName, choose, front_end, make
+from nbloader.views.choose import choose, front_end, make
 
 if TYPE_CHECKING:
     from nbloader.request import Request
@@ -114,14 +114,15 @@ def _done(attempt: Attempt, work: Work) -> Any:
     from nbloader.transfer.supervisor import Cancelled
 
     reporter = attempt.reporter
+    handled = sys.exc_info()[1]
     try:
         result, summary = work(attempt)
     except KeyboardInterrupt as error:
-        clear_frames(error)
+        clear_frames(error, handled=handled)
         reporter.finish(Failed(reference="interrupted", message="stopped", hint=RUN_AGAIN))
         raise Interrupted from None
     except (NbloaderError, Cancelled) as error:
-        clear_frames(error)
+        clear_frames(error, handled=handled)
         told = error if isinstance(error, NbloaderError) else _cancelled()
         reporter.finish(
             Failed(
@@ -133,7 +134,7 @@ def _done(attempt: Attempt, work: Work) -> Any:
         )
         raise told from error.__cause__
     except BaseException as error:
-        clear_frames(error)
+        clear_frames(error, handled=handled)
         with contextlib.suppress(Exception):  # `on_event` may be what failed.
             reporter.finish(
                 Failed(reference="internal-error", message=type(error).__name__, hint=RUN_AGAIN)
@@ -154,21 +155,22 @@ def _is_forceable(state: JobState) -> bool:
     return bool(failed) and not begun and FORCEABLE.issuperset(failed)
 
 
-def view_of(request: Request, *, actions: Actions | None = None) -> tuple[View, ViewName]:
-    """Make the view that a request asks for, and say which one it is.
+def view_of(
+    request: Request, *, actions: Actions | None = None, stream: TextIO | None = None
+) -> View:
+    """Make the view that a request asks for.
 
     Args:
         actions: what its buttons act on; None for a view without buttons.
+        stream: where text goes; None for the standard output.
     """
-    name = choose(request.view, front_end())
-    view = make(
-        name,
-        stream=sys.stdout,
+    return make(
+        choose(request.view, front_end()),
+        stream=stream or sys.stdout,
         speed=request.settings.show_download_speed,
         eta=request.settings.show_eta,
         actions=actions,
     )
-    return view, name
 
 
 # -- the transfer ----------------------------------------------------------------------------------
@@ -263,7 +265,8 @@ class _Loading:
     def _tell(self) -> None:
         if not self._imported:
             self._imported = True
-            seconds = time.monotonic() - self.importing.begun_at
+            now = time.monotonic()
+            seconds = now - (self.importing.begun_at or now)
             self._attempt.reporter.publish(LibrariesImported(seconds=seconds))
 
     def _choose(self) -> None:

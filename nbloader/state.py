@@ -173,7 +173,7 @@ class JobState:
         stalls: times of at least `STALL_S` in the download in which no byte arrived.
         retried_at: when each of `retries` was told of.
         downloads: by component, from its first byte to the last of its files.
-        importing: when the libraries were imported.
+        importing: from the first import of the libraries to the last.
         waited_for: whether a cell waits for the result, so that no button can be pressed.
     """
 

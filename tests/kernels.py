@@ -56,13 +56,16 @@ class Kernel:
         kernel = psutil.Process(self.manager.provisioner.pid)  # type: ignore[union-attr]
         return [child for child in kernel.children() if "nbloader" in " ".join(child.cmdline())]
 
-    def run(self, code: str, *, interrupt: Callable[[], bool] | None = None) -> Cell:
+    def run(
+        self, code: str, *, interrupt: Callable[[], bool] | None = None, batch: bool = False
+    ) -> Cell:
         """Run a cell.
 
         Args:
+            batch: whether nobody can be asked for input.
             interrupt: tells that the moment has come for the interrupt button.
         """
-        request = self.client.execute(code, allow_stdin=True)
+        request = self.client.execute(code, allow_stdin=not batch)
         begun = time.monotonic()
         cell = Cell()
         while True:

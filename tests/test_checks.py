@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -441,3 +442,15 @@ def test_foreign_text_adds_no_element(name: str, message: str, hint: str, link: 
     assert "a" not in parsed.tags or link.startswith("https://")
     assert str(report).isprintable() or "\n" in str(report)
     json.dumps(report.to_json())
+
+
+def test_a_pickled_report_leaves_out_what_its_buttons_do() -> None:
+    report = PreflightReport(
+        repo_id="org/name",
+        results=(CheckResult(name="hub", status=W, message="slow"),),
+        _again=lambda: report,
+        _line=str,
+    )
+    copy = pickle.loads(pickle.dumps(report))
+    assert copy == report
+    assert (copy._again, copy._line) == (None, None)

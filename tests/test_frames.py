@@ -6,6 +6,7 @@ import traceback
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
+from traceback import walk_tb
 from typing import Any
 
 import pytest
@@ -78,6 +79,26 @@ def test_errors_that_name_each_other_in_a_circle_come_to_an_end() -> None:
     first.__cause__, second.__cause__ = second, first
     clear_frames(first)
     assert alive(made) == 0
+
+
+def test_an_error_that_was_handled_before_keeps_its_frames() -> None:
+    def fail(mine: str) -> None:
+        raise ValueError(mine)
+
+    def fail_while_handling(handled: Exception) -> None:
+        try:
+            raise handled
+        except ValueError:
+            fail("ours")
+
+    with pytest.raises(ValueError, match="theirs") as theirs:
+        fail("theirs")
+    with pytest.raises(ValueError, match="ours") as ours:
+        fail_while_handling(theirs.value)
+    assert ours.value.__context__ is theirs.value
+    clear_frames(ours.value, handled=theirs.value)
+    assert {"mine": "theirs"} in [frame.f_locals for frame, _ in walk_tb(theirs.tb)]
+    assert {"mine": "ours"} not in [frame.f_locals for frame, _ in walk_tb(ours.tb)]
 
 
 def test_what_still_runs_keeps_its_variables() -> None:

@@ -141,3 +141,12 @@ def test_a_time_that_is_still_to_come_counts_as_now() -> None:
         [*DOWNLOADING[:5], (3.0, FileProgress(path=WEIGHTS, completed=MB, at=1e9))]
     )
     assert reporter.state.byte_at == 3.0
+
+
+def test_whether_a_cell_waits_is_asked_with_the_last_event_too() -> None:
+    view, waits = Shown(), iter([True, False, False])
+    reporter = Reporter("org/name", view, None, waited_for=lambda: next(waits))
+    reporter.tick()
+    assert reporter.state.waited_for
+    reporter.finish(Ready(summary="done"))
+    assert not reporter.state.waited_for

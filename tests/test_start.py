@@ -16,7 +16,6 @@ from nbloader.errors import (
     DiskSpaceError,
     DownloadError,
     InvalidArgumentError,
-    WaitInterrupted,
 )
 from nbloader.localhub import Fault, LocalHub, RequestClass
 from nbloader.localhub.demo import MINILM
@@ -121,6 +120,26 @@ def test_failed_checks_can_be_passed_over(demo_hub: LocalHub, tmp_path: Path) ->
     assert type(job.result(timeout=WAIT_S)).__name__ == "SentenceTransformer"
 
 
+def test_what_was_forced_stays_forced(demo_hub: LocalHub, tmp_path: Path) -> None:
+    demo_hub.set_faults([Fault(RequestClass.CDN_GET, status=503)])
+    job = start(
+        demo_hub,
+        tmp_path,
+        force=True,
+        settings={
+            "required_disk_space_gb": 1_000_000,
+            "max_retries": 1,
+            "retry_delay_min": 0,
+            "retry_delay_max": 0,
+        },
+    )
+    with pytest.raises(DownloadError):
+        job.result(timeout=WAIT_S)
+    demo_hub.clear_faults()
+    job.retry()
+    assert type(job.result(timeout=WAIT_S)).__name__ == "SentenceTransformer"
+
+
 def test_a_plan_that_does_not_fit_is_refused(demo_hub: LocalHub, tmp_path: Path) -> None:
     gate = Gate(begins(Stage.DOWNLOAD), hold=True)
     job = start(demo_hub, tmp_path, on_event=gate)
@@ -137,28 +156,23 @@ def test_a_plan_that_does_not_fit_is_refused(demo_hub: LocalHub, tmp_path: Path)
         job.choose("cpu")
 
 
-def test_an_interrupt_ends_the_waiting_and_not_the_job(
-    demo_hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_its_diagnostics_tell_of_the_job_and_of_no_secret(
+    demo_hub: LocalHub, tmp_path: Path
 ) -> None:
+    token = "hf_" + "q" * 34
     gate = Gate(begins(Stage.DOWNLOAD), hold=True)
-    job = start(demo_hub, tmp_path, on_event=gate)
+    job = start(demo_hub, tmp_path, token=token, settings={"max_retries": 7}, on_event=gate)
     assert gate.reached.wait(WAIT_S)
-
-    def interrupted(timeout: float | None) -> bool:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(job, "_wait", interrupted)
-        with pytest.raises(WaitInterrupted):
-            job.result()
+    lines = job.diagnostics().splitlines()
     gate.go_on.set()
-    assert type(job.result(timeout=WAIT_S)).__name__ == "SentenceTransformer"
-
-
-def test_its_diagnostics_can_be_pasted(demo_hub: LocalHub, tmp_path: Path) -> None:
-    job = start(demo_hub, tmp_path)
+    assert lines[0].startswith("```")
+    assert lines[1].startswith(f"job: {MINILM} at main, running in download after ")
+    assert "token passed" in lines
+    assert "max_retries=7" in lines
+    assert any(line.startswith("cache_dir=") for line in lines)
+    assert any(line.startswith("nbloader ") for line in lines)
+    assert token not in "\n".join(lines)
     job.result(timeout=WAIT_S)
-    assert job.diagnostics().startswith("```")
 
 
 def test_an_unknown_keyword_is_an_error() -> None:

@@ -79,3 +79,41 @@ def test_a_cell_can_cancel_the_job(kernel: Kernel) -> None:
     assert "cancelled" in "".join(cell.traceback)
     (output,) = cell.displays.values()
     assert set(output) == {"text/html", "text/plain"}
+
+
+def test_in_a_batch_run_its_lines_stand_where_the_result_is_asked_for(
+    kernel: Kernel, demo_hub: LocalHub
+) -> None:
+    begun = kernel.run(START, batch=True)
+    assert begun.text == f"[  0 %] started: {MINILM}\n"
+    kernel.listen_until((kernel.folder / "ready").exists)
+    assert kernel.run("1 + 1", batch=True).text == ""
+    lines = kernel.run("model = job.result()", batch=True).text.splitlines()
+    assert lines[0] == f"[  0 %] connect: {MINILM}"
+    assert [line[8:].split(":")[0] for line in lines if line.startswith("[")][:-1] == [
+        "connect",
+        "set up",
+        "download",
+        "initialise",
+        "self-test",
+        "test embeddings",
+        "finish",
+    ]
+    assert lines[-1].startswith("[100 %] ready in ")
+    assert kernel.displays == {}
+
+
+def test_a_view_that_is_closed_keeps_no_model(kernel: Kernel) -> None:
+    kernel.run(START)
+    kernel.run("import gc, weakref\nmodel = job.result()\nalive = weakref.ref(model)")
+    cell = kernel.run("del model, job\ngc.collect()\nprint(alive())")
+    assert (cell.text, cell.traceback) == ("None\n", [])
+
+
+def test_an_interrupt_before_a_failure_leaves_buttons_that_act(kernel: Kernel) -> None:
+    kernel.run(START)
+    cell = kernel.run("job.result()", interrupt=(kernel.folder / "file-progress").exists)
+    assert cell.traceback
+    kernel.run("job.cancel()")
+    kernel.listen_until((kernel.folder / "failed").exists)
+    assert kernel.run("print(job.state.waited_for)").text == "False\n"

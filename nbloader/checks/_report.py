@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from nbloader.errors import PreflightError, error_from_parts
@@ -52,6 +53,15 @@ class PreflightReport:
     # by its `records.Method` value.
     _again: Callable[[], PreflightReport] | None = field(default=None, repr=False, compare=False)
     _line: Callable[[str], str] | None = field(default=None, repr=False, compare=False)
+
+    def __reduce__(self) -> tuple[Callable[[], PreflightReport], tuple[()]]:
+        """Leave out what the buttons do: it holds a token."""
+        kept = {
+            each.name: getattr(self, each.name)
+            for each in fields(self)
+            if not each.name.startswith("_")
+        }
+        return partial(PreflightReport, **kept), ()
 
     @property
     def ok(self) -> bool:

@@ -8,6 +8,7 @@ import platform
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from nbloader._version import __version__
 from nbloader.cache_care import CacheReport, cache
@@ -39,10 +40,14 @@ from nbloader.history import History, JobEntry
 from nbloader.records import CheckStatus
 from nbloader.redaction import Redactor
 from nbloader.sections import Row, Section
+from nbloader.state import JobState
 from nbloader.tokens import token_origin
 from nbloader.views.base import ICONS
 
-__all__ = ["DoctorReport", "doctor", "redacted"]
+if TYPE_CHECKING:
+    from nbloader.request import Request
+
+__all__ = ["DoctorReport", "doctor", "issue_of_job", "redacted"]
 
 PACKAGES = (
     "huggingface_hub",
@@ -89,6 +94,31 @@ def doctor(repo_id: str | None = None) -> DoctorReport:
         issue=fenced(list(_issue(sections, jobs, Redactor.here()))),
         seconds=time.monotonic() - begun,
     )
+
+
+def issue_of_job(request: Request, state: JobState) -> str:
+    """Give the block to paste for a job of this process: what it was asked for and how it stands,
+    before what `doctor` finds."""
+    lines = [f"job: {request.repo_id} at {request.revision}, {state.status}"]
+    if state.stage is not None:
+        lines[0] += f" in {state.stage} after {state.elapsed:.0f} s"
+    if state.failure is not None:
+        lines.append(f"{state.failure.reference}: {state.failure.message}")
+    lines.append(f"token {'passed' if isinstance(request.token, str) else 'not passed'}")
+    changed = request.settings.model_dump(exclude_defaults=True)
+    asked = {
+        "endpoint": request.endpoint,
+        "cache_dir": request.cache_dir,
+        **changed,
+        "force": request.force or None,
+    }
+    lines += [f"{name}={value}" for name, value in asked.items() if value is not None]
+    lines += [
+        f"retry: {retry.path or 'a call'}: {retry.reason}"
+        for retry in state.retries[-_ISSUE_RETRIES:]
+    ]
+    redact = Redactor.here()
+    return fenced([*map(redact, lines), *doctor().issue.splitlines()[1:-1]])
 
 
 def _preflight(repo_id: str) -> PreflightReport | NbloaderError:

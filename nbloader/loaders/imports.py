@@ -63,7 +63,7 @@ class Import(Background):
         take: does one step of the import when it may be done; at once by default.
 
     Attributes:
-        begun_at: seconds of the monotonic clock.
+        begun_at: when its first step began, in seconds of the monotonic clock; None before.
     """
 
     def __init__(
@@ -73,14 +73,28 @@ class Import(Background):
         notebook: bool = True,
         take: Callable[[Callable[[], None]], None] | None = None,
     ) -> None:
-        self.begun_at = time.monotonic()
-        steps = _steps(plan, forced, notebook)
-        super().__init__(
-            lambda: [take(partial(_locked, step)) if take else step() for step in steps],
-            # Where a step has to wait for its turn, the lock is held in the step alone: whoever
-            # has the turn may itself wait for the lock.
-            imports=take is None,
-        )
+        self.begun_at: float | None = None
+        self._steps = _steps(plan, forced, notebook)
+        self._take = take
+        # Where a step has to wait for its turn, the lock is held in the step alone: whoever has the
+        # turn may itself wait for the lock.
+        super().__init__(self._import, imports=take is None)
+
+    def _import(self) -> None:
+        for step in self._steps:
+            if self._take is None:
+                self._do(step)
+            else:
+                self._take(partial(self._do_locked, step))
+
+    def _do_locked(self, step: Callable[[], None]) -> None:
+        with IMPORTING:
+            self._do(step)
+
+    def _do(self, step: Callable[[], None]) -> None:
+        if self.begun_at is None:
+            self.begun_at = time.monotonic()
+        step()
 
 
 def _steps(plan: Plan, forced: bool, notebook: bool) -> list[Callable[[], None]]:
@@ -90,11 +104,6 @@ def _steps(plan: Plan, forced: bool, notebook: bool) -> list[Callable[[], None]]
         partial(_step, plan, library, False, notebook),
         *(partial(_step, plan, target, forced, notebook) for target in classes),
     ]
-
-
-def _locked(step: Callable[[], None]) -> None:
-    with IMPORTING:
-        step()
 
 
 def _step(plan: Plan, target: tuple[str, str], forced: bool, notebook: bool) -> None:

@@ -10,7 +10,7 @@ from nbloader.quoting import plain
 from nbloader.records import CheckStatus
 from nbloader.state import JobState, Status
 
-__all__ = ["ICONS", "NoView", "View", "plain", "write"]
+__all__ = ["ICONS", "NoView", "View", "has_controls", "plain", "write"]
 
 ICONS: Mapping[Status | CheckStatus, str] = MappingProxyType(
     {
@@ -27,13 +27,18 @@ ICONS: Mapping[Status | CheckStatus, str] = MappingProxyType(
 
 
 class View(Protocol):
-    """Shows a job. Called from one thread only."""
+    """Shows a job. Called from one thread at a time."""
 
     def update(self, state: JobState) -> None:
         """Show the state; may pass over states that come too soon after one another."""
 
     def close(self, state: JobState) -> None:
         """Show the last state and leave only what may stay. Called once."""
+
+
+def has_controls(view: View) -> bool:
+    """Tell whether a view has buttons that act on the job."""
+    return bool(getattr(view, "has_controls", False))
 
 
 class NoView:

@@ -114,8 +114,11 @@ def controls(state: JobState, *, asked: str | None = None) -> Controls:
     values = [value for _, value in options]
     chosen = str(state.fit.chosen.method) if state.fit and state.fit.chosen else None
 
+    # What waits for a job that has ended is about to end, too.
+    rests = state.waited_for and state.status is Status.RUNNING
+
     def control(why: str) -> Control:
-        return Control(why=RESTS if state.waited_for else why)
+        return Control(why=RESTS if rests else why)
 
     return Controls(
         cancel=control(_busy(state)),

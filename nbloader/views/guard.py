@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from nbloader.records import Notice
 from nbloader.state import JobState
-from nbloader.views.base import NoView, View
+from nbloader.views.base import NoView, View, has_controls
 
 __all__ = ["Guarded"]
 
@@ -33,6 +33,11 @@ class Guarded:
         self.error: Exception | None = None
         self._instead = instead
         self._notice: Notice | None = None
+
+    @property
+    def has_controls(self) -> bool:
+        """Whether the view in use has buttons."""
+        return has_controls(self.view)
 
     def update(self, state: JobState) -> None:
         """Show the state in the view that works."""
