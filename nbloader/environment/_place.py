@@ -88,8 +88,11 @@ def how_to_add_token(where: Place) -> str:
 def how_to_free(*, notebook: bool) -> str:
     """Say how the memory of a model that is loaded in this process is freed."""
     if notebook:
-        return "To free it, run `%xdel pipe` with its name: `del` leaves what IPython keeps."
-    return "To free it, delete every name that holds it (`del pipe`)."
+        return (
+            "To free it, run `%xdel pipe` with its name, and `%xdel job` if `start` made it: "
+            "`del` leaves what IPython keeps."
+        )
+    return "To free it, delete every name that holds it (`del pipe`, and `del job`)."
 
 
 def how_to_connect(where: Place) -> str:

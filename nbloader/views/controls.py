@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Protocol
 
+from nbloader.errors import InvalidArgumentError
 from nbloader.records import Stage
 from nbloader.state import JobState, Status
 from nbloader.views.base import plain
@@ -64,6 +65,9 @@ class Actions(Protocol):
 
         Args:
             plan: a value of `records.Method`.
+
+        Raises:
+            InvalidArgumentError: it comes too late.
         """
 
     def diagnostics(self) -> str:
@@ -298,7 +302,8 @@ class ControlWidgets:
         if plan is None or self._drawing == threading.get_ident():
             return
         self._asked = (plan, self._clock() + CHOICE_HOLDS_S)
-        self._actions.choose(plan)
+        with suppress(InvalidArgumentError):  # Too late: the next state shows what it is.
+            self._actions.choose(plan)
 
     def _diagnose(self) -> None:
         if not self._gathering:
