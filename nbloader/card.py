@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import linecache
+import re
 import sys
 import traceback
 from types import FrameType, TracebackType
@@ -10,9 +11,9 @@ from typing import Any
 
 from nbloader.kernel import shell
 from nbloader.quoting import plain, printable
-from nbloader.redaction import short_path
+from nbloader.redaction import HIDDEN, Redactor, short_path
 
-__all__ = ["card", "cleaned", "render"]
+__all__ = ["card", "render", "source_shown"]
 
 MAX_MESSAGE_LINES = 3
 MAX_HINT_LINES = 4
@@ -21,6 +22,17 @@ _TEXT_LIMIT = 4_000
 """Room for a list of failed checks, and for a line of pip that names many packages."""
 
 _LINE_LIMIT = 120
+
+# In code: a name that stands for a secret, and what gives it a value: `token=`, `token: str =`,
+# `"token": `, `environ["HF_TOKEN"] =`, `("token", `.
+_NAME = r"\b\w{0,40}(?:token(?!iz)|secret|passw|api_?key)\w{0,20}"
+_SECRET_IS = re.compile(rf"(?i)(?:{_NAME}[\"']?\]?\s*(?::=|=|:)|[\"']{_NAME}[\"']\s*,)\s*(?=\S)")
+# A value that is certainly over where it seems to be: a name, or one literal on one line.
+_VALUE = re.compile(
+    r"(?:[\w.*]+|[rbuRBU]{0,2}(?:'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"))(?=\s*(?:[,;)\]}]|$))"
+)
+# How the sentences of this package tell of a token; no value stands there.
+_TOLD_OF = re.compile(r"(?<=\btoken=)(?= is no token\b)|(?<=\ba token:)(?= without one\b)")
 
 
 def render(error: BaseException, *, message: str, hint: str, reference: str) -> list[str]:
@@ -34,7 +46,9 @@ def render(error: BaseException, *, message: str, hint: str, reference: str) -> 
             return _whole(error)
         return card(error, message=message, hint=hint, reference=reference)
     except Exception:
-        return [f"{type(error).__name__}: {cleaned(message)}", f"  Hint: {cleaned(hint)}"]
+        redact = Redactor()
+        said, to_do = (printable(_redacted(str(text), redact)) for text in (message, hint))
+        return [f"{type(error).__name__}: {said}", f"  Hint: {to_do}"]
 
 
 def card(error: BaseException, *, message: str, hint: str, reference: str) -> list[str]:
@@ -56,16 +70,34 @@ def card(error: BaseException, *, message: str, hint: str, reference: str) -> li
     ]
 
 
-def cleaned(text: str) -> str:
-    """Give foreign text with its line breaks and without what steers a terminal."""
-    return "\n".join(map(printable, text.splitlines()))
+def source_shown(source: str, redact: Redactor) -> str:
+    """Give a line of a user's code as it can be shown to others.
+
+    What is given for a token or a password goes, whatever it looks like. Where it is more than a
+    name or a plain literal (an f-string, a call, several lines), the rest of the line goes with it.
+    """
+    text = redact(source.strip())
+    shown, at = "", 0
+    while found := _SECRET_IS.search(text, at):
+        value = _VALUE.match(text, found.end())
+        shown += f"{text[at : found.end()]}{HIDDEN}"
+        if value is None:
+            at = len(text)
+            break
+        at = value.end()
+    return printable((shown + text[at:])[:_LINE_LIMIT])
+
+
+def _redacted(text: str, redact: Redactor) -> str:
+    return "".join(map(redact, _TOLD_OF.split(text)))
 
 
 def _bounded(text: str, limit: int) -> list[str]:
-    """Give the lines of a text, the first and the last ones where there are too many."""
+    """Give the lines of a text, without secrets; where there are many, the first and the last."""
+    text = _redacted(text, Redactor.here())
     if len(text) > _TEXT_LIMIT:
         text = f"{text[:_TEXT_LIMIT]}…"
-    lines = [line.rstrip() for line in cleaned(text).split("\n")]
+    lines = [line.rstrip() for line in printable(text).split("\n")]
     lines = [line for line in lines if line] or [""]
     return lines if len(lines) <= limit else [lines[0], "…", *lines[2 - limit :]]
 
@@ -90,7 +122,7 @@ def _place(trace: TracebackType | None) -> list[str]:
     else:
         where = plain(short_path(frame.f_code.co_filename))
     source = linecache.getline(frame.f_code.co_filename, line, frame.f_globals)
-    shown = printable(source.strip()[:_LINE_LIMIT])
+    shown = source_shown(source, Redactor.here())
     return [f"{where}, line {line}", *([f"    {shown}"] if shown else [])]
 
 

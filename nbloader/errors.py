@@ -49,7 +49,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar
 
-from nbloader.card import cleaned, render
+from nbloader.card import render
+from nbloader.quoting import printable
 
 __all__ = [
     "RUN_AGAIN",
@@ -119,7 +120,7 @@ class NbloaderError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        return f"{cleaned(self.message)}\n  Hint: {cleaned(self.hint)}\n  [{self.reference}]"
+        return f"{printable(self.message)}\n  Hint: {printable(self.hint)}\n  [{self.reference}]"
 
     def _render_traceback_(self) -> list[str]:
         """Tell IPython what to show: a card for the cell that failed, all of it for `%tb`."""
@@ -136,19 +137,19 @@ class InputError(NbloaderError, ValueError):
 
 
 class InvalidRepoIdError(InputError):
-    """The text is no repository id of the Hub."""
+    """The value is no repository id of the Hub."""
 
     reference = "invalid-repo-id"
 
 
 class InvalidArgumentError(InputError):
-    """An argument has a value that is not allowed."""
+    """An argument has a value that cannot be used."""
 
     reference = "invalid-argument"
 
 
 class InvalidSettingError(InputError):
-    """A setting in the environment or in a file is unknown or has a bad value."""
+    """A setting is unknown or has a bad value, or the file of settings cannot be read."""
 
     reference = "invalid-setting"
 
@@ -160,7 +161,7 @@ class RepoError(NbloaderError):
 
 
 class RepoNotFoundError(RepoError):
-    """There is no such repository, or it is private and the token does not open it."""
+    """The repository does not exist, is private, or is not available."""
 
     reference = "repo-not-found"
 
@@ -172,25 +173,25 @@ class RevisionNotFoundError(RepoError):
 
 
 class GatedRepoError(RepoError):
-    """The repository's conditions have to be accepted first."""
+    """The repository is gated, and access to it is not granted."""
 
     reference = "gated-repo"
 
 
 class InvalidTokenError(RepoError):
-    """The Hub does not accept the token."""
+    """The Hub does not accept the token, or not for this repository."""
 
     reference = "invalid-token"
 
 
 class UnsupportedRepoError(RepoError):
-    """No loader fits the files of the repository."""
+    """The repository cannot be loaded, or not in the way that was asked for."""
 
     reference = "unsupported-repo"
 
 
 class NoWeightsError(RepoError):
-    """The repository, or a component that the load needs, has no weights."""
+    """The repository, or a part of it that is needed, has no weights that can be loaded."""
 
     reference = "no-weights"
 
@@ -202,13 +203,13 @@ class VariantNotFoundError(RepoError):
 
 
 class MalformedFileError(RepoError):
-    """A file that decides the plan cannot be read."""
+    """A file that decides the plan is wrong or cannot be read."""
 
     reference = "malformed-file"
 
 
 class UnsafePathError(RepoError):
-    """A file name of the repository would leave the cache folder."""
+    """A file name of the repository is not safe to write."""
 
     reference = "unsafe-path"
 
@@ -220,13 +221,13 @@ class PreflightError(NbloaderError):
 
 
 class DiskSpaceError(PreflightError):
-    """The disk of the cache has less free space than the missing files take."""
+    """The disk of the cache has less free space than is required."""
 
     reference = "not-enough-disk"
 
 
 class DoesNotFitError(PreflightError):
-    """No placement of the model has room in the memory of this machine."""
+    """The model does not fit into the memory of this machine in any way that is allowed."""
 
     reference = "does-not-fit"
 
@@ -244,7 +245,7 @@ class TransferError(NbloaderError):
 
 
 class HubUnreachableError(TransferError):
-    """The Hub does not answer."""
+    """The Hub does not answer, or not like a Hub."""
 
     reference = "hub-unreachable"
 
@@ -256,37 +257,37 @@ class RateLimitedError(TransferError):
 
 
 class DownloadError(TransferError):
-    """A file could not be downloaded in all the attempts that the settings allow."""
+    """A part of the repository could not be downloaded."""
 
     reference = "download-failed"
 
 
 class IntegrityError(TransferError):
-    """A file arrived with the wrong bytes."""
+    """A file has the wrong bytes."""
 
     reference = "wrong-bytes"
 
 
 class DiskFullError(TransferError):
-    """The disk of the cache is full."""
+    """The disk of the cache has no room for what is still to come."""
 
     reference = "disk-full"
 
 
 class CacheNotWritableError(TransferError):
-    """The cache folder cannot be written."""
+    """The cache folder cannot be used."""
 
     reference = "cache-not-writable"
 
 
 class NotCachedError(TransferError):
-    """The files are not in the cache and must not be downloaded."""
+    """What was asked for is not in the cache, or not all of it."""
 
     reference = "not-cached"
 
 
 class ProtocolError(TransferError):
-    """The worker process sent something that is no message."""
+    """The worker process and this one do not understand each other."""
 
     reference = "worker-protocol"
 
@@ -303,13 +304,13 @@ class WorkerDiedError(TransferError):
 
 
 class LoadError(NbloaderError):
-    """The files are on the disk, but no working model came of them."""
+    """No working model came of the files."""
 
     reference = "load-error"
 
 
 class MissingPackageError(LoadError, ImportError):
-    """A package that the model needs is not installed."""
+    """A package that is needed is not installed."""
 
     reference = "missing-package"
 
@@ -333,7 +334,7 @@ class RestartNeededError(LoadError):
 
 
 class ModelLoadError(LoadError):
-    """The library could not build the model from its files."""
+    """The model could not be built from its files."""
 
     reference = "model-load-failed"
 

@@ -18,11 +18,15 @@ def plain(text: str, limit: int = 300) -> str:
 
 
 def printable(text: str) -> str:
-    """Put a blank for every character that cannot be printed.
+    """Give the lines of foreign text, with a blank for every character that cannot be printed.
 
     Unicode counts as unprintable what steers a terminal or the direction of text, what cannot be
-    seen, and halves of surrogate pairs, which JSON can carry and UTF-8 cannot.
+    seen, and halves of surrogate pairs, which JSON can carry and UTF-8 cannot. Whatever breaks a
+    line becomes a line feed; one at the end is left out.
     """
     if text.isprintable():
         return text
-    return "".join(character if character.isprintable() else " " for character in text)
+    return "\n".join(
+        "".join(character if character.isprintable() else " " for character in line)
+        for line in text.splitlines()
+    )

@@ -16,11 +16,18 @@ import pytest
 from hypothesis import given
 
 from nbloader import errors
-from nbloader.card import card
+from nbloader.arguments import check_token
+from nbloader.card import card, source_shown
 from nbloader.errors import NbloaderError, error_from_parts
+from nbloader.quoting import printable
+from nbloader.redaction import Redactor
+from nbloader.transfer.explain import rate_limited
+from nbloader.transfer.failure import Failure
+from nbloader.transfer.policy import Reason
 from tests.jobs import texts
 from tests.notebook import running_kernel
 
+HUB_TOKEN = "hf_" + "a" * 34
 ALL = [getattr(errors, name) for name in errors.__all__ if name.endswith("Error")]
 
 
@@ -76,10 +83,21 @@ def test_steering_characters_stay_out_of_the_text() -> None:
     assert str(error) == "a [31m b\nc\n  Hint: x\n  y \n  [download-failed]"
 
 
+@given(text=texts)
+def test_foreign_lines_are_cleaned_in_one_way(text: str) -> None:
+    lines = printable(text).split("\n")
+    assert all(line.isprintable() for line in lines)
+    assert list(map(len, lines)) == (list(map(len, text.splitlines())) or [0])
+
+
+def test_what_is_printable_stays_as_it_is() -> None:
+    assert printable("  a:\n    b  \tc\r\n\x1b[1m") == "  a:\n    b   c\n [1m"
+
+
 # -- in IPython ------------------------------------------------------------------------------------
 
 CARD = """\
-InvalidRepoIdError: The text is no repository id of the Hub.
+InvalidRepoIdError: The value is no repository id of the Hub.
   'no id' is no repository id
   Hint: Ids look like "Qwen/Qwen-Image-Edit-2509".
   [invalid-repo-id]
@@ -151,6 +169,24 @@ def test_a_cell_shows_a_card(notebook: Notebook, cell: str, place: tuple[str, st
     assert [head, *shown] == expected.split("\n")
 
 
+@pytest.mark.parametrize(
+    ("cell", "shown"),
+    [
+        (
+            f"nbloader.download('no id', token='{HUB_TOKEN}', revision='main')",
+            "nbloader.download('no id', token=***, revision='main')",
+        ),
+        ("token = 'sekret'; nbloader.load('no id')", "token = ***; nbloader.load('no id')"),
+        ("nbloader.load('no id', token=f'sekret{1}')", "nbloader.load('no id', token=***"),
+        ("nbloader.load('no id',\n  token='sekret')", "nbloader.load('no id',"),
+        ('nbloader.load("no id", token="""sek\nret""")', 'nbloader.load("no id", token=***'),
+    ],
+    ids=["hub-token", "assigned", "f-string", "next-line", "two-lines"],
+)
+def test_a_card_shows_no_token(notebook: Notebook, cell: str, shown: str) -> None:
+    assert notebook.run(cell)[-2] == f"    {shown}"
+
+
 def test_a_function_of_an_earlier_cell_is_named_with_that_cell(notebook: Notebook) -> None:
     shown = notebook.run("def fetch():\n    nbloader.load('no id')\n\nfetch()")
     assert notebook.run("fetch()") == shown
@@ -185,7 +221,7 @@ except RuntimeError as error:
 def test_the_whole_traceback_is_kept_for_tb(notebook: Notebook) -> None:
     card = notebook.run(CAUSED)
     assert card[:5] == [
-        "ModelLoadError: The library could not build the model from its files.",
+        "ModelLoadError: The model could not be built from its files.",
         "  it could not be built",
         "  Hint: Do this:",
         "    a: 1",
@@ -248,6 +284,72 @@ def test_of_a_long_text_the_ends_stay() -> None:
     assert lines[1:4] == ["  it died:", "  …", "  4"]
 
 
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        ("nbloader.load('org/name')\n", "nbloader.load('org/name')"),
+        ("load(x, token='sekret')", "load(x, token=***)"),
+        ('load(x, token = "sek\\"ret", plan="cpu")', 'load(x, token = ***, plan="cpu")'),
+        ("load(x, token=r'sekret')", "load(x, token=***"),
+        ("load(x, token=b'sekret')", "load(x, token=***"),
+        ('load(x, token="""sekret""", plan="cpu")', "load(x, token=***"),
+        ('load(x, token="""sekret', "load(x, token=***"),
+        ("load(x, token='sekret", "load(x, token=***"),
+        ("load(x, token=('sekret'", "load(x, token=***"),
+        ("load(x, token='a' 'sekret')", "load(x, token=***"),
+        ("load(x, token='' 'sekret')", "load(x, token=***"),
+        ("load(x, token=a or 'sekret')", "load(x, token=***"),
+        ("load(x, token=f'{a}sekret')", "load(x, token=***"),
+        ("""load(x, token=f"{a["b, c"]}sekret")""", "load(x, token=***"),
+        ("load(x, token=own, plan='cpu')", "load(x, token=***, plan='cpu')"),
+        ("load(x, token=", "load(x, token="),
+        ("load(**{'token': 'sekret', 'x': 1})", "load(**{'token': ***, 'x': 1})"),
+        ("dict([('token', 'sekret')])", "dict([('token', ***)])"),
+        ("token: str = 'sekret'", "token: ***"),
+        ("os.environ['HF_TOKEN'] = 'sekret'; load(x)", "os.environ['HF_TOKEN'] = ***; load(x)"),
+        ("login(password='sekret', api_key='sekret')", "login(password=***, api_key=***)"),
+        (f"login('{HUB_TOKEN}')", "login('***')"),
+        (f"{'x' * 100}('{HUB_TOKEN}')", f"{'x' * 100}('***')"),
+        ("load('/home/alice/x')", "load('~/x')"),
+        ("load('org/token', tokenizer='x')", "load('org/token', tokenizer='x')"),
+        ("load(\x1b[31m)", "load( [31m)"),
+    ],
+)
+def test_a_line_of_code_is_shown_without_its_secrets(source: str, shown: str) -> None:
+    assert source_shown(source, Redactor(homes=("/home/alice",))) == shown
+
+
+@given(before=texts, after=texts)
+def test_no_literal_given_as_a_token_is_shown(before: str, after: str) -> None:
+    assert "sekret" not in source_shown(f"{before} token='sekret'{after}", Redactor())
+
+
+def test_message_and_hint_are_shown_without_secrets() -> None:
+    message = f"https://me:sekret@mirror.example does not answer {HUB_TOKEN}"
+    hint = f"Do this:\nnbloader.load('org/name', token='{HUB_TOKEN}')"
+    error = errors.HubUnreachableError(message, hint=hint)
+    assert card(error, message=message, hint=hint, reference="x")[1:4] == [
+        "  https://mirror.example does not answer ***",
+        "  Hint: Do this:",
+        "nbloader.load('org/name', token='***')",
+    ]
+
+
+def test_the_sentences_about_tokens_stay_whole() -> None:
+    with pytest.raises(errors.InvalidArgumentError) as found:
+        check_token(5)
+    limited = rate_limited(Failure(Reason.RATE_LIMITED), None, token_sent=False)
+    for error in (found.value, limited):
+        lines = card(error, message=error.message, hint=error.hint, reference="x")
+        assert lines[1:3] == [f"  {error.message}", f"  Hint: {error.hint}"]
+
+
+def test_a_token_where_a_long_text_is_cut_is_taken_out_first() -> None:
+    message = f"{'x' * 3_990} {HUB_TOKEN}"
+    lines = card(raised(ValueError()), message=message, hint="x", reference="x")
+    assert "hf_" not in "".join(lines)
+
+
 class _BrokenShell:
     execution_count = 1
 
@@ -259,14 +361,14 @@ class _BrokenShell:
 def test_rendering_never_raises(handled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     module = SimpleNamespace(get_ipython=_BrokenShell)
     monkeypatch.setitem(sys.modules, "IPython", module)
-    error = errors.NotCachedError("what\x1b", hint="do this")
+    error = errors.NotCachedError(f"what\x1b {HUB_TOKEN}", hint="do this")
     try:
         raise error
     except NbloaderError as caught:
         lines = caught._render_traceback_()
     if not handled:
         lines = error._render_traceback_()
-    assert lines == ["NotCachedError: what ", "  Hint: do this"]
+    assert lines == ["NotCachedError: what  ***", "  Hint: do this"]
 
 
 def test_without_ipython_it_is_the_traceback_of_python() -> None:

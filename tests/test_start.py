@@ -8,7 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from matplotlib.lines import Line2D
+from matplotlib.text import Text
 
 import nbloader
 from nbloader.errors import (
@@ -120,6 +123,43 @@ def test_failed_checks_can_be_passed_over(demo_hub: LocalHub, tmp_path: Path) ->
     assert type(job.result(timeout=WAIT_S)).__name__ == "SentenceTransformer"
 
 
+def test_a_retry_does_not_pass_over_a_check(demo_hub: LocalHub, tmp_path: Path) -> None:
+    begun = []
+
+    def note(event: Event) -> None:
+        if isinstance(event, StageStarted):
+            begun.append(event.stage)
+
+    settings = {"required_disk_space_gb": 1_000_000}
+    job = start(demo_hub, tmp_path, settings=settings, on_event=note)
+    with pytest.raises(DiskSpaceError):
+        job.result(timeout=WAIT_S)
+    first = list(begun)
+    job.retry()
+    with pytest.raises(DiskSpaceError):
+        job.result(timeout=WAIT_S)
+    assert begun == first * 2
+    assert Stage.DOWNLOAD not in first
+
+
+def test_a_retry_after_the_error_was_raised_is_shown_anew(
+    demo_hub: LocalHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    demo_hub.set_faults([Fault(RequestClass.CDN_GET, status=503)])
+    fast = {"max_retries": 1, "retry_delay_min": 0, "retry_delay_max": 0}
+    job = start(demo_hub, tmp_path, settings=fast, view="text")
+    with pytest.raises(DownloadError):
+        job.result(timeout=WAIT_S)
+    *_, last = capsys.readouterr().out.splitlines()
+    assert last.lstrip().startswith("failed after ")
+    demo_hub.clear_faults()
+    job.retry()
+    job.result(timeout=WAIT_S)
+    first, *_, last = capsys.readouterr().out.splitlines()
+    assert first.startswith("[  0 %] ")
+    assert last.startswith("[100 %] ready in ")
+
+
 def test_what_was_forced_stays_forced(demo_hub: LocalHub, tmp_path: Path) -> None:
     demo_hub.set_faults([Fault(RequestClass.CDN_GET, status=503)])
     job = start(
@@ -183,5 +223,13 @@ def test_an_unknown_keyword_is_an_error() -> None:
 def test_the_chart_of_a_job(demo_hub: LocalHub, tmp_path: Path) -> None:
     job = start(demo_hub, tmp_path)
     job.result(timeout=WAIT_S)
-    job.report.plot().savefig(tmp_path / "chart.png")
-    assert (tmp_path / "chart.png").stat().st_size > 5_000
+    figure = job.report.plot()
+    figure.savefig(tmp_path / "chart.png")
+    assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
+    written = {each.get_text() for each in figure.findobj(Text)}
+    components = {part.name for part in job.state.components}
+    assert components
+    assert {MINILM, "connect", "download"} | components <= written
+    (line,) = (each for each in figure.findobj(Line2D) if each.get_gid() == "bytes")
+    assert isinstance(line, Line2D)
+    assert np.asarray(line.get_ydata())[-1] == job.state.fetched > 0

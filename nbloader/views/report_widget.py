@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from nbloader.interrupts import interrupts_held
+from nbloader.quoting import printable
 from nbloader.records import CheckResult, ComponentWeights, Fit, Placement
 from nbloader.units import format_duration
 from nbloader.views.display import Bundle, Display, new_display_id
@@ -192,7 +193,7 @@ class ReportWidget:
         row = _row(self._report, self._plan)
         if row is None:
             return box([line(faint("there is no plan to choose"))])
-        pasted = html.escape(_printable(self._line(str(row.method))), quote=True)
+        pasted = html.escape(self._pasted(str(row.method)), quote=True)
         return box(
             [
                 line(f"<b>{escape(str(row.method))}</b>: {escape(placement_label(row))}"),
@@ -201,6 +202,10 @@ class ReportWidget:
             ]
         )
 
+    def _pasted(self, plan: str) -> str:
+        """Give what to paste; its spaces matter, so they are left as they are."""
+        return printable(self._line(plan)[:_MAX_LINE])
+
     def _static(self) -> Bundle:
         """Give what stays: the report, and under it the plan if one was chosen."""
         report = self._report
@@ -208,7 +213,7 @@ class ReportWidget:
         text = render_text(report.results, report.weights, report.fit)
         if self._asked and self._plan is not None:
             markup += self._choice()
-            text += f"\n\n{_printable(self._line(self._plan))}"
+            text += f"\n\n{self._pasted(self._plan)}"
         return {"text/html": markup, "text/plain": text}
 
     def _draw(self) -> None:
@@ -272,11 +277,3 @@ def _chosen(report: Report) -> str | None:
 def _spoken(note: str) -> str:
     """Write a note that those who hear the page are told, too; it takes a line in any case."""
     return box([f'<div role="status">{escape(note, _MAX_NOTE) or "&nbsp;"}</div>'])
-
-
-def _printable(text: str) -> str:
-    """Make lines to paste fit to be shown; their spaces matter, so they are left as they are."""
-    return "".join(
-        letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}"
-        for letter in text[:_MAX_LINE]
-    )

@@ -17,7 +17,6 @@ from tests.browser.notebooks import LIVE, WAIT_MS, Notebook
 from tests.browser.saved import assert_static, figures_in_order
 
 MB = 1_000_000
-TOTAL = "94.5 MB"
 STALL_SHOWS_S = 2.0
 BACK_S = 1.0
 
@@ -61,7 +60,7 @@ def test_a_slow_link_a_stall_a_retry_and_an_interrupt(
         timeout=WAIT_MS,
     )
     notebook.wait_for_text(r"\d MB/s")
-    notebook.wait_for_text(r"\d+ m?i?n?s? left|left \d+|\d s left")
+    notebook.wait_for_text(r"(\d+(\.\d)? s|\d+:\d\d) left")
     looks.at("running")
 
     # The stall shows.
@@ -84,14 +83,12 @@ def test_a_slow_link_a_stall_a_retry_and_an_interrupt(
     notebook.interrupt()
     notebook.wait()
     back = time.monotonic() - pressed
-    notebook.wait_for_text(r"run(ning)? (it|the cell|this cell)? ?again")
+    kept_text = notebook.wait_for_text(
+        r"[\d.]+ MB of 94\.5 MB are kept; run the cell again to go on"
+    )
     samples = watch.samples()
     assert back <= BACK_S, f"the cell came back {back:.2f} s after the interrupt"
     assert notebook.live().count() == 0, "the widget is still there after the interrupt"
-    kept_text = notebook.wait_for_text(
-        r"[\d.]+ MB (of [\d.]+ MB )?(are |is |was |were )?kept"
-        r"|kept [\d.]+ MB"
-    )
     looks.at("interrupted")
     assert_static(notebook.save(), 0)
 
