@@ -56,14 +56,9 @@ class Reporter:
         if isinstance(event, FileProgress):
             self._arrive(event, now)
         else:
-            self._fold_progress()
-            self.state = advance(self.state, now, waited_for=self._waited_for())
-            self.state = apply(self.state, event, now)
+            self._fold(event, now)
             self._view.update(self.state)
-        if self._on_event is not None:
-            on_event, self._on_event = self._on_event, None
-            on_event(event)
-            self._on_event = on_event  # Not called again once it has failed.
+        self._tell(event)
 
     def tick(self) -> None:
         """Let the view show that time passes."""
@@ -97,8 +92,23 @@ class Reporter:
         self.publish(StageStarted(stage=stage))
 
     def finish(self, event: Ready | Failed) -> None:
-        """Publish the last event; the view is closed even if `on_event` fails."""
+        """Publish the last event; the view is closed even if `on_event` fails.
+
+        The view shows the end at once as it will stay, not for a moment as it looks live.
+        """
+        self._fold(event, self._clock())
         try:
-            self.publish(event)
+            self._tell(event)
         finally:
             self._view.close(self.state)
+
+    def _fold(self, event: Event, now: float) -> None:
+        self._fold_progress()
+        self.state = advance(self.state, now, waited_for=self._waited_for())
+        self.state = apply(self.state, event, now)
+
+    def _tell(self, event: Event) -> None:
+        if self._on_event is not None:
+            on_event, self._on_event = self._on_event, None
+            on_event(event)
+            self._on_event = on_event  # Not called again once it has failed.

@@ -162,6 +162,7 @@ class JobState:
         started_at, updated_at: seconds of the clock that `apply` is called with.
         stages: in the order in which they began.
         plan: None until the files are known.
+        total: bytes of all files of the plan.
         fit: the ways to place the model, and the one that is taken; None if nothing is loaded.
         completed: bytes that are there by path, files of the cache included.
         moving: paths of which bytes have arrived.
@@ -183,6 +184,7 @@ class JobState:
     status: Status = Status.RUNNING
     stages: tuple[StageState, ...] = ()
     plan: Plan | None = None
+    total: int = 0
     cached: frozenset[str] = frozenset()
     completed: Mapping[str, int] = field(default_factory=lambda: _NOTHING)
     moving: frozenset[str] = frozenset()
@@ -214,11 +216,6 @@ class JobState:
     def elapsed(self) -> float:
         """Seconds from the start to the last event."""
         return self.updated_at - self.started_at
-
-    @property
-    def total(self) -> int:
-        """Bytes of all files of the plan."""
-        return self.plan.total if self.plan else 0
 
     @property
     def cached_bytes(self) -> int:
@@ -363,6 +360,7 @@ def apply(state: JobState, event: Event, now: float) -> JobState:
             return replace(
                 state,
                 plan=event.plan,
+                total=event.plan.total,
                 cached=frozenset(event.cached),
                 kept=sum(there.values()),
                 completed=MappingProxyType(there),

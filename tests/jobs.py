@@ -10,19 +10,23 @@ from nbloader.records import (
     Checked,
     CheckResult,
     CheckStatus,
+    Component,
     ComponentLoaded,
     Event,
     Failed,
     FileDone,
     FileProgress,
     Fit,
+    Kind,
     LibrariesImported,
     Method,
     Notice,
     PlacedComponent,
     Placement,
+    Plan,
     Planned,
     Ready,
+    RepoFile,
     Retry,
     Route,
     Stage,
@@ -139,20 +143,119 @@ def last_state(events: Iterable[tuple[float, Event]], repo_id: str = "org/name")
     return list(states(events, repo_id))[-1]
 
 
-_HOSTILE = ('<script>alert("x")</script>', "' onload='x", "&lt;b&gt;", "\x1b[2J", "\ud800", "$x$")
-texts = st.one_of(st.sampled_from(_HOSTILE), st.text(st.characters(), max_size=400))
+HOSTILE = (
+    '<script>alert("x")</script>',
+    "<img src=x>",  # short enough for every field that is cut
+    "' onload='x",
+    '" onload="x',
+    "&lt;b&gt;",
+    "\x1b[2J",
+    "a\u202eb",
+    "\ud800",
+    "$x$",
+)
+
+
+def hostile_plan(text: str) -> Plan:
+    """Build a plan in which all that a repository names holds the text."""
+    folder = f"{text}2"
+    paths = (f"{folder}/{text}.json", f"{folder}/{text}.safetensors")
+    return Plan(
+        repo_id="org/name",
+        revision=text,
+        commit_hash="c" * 40,
+        kind=Kind.DIFFUSERS,
+        class_name=text,
+        components=(
+            Component(name=f"{text}1", library=text, class_name=text, paths=(text,)),
+            Component(
+                name=folder,
+                library=text,
+                class_name=text,
+                paths=paths,
+                weights=paths[1:],
+                model_type=text,
+                code=(text,),
+            ),
+        ),
+        files=tuple(
+            RepoFile(path=path, size=size * MB, etag="1" * 40)
+            for size, path in enumerate(sorted((text, *paths)), 1)
+        ),
+        variant=text,
+    )
+
+
+def hostile_fit(text: str) -> Fit:
+    """Build a fit in which every string that may come from elsewhere is the text."""
+    part = PlacedComponent(name=text, device=text, dtype=text, bytes=MB)
+    spread, whole = (
+        Placement(
+            method=method,
+            device=text,
+            dtype=text,
+            components=(part,),
+            vram=(MB,),
+            reason=text,
+        )
+        for method in (Method.MULTI_GPU, Method.GPU)
+    )
+    return Fit(
+        chosen=whole,
+        placements=(spread, whole),
+        nearest=spread,
+        workload=text,
+        caution=text,
+        problem=text,
+        hint=text,
+    )
+
+
+def hostile_job(text: str) -> tuple[tuple[float, Event], ...]:
+    """Build a job that loads; every string in it is the text."""
+    plan = hostile_plan(text)
+    paths = [file.path for file in plan.files]
+    result = CheckResult(
+        name=text,
+        status=CheckStatus.WARNING,
+        message=text,
+        hint=text,
+        reference=text,
+        link=f"https://{text}",
+    )
+    retry = Retry(time=60, path=text, reason=text, wait_s=5, attempt=1, max_attempts=5)
+    return (
+        (0.0, StageStarted(stage=Stage.CONNECT)),
+        (1.0, Planned(plan=plan, cached=(paths[0],))),
+        (1.0, Checked(results=(result, *CHECKS), fit=hostile_fit(text))),
+        (2.0, StageStarted(stage=Stage.DOWNLOAD)),
+        (3.0, FileProgress(path=paths[1], completed=MB)),
+        (4.0, retry),
+        (4.0, Notice(reference=text, message=text, hint=text)),
+        (5.0, FileDone(path=paths[1])),
+        (5.0, FileDone(path=paths[2])),
+        (6.0, StageStarted(stage=Stage.INITIALISE)),
+        (7.0, ComponentLoaded(name=plan.components[0].name, seconds=0.5)),
+        (8.0, Ready(summary=text)),
+    )
+
+
+texts = st.one_of(st.sampled_from(HOSTILE), st.text(st.characters(), max_size=400))
 """Anything that a server or a repository can put into a string."""
 
 _seconds = st.floats(allow_nan=True, allow_infinity=True)
+_plans = (PLAN, *map(hostile_plan, HOSTILE))
+_paths = st.sampled_from([file.path for plan in _plans for file in plan.files])
+_names = st.sampled_from([part.name for plan in _plans for part in plan.components])
 
 events = st.one_of(
     st.builds(StageStarted, stage=st.sampled_from(Stage)),
     st.builds(
         FileProgress,
-        path=st.sampled_from([file.path for file in PLAN.files]),
+        path=_paths,
         completed=st.integers(0, 100 * MB),
     ),
-    st.builds(FileDone, path=st.sampled_from([file.path for file in PLAN.files])),
+    st.builds(FileDone, path=_paths),
     st.builds(
         Checked,
         results=st.lists(
@@ -165,7 +268,7 @@ events = st.one_of(
             ),
             max_size=4,
         ).map(tuple),
-        fit=st.sampled_from([None, FIT]),
+        fit=st.sampled_from([None, FIT, *map(hostile_fit, HOSTILE)]),
     ),
     st.builds(
         Retry,
@@ -180,7 +283,7 @@ events = st.one_of(
     st.builds(Notice, reference=texts, message=texts, hint=texts),
     st.builds(
         ComponentLoaded,
-        name=st.sampled_from([part.name for part in PLAN.components]),
+        name=_names,
         seconds=st.floats(0, 100),
     ),
     st.builds(Ready, summary=texts),
@@ -191,7 +294,9 @@ events = st.one_of(
         hint=texts,
         forceable=st.booleans(),
     ),
-    st.just(Planned(plan=PLAN, cached=("vae/model.safetensors",))),
+    st.sampled_from(_plans).map(
+        lambda plan: Planned(plan=plan, cached=(plan.components[-1].paths[-1],))
+    ),
 )
 """Any event, in any order."""
 

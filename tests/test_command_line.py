@@ -299,7 +299,7 @@ def test_an_interrupt_at_a_terminal(demo_hub: LocalHub, tmp_path: Path) -> None:
         line.split("\r")[-1] for line in shown.replace("\r\n", "\n").split("\n")[:-1]
     ]
     assert bar.startswith("download:")
-    assert end.endswith("stopped [interrupted]")
+    assert re.fullmatch(r" +stopped after [\d.]+ s \[interrupted\]", end)
     assert last == "stopped"
 
 

@@ -17,6 +17,7 @@ from nbloader.records import (
     CheckStatus,
     Component,
     Event,
+    Failed,
     Notice,
     Planned,
     RepoFile,
@@ -25,6 +26,8 @@ from nbloader.records import (
 from nbloader.state import JobState, Status, advance
 from nbloader.views import html, preflight, text
 from nbloader.views.base import ICONS
+from nbloader.views.widget import traits
+from nbloader.views.widgets import STYLE
 from tests import jobs
 from tests.jobs import (
     BROKEN,
@@ -44,7 +47,14 @@ BLOCKS = {"div", "tr", "summary", "table", "details"}
 TAGS = BLOCKS | {"span", "b", "thead", "tbody", "td", "th", "a", "svg", "path"}
 ATTRIBUTES = {
     *("style", "class", "title", "open", "scope", "role", "href", "download", "target", "rel"),
-    *("aria-label", "aria-valuemin", "aria-valuemax", "aria-valuenow", "aria-valuetext"),
+    *(
+        "aria-live",
+        "aria-label",
+        "aria-valuemin",
+        "aria-valuemax",
+        "aria-valuenow",
+        "aria-valuetext",
+    ),
     *("viewbox", "preserveaspectratio", "d", "vector-effect"),
 }
 
@@ -91,7 +101,7 @@ def test_the_final_form_reads_without_any_style() -> None:
         "main (cccccccc) · 4 files, 100 MB",
         "✓ connect 1.0 s · ✓ set up 1.0 s · ✓ download 21 s · ✓ initialise 1.0 s",
         "80.0 MB downloaded at 3.8 MB/s on average · 20.0 MB from the cache",
-        "peak 20.0 MB/s",
+        "fastest 20.0 MB/s",
         "config | ready, 1.0 kB",
         "transformer | ready, 80.0 MB",
         "vae | ready · 0.4 s, 20.0 MB",
@@ -115,7 +125,7 @@ def test_a_running_job_shows_how_far_it_is() -> None:
         "main (cccccccc) · 4 files, 100 MB · all on cuda:0 in bfloat16",
         "✓ connect 1.0 s · ✓ set up 1.0 s · ● download 20 s",
         "60.0 MB of 100 MB · 20.0 MB from the cache · 694 kB/s · 58 s left · no bytes for 3 s",
-        "peak 9.0 MB/s",
+        "fastest 9.0 MB/s",
         "config",
         "downloaded, 1.0 kB",
         "transformer",
@@ -124,26 +134,48 @@ def test_a_running_job_shows_how_far_it_is() -> None:
 
 def test_a_failed_job_shows_why_and_what_to_do() -> None:
     lines = Reader(html.render(last_state(BROKEN))).lines
-    assert lines[:5] == [
-        "✗ org/name · stopped after 13 s",
+    assert lines[:6] == [
+        "✗ org/name · failed after 13 s",
         "the disk is full [disk-full]",
         "Free 40 MB.",
         "main (cccccccc) · 4 files, 100 MB",
         "✓ connect 1.0 s · ✓ set up 1.0 s · ✗ download 11 s",
+        "60.0 MB of 100 MB · 40.0 MB downloaded at 3.6 MB/s on average · 20.0 MB from the cache",
     ]
     assert lines[lines.index("transformer") + 1] == "stopped, 40.0 MB of 80.0 MB"
 
 
-def test_who_ends_a_job_reads_what_is_kept() -> None:
+@pytest.mark.parametrize("reference", ["interrupted", "cancelled"])
+def test_who_ends_a_job_reads_once_that_it_stopped_and_what_is_kept(reference: str) -> None:
+    ended = Failed(reference=reference, message="it was stopped", hint="Run it again.")
+    state = last_state((*STALLED, (20.0, ended)))
     kept = "60.0 MB of 100 MB are kept; run the cell again to go on"
-    state = last_state(CANCELLED)
-    assert Reader(html.render(state)).lines[1:3] == ["the job was cancelled [cancelled]", kept]
-    assert text.render(state).splitlines()[-1] == f"        {kept}"
+    lines = Reader(html.render(state)).lines
+    assert lines[:5] == [
+        "✗ org/name · stopped after 20 s",
+        kept,
+        "main (cccccccc) · 4 files, 100 MB · all on cuda:0 in bfloat16",
+        "✓ connect 1.0 s · ✓ set up 1.0 s · ✗ download 18 s",
+        "40.0 MB downloaded at 2.2 MB/s on average · 20.0 MB from the cache",
+    ]
+    assert text.render(state).splitlines()[-3:] == [
+        "        downloaded 40.0 MB in 18 s, 2.2 MB/s",
+        f"        stopped after 20 s [{reference}]",
+        f"        {kept}",
+    ]
+    begun = last_state((*STALLED[:1], (1.0, ended)))
+    assert Reader(html.render(begun)).lines[:2] == [
+        "✗ org/name · stopped after 1.0 s",
+        "Run it again.",
+    ]
 
 
 def test_what_stands_behind_the_widgets_is_true_once_the_kernel_is_dead() -> None:
     bundle = html.interrupted_bundle(last_state(STALLED, "org/<b>"))
-    said = "if it no longer runs, it was interrupted; run again to continue"
+    said = (
+        "running when this was saved; if the kernel has stopped since, it was interrupted; "
+        "run again to continue: what has arrived is kept"
+    )
     assert Reader(bundle["text/html"]).lines == [f"● org/<b> · {said}"]
     assert bundle["text/plain"] == f"● org/<b>: {said}"
 
@@ -195,14 +227,16 @@ def test_the_text_form_holds_the_same() -> None:
         "        ⚠\ufe0e disk: 12 GB free",
         "          Free some.",
         "[ 20 %] download: 4 files, 100 MB, 20.0 MB of it cached",
+        "        retry: transformer/model.safetensors: timed out; attempt 1 of 5 failed, the next "
+        "in 5.0 s",
         "        downloaded 80.0 MB in 21 s, 3.8 MB/s",
         "[ 80 %] initialise",
         "        note: the token is old. Make a new one.",
-        "        retry: transformer/model.safetensors: timed out; attempt 1 of 5 failed, the next "
-        "in 5.0 s",
         "[100 %] ready in 24 s: SomePipeline on cpu, float32",
     ]
-    assert text.render(last_state(BROKEN)).splitlines()[-2:] == [
+    assert text.render(last_state(BROKEN)).splitlines()[-4:] == [
+        "        downloaded 40.0 MB in 11 s, 3.6 MB/s",
+        "        60.0 MB of 100 MB are on the disk",
         "        failed after 13 s: the disk is full [disk-full]",
         "        Free 40 MB.",
     ]
@@ -211,29 +245,53 @@ def test_the_text_form_holds_the_same() -> None:
     )
 
 
+def check_markup(state: JobState) -> None:
+    """Hold all HTML of a state, live and static, against what the views write themselves."""
+    values = [
+        str(values.get("value", "")) for values in traits(state, speed=True, eta=True).values()
+    ]
+    (styled,) = (number for number, value in enumerate(values) if value.startswith(STYLE))
+    values[styled] = values[styled].removeprefix(STYLE)
+    for source in filter(None, (*values, *forms(state))):
+        page = Reader(source)
+        assert page.seen <= TAGS
+        assert {name for name, _ in page.attributes} <= ATTRIBUTES
+        for name, value in page.attributes:
+            if name == "style":
+                assert "url" not in (value or "")
+            if name == "href":
+                assert (value or "").startswith(("https://", "data:text/csv;base64,"))
+        assert source.isprintable()
+        # A formula stays text, too.
+        assert source.startswith('<div class="tex2jax_ignore mathjax_ignore"')
+
+
+def forms(state: JobState) -> tuple[str, ...]:
+    bundles = (html.static_bundle(state), html.interrupted_bundle(state))
+    return tuple(bundle["text/html"] for bundle in bundles)
+
+
+@pytest.mark.parametrize("foreign", jobs.HOSTILE)
+def test_nothing_foreign_becomes_markup_at_any_time(foreign: str) -> None:
+    events = jobs.hostile_job(foreign)
+    failed = Failed(reference=foreign, message=foreign, hint=foreign)
+    for number, state in enumerate(states(events, foreign), 1):
+        check_markup(state)
+        ended = last_state((*events[:number], (9.0, failed)), foreign)
+        check_markup(ended)
+        for form in (text.render(state), text.render(ended)):
+            assert all(line.isprintable() for line in form.split("\n"))
+
+
 @given(jobs.jobs, jobs.texts)
 def test_nothing_foreign_becomes_markup(events: list[tuple[float, Event]], repo_id: str) -> None:
     state = last_state(events, repo_id)
-    source = html.render(state)
-    page = Reader(source)
-    assert page.seen <= TAGS
-    assert {name for name, _ in page.attributes} <= ATTRIBUTES
-    for name, value in page.attributes:
-        if name == "style":
-            assert "url" not in (value or "")
-        if name == "href":
-            assert (value or "").startswith(("https://", "data:text/csv;base64,"))
-    assert source.isprintable()
+    check_markup(state)
     # What is stored in a notebook has to be UTF-8, whatever the Hub's JSON held.
     for form in html.static_bundle(state).values():
         assert json.loads(json.dumps(form).encode()) == form
         form.encode()
         assert len(form) < 300_000
-
-
-def test_a_formula_in_a_foreign_name_stays_text() -> None:
-    page = Reader(html.render(last_state(DOWNLOADING, "org/$x$")))
-    assert ("class", "tex2jax_ignore mathjax_ignore") in page.attributes
 
 
 def many(count: int) -> JobState:
@@ -251,6 +309,7 @@ def many(count: int) -> JobState:
     return replace(
         last_state([(0.0, Planned(plan=plan))]),
         retries=(retry,) * count,
+        retried_at=(0.0,) * count,
         notices=tuple(Notice(reference="r", message=name, hint="") for name in names),
     )
 

@@ -152,7 +152,9 @@ def test_a_cancelled_job_says_that_it_was_stopped(
         message="the job was cancelled",
         hint="Run the line again: what has arrived is kept.",
     )
-    assert capsys.readouterr().out.splitlines()[-1].endswith(": the job was cancelled [cancelled]")
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("        stopped after ")
+    assert last.endswith(" s [cancelled]")
 
 
 def test_the_folder_in_the_last_line_does_not_name_its_user(

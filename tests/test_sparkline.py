@@ -66,7 +66,7 @@ def test_a_stall_is_seen_while_it_lasts() -> None:
     assert len(found) == int((30 - 2) / 0.5)
     assert found[-20:] == [0.0] * 20
     assert max(found) == HEIGHT - 2
-    assert "peak 9.0 MB/s" in source
+    assert "fastest 9.0 MB/s" in source
 
 
 def test_after_the_download_the_line_stays_as_it_was() -> None:
@@ -78,4 +78,4 @@ def test_its_place_is_kept_before_there_is_a_line() -> None:
     empty = sparkline(last_state(DOWNLOADING[:1]))
     assert f"height:{HEIGHT}px" in empty
     assert "<path" not in empty
-    assert "peak" not in empty
+    assert "fastest" not in empty

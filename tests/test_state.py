@@ -89,6 +89,7 @@ def test_a_whole_job_folds_into_one_record() -> None:
             StageState(stage=Stage.INITIALISE, started_at=111.0, ended_at=113.0),
         ),
         plan=PLAN,
+        total=100 * MB + 2_000,
         cached=frozenset({"model_index.json", "vae/model.safetensors"}),
         completed=MappingProxyType({file.path: file.size for file in PLAN.files}),
         done=frozenset(file.path for file in PLAN.files),

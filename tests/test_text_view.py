@@ -2,6 +2,10 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
 
 from nbloader.records import (
     Event,
@@ -17,7 +21,7 @@ from nbloader.records import (
 )
 from nbloader.state import JobState, advance, apply
 from nbloader.views.base import plain
-from nbloader.views.text import TextView, progress_line
+from nbloader.views.text import MAX_RETRIES, TextView, progress_line, render
 from tests.samples import MB, PLAN
 
 WEIGHTS = "transformer/model.safetensors"
@@ -85,6 +89,36 @@ def test_a_failure_is_the_last_line() -> None:
     failed = Failed(reference="disk-full", message="the disk is full", hint="Free some.")
     out = show([*JOB[:4], (5.0, failed)], interactive=False)
     assert out.splitlines()[-1] == "        failed after 5.0 s: the disk is full [disk-full]"
+
+
+@pytest.mark.parametrize("reference", ["interrupted", "cancelled"])
+def test_what_its_user_stopped_has_not_failed(reference: str) -> None:
+    failed = Failed(reference=reference, message="stopped", hint="Run it again.")
+    out = show([*JOB[:4], (5.0, failed)], interactive=False)
+    assert out.splitlines()[-1] == f"        stopped after 5.0 s [{reference}]"
+
+
+def test_each_retry_stands_under_its_stage_and_the_oldest_are_counted() -> None:
+    state = JobState(repo_id="org/name", started_at=0.0, updated_at=0.0)
+    retry = Retry(time=0, path=None, reason="reset", wait_s=1, attempt=1, max_attempts=5)
+    early, late = 20, MAX_RETRIES - 10
+    events: list[tuple[float, Event]] = [
+        *JOB[:1],
+        *[(0.5, replace(retry, reason=f"early {number}")) for number in range(early)],
+        *JOB[1:4],
+        *[(3.0, replace(retry, reason=f"late {number}")) for number in range(late)],
+        *JOB[-2:],
+    ]
+    for now, event in events:
+        state = apply(state, event, now)
+    lines = render(state).splitlines()
+    assert lines[:3] == [
+        "[  0 %] connect: org/name",
+        "        10 earlier retries",
+        "        retry: the Hub: early 10; attempt 1 of 5 failed, the next in 1.0 s",
+    ]
+    stages = [number for number, line in enumerate(lines) if line.startswith("[")]
+    assert [end - begin - 1 for begin, end in pairwise(stages)] == [11, 0, late, 0]
 
 
 def test_foreign_text_cannot_steer_the_terminal() -> None:

@@ -13,7 +13,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nbloader.records import Component, Event, FileProgress, Planned, RepoFile, Stage
+from nbloader.records import (
+    Component,
+    Event,
+    FileProgress,
+    Planned,
+    RepoFile,
+    Stage,
+    StageStarted,
+)
 from nbloader.reporter import Reporter
 from nbloader.state import JobState, advance, apply
 from nbloader.views import html
@@ -255,6 +263,45 @@ def test_as_many_stages_as_begin_in_a_moment_are_shown_at_once() -> None:
             break
     assert "initialise" in view._widgets["head"].value
     view.close(last_state(LOADED))
+
+
+def test_a_storm_in_a_large_job_costs_little() -> None:
+    # Whatever else the machine does only adds to it.
+    assert min(large_storm(seconds=10) for _ in range(3)) / 10 < 0.02
+
+
+def large_storm(*, seconds: int) -> float:
+    """Load components with many files each, of which one is under way; give the CPU's seconds."""
+    records = 10_000
+    folders = [f"part_{number:02d}" for number in range(20)]
+    paths = {name: tuple(f"{name}/{n:02d}.safetensors" for n in range(25)) for name in folders}
+    files = tuple(
+        RepoFile(path=path, size=10 * MB, etag="0" * 40) for name in folders for path in paths[name]
+    )
+    parts = tuple(Component(name=name, paths=paths[name]) for name in folders)
+    clock = Clock()
+    view = WidgetView(RecordedDisplay(), actions=RecordedActions(), clock=clock)
+    reporter = Reporter("org/name", view, None, clock=clock)
+    reporter.publish(Planned(plan=replace(PLAN, components=parts, files=files)))
+    reporter.publish(StageStarted(stage=Stage.DOWNLOAD))
+    cpu = time.process_time()
+    for number in range(records):
+        clock.now = seconds * (number + 1) / records
+        place, share = divmod(number * len(files) / records, 1)
+        path = files[int(place)].path
+        reporter.publish(FileProgress(path=path, completed=int(share * 10 * MB)))
+    cpu = time.process_time() - cpu
+    written = view._pane.cache_info()
+    view.close(reporter.state)
+    # Most files rest, and what has not changed is not written again.
+    assert 0 < written.misses < written.hits / 4
+    return cpu
+
+
+def test_those_who_hear_the_page_learn_how_a_job_ended() -> None:
+    ends = ((CANCELLED, "stopped"), (BROKEN, "failed: the disk is full"))
+    for events, said in ends:
+        assert f">org/name: {said}<" in str(wanted(last_state(events))["status"]["value"])
 
 
 @pytest.mark.parametrize("seconds", [10, 100])

@@ -9,13 +9,14 @@ from nbloader.records import Failed, Method, PlacedComponent, Placement
 from nbloader.state import Status, Step, advance, apply
 from nbloader.views.words import (
     PLACEMENT_WORDS,
+    ended,
     kept,
     placement_figures,
     placement_words,
     quiet,
     step_words,
 )
-from tests.jobs import CANCELLED, DOWNLOADING, OFFLOADED, ON_THE_GPU, STALLED, last_state
+from tests.jobs import CANCELLED, DOWNLOADING, LOADED, OFFLOADED, ON_THE_GPU, STALLED, last_state
 from tests.samples import MB
 
 
@@ -76,12 +77,26 @@ def test_there_is_no_silence_where_no_byte_is_waited_for() -> None:
 
 @pytest.mark.parametrize("reference", ["interrupted", "cancelled"])
 def test_what_is_kept_is_told_of_to_who_has_ended_it(reference: str) -> None:
-    ended = Failed(reference=reference, message="", hint="")
-    state = apply(last_state(STALLED), ended, 20.0)
+    failed = Failed(reference=reference, message="", hint="")
+    state = apply(last_state(STALLED), failed, 20.0)
     assert kept(state) == "60.0 MB of 100 MB are kept; run the cell again to go on"
-    assert kept(apply(last_state(DOWNLOADING[:1]), ended, 20.0)) == ""
+    assert kept(apply(last_state(DOWNLOADING[:1]), failed, 20.0)) == ""
     other = Failed(reference="disk-full", message="", hint="")
     assert kept(apply(last_state(STALLED), other, 20.0)) == ""
+
+
+@pytest.mark.parametrize(
+    ("reference", "said"),
+    [
+        ("interrupted", "stopped after 20 s"),
+        ("cancelled", "stopped after 20 s"),
+        ("disk-full", "failed after 20 s"),
+    ],
+)
+def test_an_end_is_a_failure_unless_its_user_asked_for_it(reference: str, said: str) -> None:
+    failed = Failed(reference=reference, message="", hint="")
+    assert ended(apply(last_state(STALLED), failed, 20.0)) == said
+    assert ended(last_state(LOADED)) == "ready in 24 s"
 
 
 def test_nothing_moves_in_a_job_that_has_failed() -> None:

@@ -25,7 +25,14 @@ from nbloader.views.markup import (
 from nbloader.views.pace import Pace
 from nbloader.views.parts import components, there_of
 from nbloader.views.sparkline import sparkline
-from nbloader.views.words import kept, placement_words, quiet
+from nbloader.views.words import (
+    ended,
+    ended_by_user,
+    kept,
+    placement_words,
+    quiet,
+    whole_seconds,
+)
 
 __all__ = [
     "HtmlView",
@@ -51,7 +58,10 @@ _COLORS: Mapping[Status, str] = MappingProxyType(
 )
 """Of bars and marks. Text has no colour of its own."""
 
-_INTERRUPTED = "if it no longer runs, it was interrupted; run again to continue"
+_INTERRUPTED = (
+    "running when this was saved; if the kernel has stopped since, it was interrupted; "
+    "run again to continue: what has arrived is kept"
+)
 
 
 def render(state: JobState, *, speed: bool = True, eta: bool = True) -> str:
@@ -68,7 +78,7 @@ def render(state: JobState, *, speed: bool = True, eta: bool = True) -> str:
             *map(line, _failure(state)),
             _facts(state),
             line(_bytes(state, speed=speed, eta=eta)) if state.plan else "",
-            "" if done else line(_bar(state, _share_text(state))),
+            "" if done else line(_bar(state, state.percent, _share_text(state))),
             sparkline(state, kept=False) if speed else "",
             components(state.components, state, limit=MAX_COMPONENTS),
             checks_markup(state.checks),
@@ -110,8 +120,9 @@ def progress(state: JobState, *, speed: bool, eta: bool) -> str:
     Every figure has a place of its own, whether it is known or not, so that nothing moves.
     """
     left = state.time_remaining if _downloads(state) else None
+    percent = state.percent
     cells = [
-        (f"{state.percent:.0f} %", "3em"),
+        (f"{percent:.0f} %", "3em"),
         (there_of(state.there, state.total) if state.plan else "", "11em"),
         *([(format_speed(state.speed) if _downloads(state) else "", "6.5em")] if speed else []),
         *([(f"{format_duration(left)} left" if left is not None else "", "6.5em")] if eta else []),
@@ -123,17 +134,16 @@ def progress(state: JobState, *, speed: bool, eta: bool) -> str:
         for content, width in cells
     )
     row = f'<div style="display:flex;flex-wrap:wrap;column-gap:1em">{places}</div>'
-    return _bar(state, said) + row + (sparkline(state) if speed else "")
+    return _bar(state, percent, said) + row + (sparkline(state) if speed else "")
 
 
 def _title(state: JobState, more: str = "") -> str:
     mark = f'<span style="color:{_mark_color(state.status)}">{ICONS[state.status]}</span>'
     title = f"{mark} <b>{escape(state.repo_id, 100)}</b>"
-    took = format_duration(state.elapsed)
     if state.status is Status.READY:
-        return f"{title}: {escape(state.summary)} {faint(f'· ready in {took}')}"
+        return f"{title}: {escape(state.summary)} {faint(f'· {ended(state)}')}"
     if state.status is Status.FAILED:
-        return f"{title} {faint(f'· stopped after {took}')}"
+        return f"{title} {faint(f'· {ended(state)}')}"
     return f"{title} {more}".rstrip()
 
 
@@ -155,11 +165,11 @@ def _now(state: JobState) -> str:
 def _failure(state: JobState) -> tuple[str, ...]:
     if state.failure is None:
         return ()
+    advice = kept(state) or escape(state.failure.hint)
+    if ended_by_user(state):  # The title says what happened.
+        return (advice,)
     reference = f"[{escape(state.failure.reference, _NAME_LIMIT)}]"
-    return (
-        f"<b>{escape(state.failure.message)}</b> {faint(reference)}",
-        kept(state) or escape(state.failure.hint),
-    )
+    return (f"<b>{escape(state.failure.message)}</b> {faint(reference)}", advice)
 
 
 def _facts(state: JobState, *, lines: bool = False) -> str:
@@ -195,15 +205,10 @@ def _about(state: JobState) -> list[str]:
 def _stage(state: JobState, begun: StageState) -> str:
     if begun.seconds is None:
         seconds = max(0.0, state.updated_at - begun.started_at)
-        return whole(f"{ICONS[Status.RUNNING]} {begun.stage} {_seconds(seconds)}")
+        return whole(f"{ICONS[Status.RUNNING]} {begun.stage} {whole_seconds(seconds)}")
     broken = state.status is Status.FAILED and begun is state.stages[-1]
     icon = ICONS[Status.FAILED if broken else Status.READY]
     return whole(f"{icon} {begun.stage} {format_duration(begun.seconds)}")
-
-
-def _seconds(seconds: float) -> str:
-    """Write the time of what still runs: in whole seconds, so that it changes calmly."""
-    return f"{int(seconds)} s" if seconds < 60 else format_duration(int(seconds))
 
 
 def _bytes(state: JobState, *, speed: bool, eta: bool) -> str:
@@ -216,7 +221,10 @@ def _bytes(state: JobState, *, speed: bool, eta: bool) -> str:
             parts.append(quiet(state))
     else:
         average = f" at {format_speed(state.average_speed)} on average" if speed else ""
+        # Where styles are stripped, there is no bar that would show how far a failed job came.
+        broken = state.status is Status.FAILED and not kept(state)
         parts = [
+            there_of(state.there, state.total) if broken else "",
             f"{format_bytes(state.fetched)} downloaded{average if state.fetched else ''}",
             cached,
         ]
@@ -227,8 +235,8 @@ def _downloads(state: JobState) -> bool:
     return state.stage is Stage.DOWNLOAD and state.status is Status.RUNNING
 
 
-def _bar(state: JobState, said: str) -> str:
-    return bar(state.percent / 100, "overall", said, color=_COLORS[state.status])
+def _bar(state: JobState, percent: float, said: str) -> str:
+    return bar(percent / 100, "overall", said, color=_COLORS[state.status])
 
 
 def _share_text(state: JobState) -> str:

@@ -31,8 +31,9 @@ __all__ = [
 ]
 
 # The classes keep MathJax from reading a `$` of a foreign name as a formula (version 2, 3 and up).
+_NO_FORMULA = 'class="tex2jax_ignore mathjax_ignore"'
 _BOX = (
-    '<div class="tex2jax_ignore mathjax_ignore" style="font-size:13px;line-height:1.5;'
+    f'<div {_NO_FORMULA} style="font-size:13px;line-height:1.5;'
     'font-variant-numeric:tabular-nums;max-width:60em;overflow-wrap:anywhere">{}</div>'
 )
 _CELL = "text-align:left;vertical-align:top;padding:0 1.2em 0 0"
@@ -101,7 +102,7 @@ def scrolled(content: str) -> str:
 
 def unseen(content: str) -> str:
     """Say something to those who listen to the page only."""
-    return f'<div role="status" aria-live="polite" style="{_UNSEEN}">{content}</div>'
+    return f'<div {_NO_FORMULA} role="status" aria-live="polite" style="{_UNSEEN}">{content}</div>'
 
 
 def bar(

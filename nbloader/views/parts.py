@@ -61,8 +61,9 @@ def _component(part: ComponentState, status: Status, seconds: Mapping[str, float
     step = step_words(part.step, status)
     if part.name in seconds:
         step += f" · {format_duration(seconds[part.name])}"
-    share = min(1.0, part.completed / part.total) if part.total else 1.0
-    there = there_of(part.completed, part.total)
+    completed, total = part.completed, part.total
+    share = min(1.0, completed / total) if total else 1.0
+    there = there_of(completed, total)
     moves = "" if status is Status.READY else bar(share, name, f"{step}, {there}")
     label = (
         f'<span title="{name}" style="flex:0 0 10em;overflow:hidden;text-overflow:ellipsis;'

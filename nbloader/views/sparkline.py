@@ -33,7 +33,7 @@ def sparkline(state: JobState, *, kept: bool = True) -> str:
     top = max(points, default=0.0)
     if not kept and (len(points) < 2 or not top):
         return ""
-    label = f"peak {format_speed(top)}" if top else ""
+    label = f"fastest {format_speed(top)}" if top else ""
     return (
         f'<div style="display:flex;align-items:flex-end;gap:1em;height:{HEIGHT}px;margin:3px 0">'
         f"{_svg(points, top, label)}"
@@ -62,13 +62,12 @@ def speeds(history: Sequence[tuple[float, int]], until: float) -> list[float]:
     for (since, before), (to, after) in pairwise(points):
         if after <= before:
             continue
-        rate = (after - before) / (to - since)
         first = min(count - 1, int((since - begin) / step))
         last = min(count - 1, int((to - begin) / step))
         for number in range(first, last + 1):
             low = max(since, begin + number * step)
             high = min(to, begin + (number + 1) * step)
-            totals[number] += rate * max(0.0, high - low)
+            totals[number] += (after - before) * (max(0.0, high - low) / (to - since))
     return [total / step for total in totals]
 
 

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import shutil
 import time
+from bisect import bisect_right
 from collections.abc import Callable
 from typing import TextIO
 
 from nbloader.records import Notice, Retry, Stage
-from nbloader.state import STAGE_SPANS, JobState, Status
+from nbloader.state import STAGE_SPANS, JobState, StageState, Status
 from nbloader.units import format_bytes, format_duration, format_speed
 from nbloader.views.base import plain, write
 from nbloader.views.checks import checks_lines
-from nbloader.views.words import kept, placement_words, quiet
+from nbloader.views.words import ended, ended_by_user, kept, placement_words, quiet
 
 __all__ = [
     "TextView",
@@ -90,13 +91,13 @@ def notice_line(notice: Notice) -> str:
 
 def end_line(state: JobState) -> str:
     """Write how the job ended."""
-    took = format_duration(state.elapsed)
     if state.status is Status.READY:
-        return f"[100 %] ready in {took}: {plain(state.summary)}"
+        return f"[100 %] {ended(state)}: {plain(state.summary)}"
     failure = state.failure
     if failure is None:
-        return f"        stopped after {took}"
-    return f"        failed after {took}: {plain(failure.message)} [{plain(failure.reference)}]"
+        return f"        stopped after {format_duration(state.elapsed)}"
+    what = "" if ended_by_user(state) else f": {plain(failure.message)}"
+    return f"        {ended(state)}{what} [{plain(failure.reference)}]"
 
 
 def render(state: JobState, *, speed: bool = True, eta: bool = True) -> str:
@@ -105,16 +106,20 @@ def render(state: JobState, *, speed: bool = True, eta: bool = True) -> str:
     checks = [f"        {line}" for line in checks_lines(state.checks)]
     if state.fit is not None and state.fit.chosen is not None:
         checks.append(f"        plan: {placement_words(state.fit.chosen)}")
-    for begun in state.stages:
+    told = 0
+    for number, begun in enumerate(state.stages):
+        if number:
+            before, told = told, bisect_right(state.retried_at, begun.started_at)
+            lines += _retry_lines(state, before, told)
+            lines += _downloaded(state, state.stages[number - 1])
         if begun.stage is Stage.DOWNLOAD:
             lines += checks
             checks = []
         lines.append(stage_line(state, begun.stage))
-        if begun.stage is Stage.DOWNLOAD and begun.ended_at is not None and state.fetched:
-            lines.append(download_line(state))
     lines += checks
-    lines += _newest("notes", [notice_line(notice) for notice in state.notices], MAX_NOTICES)
-    lines += _newest("retries", [retry_line(retry) for retry in state.retries], MAX_RETRIES)
+    lines += _newest_notices(state)
+    lines += _retry_lines(state, told, len(state.retries))
+    lines += _downloaded(state, *state.stages[-1:])
     if state.status is not Status.RUNNING:
         lines.append(end_line(state))
     elif state.plan is not None:
@@ -124,9 +129,32 @@ def render(state: JobState, *, speed: bool = True, eta: bool = True) -> str:
     return "\n".join(lines)
 
 
-def _newest(what: str, lines: list[str], limit: int) -> list[str]:
-    earlier = len(lines) - limit
-    return lines if earlier <= 0 else [f"        {earlier} earlier {what}", *lines[-limit:]]
+def _newest_notices(state: JobState) -> list[str]:
+    earlier = len(state.notices) - MAX_NOTICES
+    lines = [notice_line(notice) for notice in state.notices[-MAX_NOTICES:]]
+    return lines if earlier <= 0 else [f"        {earlier} earlier notes", *lines]
+
+
+def _retry_lines(state: JobState, begin: int, end: int) -> list[str]:
+    """Write the retries of a stage, as far as they are among the newest ones of the job."""
+    earlier = max(0, len(state.retries) - MAX_RETRIES)
+    lines = [retry_line(retry) for retry in state.retries[max(begin, earlier) : end]]
+    cut = earlier and begin <= earlier < end
+    return [f"        {earlier} earlier retries", *lines] if cut else lines
+
+
+def _downloaded(state: JobState, *begun: StageState) -> list[str]:
+    """Write what came of the download, where it is that stage and has ended.
+
+    Of a job that has failed, also what is there: no line of progress says so.
+    """
+    over = any(each.stage is Stage.DOWNLOAD and each.ended_at is not None for each in begun)
+    lines = [download_line(state)] if over and state.fetched else []
+    failed = state.status is Status.FAILED and not kept(state)
+    if over and failed and state.there < state.total:
+        there = f"{format_bytes(state.there)} of {format_bytes(state.total)}"
+        lines.append(f"        {there} are on the disk")
+    return lines
 
 
 class TextView:

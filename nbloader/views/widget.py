@@ -10,11 +10,12 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
 from nbloader.interrupts import interrupts_held
-from nbloader.state import JobState, Status
+from nbloader.state import ComponentState, JobState, Status
 from nbloader.views import html
 from nbloader.views.base import plain
 from nbloader.views.checks import checks_markup
@@ -25,6 +26,7 @@ from nbloader.views.markup import box, escape, unseen
 from nbloader.views.pace import Budget, Pace
 from nbloader.views.parts import components, files, largest
 from nbloader.views.widgets import ROOT_CLASS, STYLE, OpenWidgets, bundle_of
+from nbloader.views.words import ended_by_user
 
 __all__ = ["WidgetView", "traits"]
 
@@ -48,24 +50,32 @@ _RANKS: Mapping[str, int] = MappingProxyType(
 """How important a widget is, 0 the most. Those that are not named have rank 1."""
 
 
-def traits(state: JobState, *, speed: bool, eta: bool) -> dict[str, dict[str, object]]:
+def traits(
+    state: JobState,
+    *,
+    speed: bool,
+    eta: bool,
+    pane: Callable[[ComponentState, Status], str] = files,
+) -> dict[str, dict[str, object]]:
     """Say what the widgets show for a state: values of traits by widget.
 
     `files` has no trait of its own but the titles of the panes that are shown.
+
+    Args:
+        pane: writes the files of a component; it may keep what it wrote before.
     """
-    parts = state.components
-    panes = largest(parts, MAX_COMPONENTS)
+    panes = largest(state.components, MAX_COMPONENTS)
     wanted: dict[str, dict[str, object]] = {
         "status": {"value": STYLE + unseen(_said(state))},
         "head": {"value": box([html.head(state)])},
         "progress": {"value": box([html.progress(state, speed=speed, eta=eta)])},
-        "components": {"value": box([components(parts, state, limit=MAX_COMPONENTS)])},
+        "components": {"value": box([components(panes, state, limit=len(panes))])},
         "files": {"titles": tuple(_pane_title(part.name, len(part.files)) for part in panes)},
         "checks": {"value": box([checks_markup(state.checks)])},
         "log": {"value": box([log(state, retries=MAX_RETRIES, folds=False)])},
     }
     for number, name in enumerate(_PANES):
-        content = files(panes[number], state.status) if number < len(panes) else ""
+        content = pane(panes[number], state.status) if number < len(panes) else ""
         wanted[name] = {"value": box([content])}
     return wanted
 
@@ -74,6 +84,8 @@ def _said(state: JobState) -> str:
     """Say how the job stands, in words that change with its stages only."""
     repo_id = escape(state.repo_id, 100)
     if state.failure is not None:
+        if ended_by_user(state):
+            return f"{repo_id}: stopped"
         return f"{repo_id}: failed: {escape(state.failure.message)}"
     ready = state.status is Status.READY
     return f"{repo_id}: {'ready' if ready else state.stage or 'begun'}"
@@ -123,6 +135,8 @@ class WidgetView:
         self._lock = threading.RLock()
         self._state: JobState | None = None
         self._pace = Pace(REFRESH_EVERY_S, clock)
+        # Most files rest at any time, and to write all of them anew is most of the work.
+        self._pane = lru_cache(maxsize=2 * len(_PANES))(files)
         self._display_id = new_display_id()
         self._controls: ControlWidgets | None = None
         self._widgets: dict[str, Any] = {}
@@ -132,6 +146,11 @@ class WidgetView:
         self._view: Bundle = {}
         self._behind = Status.RUNNING
         self._shown = self._closed = self._followed = False
+
+    @property
+    def has_controls(self) -> bool:
+        """Whether it has buttons."""
+        return self._actions is not None
 
     def update(self, state: JobState) -> None:
         """Show the state, at most twice a second unless there are news."""
@@ -162,6 +181,8 @@ class WidgetView:
                     self._display.show(bundle, self._display_id)
             finally:
                 self._open.close()
+                # The buttons hold the job, and with it the model, in a circle.
+                self._widgets, self._controls, self._actions = {}, None, None
 
     def _draw(self, state: JobState, spare: int) -> bool:
         """Send what has changed, as far as the budget goes; tell whether that was all."""
@@ -202,7 +223,7 @@ class WidgetView:
                 self._follow()
 
     def _wanted(self, state: JobState) -> dict[str, dict[str, object]]:
-        wanted = traits(state, speed=self._speed, eta=self._eta)
+        wanted = traits(state, speed=self._speed, eta=self._eta, pane=self._pane)
         return wanted | (self._controls.traits(state) if self._controls else {})
 
     def _static(self, state: JobState) -> Bundle:

@@ -1,4 +1,4 @@
-"""A placement, a step and a silence in words, as every view says them."""
+"""A placement, a step, a silence and an end in words, as every view says them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from nbloader.views.base import plain
 
 __all__ = [
     "PLACEMENT_WORDS",
+    "ended",
+    "ended_by_user",
     "kept",
     "placement_figures",
     "placement_label",
@@ -19,6 +21,7 @@ __all__ = [
     "plans",
     "quiet",
     "step_words",
+    "whole_seconds",
 ]
 
 PLACEMENT_WORDS: Mapping[Method, str] = MappingProxyType(
@@ -86,13 +89,30 @@ def quiet(state: JobState) -> str:
     seconds = state.quiet_s
     if state.status is not Status.RUNNING or seconds is None or seconds < QUIET_S:
         return ""
-    whole = f"{int(seconds)} s" if seconds < 60 else format_duration(int(seconds))
-    return f"no bytes for {whole}"
+    return f"no bytes for {whole_seconds(seconds)}"
+
+
+def whole_seconds(seconds: float) -> str:
+    """Write the time of what still lasts: in whole seconds, so that it changes calmly."""
+    return f"{int(seconds)} s" if seconds < 60 else format_duration(int(seconds))
+
+
+def ended_by_user(state: JobState) -> bool:
+    """Tell whether a job has failed only because its user has stopped it."""
+    return state.failure is not None and state.failure.reference in ENDED_BY_USER
+
+
+def ended(state: JobState) -> str:
+    """Say how a job has ended, and after what time."""
+    how = "stopped after" if ended_by_user(state) else "failed after"
+    if state.status is Status.READY:
+        how = "ready in"
+    return f"{how} {format_duration(state.elapsed)}"
 
 
 def kept(state: JobState) -> str:
     """Say what remains on the disk of a job that its user has ended; nothing for another one."""
-    if state.failure is None or state.failure.reference not in ENDED_BY_USER or not state.total:
+    if not ended_by_user(state) or not state.total:
         return ""
     there = min(state.there, state.total)
     what = f"{format_bytes(there)} of {format_bytes(state.total)} are kept"
