@@ -241,12 +241,21 @@ class Terminal:
         return self.shown
 
 
+# What is started in the background of a shell script ignores interrupts; a terminal's own does not.
+ON_A_TERMINAL = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from nbloader.__main__ import main
+sys.exit(main())
+"""
+
+
 @contextmanager
 def output_on_a_terminal(*argv: str) -> Iterator[Terminal]:
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
     process = subprocess.Popen(
-        [sys.executable, "-m", "nbloader", *argv],
+        [sys.executable, "-c", ON_A_TERMINAL, *argv],
         stdin=subprocess.DEVNULL,
         stdout=theirs,
         stderr=theirs,
