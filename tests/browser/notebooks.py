@@ -153,33 +153,31 @@ class Notebook(ABC):
         except Late:
             raise AssertionError(f"it is still live:\n{self.text(cell)}") from None
 
-    def buttons(self, cell: int = 0) -> dict[str, bool]:
-        """Give the buttons of a live view, and which of them can be pressed."""
-        found = self.wait_live(cell).locator("button.jupyter-button").all()
-        return {button.inner_text().strip(): button.is_enabled() for button in found}
-
-    def wait_enabled(self, button: str, cell: int = 0) -> None:
-        """Wait until a button of a live view can be pressed.
+    def wait_buttons(self, enabled: Mapping[str, bool], cell: int = 0) -> None:
+        """Wait until buttons of a live view can be pressed, or cannot.
 
         Raises:
-            AssertionError: it cannot; with what is shown.
+            AssertionError: it does not come to that; with what is shown.
         """
         from playwright.sync_api import TimeoutError as Late
 
         root = self.wait_live(cell).element_handle()
         try:
             self.page.wait_for_function(
-                """([root, name]) => [...root.querySelectorAll("button")].some(
-                     one => one.innerText.trim() === name && !one.disabled)""",
-                arg=[root, button],
+                """([root, enabled]) => {
+                     const found = Object.fromEntries([...root.querySelectorAll("button")].map(
+                       one => [one.innerText.trim(), !one.disabled]));
+                     return Object.entries(enabled).every(([name, can]) => found[name] === can);
+                   }""",
+                arg=[root, dict(enabled)],
                 timeout=WAIT_MS,
             )
         except Late:
-            raise AssertionError(f"{button!r} cannot be pressed:\n{self.text(cell)}") from None
+            raise AssertionError(f"not {enabled}:\n{self.text(cell)}") from None
 
     def press(self, button: str, cell: int = 0) -> None:
         """Press a button of a live view, once it can be pressed."""
-        self.wait_enabled(button, cell)
+        self.wait_buttons({button: True}, cell)
         self.live(cell).get_by_role("button", name=button, exact=True).click(timeout=WAIT_MS)
 
     def save(self) -> Any:
