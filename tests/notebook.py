@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import comm
+import pytest
+
 from nbloader.views.display import Bundle
 
 
@@ -61,6 +64,29 @@ class Comms:
                 comms.sent.append((comms.clock(), msg_type, data or {}))
 
         return Comm(*args, **keywords)
+
+
+class Clock:
+    """A time that only the test moves."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@contextmanager
+def recorded_comms() -> Iterator[Comms]:
+    """Let real widgets work, and write their messages down; none may be left open."""
+    recorded = Comms()
+    before = open_widgets()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(comm, "create_comm", recorded.create)
+        yield recorded
+    assert open_widgets() == before, "the test has left widgets open"
 
 
 def open_widgets() -> set[str]:

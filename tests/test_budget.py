@@ -6,16 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbloader.views.pace import Budget
+from tests.notebook import Clock
 
 RANKS = {"head": 0, "bar": 1, "rows": 1, "log": 2, "pane 1": 2, "pane 2": 2}
 LIMIT, SPARE = 10, 4
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def budget(clock: Clock) -> Budget:

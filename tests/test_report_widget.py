@@ -11,7 +11,6 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import comm
 import pytest
 
 from nbloader.checks import PreflightReport
@@ -34,7 +33,7 @@ from nbloader.views.display import Bundle
 from nbloader.views.report_widget import ReportWidget
 from nbloader.views.widgets import WIDGET_MIME
 from nbloader.views.words import plans
-from tests.notebook import Comms, RecordedDisplay, open_widgets, running_kernel
+from tests.notebook import Comms, RecordedDisplay, open_widgets, recorded_comms, running_kernel
 from tests.samples import MB, PLAN
 
 GB = 1000 * MB
@@ -149,13 +148,9 @@ class _Seen(HTMLParser):
 
 
 @pytest.fixture(autouse=True)
-def comms(monkeypatch: pytest.MonkeyPatch) -> Iterator[Comms]:
-    """Real widgets, whose messages are written down."""
-    recorded = Comms()
-    monkeypatch.setattr(comm, "create_comm", recorded.create)
-    before = open_widgets()
-    yield recorded
-    assert open_widgets() == before, "the test has left widgets open"
+def comms() -> Iterator[Comms]:
+    with recorded_comms() as recorded:
+        yield recorded
 
 
 @pytest.fixture

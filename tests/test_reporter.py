@@ -10,16 +10,8 @@ from nbloader.reporter import FOLD_EVERY_S, Reporter
 from nbloader.state import JobState
 from tests import jobs
 from tests.jobs import DOWNLOADING, LOADED, WEIGHTS, states
+from tests.notebook import Clock
 from tests.samples import MB, PLAN
-
-
-class Clock:
-    """A time that only the test moves."""
-
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Shown:

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import comm
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -43,30 +42,21 @@ from tests.jobs import (
     last_state,
     states,
 )
-from tests.notebook import Comms, RecordedDisplay, open_widgets, running_kernel
+from tests.notebook import (
+    Clock,
+    Comms,
+    RecordedDisplay,
+    open_widgets,
+    recorded_comms,
+    running_kernel,
+)
 from tests.samples import MB, PLAN
 
 
-class Clock:
-    """A time that only the test moves."""
-
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-
-
 @pytest.fixture(autouse=True)
-def comms(monkeypatch: pytest.MonkeyPatch) -> Iterator[Comms]:
-    """Real widgets, whose messages are written down; none may be left over."""
-    recorded = Comms()
-    monkeypatch.setattr(comm, "create_comm", recorded.create)
-    before = open_widgets()
-    yield recorded
-    assert open_widgets() == before
+def comms() -> Iterator[Comms]:
+    with recorded_comms() as recorded:
+        yield recorded
 
 
 class RecordedActions:
