@@ -151,7 +151,7 @@ def _cancelled() -> CancelledError:
 def _is_forceable(state: JobState) -> bool:
     """Tell whether the job ended at checks that `force=True` passes over."""
     failed = [each.name for each in state.checks if each.status is CheckStatus.FAILED]
-    begun = any(each.stage is Stage.DOWNLOAD for each in state.stages)
+    begun = state.has_begun(Stage.DOWNLOAD)
     return bool(failed) and not begun and FORCEABLE.issuperset(failed)
 
 

@@ -235,7 +235,7 @@ class JobState:
     @property
     def quiet_since(self) -> float | None:
         """When the last byte came, or the download began; None where none is waited for."""
-        download = self._download
+        download = self.download
         if download is None or download.ended_at is not None or self.fetched >= self.to_fetch:
             return None
         return max(download.started_at, self.byte_at or download.started_at)
@@ -246,8 +246,13 @@ class JobState:
         return None if self.quiet_since is None else self.updated_at - self.quiet_since
 
     @property
-    def _download(self) -> StageState | None:
-        return next((stage for stage in self.stages if stage.stage is Stage.DOWNLOAD), None)
+    def download(self) -> StageState | None:
+        """The stage of the download; None before it."""
+        return next((begun for begun in self.stages if begun.stage is Stage.DOWNLOAD), None)
+
+    def has_begun(self, stage: Stage) -> bool:
+        """Tell whether a stage has begun."""
+        return any(begun.stage is stage for begun in self.stages)
 
     @property
     def speed(self) -> float | None:
@@ -264,9 +269,9 @@ class JobState:
     @property
     def average_speed(self) -> float | None:
         """Bytes per second over the whole download stage; None if nothing was fetched."""
-        if self._download is None or not self.fetched:
+        if self.download is None or not self.fetched:
             return None
-        seconds = (self._download.ended_at or self.updated_at) - self._download.started_at
+        seconds = (self.download.ended_at or self.updated_at) - self.download.started_at
         return self.fetched / seconds if seconds > 0 else None
 
     @property
@@ -305,7 +310,7 @@ class JobState:
     ) -> ComponentState:
         files = tuple(self._file(path, sizes[path]) for path in part.paths)
         steps = {file.step for file in files}
-        built = self._loads
+        built = self.has_begun(Stage.INITIALISE)
         if steps == {Step.DOWNLOADED}:
             step = Step.DOWNLOADED
             if part.name in loaded or (built and self.status is Status.READY):
@@ -317,10 +322,6 @@ class JobState:
         else:
             step = Step.VERIFYING if Step.VERIFYING in steps else Step.WAITING
         return ComponentState(name=part.name, step=step, files=files)
-
-    @property
-    def _loads(self) -> bool:
-        return any(stage.stage is Stage.INITIALISE for stage in self.stages)
 
     def _file(self, path: str, total: int) -> FileState:
         completed = self.completed.get(path, 0)

@@ -139,7 +139,7 @@ def _busy(state: JobState) -> str:
     """Say why a job can neither be stopped nor be led another way."""
     if state.status is not Status.RUNNING:
         return "it has ended"
-    if any(begun.stage is Stage.INITIALISE for begun in state.stages):
+    if state.has_begun(Stage.INITIALISE):
         return "the model is being built, which cannot be stopped"
     return ""
 

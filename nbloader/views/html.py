@@ -26,6 +26,7 @@ from nbloader.views.pace import Pace
 from nbloader.views.parts import components, there_of
 from nbloader.views.sparkline import sparkline
 from nbloader.views.words import (
+    counted,
     ended,
     ended_by_user,
     kept,
@@ -193,7 +194,7 @@ def _about(state: JobState) -> list[str]:
         return []
     commit = plan.commit_hash[:8]
     named = "" if plan.revision == plan.commit_hash else escape(plan.revision, _NAME_LIMIT)
-    count = f"{len(plan.files)} {'file' if len(plan.files) == 1 else 'files'}"
+    count = counted(len(plan.files), "file", "files")
     chosen = state.fit.chosen if state.fit else None
     return [
         f"{named} ({escape(commit)})" if named else escape(commit),

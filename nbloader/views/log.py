@@ -13,6 +13,7 @@ from nbloader.state import JobState
 from nbloader.units import format_duration
 from nbloader.views.base import ICONS, plain
 from nbloader.views.markup import escape, faint, fold, hint, line, link, scrolled, table, whole
+from nbloader.views.words import counted
 
 __all__ = ["log"]
 
@@ -44,7 +45,7 @@ def _notice(notice: Notice) -> str:
 def _retries(retries: Sequence[Retry], limit: int, *, folds: bool) -> str:
     if not retries:
         return ""
-    count = f"{len(retries)} {'retry' if len(retries) == 1 else 'retries'}"
+    count = counted(len(retries), "retry", "retries")
     if len(retries) > limit:
         count += f", the last {limit}"
     rows = table(

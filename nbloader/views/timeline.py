@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from nbloader.records import Retry, Stage
+from nbloader.records import Retry
 from nbloader.state import STALL_S, JobState, Span, StageState, Status
 from nbloader.units import format_bytes, format_duration, format_speed
 from nbloader.views.base import plain
+from nbloader.views.words import counted
 
 __all__ = [
     "MAX_COMPONENTS",
@@ -150,16 +151,11 @@ def stalls(state: JobState) -> list[tuple[float, float]]:
     return [(began - state.started_at, ended - state.started_at) for began, ended in spans]
 
 
-def _download(state: JobState) -> StageState | None:
-    return next((each for each in state.stages if each.stage is Stage.DOWNLOAD), None)
-
-
 def series(state: JobState) -> list[tuple[float, int]]:
     """Give the bytes over time, up to when the download ended or the state was taken."""
     if not state.history:
         return []
-    download = _download(state)
-    ended = state.updated_at if download is None else download.ended_at
+    ended = state.updated_at if state.download is None else state.download.ended_at
     until = state.updated_at if ended is None else ended
     last_at, fetched = state.history[-1]
     points = (*state.history, (max(last_at, until), fetched))
@@ -220,7 +216,7 @@ def headline(state: JobState) -> str:
         f"{format_bytes(state.fetched)} downloaded",
         f"{format_speed(speed)} on average" if speed else "",
         f"{format_bytes(state.cached_bytes)} were there before" if state.cached_bytes else "",
-        f"{retries} {'retry' if retries == 1 else 'retries'}" if retries else "",
+        counted(retries, "retry", "retries") if retries else "",
         f"{format_duration(silent)} without a byte" if silent else "",
     )
     return " · ".join(part for part in found if part)

@@ -26,7 +26,7 @@ from nbloader.views.markup import box, escape, unseen
 from nbloader.views.pace import Budget, Pace
 from nbloader.views.parts import components, files, largest
 from nbloader.views.widgets import ROOT_CLASS, STYLE, OpenWidgets, bundle_of
-from nbloader.views.words import ended_by_user
+from nbloader.views.words import counted, ended_by_user
 
 __all__ = ["WidgetView", "traits"]
 
@@ -92,7 +92,7 @@ def _said(state: JobState) -> str:
 
 
 def _pane_title(name: str, count: int) -> str:
-    return f"{plain(name, 60)}: {count} {'file' if count == 1 else 'files'}"
+    return f"{plain(name, 60)}: {counted(count, 'file', 'files')}"
 
 
 class WidgetView:

@@ -12,6 +12,7 @@ from nbloader.views.base import plain
 
 __all__ = [
     "PLACEMENT_WORDS",
+    "counted",
     "ended",
     "ended_by_user",
     "kept",
@@ -48,6 +49,11 @@ ENDED_BY_USER = frozenset({"interrupted", "cancelled"})
 """References of the failures that are no fault."""
 
 _STOPPED = frozenset({Step.DOWNLOADING, Step.VERIFYING, Step.LOADING})
+
+
+def counted(count: int, one: str, many: str) -> str:
+    """Say how many there are of something."""
+    return f"{count} {one if count == 1 else many}"
 
 
 def placement_words(placement: Placement) -> str:
