@@ -133,8 +133,9 @@ def test_another_plan_can_be_chosen(
     assert len(options) == 2, f"the plans to choose from: {options}"
     (cpu,) = (number for number, option in enumerate(options) if "CPU" in option)
     plans.select_option(index=cpu)
+    # All that stands above the buttons: the plans to choose from name both devices.
     notebook.page.wait_for_function(
-        "root => /on the CPU/.test(root.innerText.split('download')[0])",
+        f"root => /on the CPU/.test(root.innerText.split('{BUTTONS['cancel']}')[0])",
         arg=notebook.wait_live().element_handle(),
         timeout=WAIT_MS,
     )
