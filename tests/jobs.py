@@ -110,6 +110,7 @@ STALLED: tuple[tuple[float, Event], ...] = (
             attempt=1,
             max_attempts=5,
             route=Route.HTTP,
+            failed_route=Route.XET,
         ),
     ),
     (18.0, FileProgress(path=WEIGHTS, completed=31 * MB)),
@@ -279,6 +280,7 @@ events = st.one_of(
         attempt=st.integers(1, 99),
         max_attempts=st.integers(1, 99),
         route=st.sampled_from([None, *Route]),
+        failed_route=st.sampled_from([None, *Route]),
     ),
     st.builds(Notice, reference=texts, message=texts, hint=texts),
     st.builds(

@@ -60,8 +60,22 @@ from tests.samples import MB, PLAN
 GB = 1000 * MB
 
 
-def retry(reason: str, route: Route | None, path: str | None = WEIGHTS) -> Retry:
-    return Retry(time=0, path=path, reason=reason, wait_s=0, attempt=1, max_attempts=5, route=route)
+def retry(
+    reason: str,
+    route: Route | None,
+    path: str | None = WEIGHTS,
+    failed_route: Route | None = Route.XET,
+) -> Retry:
+    return Retry(
+        time=0,
+        path=path,
+        reason=reason,
+        wait_s=0,
+        attempt=1,
+        max_attempts=5,
+        route=route,
+        failed_route=failed_route,
+    )
 
 
 FALLEN_SILENT: tuple[tuple[float, Event], ...] = (
@@ -207,16 +221,21 @@ def test_retries_are_marked_on_the_line_when_they_were_told_of() -> None:
 
 def test_a_change_of_the_route_is_marked() -> None:
     state = last_state(READY)
-    assert timeline.route_changes(state) == [RouteChange(at=20.0, path=WEIGHTS, route="http")]
+    assert timeline.route_changes(state) == [RouteChange(at=20.0, route="http")]
     figure = plot_job(state)
     assert [line.get_xdata() for line in of_kind(figure.axes[0], "route")] == [[20.0, 20.0]]
     assert " to HTTP" in written(figure)
     assert timeline.route_changes(last_state(LOADED)) == []
+    first = last_state((*DOWNLOADING, (20.0, retry("timed out", Route.HTTP))))
+    assert timeline.route_changes(first) == [RouteChange(at=20.0, route="http")]
 
 
 def test_marks_are_bounded_and_told_of_in_a_few_lines() -> None:
     routes = (Route.HTTP, Route.XET)
-    events = [(number / 10, retry("reset", routes[number % 2])) for number in range(2000)]
+    events = [
+        (number / 10, retry("reset", routes[number % 2], failed_route=routes[number % 2 - 1]))
+        for number in range(2000)
+    ]
     state = last_state([*DOWNLOADING[:6], *((3.0 + at, event) for at, event in events)])
     figure = plot_job(state)
     assert len(of_kind(figure.axes[0], "retry")) <= 40

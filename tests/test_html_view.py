@@ -189,9 +189,9 @@ def test_the_retries_can_be_taken_along_as_csv() -> None:
     kind, _, content = link.partition(",")
     assert kind == "data:text/csv;base64"
     assert list(csv.reader(io.StringIO(base64.b64decode(content).decode()))) == [
-        ["time", "file", "reason", "wait_s", "attempt", "max_attempts", "route"],
-        ["", '\'=1+1,"a"', "'@x", "0", "0", "5", ""],
-        ["2027-01-15T08:00:00+00:00", WEIGHTS, "no bytes for 5 s", "5", "1", "5", "http"],
+        ["time", "file", "reason", "wait_s", "attempt", "max_attempts", "route", "failed_route"],
+        ["", '\'=1+1,"a"', "'@x", "0", "0", "5", "", ""],
+        ["2027-01-15T08:00:00+00:00", WEIGHTS, "no bytes for 5 s", "5", "1", "5", "http", "xet"],
     ]
     assert ("download", "retries.csv") in attributes(state)
 

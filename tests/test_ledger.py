@@ -152,9 +152,10 @@ def test_a_stuck_fetch_takes_the_other_route_in_the_next_worker() -> None:
     books = Books()
     books.planned()
     retry = books.run(WorkerHungError(Stuck(path=WEIGHTS, route=Route.XET)), 10 * MB)
-    assert (retry.path, retry.route, retry.reason) == (
+    assert (retry.path, retry.route, retry.failed_route, retry.reason) == (
         WEIGHTS,
         Route.HTTP,
+        Route.XET,
         "the download process hung",
     )
     assert books.ledger.next_start().tried == (Tried(path=WEIGHTS, route=Route.HTTP),)

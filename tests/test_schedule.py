@@ -109,6 +109,7 @@ def test_a_failure_holds_back_its_file_alone() -> None:
         attempt=1,
         max_attempts=5,
         route=Route.HTTP,
+        failed_route=Route.HTTP,
     )
     desk.now += 4.9
     assert desk.cut() == []
@@ -273,7 +274,9 @@ def test_a_file_that_has_left_a_route_does_not_go_back_with_its_other_pieces() -
     for piece in pieces:
         desk.now += 0.01
         told.append(desk.schedule.failed(task, piece, Failure(Reason.STALLED)))
-    assert [retry.route for retry in told if retry] == [Route.XET]
+    assert [(retry.failed_route, retry.route) for retry in told if retry] == [
+        (Route.HTTP, Route.XET)
+    ]
     assert {piece.route for piece in desk.cut()} == {Route.XET}
 
 

@@ -97,6 +97,7 @@ def test_an_end_is_a_failure_unless_its_user_asked_for_it(reference: str, said: 
     failed = Failed(reference=reference, message="", hint="")
     assert ended(apply(last_state(STALLED), failed, 20.0)) == said
     assert ended(last_state(LOADED)) == "ready in 24 s"
+    assert ended(last_state(STALLED)) == "running for 19 s"
 
 
 def test_nothing_moves_in_a_job_that_has_failed() -> None:

@@ -134,6 +134,7 @@ class Retry:
             brought bytes, and so does not count.
         max_attempts: how many in a row may.
         route: the way that the next attempt takes, where it is about a file.
+        failed_route: the way that the one that failed took.
     """
 
     time: float
@@ -143,6 +144,7 @@ class Retry:
     attempt: int
     max_attempts: int
     route: Route | None = None
+    failed_route: Route | None = None
     type: Literal["retry"] = "retry"
 
 

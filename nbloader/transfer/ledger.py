@@ -113,12 +113,13 @@ class Ledger:
         Raises:
             WorkerDiedError: no other worker follows.
         """
-        reason, path, route = Reason.WORKER_DIED, None, None
+        reason, path, route, failed_route = Reason.WORKER_DIED, None, None, None
         if isinstance(error, WorkerHungError):
             reason = Reason.WORKER_STUCK
             if error.stuck is not None:
-                path, route = error.stuck.path, self._other(error.stuck)
-                self._progress = replace(self._progress, route=error.stuck.route)
+                path, failed_route = error.stuck.path, error.stuck.route
+                route = self._other(error.stuck)
+                self._progress = replace(self._progress, route=failed_route)
         elif not error.by_signal and self.planned is None:
             raise error  # It cannot even begin here.
         decision = decide(
@@ -149,6 +150,7 @@ class Ledger:
             attempt=decision.progress.fruitless,
             max_attempts=self._start.policy.max_retries,
             route=route,
+            failed_route=failed_route,
         )
 
     def _other(self, stuck: Stuck) -> Route:

@@ -181,7 +181,8 @@ class Schedule:
                 self._finished[piece.route] += piece.brought
                 piece.counted = piece.brought
                 task.in_flight.append(second)
-                self._told.append(self._retry(task, f"{Reason.STALLED}; asking again", 0.0))
+                reason = f"{Reason.STALLED}; asking again"
+                self._told.append(self._retry(task, reason, 0.0, failed=piece.route))
                 return task, second
         return None
 
@@ -278,7 +279,9 @@ class Schedule:
         if task.progress.route is not piece.route and not together:
             # Since it began, the comparison of speeds has chosen the other.
             task.progress = replace(task.progress, route=piece.route, on_route=0)
-        return self._follow(task, failure, brought=piece.brought, began_at=piece.began_at)
+        return self._follow(
+            task, failure, piece.route, brought=piece.brought, began_at=piece.began_at
+        )
 
     def was_wrong(self, task: Task) -> Retry | None:
         """Note that a whole file had the wrong bytes; they are to be removed.
@@ -287,7 +290,8 @@ class Schedule:
             IntegrityError: for the second time.
         """
         failure = Failure(Reason.WRONG_BYTES)
-        return self._follow(task, failure, brought=0, began_at=self._clock())
+        route = task.progress.route
+        return self._follow(task, failure, route, brought=0, began_at=self._clock())
 
     def _end(self, task: Task, piece: Piece) -> None:
         if not piece.abandoned:
@@ -295,7 +299,7 @@ class Schedule:
         self._finished[piece.route] += piece.brought - piece.counted
 
     def _follow(
-        self, task: Task, failure: Failure, *, brought: int, began_at: float
+        self, task: Task, failure: Failure, failed: Route, *, brought: int, began_at: float
     ) -> Retry | None:
         before = task.progress
         together = before.was_under_way(began_at)
@@ -324,9 +328,9 @@ class Schedule:
         task.not_before = max(task.not_before, self._clock() + decision.wait_s)
         if together and not brought:
             return None
-        return self._retry(task, str(failure), decision.wait_s)
+        return self._retry(task, str(failure), decision.wait_s, failed=failed)
 
-    def _retry(self, task: Task, reason: str, wait_s: float) -> Retry:
+    def _retry(self, task: Task, reason: str, wait_s: float, *, failed: Route) -> Retry:
         return Retry(
             time=self._wall_clock(),
             path=task.file.path,
@@ -335,6 +339,7 @@ class Schedule:
             attempt=task.progress.fruitless,
             max_attempts=self._policy.max_retries,
             route=task.progress.route,
+            failed_route=failed,
         )
 
     def _gave_up(self, task: Task, failure: Failure, *, timed_out: bool) -> NbloaderError | Failure:

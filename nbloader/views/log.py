@@ -86,7 +86,9 @@ def _csv(retries: Iterable[Retry]) -> str:
     """Write retries as CSV, in the order that they come in, as many as there is room for."""
     out = io.StringIO()
     writer = csv.writer(out)
-    writer.writerow(("time", "file", "reason", "wait_s", "attempt", "max_attempts", "route"))
+    writer.writerow(
+        ("time", "file", "reason", "wait_s", "attempt", "max_attempts", "route", "failed_route")
+    )
     for retry in retries:
         writer.writerow(
             (
@@ -97,6 +99,7 @@ def _csv(retries: Iterable[Retry]) -> str:
                 retry.attempt,
                 retry.max_attempts,
                 retry.route or "",
+                retry.failed_route or "",
             )
         )
         if out.tell() > MAX_EXPORTED_CHARACTERS:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from nbloader.records import Retry
-from nbloader.state import STALL_S, JobState, Span, StageState, Status
+from nbloader.state import STALL_S, JobState, Span, StageState
 from nbloader.units import format_bytes, format_duration, format_speed
 from nbloader.views.base import plain
-from nbloader.views.words import counted
+from nbloader.views.words import counted, ended
 
 __all__ = [
     "MAX_COMPONENTS",
@@ -48,7 +48,6 @@ _REASON_LIMIT = 70
 _PATH_LIMIT = 36
 """Letters at the end of a path: there is what tells files of one folder apart."""
 
-_VERBS = {Status.RUNNING: "running for", Status.READY: "ready in", Status.FAILED: "failed after"}
 _ROUTES = {"http": "HTTP", "xet": "Xet"}
 
 
@@ -93,7 +92,6 @@ class RouteChange:
     """From when on the attempts for a file took another route, and which."""
 
     at: float
-    path: str
     route: str
 
 
@@ -189,20 +187,12 @@ def marks(state: JobState) -> list[Mark]:
 
 
 def route_changes(state: JobState) -> list[RouteChange]:
-    """Give the retries that take another route than the retry before them, for the same file.
-
-    What the first attempt took is not told of, so the first retry of a file shows no change.
-    """
-    before: dict[str, str] = {}
-    found = []
-    for retry, told_at in zip(state.retries, state.retried_at, strict=True):
-        if retry.path is None or retry.route is None:
-            continue
-        if before.get(retry.path, retry.route) != retry.route:
-            at = told_at - state.started_at
-            found.append(RouteChange(at=at, path=retry.path, route=str(retry.route)))
-        before[retry.path] = retry.route
-    return found
+    """Give the retries that take another route than the attempt that failed."""
+    return [
+        RouteChange(at=told_at - state.started_at, route=str(retry.route))
+        for retry, told_at in zip(state.retries, state.retried_at, strict=True)
+        if retry.route and retry.failed_route and retry.route != retry.failed_route
+    ]
 
 
 def headline(state: JobState) -> str:
@@ -211,7 +201,7 @@ def headline(state: JobState) -> str:
     retries = len(state.retries)
     speed = state.average_speed
     found = (
-        f"{_VERBS[state.status]} {format_duration(state.elapsed)}",
+        ended(state),
         state.failure.reference if state.failure else "",
         f"{format_bytes(state.fetched)} downloaded",
         f"{format_speed(speed)} on average" if speed else "",

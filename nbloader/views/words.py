@@ -48,6 +48,7 @@ QUIET_S = 1.0
 ENDED_BY_USER = frozenset({"interrupted", "cancelled"})
 """References of the failures that are no fault."""
 
+_HOW = {Status.RUNNING: "running for", Status.READY: "ready in", Status.FAILED: "failed after"}
 _STOPPED = frozenset({Step.DOWNLOADING, Step.VERIFYING, Step.LOADING})
 
 
@@ -109,10 +110,8 @@ def ended_by_user(state: JobState) -> bool:
 
 
 def ended(state: JobState) -> str:
-    """Say how a job has ended, and after what time."""
-    how = "stopped after" if ended_by_user(state) else "failed after"
-    if state.status is Status.READY:
-        how = "ready in"
+    """Say how a job has ended, and after what time; of one that runs, for how long it has."""
+    how = "stopped after" if ended_by_user(state) else _HOW[state.status]
     return f"{how} {format_duration(state.elapsed)}"
 
 

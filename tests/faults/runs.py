@@ -220,7 +220,7 @@ def _check_events(run: Run) -> None:
             case Retry():
                 assert event.reason
                 assert event.wait_s >= 0
-                assert (event.path is None) or (event.route in set(Route))
+                assert (event.path is None) or {event.route, event.failed_route} <= set(Route)
     assert sorted(done) == sorted(set(done))
     if run.error is None:
         assert state.status is Status.READY
