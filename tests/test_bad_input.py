@@ -13,7 +13,7 @@ import pytest
 
 import nbloader
 from nbloader.errors import NbloaderError
-from nbloader.localhub import LocalHub, RequestClass
+from nbloader.localhub import Fault, LocalHub, RequestClass
 from nbloader.plan.headers import FIRST_READ_BYTES
 from tests.conftest import Publish, WriteRepo
 from tests.samples import safetensors
@@ -276,6 +276,21 @@ def test_an_endpoint_that_nobody_answers(hub: LocalHub, tmp_path: Path) -> None:
 def test_an_endpoint_that_is_no_hub(hub: LocalHub, publish: Publish, tmp_path: Path) -> None:
     refused = refuse(hub, tmp_path, publish(RIGHT), endpoint=hub.cdn)
     assert refused.error.reference == "hub-unreachable"
+
+
+@pytest.mark.parametrize("kind", [RequestClass.MODEL_INFO, RequestClass.TREE])
+def test_an_endpoint_that_knows_no_such_address(
+    hub: LocalHub, publish: Publish, tmp_path: Path, kind: RequestClass
+) -> None:
+    repo_id = publish(RIGHT)
+    hub.set_faults([Fault(kind, status=404)])
+    refused = refuse(hub, tmp_path, repo_id)
+    assert (refused.error.reference, refused.error.message, refused.error.hint) == (
+        "hub-unreachable",
+        f"{hub.endpoint} does not answer like a Hub: it answered 404, and not what is missing",
+        "Check `endpoint=` and HF_ENDPOINT: the address may be no Hub, or a sign-in page of the "
+        "network may stand before it.",
+    )
 
 
 def test_a_cache_folder_that_is_a_file(hub: LocalHub, publish: Publish, tmp_path: Path) -> None:

@@ -143,6 +143,9 @@ def explain(error: Exception, what: Attempted) -> NbloaderError:
                 )
             if what.path is None:
                 return no_hub("it answered 403")
+        case hub_errors.HfHubHTTPError() if error.response.status_code == 404 and what.path is None:
+            # The Hub says in a header what it does not find, and has an error above for each.
+            return no_hub("it answered 404, and not what is missing")
         case OSError() if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return DiskFullError(
                 f"the disk of {short_path(constants.HF_HUB_CACHE)} is full",
