@@ -94,8 +94,8 @@ async def aload(repo_id: str, **keywords: Any) -> Any:
     """Do what `load` does without holding the event loop. Takes the same arguments.
 
     `on_event` and the view are called from another thread. Cancelling the task ends the download
-    process; a model that is being built is built to its end first, because neither library can
-    stop there.
+    process; what is being loaded is loaded to its end first, because neither library can stop
+    there: a component, or the model where its library loads it in one go.
     """
     import asyncio
 

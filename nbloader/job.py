@@ -158,7 +158,11 @@ class Job:
     # -- what can be done to it --------------------------------------------------------------------
 
     def cancel(self) -> None:
-        """Stop it; what has arrived is kept. A model that is being built is built to its end."""
+        """Stop it; what has arrived is kept.
+
+        What is being loaded is loaded to its end first: a component, or the model where its library
+        loads it in one go.
+        """
         self._attempt.shared.cancelled.set()
 
     def retry(self, *, force: bool = False) -> None:

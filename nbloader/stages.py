@@ -353,7 +353,14 @@ def load(attempt: Attempt) -> tuple[Any, str]:
     key = (plan, placement.method, placement.device, placement.dtype, repr(request.loader_kwargs))
     for size in in_turn(lambda: loaders.copies(key))[:1]:
         reporter.publish(_second_copy(plan, placement.device, size))
-    model = in_turn(lambda: loaders.load(plan, folder, placement, request.loader_kwargs))
+    with contextlib.closing(
+        loaders.Building(plan, folder, placement, request.loader_kwargs)
+    ) as building:
+        while (loaded := in_turn(building.step)) is not None:
+            reporter.publish(loaded)
+            if attempt.cancelled.is_set():
+                raise _cancelled()
+        model = building.model()
     modules = loaders.modules_of(model, plan)
     size = loaders.bytes_of(modules.values())
     loaders.remember(

@@ -22,6 +22,9 @@ __all__ = ["NoTurnError", "Turns"]
 
 WAIT_STEP_S = 0.05
 
+APART_S = 0.02
+"""Between two turns the kernel reads and handles what has arrived meanwhile: clicks, cells."""
+
 T = TypeVar("T")
 
 
@@ -136,7 +139,7 @@ class Turns:
         if self._loop is None:
             return False
         try:
-            self._loop.call_soon_threadsafe(turn.do)
+            self._loop.call_soon_threadsafe(self._loop.call_later, APART_S, turn.do)
         except RuntimeError:  # It is closed.
             return False
         return True

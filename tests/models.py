@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from nbloader import loaders
 from nbloader.plan import make_plan, reads
 from nbloader.plan.headers import FIRST_READ_BYTES, Header, header_end, parse_header
 from nbloader.plan.sizes import component_weights, header_reads
-from nbloader.records import ComponentWeights, Listing, Plan, PlanRequest, RepoFile
+from nbloader.records import ComponentWeights, Listing, Placement, Plan, PlanRequest, RepoFile
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "good", "bad"]
 
@@ -46,6 +48,14 @@ def planned(folder: Path) -> tuple[Plan, tuple[ComponentWeights, ...]]:
                 rest = header_end(start, files[path]) - len(start)
                 headers[path] = parse_header(start + file.read(max(0, rest)), files[path])
     return plan, component_weights(plan, known, headers)
+
+
+def built(plan: Plan, folder: Path, placement: Placement, loader_kwargs: Mapping[str, Any]) -> Any:
+    """The model of a plan, built of its folder to the end."""
+    with closing(loaders.Building(plan, folder, placement, loader_kwargs)) as building:
+        while building.step():
+            pass
+        return building.model()
 
 
 def seeded(make: Callable[[], Any]) -> Any:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from nbloader import loaders
 from nbloader.records import Method, Placement
-from tests.models import plan_of
+from tests.models import built, plan_of
 
 EVERY_S = 0.002
 
@@ -55,7 +55,7 @@ def main(folder: Path, dtype: str) -> None:
     gc.collect()
     before = anonymous()
     peak = Peak()
-    model = loaders.load(plan, folder, placement, {})
+    model = built(plan, folder, placement, {})
     loaders.check_modules(loaders.modules_of(model, plan), placement)
     highest = peak.stop()
     gc.collect()

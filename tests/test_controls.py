@@ -8,6 +8,7 @@ from hypothesis import given
 from nbloader.records import Event, Failed, Fit, Method, Stage, StageStarted
 from nbloader.state import JobState, advance
 from nbloader.views.controls import (
+    AFTER_STEP,
     BUTTONS,
     RESTS,
     Control,
@@ -44,7 +45,7 @@ def cannot(why: str) -> Control:
 
 
 ENDED = cannot("it has ended")
-BUILDING = cannot("the model is being built, which cannot be stopped")
+BUILDING = cannot("the model is being built")
 BUILT = (*STALLED, (20.0, StageStarted(stage=Stage.INITIALISE)))
 
 RUNS = Controls(
@@ -77,7 +78,10 @@ CASES = {
         replace(NO_PLAN, plan=cannot("the checks have not been made yet")),
     ),
     "downloading": (last_state(STALLED), RUNS),
-    "building": (last_state(BUILT), replace(RUNS, cancel=BUILDING, plan=BUILDING)),
+    "building": (
+        last_state(BUILT),
+        replace(RUNS, cancel=Control(when=AFTER_STEP), plan=BUILDING),
+    ),
     "ready": (last_state(LOADED), replace(NO_PLAN, cancel=ENDED, plan=ENDED)),
     "cancelled": (last_state(CANCELLED), FAILED),
     "refused by a check": (last_state(REFUSED), replace(FAILED, download_anyway=CAN)),

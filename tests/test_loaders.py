@@ -29,6 +29,7 @@ from nbloader.loaders.quiet import quiet
 from nbloader.localhub import LocalHub
 from nbloader.localhub.demo import MINILM
 from nbloader.records import Component, Event, Kind, Method, Notice, Placement
+from tests.models import built
 from tests.samples import PLAN
 
 CPU = Placement(method=Method.CPU, device="cpu", dtype="float32")
@@ -303,7 +304,7 @@ def test_files_that_the_library_cannot_use_are_a_named_error(tmp_path: Path) -> 
     (tmp_path / "modules.json").write_text("[]")
     plan = replace(PLAN, kind=Kind.SENTENCE_TRANSFORMERS)
     with pytest.raises(LoadError) as caught:
-        loaders.load(plan, tmp_path, CPU, {})
+        built(plan, tmp_path, CPU, {})
     assert caught.value.message.startswith("org/name could not be built from its files: ")
 
 

@@ -6,7 +6,9 @@ Run with a device of `cpu`, most methods take the same way through the libraries
 from __future__ import annotations
 
 import inspect
+import weakref
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,7 @@ from nbloader.records import (
     Quantization,
     TorchFacts,
 )
-from tests.models import picture, plan_of, save_classifier, save_embedder, save_pipeline
+from tests.models import built, picture, plan_of, save_classifier, save_embedder, save_pipeline
 
 VERSIONS = {
     "accelerate": "1.15.0",
@@ -403,7 +405,7 @@ def on_cpu(plan: Plan, method: Method, *quantized: str) -> Placement:
 
 def load(folder: Path, wanted: Placement, **loader_kwargs: Any) -> Any:
     plan = plan_of(folder)
-    model = loaders.load(plan, folder, wanted, loader_kwargs)
+    model = built(plan, folder, wanted, loader_kwargs)
     loaders.check_modules(loaders.modules_of(model, plan), wanted)
     return model
 
@@ -417,6 +419,58 @@ def test_a_placed_pipeline_makes_the_same_picture(folder: Path, method: Method) 
     plain = DiffusionPipeline.from_pretrained(place)
     assert type(pipeline) is type(plain)
     assert np.array_equal(picture(pipeline), picture(plain))
+
+
+def test_a_pipeline_is_built_component_by_component(folder: Path) -> None:
+    place = folder / "pipeline"
+    plan = plan_of(place)
+    with closing(loaders.Building(plan, place, on_cpu(plan, Method.MULTI_GPU), {})) as building:
+        told = list(iter(building.step, None))
+        assert [each.name for each in told] == ["text_encoder", "unet", "vae"]
+        assert all(0 < each.seconds < 60 for each in told)
+        assert type(building.model()).__name__ == "StableDiffusionPipeline"
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[weakref.ref[Any]]:
+    """The components that are loaded by themselves, of which the third cannot be."""
+    found: list[weakref.ref[Any]] = []
+    component = _build._component
+
+    def noted(*arguments: Any) -> Any:
+        if len(found) == 2:
+            raise ValueError("no third one")
+        loaded = component(*arguments)
+        found.append(weakref.ref(loaded))
+        return loaded
+
+    monkeypatch.setattr(_build, "_component", noted)
+    return found
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2])
+def test_a_build_that_is_left_frees_what_was_loaded(
+    folder: Path, made: list[weakref.ref[Any]], steps: int
+) -> None:
+    place = folder / "pipeline"
+    plan = plan_of(place)
+    building = loaders.Building(plan, place, on_cpu(plan, Method.MULTI_GPU), {})
+    for _ in range(steps):
+        building.step()
+    assert len(made) == steps
+    assert None not in [each() for each in made]
+    building.close()
+    assert [each() for each in made] == [None] * steps
+
+
+def test_a_component_that_cannot_be_loaded_frees_those_before(
+    folder: Path, made: list[weakref.ref[Any]]
+) -> None:
+    place = folder / "pipeline"
+    plan = plan_of(place)
+    with pytest.raises(ModelLoadError, match="no third one"):
+        built(plan, place, on_cpu(plan, Method.MULTI_GPU), {})
+    assert [each() for each in made] == [None, None]
 
 
 def test_a_spread_pipeline_knows_its_devices(folder: Path) -> None:
@@ -601,8 +655,6 @@ class Held:
 def test_where_a_gpu_is_full_the_hint_names_another_plan_and_what_was_made_is_freed(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import weakref
-
     import torch
     from diffusers import StableDiffusionPipeline
 
@@ -616,7 +668,7 @@ def test_where_a_gpu_is_full_the_hint_names_another_plan_and_what_was_made_is_fr
     monkeypatch.setattr(StableDiffusionPipeline, "from_pretrained", full)
     wanted = placement(Method.SEQUENTIAL_OFFLOAD, vram=(1,))
     with pytest.raises(ModelLoadError) as caught:
-        loaders.load(plan_of(folder / "pipeline"), folder / "pipeline", wanted, {})
+        built(plan_of(folder / "pipeline"), folder / "pipeline", wanted, {})
     assert (caught.value.message, caught.value.hint) == (
         "org/name does not fit on cuda with sequential-offload",
         'Load with plan="cpu". Models of before may fill the GPU: a restart frees it.',
@@ -635,7 +687,7 @@ def test_where_memory_is_full_the_hint_names_half_of_it(
     monkeypatch.setattr(StableDiffusionPipeline, "from_pretrained", full)
     plan = plan_of(folder / "pipeline")
     with pytest.raises(ModelLoadError) as caught:
-        loaders.load(plan, folder / "pipeline", on_cpu(plan, Method.CPU), {})
+        built(plan, folder / "pipeline", on_cpu(plan, Method.CPU), {})
     assert caught.value.message == "org/name does not fit into the memory of this machine"
     assert caught.value.hint.endswith('dtype="bfloat16" takes half.')
 

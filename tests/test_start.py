@@ -20,10 +20,11 @@ from nbloader.errors import (
     DownloadError,
     InvalidArgumentError,
 )
+from nbloader.loaders import _placing
 from nbloader.localhub import Fault, LocalHub, RequestClass
-from nbloader.localhub.demo import MINILM
-from nbloader.records import Event, Stage, StageStarted
-from nbloader.state import Status
+from nbloader.localhub.demo import MINILM, QWEN_IMAGE_EDIT
+from nbloader.records import ComponentLoaded, Event, Method, Stage, StageStarted
+from nbloader.state import Status, Step
 
 WAIT_S = 120
 
@@ -95,6 +96,39 @@ def test_cancelled_it_keeps_what_has_arrived(demo_hub: LocalHub, tmp_path: Path)
     again = start(demo_hub, tmp_path)
     again.result(timeout=WAIT_S)
     assert again.state.cached_bytes > 10_000_000
+
+
+def test_it_can_be_cancelled_between_two_components(
+    demo_hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As where it is spread over GPUs or quantized.
+    monkeypatch.setattr(_placing, "_BY_PARTS", frozenset({Method.CPU}))
+    loaded: list[str] = []
+    gate = Gate(lambda event: event.type == "component-loaded", hold=True)
+
+    def note(event: Event) -> None:
+        if isinstance(event, ComponentLoaded):
+            loaded.append(event.name)
+        gate(event)
+
+    job = nbloader.start(
+        QWEN_IMAGE_EDIT,
+        endpoint=demo_hub.endpoint,
+        cache_dir=tmp_path,
+        device="cpu",
+        view="none",
+        on_event=note,
+    )
+    assert gate.reached.wait(WAIT_S)
+    (first,) = loaded
+    steps = {part.name: part.step for part in job.state.components}
+    assert steps.pop(first) is Step.READY
+    assert set(steps.values()) == {Step.LOADING}, "the others"
+    job.cancel()
+    gate.go_on.set()
+    with pytest.raises(CancelledError, match="what has arrived is kept"):
+        job.result(timeout=WAIT_S)
+    assert loaded == [first]
 
 
 def test_a_failed_job_can_be_tried_again(demo_hub: LocalHub, tmp_path: Path) -> None:

@@ -187,6 +187,29 @@ def test_an_interrupt_waits_for_the_end_of_the_work() -> None:
     assert order == ["work", "interrupt"]
 
 
+def test_what_has_arrived_is_handled_before_the_next_turn() -> None:
+    """A kernel takes a click from its socket to its callback in several rounds of the loop."""
+    order: list[str] = []
+
+    def rounds(left: int) -> None:
+        if left:
+            asyncio.get_running_loop().call_soon(rounds, left - 1)
+        else:
+            order.append("click")
+
+    async def cells() -> None:
+        turns = Turns.here()
+        waits = threading.Event()
+        call = OnThread(lambda: turns.take(lambda: noting(order, "work"), tick=waits.set))
+        assert waits.wait(30)  # What ran until now has held the loop, and the work waits for it.
+        rounds(10)
+        while not call.is_over:
+            await asyncio.sleep(0.01)
+
+    asyncio.run(cells())
+    assert order == ["click", "work"]
+
+
 def test_a_closed_loop_needs_no_turns() -> None:
     loop = asyncio.new_event_loop()
     loop.close()

@@ -11,16 +11,17 @@ from typing import Any
 
 from nbloader.errors import ModelLoadError, NbloaderError
 from nbloader.frames import clear_frames
-from nbloader.loaders._build import build, modules_of, places_itself, versions
+from nbloader.loaders._build import build, current, modules_of, places_itself, versions
 from nbloader.loaders._placing import slower
 from nbloader.loaders.alive import bytes_of, copies, loaded, remember
 from nbloader.loaders.device import check_device, devices, spare_bytes
 from nbloader.loaders.imports import Import
 from nbloader.loaders.quiet import quiet
 from nbloader.loaders.self_test import check_embeddings, check_modules
-from nbloader.records import Method, Placement, Plan
+from nbloader.records import ComponentLoaded, Method, Placement, Plan
 
 __all__ = [
+    "Building",
     "Import",
     "bytes_of",
     "check_device",
@@ -28,7 +29,6 @@ __all__ = [
     "check_modules",
     "copies",
     "devices",
-    "load",
     "loaded",
     "modules_of",
     "places_itself",
@@ -41,24 +41,54 @@ _BUILDING = threading.Lock()
 """Both libraries patch globals while they build: two models at once come out wrong."""
 
 
-def load(plan: Plan, folder: Path, placement: Placement, loader_kwargs: Mapping[str, Any]) -> Any:
-    """Build the model that `plan` describes from its complete folder, where `placement` says.
+class Building:
+    """The model that `plan` describes, built of its complete folder where `placement` says.
+
+    It is built in steps, between which others may build and the work can be left. To be closed.
 
     Args:
         loader_kwargs: passed on to the library, over our own choices.
-
-    Raises:
-        ModelLoadError: the library could not build it.
     """
-    with _BUILDING, quiet(), _globals_kept():
-        try:
-            return build(plan, folder, placement, loader_kwargs)
-        except BaseException as error:
-            told = _told(error, plan, placement)
-            _release(error)
-            if told is None:
-                raise
-            raise told from error
+
+    def __init__(
+        self, plan: Plan, folder: Path, placement: Placement, loader_kwargs: Mapping[str, Any]
+    ) -> None:
+        self._plan = plan
+        self._placement = placement
+        self._steps = build(plan, folder, placement, loader_kwargs)
+        self._built: list[Any] = []
+        self._taken = False
+
+    def step(self) -> ComponentLoaded | None:
+        """Load the next component; None once the model is complete.
+
+        Raises:
+            ModelLoadError: the library could not build it.
+        """
+        with _BUILDING, quiet(), _globals_kept(), current(self._placement.device):
+            try:
+                return next(self._steps)
+            except StopIteration as end:
+                self._built.append(end.value)
+                return None
+            except BaseException as error:
+                told = _told(error, self._plan, self._placement)
+                _release(error)
+                if told is None:
+                    raise
+                raise told from error
+
+    def model(self) -> Any:
+        """Hand over the model that is complete; nothing of it is kept."""
+        self._taken = True
+        return self._built.pop()
+
+    def close(self) -> None:
+        """Free what was loaded of a model that nobody has taken."""
+        if not self._taken:
+            self._steps.close()
+            self._built.clear()
+            _free()
 
 
 def _told(error: BaseException, plan: Plan, placement: Placement) -> ModelLoadError | None:
@@ -88,9 +118,14 @@ def _release(error: BaseException) -> None:
 
     A notebook keeps the last error, and with it the tensors in the frames of its traceback.
     """
+    clear_frames(error)
+    _free()
+
+
+def _free() -> None:
+    """Give memory that nothing uses back, that of a GPU too."""
     import torch
 
-    clear_frames(error)
     gc.collect()
     torch.cuda.empty_cache()  # It does nothing where no GPU is in use.
 

@@ -1,45 +1,55 @@
-"""One model from one folder, with the library that the plan names."""
+"""One model from one folder, with the library that the plan names, component by component."""
 
 from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from nbloader.errors import ModelLoadError
 from nbloader.loaders._placing import Arguments, Part, Steps, steps
 from nbloader.quoting import quote
-from nbloader.records import Kind, Placement, Plan
+from nbloader.records import ComponentLoaded, Kind, Placement, Plan
 
-__all__ = ["WHOLE", "build", "modules_of", "places_itself", "task_of", "versions"]
+__all__ = ["WHOLE", "build", "current", "modules_of", "places_itself", "task_of", "versions"]
 
 WHOLE = "model"
 """The name of a model that is one module."""
+
+Building: TypeAlias = Generator[ComponentLoaded, None, Any]
 
 _PLACING = ("device_map", "quantization_config")
 _DTYPES = ("dtype", "torch_dtype")
 _PACKAGES = ("accelerate", "bitsandbytes", "diffusers", "sentence-transformers", "transformers")
 
 
-def build(plan: Plan, folder: Path, placement: Placement, loader_kwargs: Mapping[str, Any]) -> Any:
+def build(
+    plan: Plan, folder: Path, placement: Placement, loader_kwargs: Mapping[str, Any]
+) -> Building:
     """Build the model that `plan` describes from `folder`, without the network.
+
+    Yields:
+        Each component that is loaded by itself, once it is where it belongs.
+
+    Returns:
+        The model.
 
     Raises:
         ModelLoadError: the libraries cannot place it so.
     """
     todo = steps(plan, placement, versions())
-    with _current(placement.device):
-        match plan.kind:
-            case Kind.DIFFUSERS:
-                return _diffusers(plan, folder, placement.device, todo, loader_kwargs)
-            case Kind.SENTENCE_TRANSFORMERS:
-                return _sentence_transformers(folder, placement.dtype, todo, loader_kwargs)
-            case Kind.TRANSFORMERS:
-                return _transformers(folder, todo, loader_kwargs)
+    match plan.kind:
+        case Kind.DIFFUSERS:
+            return (yield from _diffusers(plan, folder, placement.device, todo, loader_kwargs))
+        case Kind.SENTENCE_TRANSFORMERS:
+            return _sentence_transformers(folder, placement.dtype, todo, loader_kwargs)
+        case Kind.TRANSFORMERS:
+            return _transformers(folder, todo, loader_kwargs)
 
 
 def versions() -> dict[str, str]:
@@ -75,7 +85,7 @@ def places_itself(loader_kwargs: Mapping[str, Any]) -> bool:
 
 def _diffusers(
     plan: Plan, folder: Path, device: str, todo: Steps, loader_kwargs: Mapping[str, Any]
-) -> Any:
+) -> Building:
     import diffusers
 
     named = None if plan.custom_code else plan.class_name
@@ -87,7 +97,11 @@ def _diffusers(
         arguments.pop("device_map", None)
         return pipeline_class.from_pretrained(str(folder), **arguments).to(device)
     parts = [part for part in todo.parts if part.name not in loader_kwargs]
-    loaded = {part.name: _component(part, folder, loader_kwargs) for part in parts}
+    loaded = {}
+    for part in parts:
+        began = time.monotonic()
+        loaded[part.name] = _component(part, folder, loader_kwargs)
+        yield ComponentLoaded(name=part.name, seconds=time.monotonic() - began)
     pipeline = pipeline_class.from_pretrained(str(folder), **arguments, **loaded)
     if todo.others is not None:
         _place_others(pipeline, loaded, todo.others)
@@ -250,7 +264,7 @@ def _objects(arguments: Arguments, library: str = "transformers") -> dict[str, A
     return {key: objects(key, value) for key, value in arguments.items()}
 
 
-def _current(device: str) -> AbstractContextManager[None]:
+def current(device: str) -> AbstractContextManager[None]:
     """Make a GPU the one that `cuda` means; the libraries quantize there unless told otherwise."""
     return _on_gpu(device) if device.startswith("cuda:") else nullcontext()
 

@@ -21,6 +21,7 @@ from nbloader.views.markup import box, faint, line
 from nbloader.views.words import plans
 
 __all__ = [
+    "AFTER_STEP",
     "BUTTONS",
     "Actions",
     "Control",
@@ -41,6 +42,8 @@ BUTTONS: Mapping[str, str] = MappingProxyType(
 """What stands on each button, by the name of its action."""
 
 RESTS = "a cell is running: the buttons rest; stop the cell to use them"
+
+AFTER_STEP = "as soon as what is being loaded is there"
 
 CHOICE_HOLDS_S = 5.0
 """So long a choice is shown that the job has not taken over yet."""
@@ -80,9 +83,11 @@ class Control:
 
     Attributes:
         why: why it cannot act, a few words; empty if it can.
+        when: when it acts, if that is not at once.
     """
 
     why: str = ""
+    when: str = ""
 
     @property
     def enabled(self) -> bool:
@@ -121,27 +126,23 @@ def controls(state: JobState, *, asked: str | None = None) -> Controls:
     # What waits for a job that has ended is about to end, too.
     rests = state.waited_for and state.status is Status.RUNNING
 
-    def control(why: str) -> Control:
-        return Control(why=RESTS if rests else why)
+    def control(why: str, when: str = "") -> Control:
+        why = RESTS if rests else why
+        return Control(why=why, when="" if why else when)
 
     return Controls(
-        cancel=control(_busy(state)),
+        cancel=control(_ended(state), AFTER_STEP if state.has_begun(Stage.INITIALISE) else ""),
         retry=control("" if state.status is Status.FAILED else "nothing has failed"),
         download_anyway=control(_why_not_anyway(state)),
         diagnostics=control(""),
-        plan=control(_busy(state) or _no_choice(state, len(options))),
+        plan=control(_ended(state) or _no_choice(state, len(options))),
         options=options,
         chosen=next((value for value in (asked, chosen) if value in values), None),
     )
 
 
-def _busy(state: JobState) -> str:
-    """Say why a job can neither be stopped nor be led another way."""
-    if state.status is not Status.RUNNING:
-        return "it has ended"
-    if state.has_begun(Stage.INITIALISE):
-        return "the model is being built, which cannot be stopped"
-    return ""
+def _ended(state: JobState) -> str:
+    return "" if state.status is Status.RUNNING else "it has ended"
 
 
 def _why_not_anyway(state: JobState) -> str:
@@ -151,6 +152,8 @@ def _why_not_anyway(state: JobState) -> str:
 
 
 def _no_choice(state: JobState, fitting: int) -> str:
+    if state.has_begun(Stage.INITIALISE):
+        return "the model is being built"
     if state.fit is None:
         return "the checks have not been made yet"
     return "" if fitting > 1 else "only one plan fits" if fitting else "no plan fits"
@@ -169,7 +172,7 @@ def control_traits(
     for name in BUTTONS:
         control: Control = getattr(found, name)
         why = control.why or ("being gathered" if working and name == "diagnostics" else "")
-        wanted[name] = {"disabled": bool(why), "tooltip": why or BUTTONS[name]}
+        wanted[name] = {"disabled": bool(why), "tooltip": why or control.when or BUTTONS[name]}
     wanted["plan"] = {
         "options": found.options,
         "value": found.chosen,
@@ -183,12 +186,12 @@ def control_traits(
 
 
 def _note(found: Controls) -> str:
-    """Say why what cannot act cannot, each reason once."""
+    """Say why what cannot act cannot, and what acts later, each reason once."""
     names: dict[str, list[str]] = {}
     for name, title in (*BUTTONS.items(), ("plan", "Plan")):
         control: Control = getattr(found, name)
-        if not control.enabled:
-            names.setdefault(control.why, []).append(title)
+        if reason := control.why or control.when:
+            names.setdefault(reason, []).append(title)
     if list(names) == [RESTS]:
         return line(faint(RESTS))
     said = " · ".join(f"{', '.join(titles)}: {why}" for why, titles in names.items())

@@ -14,7 +14,7 @@ import torch
 from nbloader import loaders
 from nbloader.environment import torch_facts
 from nbloader.records import Method, PlacedComponent, Placement, Plan, Quantization
-from tests.models import picture, plan_of, save_classifier, save_embedder, save_pipeline
+from tests.models import built, picture, plan_of, save_classifier, save_embedder, save_pipeline
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU"),
@@ -72,7 +72,7 @@ def placed(plan: Plan, method: Method, device: str = "cuda", **changes: Any) -> 
 def load(folder: Path, wanted: Placement) -> Any:
     plan = plan_of(folder)
     loaders.check_device(wanted)
-    model = loaders.load(plan, folder, wanted, {})
+    model = built(plan, folder, wanted, {})
     loaders.check_modules(loaders.modules_of(model, plan), wanted)
     return model
 
