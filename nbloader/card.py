@@ -75,6 +75,7 @@ def source_shown(source: str, redact: Redactor) -> str:
 
     What is given for a token or a password goes, whatever it looks like. Where it is more than a
     name or a plain literal (an f-string, a call, several lines), the rest of the line goes with it.
+    A long line is cut, and ends with `…` then.
     """
     text = redact(source.strip())
     shown, at = "", 0
@@ -85,7 +86,8 @@ def source_shown(source: str, redact: Redactor) -> str:
             at = len(text)
             break
         at = value.end()
-    return printable((shown + text[at:])[:_LINE_LIMIT])
+    shown = printable(shown + text[at:])
+    return shown if len(shown) <= _LINE_LIMIT else f"{shown[: _LINE_LIMIT - 1]}…"
 
 
 def _redacted(text: str, redact: Redactor) -> str:

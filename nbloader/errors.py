@@ -227,7 +227,7 @@ class DiskSpaceError(PreflightError):
 
 
 class DoesNotFitError(PreflightError):
-    """The model does not fit into the memory of this machine in any way that is allowed."""
+    """The model cannot be placed on this machine in any way that is allowed."""
 
     reference = "does-not-fit"
 

@@ -39,11 +39,15 @@ class Section:
     Attributes:
         key: its name in JSON.
         title: its name for people.
+        total: what its rows come to, in a few words, for where they are folded away; may be empty.
+        opened: whether its rows are shown at once even there.
     """
 
     key: str
     title: str
     rows: tuple[Row, ...]
+    total: str = ""
+    opened: bool = False
 
 
 def sections_text(sections: Iterable[Section]) -> str:
@@ -65,15 +69,21 @@ def sections_html(sections: Iterable[Section], before: str = "", after: str = ""
     """Write sections as static HTML, each behind its title, between two pieces of markup."""
     folds = (
         fold(
-            f"<b>{escape(section.title)}</b>",
+            _title(section),
             table(
                 (escape(row.name, NAME_LIMIT), escape(row.text, TEXT_LIMIT)) for row in section.rows
             ),
+            opened=section.opened,
         )
         for section in sections
         if section.rows
     )
     return box((before, *folds, after))
+
+
+def _title(section: Section) -> str:
+    title = f"<b>{escape(section.title)}</b>"
+    return f"{title}: {escape(section.total)}" if section.total else title
 
 
 def sections_json(sections: Iterable[Section]) -> dict[str, Any]:

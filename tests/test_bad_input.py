@@ -322,7 +322,8 @@ def test_a_disk_without_room(hub: LocalHub, publish: Publish, tmp_path: Path) ->
     refused = refuse(hub, tmp_path, repo_id, settings=settings)
     assert refused.error.reference == "not-enough-disk"
     assert re.fullmatch(
-        rf"not enough disk space: 1\.0 PB required, [\d.]+ [kMGT]?B available at {tmp_path}",
+        r"not enough disk space: 1\.0 PB required \(asked for by required_disk_space_gb\), "
+        rf"[\d.]+ [kMGT]?B available at {tmp_path}",
         refused.error.message,
     )
     assert refused.cdn_bytes <= FIRST_READ_BYTES

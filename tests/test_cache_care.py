@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from nbloader.errors import (
     NotCachedError,
 )
 from nbloader.localhub import LocalHub
+from nbloader.units import format_bytes
 from tests.caches import Built, Cache, age, build, locked
 from tests.conftest import WriteRepo
 from tests.same_content import assert_same_content
@@ -71,6 +73,27 @@ def test_no_cache_holds_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
     assert report.delete().removed == ()
     assert str(report).endswith("What can go\n  all  nothing")
+
+
+def test_a_title_tells_what_is_folded_behind_it(cached: Cache, tmp_path: Path) -> None:
+    cached.leave_partial()
+    report = cached.report
+    titles = re.findall(r"<details( open)?><summary[^>]*>(.*?)</summary>", report._repr_html_())
+    size = format_bytes(report.bytes)
+    frees = format_bytes(report.frees)
+    assert report.disk_free is not None
+    (partial,) = report.repos[0].partials
+    assert titles == [
+        ("", f"<b>Cache</b>: {format_bytes(report.disk_free)} free on its disk"),
+        ("", f"<b>Repositories</b>: 1, {size}"),
+        ("", f"<b>Partial downloads</b>: 1, {format_bytes(partial.bytes)}"),
+        (" open", f"<b>What can go</b>: {len(report.items)}, {frees}"),
+    ]
+    empty = cache(tmp_path / "none")._repr_html_()
+    assert "<b>What can go</b>: nothing" in empty
+    assert "<details open>" not in empty
+    removed = report.delete(dry_run=True)._repr_html_()
+    assert f"<b>Would be deleted</b>: {len(report.items)}, {frees}" in removed
 
 
 def test_listing_changes_nothing(cached: Cache) -> None:

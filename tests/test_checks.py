@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -30,6 +32,7 @@ from nbloader.records import (
     CheckStatus,
     ComponentWeights,
     DiskFacts,
+    Fit,
     GpuFacts,
     HubFacts,
     LoadedModel,
@@ -37,6 +40,7 @@ from nbloader.records import (
     MemoryFacts,
     Method,
     PackageFacts,
+    Placement,
     Plan,
     RateLimitFacts,
     RepoFile,
@@ -247,8 +251,10 @@ def test_the_results_of_a_good_case() -> None:
         "vram": "no GPU is used",
         "ram": messages["ram"],
     }
-    assert messages["ram"].startswith("needs 0 B while loading, ")
-    assert messages["ram"].endswith(" after and 100 MB read in place, 20.0 GB available")
+    assert re.fullmatch(
+        r"needs [\d.]+ .B during inference and 100 MB read in place, 20\.0 GB available",
+        messages["ram"],
+    )
 
 
 def found(facts: Facts, name: str) -> CheckResult:
@@ -261,8 +267,8 @@ def test_a_shortage_names_required_and_available_and_a_bigger_disk() -> None:
         name="disk",
         status=F,
         message="not enough disk space: 100 MB required, 30.0 MB available at /cache",
-        hint="Free 70.0 MB there (`nbloader.cache()` shows what can go), or pass a folder on "
-        "another disk as `cache_dir=`.",
+        hint="Free 70.0 MB there (`nbloader.cache(cache_dir='/cache')` shows what can go), or pass "
+        "a folder on another disk as `cache_dir=`.",
         reference="not-enough-disk",
     )
     others = (replace(DISK, folder="/tiny", free=MB), replace(DISK, folder="/mnt/big"))
@@ -320,6 +326,36 @@ def test_a_model_that_is_loaded_already_is_named_where_the_next_does_not_fit() -
     assert found(facts, "placement").hint.startswith(
         "org/large is loaded in this process already and takes 9.0 GB (cuda). To free it, delete "
     )
+
+
+def test_no_model_is_to_be_freed_where_memory_is_not_what_is_lacking() -> None:
+    asked = fit(PLAN, WEIGHTS, CPU, method=Method.GPU)
+    result = found(replace(GOOD, fit=asked, loaded=(FIRST,)), "placement")
+    assert (result.status, result.message, result.hint) == (
+        F,
+        "plan=gpu does not work here: no NVIDIA GPU",
+        "Leave plan= out: cpu fits.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("figures", "needed"),
+    [
+        ({}, "nothing of its own"),
+        ({"ram_loading": MB}, "1.0 MB while loading"),
+        ({"ram_after": 2 * MB}, "2.0 MB during inference"),
+        ({"mapped": 3 * MB}, "3.0 MB read in place"),
+        ({"ram_loading": MB, "ram_after": 2 * MB}, "1.0 MB while loading, 2.0 MB during inference"),
+        (
+            {"ram_loading": MB, "ram_after": 2 * MB, "mapped": 3 * MB},
+            "1.0 MB while loading, 2.0 MB during inference and 3.0 MB read in place",
+        ),
+    ],
+)
+def test_memory_is_told_by_when_it_is_needed(figures: dict[str, Any], needed: str) -> None:
+    placement = Placement(method=Method.CPU, device="cpu", dtype="float32", **figures)
+    facts = replace(GOOD, fit=Fit(chosen=placement, placements=(placement,)))
+    assert found(facts, "ram").message == f"needs {needed}, 20.0 GB available"
 
 
 def test_a_gpu_without_kernels_is_named() -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import nbloader
 from nbloader.cache_care import cache
 from nbloader.checks import PreflightReport
-from nbloader.diagnostics import DoctorReport, doctor, redacted
+from nbloader.diagnostics import DoctorReport, doctor, issue_of_job, redacted
 from nbloader.diagnostics._report import fenced, redacted_sections
 from nbloader.diagnostics._sections import (
     job_rows,
@@ -44,6 +44,7 @@ from nbloader.records import (
     TorchFacts,
 )
 from nbloader.redaction import Redactor
+from nbloader.request import checked
 from nbloader.sections import Row, Section, sections_html, sections_json, sections_text
 from tests.jobs import BROKEN, last_state, texts
 from tests.same_content import assert_same_content
@@ -189,6 +190,29 @@ def test_a_broken_cache_and_history_stop_nothing(home: Path) -> None:
     found = doctor().to_json()
     assert found["cache"] == {"not read": "cache_dir='~/hf/hub' is no folder"}
     assert found["jobs"] == {}
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_the_report_of_a_job_tells_of_the_cache_that_it_used(
+    home: Path, monkeypatch: pytest.MonkeyPatch, *, given: bool
+) -> None:
+    asked: list[Path] = []
+
+    def disk(folder: Path) -> DiskFacts:
+        asked.append(folder)
+        return DiskFacts(folder=str(folder), free=1, total=2, writable=True)
+
+    monkeypatch.setattr("nbloader.diagnostics.disk_facts_or_none", disk)
+    folder = home / "own" if given else home / "hf" / "hub"
+    request = checked(repo_id=MINILM, cache_dir=folder if given else None)
+    issue = issue_of_job(request, last_state(BROKEN))
+    assert asked == [folder]
+    shown = "~/own" if given else "~/hf/hub"
+    assert f"\ndisk: 1 B free of 2 B at {shown} (" in issue
+    assert (
+        f"\ncache: folder {shown}; repositories 0, 0 B; partial downloads 0, 0 B; can go: nothing\n"
+        in issue
+    )
 
 
 # -- the rows --------------------------------------------------------------------------------------

@@ -310,6 +310,8 @@ def test_of_a_long_text_the_ends_stay() -> None:
         ("login(password='sekret', api_key='sekret')", "login(password=***, api_key=***)"),
         (f"login('{HUB_TOKEN}')", "login('***')"),
         (f"{'x' * 100}('{HUB_TOKEN}')", f"{'x' * 100}('***')"),
+        (f"load({'x' * 114})", f"load({'x' * 114})"),
+        (f"load({'x' * 110}, 5000)", f"load({'x' * 110}, 50…"),
         ("load('/home/alice/x')", "load('~/x')"),
         ("load('org/token', tokenizer='x')", "load('org/token', tokenizer='x')"),
         ("load(\x1b[31m)", "load( [31m)"),

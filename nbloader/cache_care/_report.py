@@ -49,24 +49,33 @@ class Report:
 
     def sections(self) -> tuple[Section, ...]:
         """Give the report as rows, from which all its forms are made."""
+        free = "" if self.disk_free is None else f"{format_bytes(self.disk_free)} free on its disk"
         return (
-            Section(key="cache", title="Cache", rows=(*self._folder_rows(), *self._store_rows())),
+            Section(
+                key="cache",
+                title="Cache",
+                total=free,
+                rows=(*self._folder_rows(), *self._store_rows()),
+            ),
             Section(
                 key="repositories",
                 title="Repositories",
+                total=_total([repo.bytes for repo in self.repos]),
                 rows=tuple(row for repo in self.repos for row in _repo_rows(repo)),
             ),
             Section(
                 key="partials",
                 title="Partial downloads",
+                total=_total([each.bytes for repo in self.repos for each in repo.partials]),
                 rows=tuple(row for repo in self.repos for row in _partial_rows(repo)),
             ),
             Section(
                 key="orphans",
-                title="Orphaned blobs: no revision names them",
+                title="Orphaned blobs, which no revision names",
+                total=_total([each.bytes for repo in self.repos for each in repo.orphans]),
                 rows=tuple(row for repo in self.repos for row in _orphan_rows(repo)),
             ),
-            Section(key="can_go", title="What can go", rows=_sum_rows(self.items)),
+            _sum_section("can_go", "What can go", self.items),
         )
 
     def _folder_rows(self) -> Iterable[Row]:
@@ -128,10 +137,11 @@ class Deletion:
         """Give the report as rows, from which all its forms are made."""
         title = "Would be deleted" if self.dry_run else "Deleted"
         return (
-            Section(key="deleted", title=title, rows=_sum_rows(self.removed)),
+            _sum_section("deleted", title, self.removed),
             Section(
                 key="kept",
                 title="Kept",
+                total=_total([kept.item.bytes for kept in self.kept]),
                 rows=tuple(
                     Row(name=_item_name(kept.item), text=f"{kept.item.kind}: {kept.why}")
                     for kept in self.kept
@@ -211,19 +221,20 @@ def _orphan_rows(repo: CachedRepo) -> Iterable[Row]:
         )
 
 
-def _sum_rows(items: Sequence[Item]) -> tuple[Row, ...]:
+def _sum_section(key: str, title: str, items: Sequence[Item]) -> Section:
     by_kind = ((kind, [item for item in items if item.kind is kind]) for kind in ItemKind)
     rows = (_sum_row(f"{kind}s", same) for kind, same in by_kind if same)
-    return (*rows, _sum_row("all", items))
+    every = _sum_row("all", items)
+    return Section(key=key, title=title, total=every.text, rows=(*rows, every), opened=bool(items))
 
 
 def _sum_row(name: str, items: Sequence[Item]) -> Row:
-    size = sum(item.bytes for item in items)
-    return Row(
-        name=name,
-        text=f"{len(items)}, {format_bytes(size)}" if items else "nothing",
-        data={"count": len(items), "bytes": size},
-    )
+    sizes = [item.bytes for item in items]
+    return Row(name=name, text=_total(sizes), data={"count": len(items), "bytes": sum(sizes)})
+
+
+def _total(sizes: Sequence[int]) -> str:
+    return f"{len(sizes)}, {format_bytes(sum(sizes))}" if sizes else "nothing"
 
 
 def _item_name(item: Item) -> str:

@@ -41,17 +41,22 @@ def disk(facts: Facts) -> CheckResult:
     if facts.disk is None:
         return _not_checked("disk", facts)
     required = facts.required_bytes
+    folder = short_path(facts.disk.folder)
+    # What differs from the bytes that are missing was set.
+    asked = "" if required == facts.missing_bytes else " (asked for by required_disk_space_gb)"
     figures = (
-        f"{format_bytes(required)} required, {format_bytes(facts.disk.free)} available "
-        f"at {short_path(facts.disk.folder)}"
+        f"{format_bytes(required)} required{asked}, {format_bytes(facts.disk.free)} available "
+        f"at {folder}"
     )
     if facts.disk.free < required:
         return failed(
             "disk",
             DiskSpaceError,
             f"not enough disk space: {figures}",
-            hint=f"Free {format_bytes(required - facts.disk.free)} there (`nbloader.cache()` "
-            f"shows what can go), or {_elsewhere(facts, required)}.",
+            # The folder is named, because without its name another one may be listed.
+            hint=f"Free {format_bytes(required - facts.disk.free)} there "
+            f"(`nbloader.cache(cache_dir={folder!r})` shows what can go), "
+            f"or {_elsewhere(facts, required)}.",
         )
     if required and facts.disk.free - required < LOW_DISK_BYTES:
         return warned(

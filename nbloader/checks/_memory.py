@@ -74,7 +74,7 @@ def _without_loaded(facts: Facts, chosen: Placement) -> Method | None:
 
 
 def _hint(facts: Facts, fit: Fit) -> str:
-    if not facts.loaded:
+    if not facts.loaded or not (fit.chosen or fit.nearest):  # It is not memory that is lacking.
         return fit.hint
     model = facts.loaded[0]
     return (
@@ -130,12 +130,7 @@ def ram(facts: Facts) -> CheckResult:
     if not machine.memory.total:
         return skipped("ram", "not checked: how much there is is not known")
     needed = max(chosen.ram_loading, chosen.ram_after)
-    mapped = f" and {format_bytes(chosen.mapped)} read in place" if chosen.mapped else ""
-    message = (
-        f"needs {format_bytes(chosen.ram_loading)} while loading, "
-        f"{format_bytes(chosen.ram_after)} after{mapped}, "
-        f"{format_bytes(machine.memory.available)} available"
-    )
+    message = f"needs {_in_memory(chosen)}, {format_bytes(machine.memory.available)} available"
     if needed + chosen.mapped > TIGHT * machine.memory.available:
         return warned(
             "ram",
@@ -144,3 +139,17 @@ def ram(facts: Facts) -> CheckResult:
             "out.",
         )
     return passed("ram", message)
+
+
+def _in_memory(chosen: Placement) -> str:
+    """Write when a placement takes how much; what is nothing is left out."""
+    own = [
+        f"{format_bytes(size)} {when}"
+        for size, when in (
+            (chosen.ram_loading, "while loading"),
+            (chosen.ram_after, "during inference"),
+        )
+        if size
+    ]
+    mapped = [f"{format_bytes(chosen.mapped)} read in place"] if chosen.mapped else []
+    return " and ".join(filter(None, (", ".join(own), *mapped))) or "nothing of its own"

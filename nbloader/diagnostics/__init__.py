@@ -8,6 +8,7 @@ import platform
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nbloader._version import __version__
@@ -85,10 +86,15 @@ def doctor(repo_id: str | None = None) -> DoctorReport:
     Raises:
         InvalidRepoIdError: `repo_id` is no id.
     """
+    return _doctor(repo_id, None)
+
+
+def _doctor(repo_id: str | None, cache_dir: str | None) -> DoctorReport:
+    """Gather it for a cache folder; for None where every library looks."""
     begun = time.monotonic()
     preflight = None if repo_id is None else _preflight(repo_id)
     jobs = History.of_environment(os.environ).entries()
-    sections = redacted_sections(_sections(preflight, jobs), Redactor.here())
+    sections = redacted_sections(_sections(preflight, jobs, cache_dir), Redactor.here())
     return DoctorReport(
         sections=sections,
         issue=fenced(list(_issue(sections, jobs, Redactor.here()))),
@@ -98,7 +104,7 @@ def doctor(repo_id: str | None = None) -> DoctorReport:
 
 def issue_of_job(request: Request, state: JobState) -> str:
     """Give the block to paste for a job of this process: what it was asked for and how it stands,
-    before what `doctor` finds."""
+    before what `doctor` finds, of the cache folder that the job was given."""
     lines = [f"job: {request.repo_id} at {request.revision}, {state.status}"]
     if state.stage is not None:
         lines[0] += f" in {state.stage} after {state.elapsed:.0f} s"
@@ -118,7 +124,7 @@ def issue_of_job(request: Request, state: JobState) -> str:
         for retry in state.retries[-_ISSUE_RETRIES:]
     ]
     redact = Redactor.here()
-    return fenced([*map(redact, lines), *doctor().issue.splitlines()[1:-1]])
+    return fenced([*map(redact, lines), *_doctor(None, request.cache_dir).issue.splitlines()[1:-1]])
 
 
 def _preflight(repo_id: str) -> PreflightReport | NbloaderError:
@@ -134,9 +140,13 @@ def _preflight(repo_id: str) -> PreflightReport | NbloaderError:
 
 
 def _sections(
-    preflight: PreflightReport | NbloaderError | None, jobs: tuple[JobEntry, ...]
+    preflight: PreflightReport | NbloaderError | None,
+    jobs: tuple[JobEntry, ...],
+    cache_dir: str | None,
 ) -> Iterable[Section]:
     redact = Redactor.here()
+    usual = folder_of_environment(os.environ)
+    disk = disk_facts_or_none(Path(cache_dir) if cache_dir else usual)
     report = preflight if isinstance(preflight, PreflightReport) else None
     yield Section(
         key="nbloader",
@@ -151,9 +161,7 @@ def _sections(
     yield Section(
         key="machine",
         title="Machine",
-        rows=tuple(
-            machine_rows(machine_facts(), disk_facts_or_none(folder_of_environment(os.environ)))
-        ),
+        rows=tuple(machine_rows(machine_facts(), disk)),
     )
     yield Section(
         key="packages", title="Packages", rows=tuple(package_rows(package_facts(PACKAGES)))
@@ -164,11 +172,7 @@ def _sections(
     yield Section(
         key="hub",
         title="Settings of the Hub's library and of Xet in a download",
-        rows=tuple(
-            hub_rows(
-                os.environ, _worker_environment(), str(folder_of_environment(os.environ)), redact
-            )
-        ),
+        rows=tuple(hub_rows(os.environ, _worker_environment(cache_dir), str(usual), redact)),
     )
     yield Section(
         key="variables",
@@ -176,7 +180,7 @@ def _sections(
         rows=tuple(variable_rows(os.environ, redact)),
     )
     yield Section(key="jobs", title="Last jobs, the newest first", rows=tuple(job_rows(jobs)))
-    yield Section(key="cache", title="Cache", rows=tuple(cache_rows(_cache())))
+    yield Section(key="cache", title="Cache", rows=tuple(cache_rows(_cache(cache_dir))))
 
 
 def _checks(preflight: PreflightReport | NbloaderError) -> Section:
@@ -188,9 +192,9 @@ def _checks(preflight: PreflightReport | NbloaderError) -> Section:
     return Section(key="preflight", title=title, rows=rows)
 
 
-def _cache() -> CacheReport | NbloaderError:
+def _cache(cache_dir: str | None) -> CacheReport | NbloaderError:
     try:
-        return cache()
+        return cache(cache_dir)
     except NbloaderError as error:
         return error
     except (OSError, RuntimeError, ValueError) as error:  # A dead mount, links in a circle.
@@ -210,15 +214,17 @@ def _settings() -> str:
     return ", ".join(f"{key}={value}" for key, value in changed.items()) or "defaults"
 
 
-def _worker_environment() -> Mapping[str, str]:
+def _worker_environment(cache_dir: str | None) -> Mapping[str, str]:
     from nbloader.settings import Settings
     from nbloader.transfer.supervisor import environment
 
     try:
         stall_timeout_s = Settings().stall_timeout_s
     except InvalidSettingError:
-        return environment(os.environ, endpoint=None, cache_dir=None)
-    return environment(os.environ, endpoint=None, cache_dir=None, stall_timeout_s=stall_timeout_s)
+        return environment(os.environ, endpoint=None, cache_dir=cache_dir)
+    return environment(
+        os.environ, endpoint=None, cache_dir=cache_dir, stall_timeout_s=stall_timeout_s
+    )
 
 
 def _issue(
@@ -252,7 +258,13 @@ def _issue(
             yield redact(f"  retry: {retry.path or 'a call'}: {retry.reason}")
     cached = rows["cache"]
     yield "cache: " + "; ".join(
-        f"{name} {cached[name]}"
-        for name in ("folder", "repositories", "partial downloads", "can go: all", "not read")
+        f"{said} {cached[name]}"
+        for name, said in (
+            ("folder", "folder"),
+            ("repositories", "repositories"),
+            ("partial downloads", "partial downloads"),
+            ("can go: all", "can go:"),
+            ("not read", "not read"),
+        )
         if name in cached
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from nbloader.redaction import Redactor
@@ -56,9 +56,10 @@ class DoctorReport:
 def redacted_sections(sections: Iterable[Section], redact: Redactor) -> tuple[Section, ...]:
     """Take secrets and names out of all that sections hold."""
     return tuple(
-        Section(
-            key=section.key,
+        replace(
+            section,
             title=redact(section.title),
+            total=redact(section.total),
             rows=tuple(
                 Row(
                     name=redact(row.name),

@@ -27,6 +27,10 @@ _UNSEEN = 0.002
 _FAR = 2.5
 """What is free beyond so many times the largest need does not stretch the axis."""
 
+_BROKEN = "free, more than is drawn"
+_BREAK_AT, _BREAK_WIDTH = 0.975, 0.025
+"""Of the axis: behind all that is needed, which ends before."""
+
 # Inches.
 _LEFT, _RIGHT = 1.75, 2.55
 _HEAD, _ROW, _AXIS, _LEGEND_ROW, _FOOT = 0.68, 0.42, 0.42, 0.22, 0.12
@@ -86,8 +90,8 @@ class Need:
         figures = f"{format_bytes(self.needed)} of {format_bytes(self.free)}"
         if self.lacking:
             return f"{figures}, lacks {format_bytes(self.lacking)}"
-        there = f", {format_bytes(self.there)} there" if self.there else ""
-        return f"{figures} {self.word}{there}"
+        cached = f", {format_bytes(self.there)} cached" if self.there else ""
+        return f"{figures} {self.word}{cached}"
 
 
 def needs(
@@ -242,11 +246,11 @@ def _draw_needs(axes: Any, rows: Sequence[Need], colors: Mapping[str, str]) -> N
 
 
 def _end(rows: Sequence[Need]) -> float:
-    """Give the end of the axis: what is needed fits on it, and what is free if that is near."""
+    """Give the end of the axis: all that is needed fits on it, and what is free up to `_FAR`."""
     needed = max((row.end for row in rows), default=0)
     limits = [row.limit for row in rows if row.limit is not None]
-    near = [limit for limit in limits if not needed or limit <= _FAR * needed]
-    return 1.05 * max([1, needed, *near])
+    free = max(limits, default=0)
+    return 1.05 * max(1, needed, min(free, _FAR * needed) if needed else free)
 
 
 def _draw_room(axes: Any, place: int, row: Need, end: float) -> None:
@@ -257,11 +261,27 @@ def _draw_room(axes: Any, place: int, row: Need, end: float) -> None:
     room = {"height": _ROOM_HEIGHT, "linewidth": 0, "zorder": 1}
     axes.barh(place, min(row.limit, end), color=_ROOM, gid="room", **room)
     axes.barh(place, min(row.there, end), color=_THERE, gid="there", **room)
-    if row.limit <= end:
-        ends = (place - _ROOM_HEIGHT / 2, place + _ROOM_HEIGHT / 2)
-        axes.vlines(row.limit, *ends, color=INK, linewidth=1.6, zorder=4, clip_on=False)
-    else:  # An arrow: there is more than the axis shows.
-        axes.plot(end, place, marker=">", markersize=5, color=INK, clip_on=False)
+    ends = (place - _ROOM_HEIGHT / 2, place + _ROOM_HEIGHT / 2)
+    axes.vlines(min(row.limit, end), *ends, color=INK, linewidth=1.6, zorder=4, clip_on=False)
+    if row.limit > end:
+        _draw_break(axes, (_BREAK_AT * end, place), (_BREAK_WIDTH * end, _ROOM_HEIGHT))
+
+
+def _draw_break(axes: Any, middle: tuple[float, float], size: tuple[float, float]) -> None:
+    """Draw a slanting gap in a bar: it is longer than it is drawn."""
+    from matplotlib.patches import Polygon
+
+    from nbloader.views.figure import FAINT
+
+    (x, y), (width, height) = middle, size
+    slant, half, high = width / 4, width / 4, 0.55 * height  # It goes beyond the bar's edges.
+    left, right = (
+        [(x + side - slant, y + high), (x + side + slant, y - high)] for side in (-half, half)
+    )
+    gap = [*left, *reversed(right)]
+    axes.add_patch(Polygon(gap, color="white", linewidth=0, zorder=2, gid="break"))
+    for edge in (left, right):
+        axes.plot(*zip(*edge, strict=True), color=FAINT, linewidth=0.8, zorder=2)
 
 
 def _draw_parts(axes: Any, place: int, row: Need, colors: Mapping[str, str]) -> None:
@@ -298,9 +318,12 @@ def _legend(
         hatched = {"facecolor": "white", "edgecolor": FAINT, "hatch": _HATCH, "linewidth": 0.6}
         entries.append(("more at the peak", hatched))
     if any(row.there for row in rows):
-        entries.append(("there already", {"facecolor": _THERE}))
-    if any(row.limit is not None for row in rows):
+        entries.append(("cached", {"facecolor": _THERE}))
+    limits = [row.limit for row in rows if row.limit is not None]
+    if limits:
         entries.append(("free", {"facecolor": _ROOM}))
+    if any(limit > _end(rows) for limit in limits):
+        entries.append((_BROKEN, {"facecolor": _ROOM}))
     return entries
 
 
@@ -315,5 +338,7 @@ def _draw_legend(axes: Any, entries: Sequence[tuple[str, Mapping[str, Any]]]) ->
         row, column = divmod(number, _COLUMNS)
         left = look.MARGIN_IN + column * width
         axes.add_patch(Rectangle((left, row - 0.3), 0.22, 0.6, **drawn))
+        if text == _BROKEN:
+            _draw_break(axes, (left + 0.11, row), (0.12, 0.6))
         fitted = look.fitted(text, width - 0.4, _TEXT)
         look.write(axes, left + 0.3, row, fitted, color=look.FAINT, va=_MIDDLE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from nbloader.records import CheckResult, ComponentWeights, Fit, Placement
@@ -60,7 +60,15 @@ def _tables(weights: Sequence[ComponentWeights], fit: Fit | None) -> list[_Table
         tables.append(
             _Table(
                 title=f"Plans, from the fastest to the slowest, for {fit.workload}",
-                heads=("", "plan", "dtype", "VRAM", "RAM while loading", "RAM after", ""),
+                heads=(
+                    "",
+                    "plan",
+                    "dtype",
+                    "VRAM",
+                    "RAM while loading",
+                    "RAM during inference",
+                    "",
+                ),
                 rows=tuple(_placement(row, fit.chosen) for row in fit.placements if row.components),
                 notes=tuple(_others(fit)),
             )
@@ -88,16 +96,24 @@ def _others(fit: Fit) -> Iterator[str]:
 
 
 def _placement(row: Placement, chosen: Placement | None) -> tuple[str, ...]:
-    mapped = f" + {format_bytes(row.mapped)} in place" if row.mapped else ""
+    mapped = f"{format_bytes(row.mapped)} in place" if row.mapped else ""
     return (
         _CHOSEN if row is chosen else "",
         str(row.method),
         row.dtype,
-        " + ".join(format_bytes(needed) for needed in row.vram if needed) or "–",
-        format_bytes(row.ram_loading),
-        f"{format_bytes(row.ram_after)}{mapped}",
+        _sum(map(_size, row.vram)),
+        _sum([_size(row.ram_loading)]),
+        _sum([_size(row.ram_after), mapped]),
         row.reason,
     )
+
+
+def _size(needed: int) -> str:
+    return format_bytes(needed) if needed else ""
+
+
+def _sum(parts: Iterable[str]) -> str:
+    return " + ".join(filter(None, parts)) or "–"
 
 
 def _lines(content: _Table) -> str:
