@@ -26,6 +26,7 @@ from nbloader.state import JobState, Status
 from nbloader.turns import Turns
 from nbloader.views.base import View, has_controls, plain
 from nbloader.views.choose import ViewName
+from nbloader.views.words import ended_by_user
 
 if TYPE_CHECKING:
     from nbloader.request import Request
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 __all__ = ["Job"]
 
 WAIT_STEP_S = 0.05
+
+ENDS_WITHIN_S = 2.0
+"""Between a failure and the end of its thread it is written into the history."""
 
 
 class _Held:
@@ -102,7 +106,8 @@ class Job:
 
     def __repr__(self) -> str:
         state = self.state
-        return f"<Job {state.repo_id}: {state.status}, {state.percent:.0f} %>"
+        status = "stopped" if ended_by_user(state) else state.status
+        return f"<Job {state.repo_id}: {status}, {state.percent:.0f} %>"
 
     # -- what it is at -----------------------------------------------------------------------------
 
@@ -150,9 +155,10 @@ class Job:
     async def _awaited(self) -> Any:
         import asyncio
 
-        while not (attempt := self._attempt).ended.is_set():
-            await asyncio.sleep(WAIT_STEP_S)
-            self._pass_on()
+        with self._turns.given():
+            while not (attempt := self._attempt).ended.is_set():
+                await asyncio.sleep(WAIT_STEP_S)
+                self._pass_on()
         return self._outcome(attempt)
 
     # -- what can be done to it --------------------------------------------------------------------
@@ -168,11 +174,13 @@ class Job:
     def retry(self, *, force: bool = False) -> None:
         """Try again after a failure; bytes that are there are not fetched again.
 
-        A plan that was chosen is kept.
+        A plan that was chosen is kept. Does nothing while the job runs.
 
         Args:
             force: from now on, go on although a check fails (disk space, packages, memory).
         """
+        if self.state.status is Status.FAILED:
+            self._attempt.ended.wait(ENDS_WITHIN_S)
         with self._lock:
             if self.done() and self._attempt.error is not None:
                 force = force or self._request.force
@@ -226,6 +234,7 @@ class Job:
             self._view,
             self._request.on_event,
             waited_for=lambda: self._turns.waited_for,
+            turn=lambda: self._turns.turn,
         )
         attempt = _Attempt(self._request, reporter, self._turns, self._chosen)
         reporter.tick()

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from nbloader.records import Event, Failed, FileProgress, Ready, Stage, StageStarted
-from nbloader.state import JobState, advance, apply, progress
+from nbloader.state import JobState, Turn, advance, apply, progress
 from nbloader.views.base import View
 
 __all__ = ["Reporter"]
@@ -26,6 +26,7 @@ class Reporter:
 
     Args:
         waited_for: tells whether a cell waits for the result.
+        turn: tells how the work stands that is done where the cells run.
         clock: seconds, steady.
 
     Attributes:
@@ -39,10 +40,12 @@ class Reporter:
         on_event: Callable[[Event], object] | None,
         *,
         waited_for: Callable[[], bool] = lambda: False,
+        turn: Callable[[], Turn | None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._view = view
         self._waited_for = waited_for
+        self._turn = turn
         self._on_event = on_event
         self._clock = clock
         self._arrived: dict[str, int] = {}
@@ -68,7 +71,7 @@ class Reporter:
         self._ticked_at = now
         self._fold_progress()
         if now >= self._late_until:
-            self.state = advance(self.state, now, waited_for=self._waited_for())
+            self.state = self._advanced(now)
         self._view.update(self.state)
 
     def _arrive(self, event: FileProgress, now: float) -> None:
@@ -104,8 +107,10 @@ class Reporter:
 
     def _fold(self, event: Event, now: float) -> None:
         self._fold_progress()
-        self.state = advance(self.state, now, waited_for=self._waited_for())
-        self.state = apply(self.state, event, now)
+        self.state = apply(self._advanced(now), event, now)
+
+    def _advanced(self, now: float) -> JobState:
+        return advance(self.state, now, waited_for=self._waited_for(), turn=self._turn())
 
     def _tell(self, event: Event) -> None:
         if self._on_event is not None:

@@ -140,7 +140,13 @@ def _done(attempt: Attempt, work: Work) -> Any:
                 Failed(reference="internal-error", message=type(error).__name__, hint=RUN_AGAIN)
             )
         raise
-    reporter.finish(Ready(summary=summary))
+    try:
+        reporter.finish(Ready(summary=summary))
+    except BaseException as error:
+        del result  # The traceback keeps this frame.
+        if isinstance(error, KeyboardInterrupt):
+            raise Interrupted from None
+        raise
     return result
 
 
@@ -384,7 +390,8 @@ def _second_copy(plan: Plan, device: str, size: int) -> Notice:
         reference="already-loaded",
         message=f"{plan.repo_id} is loaded in this process already; a second copy takes another "
         f"{format_bytes(size)} of {where}",
-        hint=how_to_free(notebook=running_kernel() is not None),
+        hint="If the new one takes the place of the first in your variable, nothing is left to do. "
+        + how_to_free(notebook=running_kernel() is not None),
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
+from typing import Any
 
 from nbloader.records import (
     Checked,
@@ -31,6 +32,7 @@ from nbloader.records import (
     Stage,
     StageStarted,
 )
+from nbloader.units import format_bytes
 
 __all__ = [
     "MAX_HISTORY",
@@ -42,6 +44,7 @@ __all__ = [
     "StageState",
     "Status",
     "Step",
+    "Turn",
     "advance",
     "apply",
     "progress",
@@ -81,6 +84,16 @@ class Status(StrEnum):
     RUNNING = "running"
     READY = "ready"
     FAILED = "failed"
+
+
+class Turn(StrEnum):
+    """How work of a job stands that is done between two cells: imports, and the construction."""
+
+    DUE = "due"
+    """It waits for a cell to end."""
+
+    UNDER_WAY = "under way"
+    """Cells and clicks wait for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,6 +189,7 @@ class JobState:
         downloads: by component, from its first byte to the last of its files.
         importing: from the first import of the libraries to the last.
         waited_for: whether a cell waits for the result, so that no button can be pressed.
+        turn: of work that is done where the cells run; None if there is none.
     """
 
     repo_id: str
@@ -206,6 +220,14 @@ class JobState:
     downloads: Mapping[str, Span] = field(default_factory=lambda: _NO_SPANS)
     importing: Span | None = None
     waited_for: bool = False
+    turn: Turn | None = None
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """What a notebook shows of it; `repr` holds every file."""
+        there = f"{format_bytes(self.there)} of {format_bytes(self.total)}"
+        stage = f", {self.stage}" if self.stage else ""
+        text = f"{self.repo_id!r}: {self.status}{stage}, {self.percent:.0f} %, {there}"
+        printer.text("JobState(...)" if cycle else f"<JobState {text}>")
 
     @property
     def stage(self) -> Stage | None:
@@ -296,6 +318,11 @@ class JobState:
         return low + (high - low) * share
 
     @property
+    def _waits(self) -> bool:
+        """Whether the construction has to wait: for the libraries, or for a cell to end."""
+        return self.importing is None or self.turn is Turn.DUE
+
+    @property
     def components(self) -> tuple[ComponentState, ...]:
         """The components of the plan that have files, with their bytes, in the plan's order."""
         if self.plan is None:
@@ -315,7 +342,7 @@ class JobState:
             step = Step.DOWNLOADED
             if part.name in loaded or (built and self.status is Status.READY):
                 step = Step.READY
-            elif built and self.status is Status.RUNNING:
+            elif built and self.status is Status.RUNNING and not self._waits:
                 step = Step.LOADING
         elif Step.DOWNLOADING in steps:
             step = Step.DOWNLOADING
@@ -333,13 +360,17 @@ class JobState:
         return FileState(path=path, total=total, completed=completed, step=step)
 
 
-def advance(state: JobState, now: float, *, waited_for: bool = False) -> JobState:
+def advance(
+    state: JobState, now: float, *, waited_for: bool = False, turn: Turn | None = None
+) -> JobState:
     """Let time pass while nothing happens, so that a stall shows.
 
     Args:
         waited_for: whether a cell waits for the result.
+        turn: how the work stands that is done where the cells run.
     """
-    return replace(state, updated_at=max(now, state.updated_at), waited_for=waited_for)
+    updated_at = max(now, state.updated_at)
+    return replace(state, updated_at=updated_at, waited_for=waited_for, turn=turn)
 
 
 def apply(state: JobState, event: Event, now: float) -> JobState:
@@ -350,7 +381,7 @@ def apply(state: JobState, event: Event, now: float) -> JobState:
     """
     if isinstance(event, FileProgress):
         return progress(state, {event.path: event.completed}, now)
-    state = advance(state, now, waited_for=state.waited_for)
+    state = advance(state, now, waited_for=state.waited_for, turn=state.turn)
     match event:
         case StageStarted():
             return _begin(state, event.stage)
@@ -499,12 +530,15 @@ def _downloads(
 ) -> Mapping[str, Span]:
     """Begin the download of the component of a file, or end it with the last of its files.
 
+    It begins with its weights, if it has any: the small files of all components come first.
+
     Args:
         begins: whether the first bytes of the file have come.
     """
     for part in state.plan.components if state.plan else ():
         span = downloads.get(part.name)
-        if path not in part.paths or (span is None and not begins):
+        begun = span is not None or (begins and path in (part.weights or part.paths))
+        if path not in part.paths or not begun:
             continue
         span = span or Span(started_at=now)
         if span.ended_at is None and state.done.issuperset(part.paths):

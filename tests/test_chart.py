@@ -109,7 +109,9 @@ def of_kind(axes: Any, gid: str) -> list[Any]:
 
 def extents(axes: Any, gid: str) -> list[tuple[float, float]]:
     """From where to where rectangles reach on the axis of x."""
-    boxes = [artist.get_bbox() for artist in of_kind(axes, gid)]
+    boxes = [
+        artist.get_path().get_extents(artist.get_patch_transform()) for artist in of_kind(axes, gid)
+    ]
     return [(box.x0, box.x1) for box in boxes]
 
 
@@ -226,8 +228,21 @@ def test_a_change_of_the_route_is_marked() -> None:
     assert [line.get_xdata() for line in of_kind(figure.axes[0], "route")] == [[20.0, 20.0]]
     assert " to HTTP" in written(figure)
     assert timeline.route_changes(last_state(LOADED)) == []
-    first = last_state((*DOWNLOADING, (20.0, retry("timed out", Route.HTTP))))
-    assert timeline.route_changes(first) == [RouteChange(at=20.0, route="http")]
+    first = (*DOWNLOADING, (20.0, retry("timed out", Route.HTTP)))
+    assert timeline.route_changes(last_state(first)) == [RouteChange(at=20.0, route="http")]
+
+
+def test_pieces_that_were_on_the_route_before_do_not_change_it_again() -> None:
+    change = (20.0, retry("timed out", Route.HTTP))
+    late = (21.0, retry("reset", Route.HTTP))
+    back = (22.0, retry("reset", Route.XET, failed_route=Route.HTTP))
+    other = (23.0, retry("reset", Route.HTTP, "vae/model.safetensors"))
+    state = last_state((*DOWNLOADING, change, late, back, other))
+    assert timeline.route_changes(state) == [
+        RouteChange(at=20.0, route="http"),
+        RouteChange(at=22.0, route="xet"),
+        RouteChange(at=23.0, route="http"),
+    ]
 
 
 def test_marks_are_bounded_and_told_of_in_a_few_lines() -> None:
@@ -434,7 +449,23 @@ def test_each_place_has_what_goes_there_and_what_is_free() -> None:
 def test_what_is_on_the_disk_already_needs_no_free_bytes() -> None:
     need = needs_of(report(missing_bytes=30 * MB))[-1]
     assert (need.there, need.needed, need.lacking) == (PLAN.total - 30 * MB, 30 * MB, 0)
-    assert str(need) == f"30.0 MB of 50.0 GB free, {format_bytes(need.there)} there"
+    assert str(need) == f"30.0 MB of 50.0 GB free, {format_bytes(need.there)} cached"
+
+
+def test_a_bar_that_is_longer_than_the_axis_is_broken_and_the_legend_says_why() -> None:
+    roomy = report(ON_BOTH, disk=replace(DISK, free=900 * GB))
+    figure = roomy.plot()
+    axes, legend = figure.axes
+    needed = max(need.end for need in needs_of(roomy))
+    end = axes.get_xlim()[1]
+    assert end > 2 * needed  # It does not look full.
+    (gap,) = extents(axes, "break")
+    assert needed < gap[0] < gap[1] < end
+    assert len(of_kind(legend, "break")) == 1
+    assert "free, more than is drawn" in written(figure)
+    near = report(ON_BOTH, disk=replace(DISK, free=25 * GB)).plot()
+    assert [of_kind(each, "break") for each in near.axes] == [[], []]
+    assert "free, more than is drawn" not in written(near)
 
 
 def test_what_is_lacking_is_said() -> None:

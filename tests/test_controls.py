@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 
 from nbloader.records import Event, Failed, Fit, Method, Stage, StageStarted
-from nbloader.state import JobState, advance
+from nbloader.state import JobState, Turn, advance
 from nbloader.views.controls import (
+    AFTER_CELL,
+    AFTER_IMPORT,
     AFTER_STEP,
     BUTTONS,
     RESTS,
@@ -44,8 +46,13 @@ def cannot(why: str) -> Control:
     return Control(why=why)
 
 
+def later(when: str) -> Control:
+    return Control(when=when)
+
+
+BY_CELL, BY_IMPORT, BY_STEP = map(later, (AFTER_CELL, AFTER_IMPORT, AFTER_STEP))
 ENDED = cannot("it has ended")
-BUILDING = cannot("the model is being built")
+BUILDING = cannot("the files are there, and the model is built next")
 BUILT = (*STALLED, (20.0, StageStarted(stage=Stage.INITIALISE)))
 
 RUNS = Controls(
@@ -80,7 +87,7 @@ CASES = {
     "downloading": (last_state(STALLED), RUNS),
     "building": (
         last_state(BUILT),
-        replace(RUNS, cancel=Control(when=AFTER_STEP), plan=BUILDING),
+        replace(RUNS, plan=BUILDING),
     ),
     "ready": (last_state(LOADED), replace(NO_PLAN, cancel=ENDED, plan=ENDED)),
     "cancelled": (last_state(CANCELLED), FAILED),
@@ -88,6 +95,18 @@ CASES = {
     "a cell waits": (
         advance(last_state(STALLED), 20.0, waited_for=True),
         replace(RUNS, cancel=REST, retry=REST, download_anyway=REST, diagnostics=REST, plan=REST),
+    ),
+    "it waits for a cell": (
+        advance(last_state(STALLED), 20.0, turn=Turn.DUE),
+        replace(RUNS, cancel=BY_CELL, diagnostics=BY_CELL, plan=BY_CELL),
+    ),
+    "it is being imported": (
+        replace(last_state(STALLED), turn=Turn.UNDER_WAY, importing=None),
+        replace(RUNS, cancel=BY_IMPORT, diagnostics=BY_IMPORT, plan=BY_IMPORT),
+    ),
+    "it is being loaded": (
+        advance(last_state(BUILT), 21.0, turn=Turn.UNDER_WAY),
+        replace(RUNS, cancel=BY_STEP, diagnostics=BY_STEP, plan=BUILDING),
     ),
     "one plan fits": (
         placed_by(Fit(chosen=ON_THE_GPU, placements=(ON_THE_GPU, ON_SEVERAL))),
@@ -131,10 +150,13 @@ def test_a_control_that_acts_is_one_that_the_state_allows(
     for name in (*BUTTONS, "plan"):
         control: Control = getattr(found, name)
         assert wanted[name]["disabled"] is not control.enabled
-        # What cannot act says so twice: at the mouse, and in the note.
+        # What cannot act, or only later, says so twice: at the mouse, and in the note.
         if not control.enabled:
             assert wanted[name]["tooltip"] == control.why
-            assert control.why in str(wanted["note"]["value"])
+            assert found.diagnostics.when or control.why in str(wanted["note"]["value"])
+        elif control.when:
+            assert wanted[name]["tooltip"] == control.when
+            assert control.when in str(wanted["note"]["value"])
 
 
 def test_a_report_stands_below_the_buttons_and_says_how_to_copy_it() -> None:

@@ -124,7 +124,7 @@ def test_a_running_job_shows_how_far_it_is() -> None:
         "● org/name · 56 %, download · 22 s",
         "main (cccccccc) · 4 files, 100 MB · all on cuda:0 in bfloat16",
         "✓ connect 1.0 s · ✓ set up 1.0 s · ● download 20 s",
-        "60.0 MB of 100 MB · 20.0 MB from the cache · 694 kB/s · 58 s left · no bytes for 3 s",
+        "60.0 MB of 100 MB · 20.0 MB from the cache · 694 kB/s · no bytes for 3 s",
         "fastest 9.0 MB/s",
         "config",
         "downloaded, 1.0 kB",

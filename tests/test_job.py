@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,7 +13,8 @@ from typing import Any
 import pytest
 
 import nbloader
-from nbloader.errors import HubUnreachableError, InvalidArgumentError
+from nbloader import loaders
+from nbloader.errors import HubUnreachableError, Interrupted, InvalidArgumentError
 from nbloader.localhub import Fault, LocalHub, RequestClass
 from nbloader.localhub.demo import MINILM
 from nbloader.records import Event, Failed, FileProgress, Ready
@@ -119,6 +121,31 @@ def test_an_on_event_that_fails_ends_the_job_and_is_not_called_again(
             on_event=on_event,
         )
     assert calls == ["stage-started"]
+
+
+@pytest.mark.parametrize(
+    ("error", "seen"), [(KeyError("mine"), KeyError), (KeyboardInterrupt(), Interrupted)]
+)
+def test_an_error_of_whoever_is_told_of_the_end_keeps_no_model(
+    demo_hub: LocalHub, tmp_path: Path, error: BaseException, seen: type[BaseException]
+) -> None:
+    before = loaders.loaded()
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, Ready):
+            raise error
+
+    with pytest.raises(seen) as caught:
+        nbloader.load(
+            MINILM,
+            endpoint=demo_hub.endpoint,
+            cache_dir=tmp_path,
+            view="none",
+            on_event=on_event,
+        )
+    gc.collect()
+    assert loaders.loaded() == before
+    assert caught.value.__traceback__ is not None
 
 
 def test_a_cancelled_job_says_that_it_was_stopped(

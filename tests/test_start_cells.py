@@ -52,9 +52,10 @@ def test_between_cells_the_libraries_are_imported_where_cells_run(kernel: Kernel
     assert "SentenceTransformer on cpu, float32" in output["text/plain"]
 
 
-def test_a_cell_that_waits_lets_the_job_import_and_build(kernel: Kernel) -> None:
+@pytest.mark.parametrize("wait", ["job.result()", "await job"])
+def test_a_cell_that_waits_lets_the_job_import_and_build(kernel: Kernel, wait: str) -> None:
     kernel.run("import time")
-    cell = kernel.run(START + "\nmodel = job.result()\nprint(type(model).__name__)")
+    cell = kernel.run(START + f"\nmodel = {wait}\nprint(type(model).__name__)")
     assert (cell.text, cell.traceback) == ("SentenceTransformer\n", [])
     assert (kernel.folder / "imported").read_text().startswith("nbloader")
 
@@ -67,6 +68,14 @@ def test_a_cell_that_waits_can_be_interrupted_and_the_job_goes_on(kernel: Kernel
     ]
     assert cell.seconds < 1
     assert kernel.run("print(type(await job).__name__)").text == "SentenceTransformer\n"
+
+
+def test_a_cell_that_awaits_can_be_interrupted_in_the_middle_of_an_import(kernel: Kernel) -> None:
+    # In one cell, so that nothing is imported before it waits.
+    cell = kernel.run(f"{START}\nawait job", interrupt=(kernel.folder / "imported").exists)
+    assert cell.traceback
+    assert cell.seconds < 1
+    assert kernel.run("print(type(job.result()).__name__)").text == "SentenceTransformer\n"
 
 
 def test_a_cell_can_cancel_the_job(kernel: Kernel) -> None:

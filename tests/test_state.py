@@ -7,6 +7,7 @@ from types import MappingProxyType
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from IPython.core.formatters import PlainTextFormatter
 
 from nbloader.records import (
     ComponentDownloaded,
@@ -33,6 +34,7 @@ from nbloader.state import (
     StageState,
     Status,
     Step,
+    Turn,
     advance,
     apply,
 )
@@ -147,6 +149,7 @@ def test_components_go_from_waiting_to_ready() -> None:
         FileDone(path=WEIGHTS),
         FileDone(path="transformer/config.json"),
         StageStarted(stage=Stage.INITIALISE),
+        LibrariesImported(seconds=1.0),
         Ready(summary="done"),
     ):
         seen.append(steps_of(state)["transformer"])
@@ -158,6 +161,7 @@ def test_components_go_from_waiting_to_ready() -> None:
         "verifying",
         "waiting",  # for the last of its files, of which nothing has come
         "downloaded",
+        "downloaded",  # The libraries are not there yet.
         "loading",
         "ready",
     ]
@@ -166,6 +170,32 @@ def test_components_go_from_waiting_to_ready() -> None:
             path="transformer/config.json", total=1_000, completed=1_000, step=Step.DOWNLOADED
         ),
         FileState(path=WEIGHTS, total=80 * MB, completed=80 * MB, step=Step.DOWNLOADED),
+    )
+
+
+def test_a_component_is_not_being_loaded_while_the_work_waits_for_a_cell() -> None:
+    events = [FileDone(path=file.path) for file in PLAN.files]
+    state = fold((*DOWNLOADING, *((110.0, event) for event in events)))
+    libraries = (110.0, LibrariesImported(seconds=1.0))
+    state = fold((libraries, (110.0, StageStarted(stage=Stage.INITIALISE))), state)
+    seen = {turn: steps_of(advance(state, 111.0, turn=turn))["vae"] for turn in (None, *Turn)}
+    assert seen == {None: "loading", Turn.DUE: "downloaded", Turn.UNDER_WAY: "loading"}
+
+
+def test_a_component_begins_to_arrive_with_its_weights() -> None:
+    config = "transformer/config.json"
+    state = fold((*DOWNLOADING, (104.0, FileProgress(path=config, completed=1_000))))
+    assert state.downloads == {}
+    state = fold(((109.0, FileProgress(path=WEIGHTS, completed=MB)),), state)
+    assert state.downloads == {"transformer": Span(started_at=109.0)}
+
+
+def test_a_notebook_shows_a_state_in_one_line() -> None:
+    state = fold((*DOWNLOADING, (103.0, FileProgress(path=WEIGHTS, completed=30 * MB))))
+    shown = PlainTextFormatter()
+    assert shown(state) == "<JobState 'org/name': running, download, 50 %, 50.0 MB of 100 MB>"
+    assert shown(JobState(repo_id="a", started_at=0, updated_at=0)) == (
+        "<JobState 'a': running, 0 %, 0 B of 0 B>"
     )
 
 

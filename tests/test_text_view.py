@@ -144,5 +144,5 @@ def test_a_silence_is_told_of() -> None:
     for now, event in JOB[:5]:
         state = apply(state, event, now)
     assert progress_line(advance(state, 13.0)) == (
-        "[ 35 %] 25.0 MB of 100 MB, 455 kB/s, 2:45 left, no bytes for 10 s"
+        "[ 35 %] 25.0 MB of 100 MB, 455 kB/s, no bytes for 10 s"
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from nbloader.state import Turn
 from nbloader.turns import NoTurnError, Turns
 
 MAIN = threading.main_thread()
@@ -147,6 +148,60 @@ def test_work_that_is_given_up_is_not_done() -> None:
     assert done == []
 
 
+def test_work_that_is_given_up_right_before_its_turn_is_not_done() -> None:
+    """By a click that is handled between two turns, when nobody else asks whether it goes on."""
+    order: list[str] = []
+
+    async def cells() -> OnThread:
+        turns = Turns.here()
+        waits = threading.Event()
+        call = OnThread(
+            lambda: turns.take(
+                lambda: order.append("work"), given_up=lambda: bool(order), tick=waits.set
+            )
+        )
+        assert waits.wait(30)
+        # After the last look of the one who waits, and before the turn.
+        asyncio.get_running_loop().call_soon(order.append, "click")
+        while not call.is_over:
+            await asyncio.sleep(0)
+        return call
+
+    assert isinstance(asyncio.run(cells()).error, NoTurnError)
+    assert order == ["click"]
+
+
+def test_how_the_work_stands_is_told() -> None:
+    seen: list[Turn | None] = []
+    now = [0.0]
+
+    async def cells() -> Turns:
+        turns = Turns(asyncio.get_running_loop(), clock=lambda: now[0])
+        waits = threading.Event()
+        call = OnThread(lambda: turns.take(lambda: seen.append(turns.turn), tick=waits.set))
+        assert waits.wait(30)
+        seen.append(turns.turn)
+        now[0] = 1.0
+        seen.append(turns.turn)
+        while not call.is_over:
+            await asyncio.sleep(0.01)
+        return turns
+
+    turns = asyncio.run(cells())
+    assert (*seen, turns.turn) == (None, Turn.DUE, Turn.UNDER_WAY, None)
+
+
+def test_nothing_is_told_of_work_while_a_cell_waits_for_it() -> None:
+    async def cells() -> list[Turn | None]:
+        turns = Turns.here()
+        with turns.given():
+            call = OnThread(lambda: turns.take(lambda: turns.turn))
+            call.join()
+        return [call.result]
+
+    assert asyncio.run(cells()) == [None]
+
+
 def test_what_the_work_raises_reaches_who_asked_for_it() -> None:
     def fail() -> None:
         raise SystemExit("no")
@@ -185,6 +240,45 @@ def test_an_interrupt_waits_for_the_end_of_the_work() -> None:
     finally:
         signal.signal(signal.SIGINT, before)
     assert order == ["work", "interrupt"]
+
+
+def test_an_interrupt_ends_the_program_and_not_the_work() -> None:
+    def work() -> str:
+        signal.raise_signal(signal.SIGINT)
+        return "done"
+
+    async def cells() -> None:
+        turns = Turns.here()
+        calls.append(OnThread(lambda: turns.take(work)))
+        await asyncio.sleep(3600)
+
+    calls: list[OnThread] = []
+    loop = asyncio.new_event_loop()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        task = loop.create_task(cells())
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_until_complete(task)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    calls[0].join()
+    assert (calls[0].result, calls[0].error) == ("done", None)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        loop.run_until_complete(task)
+    loop.close()
+
+
+def test_a_loop_that_has_stopped_needs_no_turns() -> None:
+    async def cells() -> OnThread:
+        turns = Turns.here()
+        return OnThread(lambda: turns.take(where))
+
+    loop = asyncio.new_event_loop()
+    call = loop.run_until_complete(cells())
+    call.join()
+    loop.close()
+    assert call.result is not MAIN
 
 
 def test_what_has_arrived_is_handled_before_the_next_turn() -> None:

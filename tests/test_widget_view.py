@@ -12,9 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from nbloader.errors import InvalidArgumentError
 from nbloader.records import (
     Component,
     Event,
+    Failed,
     FileProgress,
     Planned,
     RepoFile,
@@ -65,6 +67,7 @@ class RecordedActions:
     def __init__(self) -> None:
         self.calls: list[str] = []
         self.report = "nbloader 0.1"
+        self.is_late = False
 
     def cancel(self) -> None:
         self.calls.append("cancel")
@@ -77,6 +80,8 @@ class RecordedActions:
 
     def choose(self, plan: str) -> None:
         self.calls.append(f"choose {plan}")
+        if self.is_late:
+            raise InvalidArgumentError("too late", hint="Load it anew.")
 
     def diagnostics(self) -> str:
         self.calls.append("diagnostics")
@@ -141,7 +146,7 @@ def test_the_widgets_hold_what_the_state_says() -> None:
     values = {name: str(trait.get("value")) for name, trait in shown(view).items()}
     assert "all on cuda:0 in bfloat16" in values["head"]
     assert "● download 20 s" in values["head"]
-    for figure in ("56 %", "60.0 MB of 100 MB", "left", "no bytes for 3 s", "width:56.0%", "<path"):
+    for figure in ("56 %", "60.0 MB of 100 MB", "B/s", "no bytes for 3 s", "width:56.0%", "<path"):
         assert figure in values["progress"]
     assert ">downloading</span>" in values["components"]
     assert view._widgets["files"].titles == (
@@ -425,6 +430,28 @@ def test_diagnostics_are_drawn_with_the_next_state(
     assert view._widgets["diagnostics"].disabled is False
 
 
+def test_the_end_of_a_job_is_drawn_in_one_moment(background: Background) -> None:
+    """However busy the last second was: no title says it failed above a button that cancels it."""
+    view, _, _, clock = background
+    state = last_state(STALLED)
+    for step in range(8):
+        clock.now += 0.51
+        grown = FileProgress(path=WEIGHTS, completed=(41 + step) * MB)
+        state = apply(state, grown, 20.0 + step)
+        view.update(state)
+    clock.now += 0.1
+    drawn: dict[str, float] = {}
+    names = ("head", "progress", "components", "cancel", "retry", "plan", "note")
+    for name in names:
+        view._widgets[name].observe(lambda _, name=name: drawn.update({name: clock.now}))
+    view.update(apply(state, Failed(reference="x", message="m", hint="h"), 29.0))
+    join("nbloader-view")
+    assert drawn.keys() == set(names)
+    assert len(set(drawn.values())) == 1
+    buttons = [view._widgets[name].disabled for name in ("cancel", "retry", "plan")]
+    assert buttons == [True, False, True]
+
+
 def test_a_plan_that_is_chosen_stays_until_the_job_takes_it_over(background: Background) -> None:
     view, actions, _, clock = background
     plan = view._widgets["plan"]
@@ -447,6 +474,17 @@ def test_a_plan_that_the_job_does_not_take_over_is_taken_back(background: Backgr
     pick(view, 1)
     settle(view, last_state(STALLED), clock)
     assert view._widgets["plan"].value == "gpu"
+
+
+def test_a_plan_that_comes_too_late_is_taken_back_at_once(background: Background) -> None:
+    view, actions, _, clock = background
+    actions.is_late = True
+    pick(view, 1)
+    assert (view._widgets["plan"].value, actions.calls) == ("gpu", ["choose model-offload"])
+    settle(view, last_state(STALLED), clock)
+    assert view._widgets["plan"].value == "gpu"
+    pick(view, 1)
+    assert actions.calls == ["choose model-offload"] * 2
 
 
 def test_the_controls_rest_while_a_cell_waits(background: Background) -> None:

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Protocol
 
 from nbloader.errors import InvalidArgumentError
 from nbloader.records import Stage
-from nbloader.state import JobState, Status
+from nbloader.state import JobState, Status, Turn
 from nbloader.views.base import plain
 from nbloader.views.markup import box, faint, line
 from nbloader.views.words import plans
 
 __all__ = [
+    "AFTER_CELL",
+    "AFTER_IMPORT",
     "AFTER_STEP",
     "BUTTONS",
     "Actions",
@@ -43,7 +45,9 @@ BUTTONS: Mapping[str, str] = MappingProxyType(
 
 RESTS = "a cell is running: the buttons rest; stop the cell to use them"
 
-AFTER_STEP = "as soon as what is being loaded is there"
+AFTER_CELL = "a cell is running: clicks wait for its end"
+AFTER_IMPORT = "the libraries are being imported: clicks and cells wait some seconds"
+AFTER_STEP = "the model is being built: clicks and cells wait for the present step"
 
 CHOICE_HOLDS_S = 5.0
 """So long a choice is shown that the job has not taken over yet."""
@@ -83,7 +87,7 @@ class Control:
 
     Attributes:
         why: why it cannot act, a few words; empty if it can.
-        when: when it acts, if that is not at once.
+        when: what a click waits for, a few words; empty if it acts at once.
     """
 
     why: str = ""
@@ -126,12 +130,12 @@ def controls(state: JobState, *, asked: str | None = None) -> Controls:
     # What waits for a job that has ended is about to end, too.
     rests = state.waited_for and state.status is Status.RUNNING
 
-    def control(why: str, when: str = "") -> Control:
+    def control(why: str) -> Control:
         why = RESTS if rests else why
-        return Control(why=why, when="" if why else when)
+        return Control(why=why, when="" if why else _when(state))
 
     return Controls(
-        cancel=control(_ended(state), AFTER_STEP if state.has_begun(Stage.INITIALISE) else ""),
+        cancel=control(_ended(state)),
         retry=control("" if state.status is Status.FAILED else "nothing has failed"),
         download_anyway=control(_why_not_anyway(state)),
         diagnostics=control(""),
@@ -139,6 +143,15 @@ def controls(state: JobState, *, asked: str | None = None) -> Controls:
         options=options,
         chosen=next((value for value in (asked, chosen) if value in values), None),
     )
+
+
+def _when(state: JobState) -> str:
+    """Say what a click waits for: a kernel does one thing at a time."""
+    if state.status is not Status.RUNNING or state.turn is None:
+        return ""
+    if state.turn is Turn.DUE:
+        return AFTER_CELL
+    return AFTER_IMPORT if state.importing is None else AFTER_STEP
 
 
 def _ended(state: JobState) -> str:
@@ -153,7 +166,7 @@ def _why_not_anyway(state: JobState) -> str:
 
 def _no_choice(state: JobState, fitting: int) -> str:
     if state.has_begun(Stage.INITIALISE):
-        return "the model is being built"
+        return "the files are there, and the model is built next"
     if state.fit is None:
         return "the checks have not been made yet"
     return "" if fitting > 1 else "only one plan fits" if fitting else "no plan fits"
@@ -186,12 +199,14 @@ def control_traits(
 
 
 def _note(found: Controls) -> str:
-    """Say why what cannot act cannot, and what acts later, each reason once."""
+    """Say why what cannot act cannot, each reason once; or what clicks wait for."""
     names: dict[str, list[str]] = {}
     for name, title in (*BUTTONS.items(), ("plan", "Plan")):
         control: Control = getattr(found, name)
-        if reason := control.why or control.when:
-            names.setdefault(reason, []).append(title)
+        if control.when:
+            return line(faint(control.when))
+        if not control.enabled:
+            names.setdefault(control.why, []).append(title)
     if list(names) == [RESTS]:
         return line(faint(RESTS))
     said = " · ".join(f"{', '.join(titles)}: {why}" for why, titles in names.items())
@@ -304,9 +319,13 @@ class ControlWidgets:
         plan = change["new"]
         if plan is None or self._drawing == threading.get_ident():
             return
-        self._asked = (plan, self._clock() + CHOICE_HOLDS_S)
-        with suppress(InvalidArgumentError):  # Too late: the next state shows what it is.
+        try:
             self._actions.choose(plan)
+        except InvalidArgumentError:  # Too late.
+            with self.drawing():
+                self.widgets["plan"].value = change["old"]
+        else:
+            self._asked = (plan, self._clock() + CHOICE_HOLDS_S)
 
     def _diagnose(self) -> None:
         if not self._gathering:

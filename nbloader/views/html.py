@@ -32,6 +32,7 @@ from nbloader.views.words import (
     kept,
     placement_words,
     quiet,
+    time_left,
     whole_seconds,
 )
 
@@ -120,13 +121,12 @@ def progress(state: JobState, *, speed: bool, eta: bool) -> str:
 
     Every figure has a place of its own, whether it is known or not, so that nothing moves.
     """
-    left = state.time_remaining if _downloads(state) else None
     percent = state.percent
     cells = [
-        (f"{percent:.0f} %", "3em"),
+        (f"job {percent:.0f} %", "5em"),  # Not the share of the bytes, which stand beside it.
         (there_of(state.there, state.total) if state.plan else "", "11em"),
         *([(format_speed(state.speed) if _downloads(state) else "", "6.5em")] if speed else []),
-        *([(f"{format_duration(left)} left" if left is not None else "", "6.5em")] if eta else []),
+        *([(time_left(state) if _downloads(state) else "", "6.5em")] if eta else []),
         (quiet(state), "9em"),
     ]
     said = ", ".join(filter(None, (content for content, _ in cells)))
@@ -218,7 +218,7 @@ def _bytes(state: JobState, *, speed: bool, eta: bool) -> str:
         parts = [there_of(state.there, state.total), cached]
         if state.stage is Stage.DOWNLOAD:
             parts.append(format_speed(state.speed) if speed else "")
-            parts.append(f"{format_duration(state.time_remaining)} left" if eta else "")
+            parts.append(time_left(state) if eta else "")
             parts.append(quiet(state))
     else:
         average = f" at {format_speed(state.average_speed)} on average" if speed else ""

@@ -88,8 +88,7 @@ class Budget:
                 to those above it, so that what is unimportant delays nothing.
         """
         now = self._clock()
-        while self._sent and self._sent[0][0] + self._per_s < now:
-            self._sent.popleft()
+        self._forget(now)
         if not waiting:
             return None
         name = min(waiting, key=lambda each: (self._ranks[each], self._turns.get(each, 0)))
@@ -100,6 +99,15 @@ class Budget:
         self._turns[name] = self._turn
         self._sent.append((now, rank))
         return name
+
+    def has_room(self, count: int) -> bool:
+        """Tell whether so many messages may be sent now, or as many as ever at once."""
+        self._forget(self._clock())
+        return len(self._sent) + min(count, self._limit) <= self._limit
+
+    def _forget(self, now: float) -> None:
+        while self._sent and self._sent[0][0] + self._per_s < now:
+            self._sent.popleft()
 
     def _room(self, rank: int, spare: int) -> bool:
         if len(self._sent) >= self._limit:

@@ -17,7 +17,7 @@ from nbloader.state import STAGE_SPANS, JobState, StageState, Status
 from nbloader.units import format_bytes, format_duration, format_speed
 from nbloader.views.base import plain, write
 from nbloader.views.checks import checks_lines
-from nbloader.views.words import ended, ended_by_user, kept, placement_words, quiet
+from nbloader.views.words import ended, ended_by_user, kept, placement_words, quiet, time_left
 
 __all__ = [
     "TextView",
@@ -53,11 +53,8 @@ def progress_line(state: JobState, *, speed: bool = True, eta: bool = True) -> s
     parts = [f"{format_bytes(completed)} of {format_bytes(state.total)}"]
     if speed:
         parts.append(format_speed(state.speed))
-    if eta and state.time_remaining is not None:
-        parts.append(f"{format_duration(state.time_remaining)} left")
-    if silence := quiet(state):
-        parts.append(silence)
-    return f"[{state.percent:3.0f} %] " + ", ".join(parts)
+    parts += [time_left(state) if eta else "", quiet(state)]
+    return f"[{state.percent:3.0f} %] " + ", ".join(filter(None, parts))
 
 
 def download_line(state: JobState) -> str:

@@ -187,12 +187,17 @@ def marks(state: JobState) -> list[Mark]:
 
 
 def route_changes(state: JobState) -> list[RouteChange]:
-    """Give the retries that take another route than the attempt that failed."""
-    return [
-        RouteChange(at=told_at - state.started_at, route=str(retry.route))
-        for retry, told_at in zip(state.retries, state.retried_at, strict=True)
-        if retry.route and retry.failed_route and retry.route != retry.failed_route
-    ]
+    """Give the retries with which a file takes another route."""
+    present: dict[str | None, str | None] = {}
+    found = []
+    for retry, told_at in zip(state.retries, state.retried_at, strict=True):
+        # Pieces that failed after the change were still on the route before.
+        before = present.get(retry.path, retry.failed_route)
+        if retry.route and before and retry.route != before:
+            found.append(RouteChange(at=told_at - state.started_at, route=str(retry.route)))
+        if retry.route:
+            present[retry.path] = retry.route
+    return found
 
 
 def headline(state: JobState) -> str:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Never, TextIO
 
 from nbloader.records import Stage
 from nbloader.state import JobState, Status
-from nbloader.units import format_duration, format_speed
+from nbloader.units import format_speed
 from nbloader.views.base import plain, write
 from nbloader.views.checks import checks_lines
 from nbloader.views.text import end_line, notice_line, retry_line
-from nbloader.views.words import quiet
+from nbloader.views.words import quiet, time_left
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -102,14 +102,15 @@ class TqdmView:
             bar.refresh()
 
     def _figures(self, state: JobState) -> list[str]:
-        """Give the speed, and the time left; in a stall its length, for then that is unknown."""
+        """Give the speed, and the time left; in a stall its length."""
         if state.stage is not Stage.DOWNLOAD or state.status is not Status.RUNNING:
             return []
-        left, silence = state.time_remaining, quiet(state)
         shown = self._speed and state.speed is not None
-        figures = [silence, format_speed(state.speed) if shown else ""]
-        if self._eta and left is not None and not silence:
-            figures.append(f"{format_duration(left)} left")
+        figures = (
+            quiet(state),
+            format_speed(state.speed) if shown else "",
+            time_left(state) if self._eta else "",
+        )
         return [figure for figure in figures if figure]
 
     def _news(self, state: JobState) -> list[str]:

@@ -161,7 +161,7 @@ class WidgetView:
             if not self._shown:
                 with interrupts_held():
                     self._build(state)
-            whole = self._draw(state, _SPARE_FOR_NEWS if self._pace.early else _SPARE)
+            whole = self._draw(state, self._spare(state))
             if self._actions is not None:
                 self._refresh_static(state)
                 if not whole and state.status is not Status.RUNNING:
@@ -185,13 +185,25 @@ class WidgetView:
                 self._widgets, self._controls, self._actions = {}, None, None
 
     def _draw(self, state: JobState, spare: int) -> bool:
-        """Send what has changed, as far as the budget goes; tell whether that was all."""
+        """Send what has changed, as far as the budget goes; tell whether that was all.
+
+        The end of a job is drawn at once or not yet: a title that says it has failed must not stand
+        above a button that cancels it.
+        """
         wanted = self._wanted(state)
         waiting = {name for name, values in wanted.items() if values != self._values[name]}
+        if state.status is not Status.RUNNING and not self._budget.has_room(len(waiting)):
+            return False
         while (name := self._budget.next(waiting, spare=spare)) is not None:
             waiting.remove(name)
             self._set(name, wanted[name])
         return not waiting
+
+    def _spare(self, state: JobState) -> int:
+        """Give how many messages are kept for the head: none any more once the job has ended."""
+        if state.status is not Status.RUNNING:
+            return 0
+        return _SPARE_FOR_NEWS if self._pace.early else _SPARE
 
     def _refresh_static(self, state: JobState) -> None:
         """Keep true what a notebook shows that is saved while the view waits for a button."""
@@ -212,7 +224,7 @@ class WidgetView:
             with self._lock:
                 state = self._state
                 done = self._closed or state is None or state.status is Status.RUNNING
-                whole = state is None or done or self._draw(state, _SPARE)
+                whole = state is None or done or self._draw(state, self._spare(state))
                 self._followed = not whole
 
     def _reported(self) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from nbloader.records import Fit, Method, Placement
-from nbloader.state import JobState, Status, Step
+from nbloader.records import Fit, Method, Placement, Stage
+from nbloader.state import JobState, Status, Step, Turn
 from nbloader.units import format_bytes, format_duration
 from nbloader.views.base import plain
 
@@ -22,6 +22,7 @@ __all__ = [
     "plans",
     "quiet",
     "step_words",
+    "time_left",
     "whole_seconds",
 ]
 
@@ -92,11 +93,23 @@ def step_words(step: Step, status: Status) -> str:
 
 
 def quiet(state: JobState) -> str:
-    """Say for how long no byte has come, in whole seconds; nothing for a short while."""
+    """Say what is waited for: bytes, with the whole seconds since the last, or the end of a cell;
+    nothing for a short while.
+    """
     seconds = state.quiet_s
+    if state.has_begun(Stage.INITIALISE) and state.turn is Turn.DUE:
+        return "waits for the running cell"
     if state.status is not Status.RUNNING or seconds is None or seconds < QUIET_S:
         return ""
     return f"no bytes for {whole_seconds(seconds)}"
+
+
+def time_left(state: JobState) -> str:
+    """Say how long the download will still take; nothing where nobody knows, as in a silence."""
+    left = state.time_remaining
+    if left is None or quiet(state) or state.stage is not Stage.DOWNLOAD:
+        return ""
+    return f"{format_duration(left)} left"
 
 
 def whole_seconds(seconds: float) -> str:
