@@ -5,8 +5,8 @@ from string import Formatter
 
 import pytest
 
-from nbloader.records import Failed, Method, PlacedComponent, Placement
-from nbloader.state import Status, Step, advance, apply
+from nbloader.records import Failed, Method, PlacedComponent, Placement, Stage, StageStarted
+from nbloader.state import Status, Step, Turn, advance, apply
 from nbloader.views.words import (
     PLACEMENT_WORDS,
     ended,
@@ -15,6 +15,7 @@ from nbloader.views.words import (
     placement_words,
     quiet,
     step_words,
+    time_left,
 )
 from tests.jobs import CANCELLED, DOWNLOADING, LOADED, OFFLOADED, ON_THE_GPU, STALLED, last_state
 from tests.samples import MB
@@ -111,3 +112,20 @@ def test_nothing_moves_in_a_job_that_has_failed() -> None:
         "stopped",
         "ready",
     ]
+
+
+def test_in_a_silence_nobody_knows_how_long_it_will_take() -> None:
+    state = last_state(STALLED)
+    assert time_left(state) == "20 s left"
+    assert time_left(advance(state, 21.0)) == ""
+    assert time_left(last_state(LOADED)) == ""
+    assert time_left(last_state(DOWNLOADING[:1])) == ""
+
+
+def test_what_waits_for_a_cell_says_so() -> None:
+    built = apply(last_state(STALLED), StageStarted(stage=Stage.INITIALISE), 20.0)
+    assert quiet(built) == ""
+    assert quiet(advance(built, 25.0, turn=Turn.DUE)) == "waits for the running cell"
+    assert quiet(advance(built, 25.0, turn=Turn.UNDER_WAY)) == ""
+    # While the files arrive, nobody waits for the cell but the import.
+    assert quiet(advance(last_state(STALLED), 19.5, turn=Turn.DUE)) == ""
