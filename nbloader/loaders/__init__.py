@@ -57,7 +57,7 @@ class Building:
         self._placement = placement
         self._steps = build(plan, folder, placement, loader_kwargs)
         self._built: list[Any] = []
-        self._taken = False
+        self._holds = True
 
     def step(self) -> ComponentLoaded | None:
         """Load the next component; None once the model is complete.
@@ -73,6 +73,7 @@ class Building:
                 return None
             except BaseException as error:
                 told = _told(error, self._plan, self._placement)
+                self._holds = False
                 _release(error)
                 if told is None:
                     raise
@@ -80,12 +81,13 @@ class Building:
 
     def model(self) -> Any:
         """Hand over the model that is complete; nothing of it is kept."""
-        self._taken = True
+        self._holds = False
         return self._built.pop()
 
     def close(self) -> None:
         """Free what was loaded of a model that nobody has taken."""
-        if not self._taken:
+        if self._holds:
+            self._holds = False
             self._steps.close()
             self._built.clear()
             _free()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from nbloader.localhub import Fault, LocalHub, RequestClass
 from nbloader.localhub.demo import MINILM
-from nbloader.views.controls import BUTTONS
+from nbloader.views.controls import AFTER_IMPORT, BUTTONS
 from tests.browser.conftest import OpenNotebook
 from tests.browser.looks import Looks
 from tests.browser.notebooks import WAIT_MS, Notebook
@@ -54,6 +55,8 @@ def test_cancel_ends_the_worker_and_leaves_static_html(
     looks = look(notebook)
     notebook.run()
     notebook.wait()
+    notebook.wait_for_text(re.escape(AFTER_IMPORT))
+    looks.at("importing", themes=[False])
     notebook.wait_for_text(r"\d [kM]B/s")
     notebook.wait_buttons(
         {
