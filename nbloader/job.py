@@ -17,6 +17,7 @@ from nbloader.errors import (
     WaitInterrupted,
     error_from_parts,
 )
+from nbloader.frames import clear_frames
 from nbloader.job_report import JobReport
 from nbloader.kernel import batch_told_by, running_kernel
 from nbloader.records import Method, Stage
@@ -142,10 +143,14 @@ class Job:
         try:
             with self._turns.given():
                 ended = self._wait(timeout)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
+            clear_frames(error)
+            del self  # A notebook keeps this frame, and the job will have the model.
             raise WaitInterrupted from None
         if ended is None:
-            raise TimeoutError(f"{self._request.repo_id} is not ready after {timeout} s")
+            late = f"{self._request.repo_id} is not ready after {timeout} s"
+            del self
+            raise TimeoutError(late)
         return self._outcome(ended)
 
     def __await__(self) -> Generator[Any, None, Any]:
@@ -155,10 +160,15 @@ class Job:
     async def _awaited(self) -> Any:
         import asyncio
 
-        with self._turns.given():
-            while not (attempt := self._attempt).ended.is_set():
-                await asyncio.sleep(WAIT_STEP_S)
-                self._pass_on()
+        attempt = self._attempt
+        try:
+            with self._turns.given():
+                while not (attempt := self._attempt).ended.is_set():
+                    await asyncio.sleep(WAIT_STEP_S)
+                    self._pass_on()
+        except BaseException:
+            del self, attempt  # As in `result`.
+            raise
         return self._outcome(attempt)
 
     # -- what can be done to it --------------------------------------------------------------------

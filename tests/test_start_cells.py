@@ -119,6 +119,17 @@ def test_a_view_that_is_closed_keeps_no_model(kernel: Kernel) -> None:
     assert (cell.text, cell.traceback) == ("None\n", [])
 
 
+@pytest.mark.parametrize("wait", ["job.result()", "await job", "job.result(timeout=0.1)"])
+def test_a_wait_that_was_broken_off_keeps_no_model(kernel: Kernel, wait: str) -> None:
+    """The error of the cell stays for `%tb`, with its frames."""
+    kernel.run(START)
+    interrupt = None if "timeout" in wait else (kernel.folder / "file-progress").exists
+    assert kernel.run(wait, interrupt=interrupt).traceback
+    kernel.run("import gc, weakref\nmodel = job.result()\nalive = weakref.ref(model)")
+    cell = kernel.run("del model, job\ngc.collect()\nprint(alive())")
+    assert (cell.text, cell.traceback) == ("None\n", [])
+
+
 def test_an_interrupt_before_a_failure_leaves_buttons_that_act(kernel: Kernel) -> None:
     kernel.run(START)
     cell = kernel.run("job.result()", interrupt=(kernel.folder / "file-progress").exists)
