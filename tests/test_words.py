@@ -129,3 +129,11 @@ def test_what_waits_for_a_cell_says_so() -> None:
     assert quiet(advance(built, 25.0, turn=Turn.UNDER_WAY)) == ""
     # While the files arrive, nobody waits for the cell but the import.
     assert quiet(advance(last_state(STALLED), 19.5, turn=Turn.DUE)) == ""
+
+
+def test_a_job_that_has_ended_waits_for_nothing() -> None:
+    built = apply(last_state(STALLED), StageStarted(stage=Stage.INITIALISE), 20.0)
+    failed = apply(
+        advance(built, 25.0, turn=Turn.DUE), Failed(reference="x", message="", hint=""), 26.0
+    )
+    assert (quiet(failed), time_left(last_state(CANCELLED))) == ("", "")

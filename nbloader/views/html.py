@@ -126,7 +126,7 @@ def progress(state: JobState, *, speed: bool, eta: bool) -> str:
         (f"job {percent:.0f} %", "5em"),  # Not the share of the bytes, which stand beside it.
         (there_of(state.there, state.total) if state.plan else "", "11em"),
         *([(format_speed(state.speed) if _downloads(state) else "", "6.5em")] if speed else []),
-        *([(time_left(state) if _downloads(state) else "", "6.5em")] if eta else []),
+        *([(time_left(state), "6.5em")] if eta else []),
         (quiet(state), "9em"),
     ]
     said = ", ".join(filter(None, (content for content, _ in cells)))

@@ -96,10 +96,12 @@ def quiet(state: JobState) -> str:
     """Say what is waited for: bytes, with the whole seconds since the last, or the end of a cell;
     nothing for a short while.
     """
-    seconds = state.quiet_s
+    if state.status is not Status.RUNNING:
+        return ""
     if state.has_begun(Stage.INITIALISE) and state.turn is Turn.DUE:
         return "waits for the running cell"
-    if state.status is not Status.RUNNING or seconds is None or seconds < QUIET_S:
+    seconds = state.quiet_s
+    if seconds is None or seconds < QUIET_S:
         return ""
     return f"no bytes for {whole_seconds(seconds)}"
 
@@ -107,7 +109,8 @@ def quiet(state: JobState) -> str:
 def time_left(state: JobState) -> str:
     """Say how long the download will still take; nothing where nobody knows, as in a silence."""
     left = state.time_remaining
-    if left is None or quiet(state) or state.stage is not Stage.DOWNLOAD:
+    downloads = state.stage is Stage.DOWNLOAD and state.status is Status.RUNNING
+    if left is None or not downloads or quiet(state):
         return ""
     return f"{format_duration(left)} left"
 
