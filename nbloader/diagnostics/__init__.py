@@ -258,13 +258,7 @@ def _issue(
             yield redact(f"  retry: {retry.path or 'a call'}: {retry.reason}")
     cached = rows["cache"]
     yield "cache: " + "; ".join(
-        f"{said} {cached[name]}"
-        for name, said in (
-            ("folder", "folder"),
-            ("repositories", "repositories"),
-            ("partial downloads", "partial downloads"),
-            ("can go: all", "can go:"),
-            ("not read", "not read"),
-        )
+        f"{name.removesuffix(' all')} {cached[name]}"
+        for name in ("folder", "repositories", "partial downloads", "can go: all", "not read")
         if name in cached
     )

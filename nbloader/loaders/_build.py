@@ -21,7 +21,8 @@ __all__ = ["WHOLE", "build", "current", "modules_of", "places_itself", "task_of"
 WHOLE = "model"
 """The name of a model that is one module."""
 
-Building: TypeAlias = Generator[ComponentLoaded, None, Any]
+_Parts: TypeAlias = Generator[ComponentLoaded, None, Any]
+"""Gives the components that are loaded by themselves, and returns the model."""
 
 _PLACING = ("device_map", "quantization_config")
 _DTYPES = ("dtype", "torch_dtype")
@@ -30,7 +31,7 @@ _PACKAGES = ("accelerate", "bitsandbytes", "diffusers", "sentence-transformers",
 
 def build(
     plan: Plan, folder: Path, placement: Placement, loader_kwargs: Mapping[str, Any]
-) -> Building:
+) -> _Parts:
     """Build the model that `plan` describes from `folder`, without the network.
 
     Yields:
@@ -85,7 +86,7 @@ def places_itself(loader_kwargs: Mapping[str, Any]) -> bool:
 
 def _diffusers(
     plan: Plan, folder: Path, device: str, todo: Steps, loader_kwargs: Mapping[str, Any]
-) -> Building:
+) -> _Parts:
     import diffusers
 
     named = None if plan.custom_code else plan.class_name

@@ -322,7 +322,7 @@ def _legend(
     limits = [row.limit for row in rows if row.limit is not None]
     if limits:
         entries.append(("free", {"facecolor": _ROOM}))
-    if any(limit > _end(rows) for limit in limits):
+    if limits and max(limits) > _end(rows):
         entries.append((_BROKEN, {"facecolor": _ROOM}))
     return entries
 
