@@ -40,6 +40,7 @@ the whole traceback with `%tb`.
     │   ├── ConflictingPackagesError
     │   ├── RestartNeededError
     │   ├── ModelLoadError
+    │   │   └── MissingTensorsError
     │   └── SelfTestError
     └── CancelledError                the job was cancelled
 """
@@ -73,6 +74,7 @@ __all__ = [
     "LoadError",
     "MalformedFileError",
     "MissingPackageError",
+    "MissingTensorsError",
     "ModelLoadError",
     "NbloaderError",
     "NoWeightsError",
@@ -337,6 +339,12 @@ class ModelLoadError(LoadError):
     """The model could not be built from its files."""
 
     reference = "model-load-failed"
+
+
+class MissingTensorsError(ModelLoadError):
+    """The files lack tensors that the model needs, or have them in another shape."""
+
+    reference = "missing-tensors"
 
 
 class SelfTestError(LoadError):

@@ -360,7 +360,7 @@ def load(attempt: Attempt) -> tuple[Any, str]:
     for size in in_turn(lambda: loaders.copies(key))[:1]:
         reporter.publish(_second_copy(plan, placement.device, size))
     with contextlib.closing(
-        loaders.Building(plan, folder, placement, request.loader_kwargs)
+        loaders.Building(plan, folder, placement, request.loader_kwargs, forced=request.force)
     ) as building:
         while (loaded := in_turn(building.step)) is not None:
             reporter.publish(loaded)
@@ -373,11 +373,12 @@ def load(attempt: Attempt) -> tuple[Any, str]:
         key, LoadedModel(repo_id=plan.repo_id, device=placement.device, bytes=size), model
     )
     reporter.begin(Stage.SELF_TEST)
-    spread = loaders.places_itself(request.loader_kwargs)
-    in_turn(partial(loaders.check_modules, modules, None if spread else placement))
+    known = None if loaders.places_itself(request.loader_kwargs) else placement
+    in_turn(partial(loaders.check_modules, modules, known))
     if plan.kind is Kind.SENTENCE_TRANSFORMERS:
         reporter.begin(Stage.TEST_EMBEDDINGS)
-        in_turn(partial(loaders.check_embeddings, model))
+    for notice in in_turn(partial(loaders.check_call, model, plan, known)):
+        reporter.publish(notice)
     if attempt.cancelled.is_set():
         raise _cancelled()
     reporter.begin(Stage.FINISH)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 import threading
@@ -23,7 +24,7 @@ from nbloader.errors import (
     SelfTestError,
     UnsupportedClassError,
 )
-from nbloader.loaders._build import task_of
+from nbloader.loaders._transformers import task_of
 from nbloader.loaders.imports import Import, _import, targets
 from nbloader.loaders.quiet import quiet
 from nbloader.localhub import LocalHub
@@ -92,7 +93,7 @@ def test_the_task_is_read_from_the_config(
 ) -> None:
     import json
 
-    from nbloader.loaders._build import _tasks
+    from nbloader.loaders._transformers import _tasks
 
     (tmp_path / "config.json").write_text(json.dumps({"architectures": architectures}))
     assert task_of(tmp_path, _tasks()) == task
@@ -163,7 +164,9 @@ def test_bad_embeddings_are_found(vectors: Any, message: str) -> None:
     assert caught.value.message == message
 
 
-def test_the_libraries_are_silent_during_a_load_and_as_before_after_it() -> None:
+def test_the_libraries_are_silent_during_a_load_and_as_before_after_it(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     from diffusers.utils import logging as diffusers_logging
     from huggingface_hub.utils import are_progress_bars_disabled
     from transformers.utils import logging as transformers_logging
@@ -175,18 +178,24 @@ def test_the_libraries_are_silent_during_a_load_and_as_before_after_it() -> None
             transformers_logging.get_verbosity(),
             transformers_logging.is_progress_bar_enabled(),
             are_progress_bars_disabled(),
+            list(logging.getLogger("transformers").handlers),
+            list(logging.getLogger("diffusers").handlers),
         )
 
     before = switches()
 
     def fail() -> None:
-        with quiet():
-            assert switches() == (40, False, 40, False, True)
+        with quiet() as reports:
+            # The logs stay open for the reports of missing tensors, which go there alone.
+            assert switches() == (30, False, 30, False, True, [reports], [reports])
+            logging.getLogger("transformers.modeling_utils").warning("noise")
+            logging.getLogger("diffusers.pipelines").warning("noise")
             raise KeyError
 
     with pytest.raises(KeyError):
         fail()
     assert switches() == before
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_class_that_the_library_lacks_is_named() -> None:

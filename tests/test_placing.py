@@ -18,10 +18,11 @@ import pytest
 
 from nbloader import loaders
 from nbloader.errors import ModelLoadError, SelfTestError
-from nbloader.loaders import _build, _placing
+from nbloader.loaders import _build, _diffusers, _placing
 from nbloader.loaders._placing import Call, Part, Steps, slower, steps
 from nbloader.records import (
     Component,
+    ComponentLoaded,
     GpuFacts,
     Kind,
     Method,
@@ -425,7 +426,7 @@ def test_a_pipeline_is_built_component_by_component(folder: Path) -> None:
     place = folder / "pipeline"
     plan = plan_of(place)
     with closing(loaders.Building(plan, place, on_cpu(plan, Method.MULTI_GPU), {})) as building:
-        told = list(iter(building.step, None))
+        told = [each for each in iter(building.step, None) if isinstance(each, ComponentLoaded)]
         assert [each.name for each in told] == ["text_encoder", "unet", "vae"]
         assert all(0 < each.seconds < 60 for each in told)
         assert type(building.model()).__name__ == "StableDiffusionPipeline"
@@ -435,7 +436,7 @@ def test_a_pipeline_is_built_component_by_component(folder: Path) -> None:
 def made(monkeypatch: pytest.MonkeyPatch) -> list[weakref.ref[Any]]:
     """The components that are loaded by themselves, of which the third cannot be."""
     found: list[weakref.ref[Any]] = []
-    component = _build._component
+    component = _diffusers._component
 
     def noted(*arguments: Any) -> Any:
         if len(found) == 2:
@@ -444,7 +445,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[weakref.ref[Any]]:
         found.append(weakref.ref(loaded))
         return loaded
 
-    monkeypatch.setattr(_build, "_component", noted)
+    monkeypatch.setattr(_diffusers, "_component", noted)
     return found
 
 
@@ -755,7 +756,7 @@ def test_every_component_has_to_be_on_its_own_gpu() -> None:
 def test_a_large_weight_is_summed_in_pieces() -> None:
     import torch
 
-    from nbloader.loaders.self_test import _PIECE
+    from nbloader.loaders.self_test._weights import _PIECE
 
     for dtype in (torch.float32, torch.bfloat16, torch.float8_e4m3fn):
         weight = torch.ones(3, _PIECE // 2 + 1, dtype=torch.float32).to(dtype)

@@ -9,21 +9,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from nbloader.errors import ModelLoadError, NbloaderError
+from nbloader.errors import MissingTensorsError, ModelLoadError, NbloaderError
 from nbloader.frames import clear_frames
-from nbloader.loaders._build import build, current, modules_of, places_itself, versions
+from nbloader.loaders._arguments import places_itself
+from nbloader.loaders._build import build, current, modules_of, versions
 from nbloader.loaders._placing import slower
 from nbloader.loaders.alive import bytes_of, copies, loaded, remember
 from nbloader.loaders.device import check_device, devices, spare_bytes
 from nbloader.loaders.imports import Import
 from nbloader.loaders.quiet import quiet
-from nbloader.loaders.self_test import check_embeddings, check_modules
-from nbloader.records import ComponentLoaded, Method, Placement, Plan
+from nbloader.loaders.reports import LoadReport, lacking, missing_tensors, told_of
+from nbloader.loaders.self_test import check_call, check_embeddings, check_modules
+from nbloader.records import ComponentLoaded, Kind, Method, Notice, Placement, Plan
 
 __all__ = [
     "Building",
     "Import",
     "bytes_of",
+    "check_call",
     "check_device",
     "check_embeddings",
     "check_modules",
@@ -48,36 +51,86 @@ class Building:
 
     Args:
         loader_kwargs: passed on to the library, over our own choices.
+        forced: whether to go on with a model whose files lack tensors.
     """
 
     def __init__(
-        self, plan: Plan, folder: Path, placement: Placement, loader_kwargs: Mapping[str, Any]
+        self,
+        plan: Plan,
+        folder: Path,
+        placement: Placement,
+        loader_kwargs: Mapping[str, Any],
+        *,
+        forced: bool = False,
     ) -> None:
         self._plan = plan
+        self._folder = folder
+        self._forced = forced
+        self._reports: list[LoadReport] = []
         self._placement = placement
         self._steps = build(plan, folder, placement, loader_kwargs)
         self._built: list[Any] = []
         self._holds = True
 
-    def step(self) -> ComponentLoaded | None:
+    def step(self) -> ComponentLoaded | Notice | None:
         """Load the next component; None once the model is complete.
 
         Raises:
+            MissingTensorsError: the files lack tensors of the model.
             ModelLoadError: the library could not build it.
         """
-        with _BUILDING, quiet(), _globals_kept(), current(self._placement.device):
+        with (
+            _BUILDING,
+            quiet() as reports,
+            _globals_kept(),
+            current(self._placement.device),
+        ):
             try:
-                return next(self._steps)
+                if self._built:
+                    return None
+                try:
+                    return next(self._steps)
+                finally:
+                    self._reports += reports.found
             except StopIteration as end:
                 self._built.append(end.value)
-                return None
+                return self._judged(end.value)
             except BaseException as error:
-                told = _told(error, self._plan, self._placement)
+                told = self._lack(error) or _told(error, self._plan, self._placement)
                 self._holds = False
                 _release(error)
                 if told is None:
                     raise
                 raise told from error
+
+    def _judged(self, model: Any) -> Notice | None:
+        """Refuse a model that lacks tensors, or tell of them. Call it once more if it tells."""
+        modules = modules_of(model, self._plan).values()
+        classes = {
+            type(part).__name__
+            for module in modules
+            for part in (module.modules() if hasattr(module, "modules") else (module,))
+        }
+        found = lacking(self._reports, classes, pooled=self._plan.kind is Kind.DIFFUSERS)
+        self._reports.clear()
+        if found and not self._forced:
+            del model, modules
+            self.close()
+            raise missing_tensors(self._plan.repo_id, found, self._folder)
+        if not found:
+            return None
+        return Notice(
+            reference=MissingTensorsError.reference,
+            message=told_of(self._plan.repo_id, found, self._folder),
+            hint="You have allowed it with `force=True`: what is missing is random.",
+        )
+
+    def _lack(self, error: BaseException) -> MissingTensorsError | None:
+        """Tell whether a library stumbled over tensors that it has reported missing before."""
+        if not isinstance(error, Exception) or isinstance(error, NbloaderError):
+            return None
+        found = lacking(self._reports, {report.model for report in self._reports})
+        return missing_tensors(self._plan.repo_id, found, self._folder) if found else None
 
     def model(self) -> Any:
         """Hand over the model that is complete; nothing of it is kept."""

@@ -8,25 +8,31 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+from nbloader.loaders.reports import Reports
+
 __all__ = ["quiet", "quiet_loggers"]
 
 _LOGGERS = ("accelerate", "bitsandbytes", "sentence_transformers")
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def quiet() -> Iterator[Reports]:
     """Silence the libraries that are imported, through their own switches, and restore them.
 
     Only one load runs at a time in a process, so the switches are not fought over.
+
+    Yields:
+        What they report of their loads meanwhile.
     """
+    reports = Reports()
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
         for name in ("diffusers.utils.logging", "transformers.utils.logging"):
-            stack.enter_context(_silent_logging(name))
+            stack.enter_context(_silent_logging(name, reports))
         stack.enter_context(quiet_loggers())
         stack.enter_context(_silent_hub())
-        yield
+        yield reports
 
 
 @contextmanager
@@ -42,18 +48,31 @@ def quiet_loggers() -> Iterator[None]:
 
 
 @contextmanager
-def _silent_logging(name: str) -> Iterator[None]:
+def _silent_logging(name: str, reports: Reports) -> Iterator[None]:
+    """Send the warnings of a library to `reports` alone."""
     library = sys.modules.get(name)
     if library is None:
         yield
         return
-    verbosity, bars = library.get_verbosity(), library.is_progress_bar_enabled()
-    library.set_verbosity_error()
+    logger = library.get_logger(name.partition(".")[0])
+    level, propagates, handlers = logger.level, logger.propagate, list(logger.handlers)
+    bars = library.is_progress_bar_enabled()
+    # The level stays at that of the reports, which are warnings. What else is at the log, such as a
+    # notebook's own handler, is kept from it meanwhile.
+    for handler in handlers:
+        logger.removeHandler(handler)
+    logger.addHandler(reports)
+    logger.propagate = False
+    logger.setLevel(logging.WARNING)
     library.disable_progress_bar()
     try:
         yield
     finally:
-        library.set_verbosity(verbosity)
+        logger.removeHandler(reports)
+        for handler in handlers:
+            logger.addHandler(handler)
+        logger.propagate = propagates
+        logger.setLevel(level)
         if bars:
             library.enable_progress_bar()
 

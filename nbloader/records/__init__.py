@@ -59,11 +59,13 @@ from nbloader.records._fit import (
     Quantization,
 )
 from nbloader.records._repo import (
+    Companion,
     Component,
     Kind,
     Listing,
     Plan,
     PlanRequest,
+    Reference,
     RepoFile,
 )
 from nbloader.records._transfer import (
@@ -79,6 +81,7 @@ __all__ = [
     "CheckStatus",
     "Checked",
     "ClassFacts",
+    "Companion",
     "Component",
     "ComponentDownloaded",
     "ComponentLoaded",
@@ -112,6 +115,7 @@ __all__ = [
     "Quantization",
     "RateLimitFacts",
     "Ready",
+    "Reference",
     "RepoFile",
     "Retry",
     "Route",

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 __all__ = [
+    "Companion",
     "Component",
     "Kind",
     "Listing",
     "Plan",
     "PlanRequest",
+    "Reference",
     "RepoFile",
 ]
 
@@ -34,6 +36,8 @@ class RepoFile:
             files, git's sha1 of the blob for small ones.
         lfs: whether `etag` is a sha256.
         xet_hash: its name in Xet storage, where it is there.
+        repo_id: the repository, where it is another one than that of the plan; `path` then begins
+            with it (`org/base:config.json`), so that paths of a plan stay unique.
     """
 
     path: str
@@ -41,6 +45,12 @@ class RepoFile:
     etag: str
     lfs: bool = False
     xet_hash: str | None = None
+    repo_id: str = ""
+
+    @property
+    def path_in_repo(self) -> str:
+        """The path inside its own repository."""
+        return self.path.removeprefix(f"{self.repo_id}:") if self.repo_id else self.path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,12 +60,18 @@ class Listing:
     Attributes:
         revision: what was asked for: a branch, a tag or a commit.
         commit_hash: the commit that it stands for (40 hex digits).
+        pipeline_tag: the task that the Hub names for it, such as `text-generation`; None if none.
+        library_name: the library that the Hub names for it, such as `peft`; None if none.
+        base_models: ids of the repositories that its card says it was made from.
     """
 
     repo_id: str
     revision: str
     commit_hash: str
     files: tuple[RepoFile, ...]
+    pipeline_tag: str | None = None
+    library_name: str | None = None
+    base_models: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +82,10 @@ class PlanRequest:
         kind: the library to load it with; None lets the files decide.
         variant: a variant of the weights, such as `fp16`; None for the plain ones.
         trust_remote_code: whether Python files of the repository may be fetched and run.
+        task: what a model of transformers is to be used for, as `transformers.pipeline` names it;
+            None lets the Hub and the files decide.
+        custom_pipeline: where the code of a pipeline of diffusers is: a repository, a name of the
+            library's community pipelines, or a path; None for none.
         handed_in: names that the caller passes on to the library. A component of that name is not
             loaded: it is there already, or left out.
     """
@@ -73,6 +93,8 @@ class PlanRequest:
     kind: Kind | None = None
     variant: str | None = None
     trust_remote_code: bool = False
+    task: str | None = None
+    custom_pipeline: str | None = None
     handed_in: tuple[str, ...] = ()
 
 
@@ -92,6 +114,8 @@ class Component:
         code: Python files that the `auto_map` of its `config.json` names and that are not fetched,
             because the repository's code is not trusted; those of another repository as
             `org/name--file.py`.
+        needs: packages, as they are imported, that its small files ask for beyond those that its
+            classes need, such as `fugashi` by the options of a tokenizer.
     """
 
     name: str
@@ -101,6 +125,35 @@ class Component:
     weights: tuple[str, ...] = ()
     model_type: str | None = None
     code: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """Another repository that a repository needs.
+
+    Attributes:
+        role: `base-model` of an adapter, or `code`.
+        revision: what the repository says of it; None for `main`.
+    """
+
+    repo_id: str
+    role: str
+    revision: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Companion:
+    """Another repository that a plan takes files from, at a commit.
+
+    Attributes:
+        role: that of its `Reference`.
+    """
+
+    repo_id: str
+    role: str
+    revision: str
+    commit_hash: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +166,9 @@ class Plan:
         files: sorted by path.
         custom_code: whether the load runs Python files of the repository.
         variant: the variant of the weights that was chosen, None for the plain ones.
+        task: what a model of transformers is to be used for: what the caller asked for, else what
+            the Hub names; None if neither does.
+        companions: the other repositories that files of the plan come from.
     """
 
     repo_id: str
@@ -124,6 +180,8 @@ class Plan:
     files: tuple[RepoFile, ...]
     custom_code: bool = False
     variant: str | None = None
+    task: str | None = None
+    companions: tuple[Companion, ...] = ()
 
     @property
     def total(self) -> int:

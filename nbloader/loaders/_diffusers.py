@@ -1,0 +1,86 @@
+"""Pipelines of diffusers, put together from one folder."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nbloader.loaders._arguments import DTYPES, BuildSteps, joined, objects_of, places_itself
+from nbloader.loaders._placing import Part, Steps
+from nbloader.records import ComponentLoaded, Placement, Plan
+
+__all__ = ["build", "modules_of"]
+
+
+def build(
+    plan: Plan,
+    folder: Path,
+    placement: Placement,
+    todo: Steps,
+    loader_kwargs: Mapping[str, Any],
+) -> BuildSteps:
+    """Build a pipeline, or the parts that have to be placed by themselves first."""
+    import diffusers
+
+    named = None if plan.custom_code else plan.class_name
+    pipeline_class = getattr(diffusers, named or "DiffusionPipeline")
+    arguments = joined(todo.arguments, loader_kwargs)
+    if "device_map" in loader_kwargs:
+        return pipeline_class.from_pretrained(str(folder), **arguments)
+    if places_itself(loader_kwargs):
+        arguments.pop("device_map", None)
+        return pipeline_class.from_pretrained(str(folder), **arguments).to(placement.device)
+    parts = [part for part in todo.parts if part.name not in loader_kwargs]
+    loaded = {}
+    for part in parts:
+        began = time.monotonic()
+        loaded[part.name] = _component(part, folder, loader_kwargs)
+        yield ComponentLoaded(name=part.name, seconds=time.monotonic() - began)
+    pipeline = pipeline_class.from_pretrained(str(folder), **arguments, **loaded)
+    if todo.others is not None:
+        _place_others(pipeline, loaded, todo.others)
+    if any(part.meets_inputs for part in parts):
+        # So that the pipeline knows it must not be moved as a whole.
+        pipeline.hf_device_map = {part.name: part.arguments["device_map"][""] for part in parts}
+    for call in todo.calls:
+        getattr(pipeline, call.name)(**objects_of(call.arguments))
+    return pipeline
+
+
+def _component(part: Part, folder: Path, loader_kwargs: Mapping[str, Any]) -> Any:
+    """Load a component straight to its device. Its class is imported already."""
+    model_class = getattr(importlib.import_module(part.library), part.class_name)
+    own_dtype = {key: value for key, value in loader_kwargs.items() if key in DTYPES}
+    arguments = joined(objects_of(part.arguments, part.library), own_dtype)
+    component = model_class.from_pretrained(str(folder / part.name), **arguments)
+    if part.rests_on is not None:
+        component = component.to(part.rests_on)
+    if part.meets_inputs:
+        from accelerate import dispatch_model
+
+        dispatch_model(
+            component,
+            device_map=part.arguments["device_map"],
+            force_hooks=True,
+            skip_keys=getattr(component, "_skip_keys", None),
+        )
+    return component
+
+
+def _place_others(pipeline: Any, loaded: Mapping[str, Any], device: str) -> None:
+    """Move what was not loaded to its device; what is quantized stays where it was put."""
+    import torch
+
+    for name, component in pipeline.components.items():
+        if name in loaded or not isinstance(component, torch.nn.Module):
+            continue
+        if not getattr(component, "is_quantized", False):  # as both libraries mark a model
+            component.to(device)
+
+
+def modules_of(pipeline: Any) -> dict[str, Any]:
+    """Give the components of a pipeline by name."""
+    return dict(pipeline.components)

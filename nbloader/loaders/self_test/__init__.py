@@ -1,0 +1,38 @@
+"""Is what came out of a load fit to be called ready? Cheap checks only.
+
+A model that came so far and cannot work must not be returned, and one that works must not be
+refused.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nbloader.loaders.self_test._embedders import check_embeddings
+from nbloader.loaders.self_test._models import check_model
+from nbloader.loaders.self_test._pipelines import check_pipeline
+from nbloader.loaders.self_test._weights import check_modules
+from nbloader.records import Kind, Notice, Placement, Plan
+
+__all__ = ["check_call", "check_embeddings", "check_modules"]
+
+
+def check_call(model: Any, plan: Plan, placement: Placement | None) -> list[Notice]:
+    """Call what a load gave on the smallest input that suits it; its state stays as it was.
+
+    Args:
+        placement: where it is; None if the library spread it itself.
+
+    Returns:
+        What is worth a notice.
+
+    Raises:
+        SelfTestError: it cannot be called, or what it gives is of no use.
+    """
+    match plan.kind:
+        case Kind.DIFFUSERS:
+            return check_pipeline(model, placement)
+        case Kind.SENTENCE_TRANSFORMERS:
+            return check_embeddings(model)
+        case Kind.TRANSFORMERS:
+            return check_model(model, placement)

@@ -1,0 +1,98 @@
+"""The libraries' reports of missing tensors, read from real loads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from nbloader.loaders.quiet import quiet
+from nbloader.loaders.reports import LoadReport, lacking, missing_tensors, parse_report
+from tests.models import save_classifier, save_pipeline
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def change(file: Path, how: Any) -> None:
+    """Write a safetensors file anew with what `how` makes of its tensors."""
+    save_file(how(load_file(file)), file.with_name("new"), metadata={"format": "pt"})
+    file.with_name("new").replace(file)
+
+
+def test_what_transformers_reports_is_read_and_not_shown(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from transformers import AutoModelForSequenceClassification
+
+    save_classifier(tmp_path)
+    change(
+        tmp_path / "model.safetensors",
+        lambda tensors: {
+            **{key: value for key, value in tensors.items() if "classifier" not in key},
+            "head.weight": tensors["classifier.weight"],
+        },
+    )
+    capfd.readouterr()
+    with quiet() as reports:
+        AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    assert reports.found == [
+        LoadReport(
+            model="BertForSequenceClassification",
+            source=str(tmp_path),
+            missing=("classifier.bias", "classifier.weight"),
+            unexpected=("head.weight",),
+        )
+    ]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_diffusers_reports_is_read(tmp_path: Path) -> None:
+    from diffusers import UNet2DConditionModel
+
+    save_pipeline(tmp_path)
+    unet = tmp_path / "unet"
+    change(
+        unet / "diffusion_pytorch_model.safetensors",
+        lambda tensors: {key: value for key, value in tensors.items() if "conv_out" not in key},
+    )
+    with quiet() as reports:
+        UNet2DConditionModel.from_pretrained(unet)
+    assert reports.found == [
+        LoadReport(
+            model="UNet2DConditionModel",
+            source=str(unet),
+            missing=("conv_out.bias", "conv_out.weight"),
+        )
+    ]
+
+
+def test_the_last_report_of_a_class_that_came_out_counts() -> None:
+    tried = LoadReport(model="A", source="/m", missing=("x",))
+    first = LoadReport(model="B", source="/m", missing=("x", "encoder.pooler.dense.weight"))
+    last = LoadReport(model="B", source="/m", missing=("encoder.pooler.dense.weight",))
+    assert lacking([tried, first, last], {"B"}) == [last]
+    assert lacking([tried, first, last], {"B"}, pooled=False) == []
+    assert lacking([LoadReport(model="B", source="/m", unexpected=("x",))], {"B"}) == []
+
+
+def test_the_error_names_the_first_and_counts_the_rest() -> None:
+    report = LoadReport(
+        model="CLIPTextModel",
+        source="/cache/unet",
+        missing=("a", "b", "c", "d", "e"),
+        mismatched=("f",),
+        unexpected=("module.a",),
+    )
+    error = missing_tensors("org/name", [report], Path("/cache"))
+    assert error.message == (
+        "'unet' of org/name (CLIPTextModel): no file has the tensors 'a', 'b', 'c' and 2 more, "
+        "of another shape are 'f'; the files have 'module.a' in their place"
+    )
+
+
+@pytest.mark.parametrize("text", ["", "LOAD REPORT", "Some weights", "x LOAD REPORT from: \n|||"])
+def test_other_messages_are_no_reports(text: str) -> None:
+    report = parse_report(text)
+    assert report is None or not (report.missing or report.mismatched or report.unexpected)
