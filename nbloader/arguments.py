@@ -9,6 +9,7 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from nbloader.errors import InvalidArgumentError, InvalidRepoIdError
+from nbloader.hub_names import is_repo_id, is_revision
 from nbloader.quoting import quote
 from nbloader.records import Method
 
@@ -28,23 +29,12 @@ __all__ = [
 
 _E = TypeVar("_E", bound=StrEnum)
 
-# The Hub's rule for names: letters, digits, `-`, `_`, `.`; at most 96 characters in all; `--` and
-# `..` forbidden; a name neither starts nor ends with `-` or `.`.
-_NAME = r"(?![-.])[\w\-.]{1,96}(?<![-.])"
-_REPO_ID = re.compile(rf"(?:{_NAME}/)?{_NAME}", re.ASCII)
 _SAMPLE = 'Ids look like "Qwen/Qwen-Image-Edit-2509".'
 
 
 def check_repo_id(repo_id: object) -> str:
     """Give the id if it can be one. Raises InvalidRepoIdError."""
-    if (
-        isinstance(repo_id, str)
-        and len(repo_id) <= 96
-        and _REPO_ID.fullmatch(repo_id)
-        and "--" not in repo_id
-        and ".." not in repo_id
-        and not repo_id.endswith(".git")
-    ):
+    if is_repo_id(repo_id):
         return repo_id
     hint = _SAMPLE
     if isinstance(repo_id, str):
@@ -57,21 +47,10 @@ def check_repo_id(repo_id: object) -> str:
 
 
 def check_revision(revision: object) -> str:
-    """Give the branch, tag or commit, `main` for None. Raises InvalidArgumentError.
-
-    The rules are git's for names of references, as far as they matter here: a revision becomes a
-    part of an address and of a path in the cache.
-    """
+    """Give the branch, tag or commit, `main` for None. Raises InvalidArgumentError."""
     if revision is None:
         return "main"
-    if (
-        isinstance(revision, str)
-        and 0 < len(revision) <= 255
-        and not re.search(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|//|@\{", revision)
-        and not revision.startswith(("/", ".", "-"))
-        and not revision.endswith(("/", ".", ".lock"))
-        and "/." not in revision
-    ):
+    if is_revision(revision):
         return revision
     raise InvalidArgumentError(
         f"revision={quote(revision)} is no name of a branch, tag or commit",

@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 
 from nbloader.records import RateLimitFacts
 from nbloader.transfer.hub_facts import (
+    RepoInfo,
     TokenScope,
     license_of,
     rate_limit_of,
+    repo_info,
     tightest,
     token_scope,
     xet_host,
@@ -49,6 +51,64 @@ _json = st.recursive(
 )
 def test_the_licence_is_a_plain_short_name(info: dict[str, Any], expected: str | None) -> None:
     assert license_of(info) == expected
+
+
+SHA = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.mark.parametrize(
+    ("info", "expected"),
+    [
+        ({"id": "new/name"}, {"repo_id": "new/name"}),
+        ({"id": "gpt2"}, {"repo_id": "gpt2"}),
+        ({"id": "../name"}, {}),
+        ({"id": ["a/b"]}, {}),
+        (
+            {"pipeline_tag": "text-generation", "library_name": "sentence-transformers"},
+            {"pipeline_tag": "text-generation", "library_name": "sentence-transformers"},
+        ),
+        ({"pipeline_tag": "<b>", "library_name": "x" * 65}, {}),
+        ({"pipeline_tag": ["fill-mask"], "library_name": "a\nb"}, {}),
+        ({"cardData": {"base_model": "org/base"}}, {"base_models": ("org/base",)}),
+        (
+            {
+                "cardData": {"base_model": ["org/b", "org/a", "org/b", "/etc/passwd", None]},
+                "tags": [
+                    "base_model:org/a",
+                    "base_model:adapter:org/c",
+                    "base_model:../x",
+                    "base_model:",
+                    7,
+                ],
+            },
+            {"base_models": ("org/b", "org/a", "org/c")},
+        ),
+        (
+            {"tags": [f"base_model:merge:org/n{index}" for index in range(1000)]},
+            {"base_models": tuple(f"org/n{index}" for index in range(8))},
+        ),
+        ({"cardData": ["org/a"], "tags": "base_model:org/a"}, {}),
+    ],
+)
+def test_what_is_told_of_a_repository_is_names(
+    info: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    assert repo_info({"sha": SHA, **info}, "org/name") == RepoInfo(
+        **{"repo_id": "org/name", "commit_hash": SHA, **expected}
+    )
+
+
+@pytest.mark.parametrize("sha", [None, SHA[1:], f"{SHA}\n", SHA.upper(), int(SHA[:8], 16)])
+def test_without_a_commit_nothing_is_told(sha: object) -> None:
+    assert repo_info({"sha": sha, "id": "org/name"}, "org/name") is None
+
+
+@given(_json)
+def test_whatever_is_told_of_a_repository_is_read(answer: object) -> None:
+    repo_info(answer, "org/name")
+    card = {"sha": SHA, "cardData": answer, "tags": answer, "pipeline_tag": answer, "id": answer}
+    assert repo_info(card, "org/name") is not None
+    assert repo_info(card | {"cardData": {"base_model": answer}}, "org/name") is not None
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import json
 import random
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TypeAlias
 
 import pytest
@@ -177,6 +178,25 @@ def test_transformers_takes_the_processing_files_and_nothing_else() -> None:
 def test_a_model_type_is_a_plain_name_or_none(model_type: object) -> None:
     files = {"config.json": {"model_type": model_type}, **unused("model.safetensors")}
     assert plan_of(files).components[0].model_type is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "tag", "kind", "expected"),
+    [
+        (None, None, None, None),
+        (None, "fill-mask", None, "fill-mask"),
+        ("text-classification", "fill-mask", None, "text-classification"),
+        (None, "fill-mask", Kind.SENTENCE_TRANSFORMERS, None),
+    ],
+)
+def test_the_task_is_the_callers_or_else_the_hubs(
+    asked: str | None, tag: str | None, kind: Kind | None, expected: str | None
+) -> None:
+    files = {"config.json": {"model_type": "bert"}, "model.safetensors": ...}
+    listing = replace(listing_of(files), pipeline_tag=tag)
+    request = PlanRequest(kind=kind, task=asked)
+    plan = make_plan(listing, request, {"config.json": content(files["config.json"])})
+    assert plan.task == expected
 
 
 def test_transformers_follows_the_weights_that_the_config_names() -> None:

@@ -39,6 +39,9 @@ __all__ = ["Hub", "HubState"]
 
 _BAD_TOKEN = "Invalid credentials in Authorization header"  # noqa: S105 - the Hub's message
 
+_TOLD_OF_CARD = frozenset({"library_name", "pipeline_tag"})
+"""What of a card the answer names in its own place, too."""
+
 
 @dataclass(kw_only=True)
 class HubState:
@@ -103,7 +106,8 @@ class Hub:
                 "disabled": False,
                 "downloads": 0,
                 "likes": 0,
-                "tags": [f"license:{card['license']}"] if "license" in card else [],
+                "tags": _tags(card, commit),
+                **{key: value for key, value in card.items() if key in _TOLD_OF_CARD},
                 "usedStorage": sum(file.size for file in files),
                 "siblings": siblings,
                 **({"cardData": card} if card else {}),
@@ -336,6 +340,26 @@ class Hub:
             for row in rows:
                 row["lastCommit"] = {"id": commit.sha, "title": "Publish", "date": date}
         return sorted(rows, key=lambda row: row["path"])
+
+
+def _tags(card: dict[str, Any], commit: Commit) -> list[str]:
+    """Return the tags that the Hub makes of a card, before those that the card has itself."""
+
+    def named(key: str) -> list[str]:
+        value = card.get(key)
+        return [str(name) for name in (value if isinstance(value, list) else [value]) if name]
+
+    bases = named("base_model")
+    inferred = "adapter" if "adapter_config.json" in commit.files else "finetune"
+    relation = card.get("base_model_relation") or ("merge" if len(bases) > 1 else inferred)
+    return [
+        *named("library_name"),
+        *named("pipeline_tag"),
+        *named("tags"),
+        *(f"base_model:{base}" for base in bases),
+        *(f"base_model:{relation}:{base}" for base in bases),
+        *(f"license:{name}" for name in named("license")),
+    ]
 
 
 def _access_token(token: Token) -> dict[str, Any]:

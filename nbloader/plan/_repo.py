@@ -64,6 +64,7 @@ class Repo:
         paths: every file.
         top_folders: folders in the root.
         variant: the variant of the weights that was asked for; None for the plain ones.
+        task: what the caller, or else the Hub, says that the model is for; None if neither does.
         handed_in: components that the caller hands in, or leaves out.
         missing: files that a planner asked for and that are not known yet.
 
@@ -74,6 +75,7 @@ class Repo:
     def __init__(self, listing: Listing, request: PlanRequest, known: Mapping[str, bytes]) -> None:
         self.repo_id = listing.repo_id
         self.variant = request.variant or None
+        self.task = request.task or listing.pipeline_tag
         self.trust_remote_code = request.trust_remote_code
         self.handed_in = frozenset(request.handed_in)
         self.missing: set[str] = set()

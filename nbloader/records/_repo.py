@@ -63,6 +63,7 @@ class Listing:
         pipeline_tag: the task that the Hub names for it, such as `text-generation`; None if none.
         library_name: the library that the Hub names for it, such as `peft`; None if none.
         base_models: ids of the repositories that its card says it was made from.
+        described: whether the Hub was asked for these three.
     """
 
     repo_id: str
@@ -72,6 +73,7 @@ class Listing:
     pipeline_tag: str | None = None
     library_name: str | None = None
     base_models: tuple[str, ...] = ()
+    described: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

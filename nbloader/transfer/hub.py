@@ -32,9 +32,11 @@ from nbloader.transfer.explain import Attempted, explain, no_hub, token_refused
 from nbloader.transfer.failure import TRANSIENT_STATUS, Failure
 from nbloader.transfer.http_route import network_failures
 from nbloader.transfer.hub_facts import (
+    RepoInfo,
     TokenScope,
     license_of,
     rate_limit_of,
+    repo_info,
     tightest,
     token_scope,
     xet_host,
@@ -123,8 +125,10 @@ class Hub:
 
     # -- what is there ---------------------------------------------------------------------
 
-    def resolve(self, revision: str) -> str:
-        """Find the commit hash of a revision, and note the facts about the Hub.
+    def resolve(self, revision: str) -> RepoInfo:
+        """Find out which commit a revision is and what the Hub says of the repository.
+
+        The facts about the Hub are noted, too.
 
         A token that the Hub refuses must not stand between a user and a public model: the call is
         made again without it, and the facts tell.
@@ -137,14 +141,14 @@ class Hub:
                 raise
             kept, self.token = self.token, False
             try:
-                commit_hash = self._resolve(revision)
+                info = self._resolve(revision)
             except (RepoNotFoundError, GatedRepoError):
                 self.token = kept
                 raise token_refused(self.repo_id) from error
             self.facts = replace(self.facts, token_refused=True)
-            return commit_hash
+            return info
 
-    def _resolve(self, revision: str) -> str:
+    def _resolve(self, revision: str) -> RepoInfo:
         url = f"{self._api}/revision/{quote(revision, safe='')}"
 
         def ask() -> tuple[float, Any]:
@@ -153,21 +157,21 @@ class Hub:
             return time.monotonic() - started, answer
 
         few = min(OPENING_ATTEMPTS, self.policy.max_retries)
-        seconds, info = self._call(
+        seconds, answer = self._call(
             ask, revision=revision, policy=replace(self.policy, max_retries=few)
         )
-        commit_hash = info.get("sha") if isinstance(info, dict) else None
-        if not isinstance(commit_hash, str) or not re.fullmatch("[0-9a-f]{40}", commit_hash):
+        info = repo_info(answer, self.repo_id)
+        if info is None:
             raise no_hub(f"its answer about {self.repo_id} holds no commit")
         self.facts = replace(
             self.facts,
             answer_s=seconds,
-            private=bool(info.get("private")),
-            gated=bool(info.get("gated")),
-            license=license_of(info),
+            private=bool(answer.get("private")),
+            gated=bool(answer.get("gated")),
+            license=license_of(answer),
             token_sent=self._sends_token(),
         )
-        return commit_hash
+        return info
 
     @property
     def _api(self) -> str:

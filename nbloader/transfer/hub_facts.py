@@ -8,10 +8,28 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from nbloader.hub_names import is_repo_id
 from nbloader.records import RateLimitFacts
 from nbloader.transfer.links import may_lead_to
 
-__all__ = ["TokenScope", "license_of", "rate_limit_of", "tightest", "token_scope", "xet_host"]
+__all__ = [
+    "RepoInfo",
+    "TokenScope",
+    "license_of",
+    "rate_limit_of",
+    "repo_info",
+    "tightest",
+    "token_scope",
+    "xet_host",
+]
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+# Tasks and libraries, as the Hub names them: `text-generation`, `sentence-transformers`.
+_TAG = re.compile(r"[A-Za-z0-9][\w.-]{0,63}", re.ASCII)
+
+_MAX_BASE_MODELS = 8
+"""A merge names a handful; who names more says nothing that could be used."""
 
 # Names of licences: SPDX, the Hub's own (`openrail++`), and what authors write as `license_name`.
 _LICENSE = re.compile(r"[A-Za-z0-9][\w .+()-]{0,79}", re.ASCII)
@@ -22,6 +40,62 @@ _RATE_LIMIT = re.compile(r'"(\w{1,40})"\s*;\s*r=(\d{1,9})\s*;\s*t=(\d{1,9})', re
 _POLICY = re.compile(r'"(\w{1,40})"\s*;\s*q=(\d{1,9})\s*;\s*w=(\d{1,9})', re.ASCII)
 
 _HOST = re.compile(r"[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepoInfo:
+    """What the Hub says of a repository at a revision.
+
+    Attributes:
+        repo_id: its id; another one than was asked for where it was renamed.
+        commit_hash: the commit that the revision stands for.
+        pipeline_tag: see `Listing`; so are the others.
+    """
+
+    repo_id: str
+    commit_hash: str
+    pipeline_tag: str | None = None
+    library_name: str | None = None
+    base_models: tuple[str, ...] = ()
+
+
+def repo_info(info: object, asked: str) -> RepoInfo | None:
+    """Read the Hub's answer about a repository; None if it names no commit.
+
+    Args:
+        asked: the id that was asked for, which counts where the answer names none.
+    """
+    if not isinstance(info, dict):
+        return None
+    commit_hash, name = info.get("sha"), info.get("id")
+    if not isinstance(commit_hash, str) or not _COMMIT.fullmatch(commit_hash):
+        return None
+    return RepoInfo(
+        repo_id=name if is_repo_id(name) else asked,
+        commit_hash=commit_hash,
+        pipeline_tag=_tag(info.get("pipeline_tag")),
+        library_name=_tag(info.get("library_name")),
+        base_models=_base_models(info),
+    )
+
+
+def _tag(value: object) -> str | None:
+    return value if isinstance(value, str) and _TAG.fullmatch(value) else None
+
+
+def _base_models(info: Mapping[str, Any]) -> tuple[str, ...]:
+    """Give the models that a card says its own was made from: `base_model`, and the Hub's tags
+    `base_model:<id>` and `base_model:<relation>:<id>`."""
+    card, tags = info.get("cardData"), info.get("tags")
+    named = card.get("base_model") if isinstance(card, dict) else None
+    tagged = (
+        tag.rpartition(":")[2]
+        for tag in (tags if isinstance(tags, list) else ())
+        if isinstance(tag, str) and tag.startswith("base_model:")
+    )
+    found = [*(named if isinstance(named, list) else [named]), *tagged]
+    ids = dict.fromkeys(name for name in found if is_repo_id(name))
+    return tuple(ids)[:_MAX_BASE_MODELS]
 
 
 def license_of(info: Mapping[str, Any]) -> str | None:

@@ -192,13 +192,7 @@ class Session:
             # With everything at hand, one question whether there is something newer is enough.
             hub.policy = replace(start.policy, max_retries=1)
         try:
-            commit = start.commit_hash or hub.resolve(start.revision)
-            self._send(StageStarted(stage=Stage.SET_UP))
-            hub.policy = start.policy
-            kept = self._listings.get(start.revision, commit)
-            listing = kept or hub.listing(start.revision, commit)
-            if kept is None:
-                self._listings.keep(listing)
+            listing = self._listing_of_hub()
         except (HubUnreachableError, RateLimitedError) as error:
             if cached is None:
                 raise
@@ -212,6 +206,34 @@ class Session:
             return cached
         self._listing = listing
         return self._made(listing, functools.partial(self._fetched, listing))
+
+    def _listing_of_hub(self) -> Listing:
+        """List the revision, with what the Hub says of the repository.
+
+        What the Hub says may change while the commit stays. A worker that goes on with the commit
+        of another takes what that one has kept, so that both make the same plan.
+        """
+        start, hub = self._start, self._hub
+        commit = start.commit_hash
+        kept = self._listings.get(start.revision, commit) if commit else None
+        if kept is not None and kept.described:
+            self._send(StageStarted(stage=Stage.SET_UP))
+            hub.policy = start.policy
+            return kept
+        info = hub.resolve(commit or start.revision)
+        self._send(StageStarted(stage=Stage.SET_UP))
+        hub.policy = start.policy
+        kept = self._listings.get(start.revision, info.commit_hash)
+        listing = replace(
+            kept or hub.listing(start.revision, info.commit_hash),
+            pipeline_tag=info.pipeline_tag,
+            library_name=info.library_name,
+            base_models=info.base_models,
+            described=True,
+        )
+        if listing != kept:
+            self._listings.keep(listing)
+        return listing
 
     def _fetched(self, listing: Listing, paths: Sequence[str]) -> list[bytes]:
         """Fetch files of a listing and read them."""

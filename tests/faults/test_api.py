@@ -50,7 +50,7 @@ def test_a_listing_that_hangs_is_asked_for_again_and_given_up(
     told: list[Retry] = []
     policy = TransferPolicy(max_retries=2, retry_delay_min_s=0.01, retry_delay_max_s=0.02)
     asked = Hub(repo_id=SMALL.repo_id, policy=policy, token=False, publish=told.append)
-    commit_hash = asked.resolve("main")
+    commit_hash = asked.resolve("main").commit_hash
     hub.set_faults([Fault(TREE, cut=Cut.STALL, times=1)])
     listing = asked.listing("main", commit_hash)
     assert {file.path for file in listing.files} == set(SMALL.files)

@@ -316,6 +316,20 @@ def test_the_head_of_the_readme_is_the_card(
     assert info.tags == [f"license:{tag}" for tag in tags]
 
 
+def test_the_card_tells_task_library_and_base(api: HfApi, publish: Publish) -> None:
+    card = ("pipeline_tag: fill-mask", "library_name: peft", "base_model: org/base", "tags: [lora]")
+    readme = "\n".join(("---", *card, "---", ""))
+    info = api.model_info(publish({"README.md": readme.encode(), "adapter_config.json": b"{}"}))
+    assert (info.pipeline_tag, info.library_name) == ("fill-mask", "peft")
+    assert info.tags == [
+        "peft",
+        "fill-mask",
+        "lora",
+        "base_model:org/base",
+        "base_model:adapter:org/base",
+    ]
+
+
 def test_requests_over_the_rate_limit_are_refused(
     hub: LocalHub, api: HfApi, publish: Publish
 ) -> None:
