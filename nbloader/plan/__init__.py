@@ -83,6 +83,7 @@ def make_plan(listing: Listing, request: PlanRequest, known: Mapping[str, bytes]
         custom_code=any(path.endswith(".py") for path in wanted),
         variant=repo.variant,
         task=repo.task if kind is Kind.TRANSFORMERS else None,
+        task_asked=kind is Kind.TRANSFORMERS and request.task is not None,
     )
 
 

@@ -170,6 +170,7 @@ class Plan:
         variant: the variant of the weights that was chosen, None for the plain ones.
         task: what a model of transformers is to be used for: what the caller asked for, else what
             the Hub names; None if neither does.
+        task_asked: whether the caller named the task.
         companions: the other repositories that files of the plan come from.
     """
 
@@ -183,6 +184,7 @@ class Plan:
     custom_code: bool = False
     variant: str | None = None
     task: str | None = None
+    task_asked: bool = False
     companions: tuple[Companion, ...] = ()
 
     @property
