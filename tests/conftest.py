@@ -13,6 +13,17 @@ WriteRepo = Callable[[Path, str, Mapping[str, bytes]], None]
 Publish = Callable[[Mapping[str, bytes]], str]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options of the tests in tests/differential."""
+    parser.addoption(
+        "--models",
+        default="sample",
+        help="which cases are compared with the libraries' own loads: sample, all, or one part of "
+        "several, as 2/3",
+    )
+    parser.addoption("--outcomes", help="a file for what came of these cases, as JSON")
+
+
 @pytest.fixture(scope="session")
 def demo_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Both demo repositories, built once a run; no test may change them."""
