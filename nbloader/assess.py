@@ -23,7 +23,7 @@ from nbloader.environment import (
     unmet_requirements,
 )
 from nbloader.errors import HubUnreachableError, NbloaderError, error_from_parts
-from nbloader.fit import fit
+from nbloader.fit import fit, next_method
 from nbloader.loaders import devices, loaded, places_itself, spare_bytes
 from nbloader.records import (
     AttachedModel,
@@ -32,7 +32,9 @@ from nbloader.records import (
     Kind,
     LoadedModel,
     MachineFacts,
+    Method,
     Place,
+    Placement,
     Plan,
     Planned,
 )
@@ -40,7 +42,7 @@ from nbloader.records import (
 if TYPE_CHECKING:
     from nbloader.request import Request
 
-__all__ = ["Survey", "assess", "gather", "judge", "with_attached"]
+__all__ = ["Survey", "assess", "fallback", "gather", "judge", "with_attached"]
 
 _PLACING = ("accelerate", "bitsandbytes", "kernels", "triton")
 """Packages that decide which placements there are, and what they take."""
@@ -123,6 +125,17 @@ def judge(facts: Facts) -> PreflightReport:
         disk=facts.disk,
         missing_bytes=facts.missing_bytes,
     )
+
+
+def fallback(request: Request, facts: Facts, failed: Placement) -> Method | None:
+    """Name the plan to try where a GPU is full despite all that was reckoned; None for none.
+
+    It is the next that fits, whether or not the call has asked for the one that failed.
+    """
+    if facts.plan is None or facts.machine is None:
+        return None
+    free = replace(request, method=None)
+    return next_method(_fit(free, facts.plan, facts.weights, facts.machine), failed)
 
 
 def _facts(

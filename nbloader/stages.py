@@ -13,7 +13,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, TextIO, TypeAlias, TypeVar
 
-from nbloader.assess import Survey, assess, gather, judge, with_attached
+from nbloader.assess import Survey, assess, fallback, gather, judge, with_attached
 from nbloader.checks import FORCEABLE, Facts, PreflightReport
 from nbloader.environment import how_to_free
 from nbloader.errors import (
@@ -268,6 +268,10 @@ class _Loading:
             raise _cancelled()
         self._tell()
 
+    def next_method(self) -> Method | None:
+        """Name the plan to try should the placement fill a GPU; None if no other fits."""
+        return fallback(self._attempt.request, self._facts, self.placement)
+
     def _tell(self) -> None:
         if not self._imported:
             self._imported = True
@@ -360,7 +364,14 @@ def load(attempt: Attempt) -> tuple[Any, str]:
     for size in in_turn(lambda: loaders.copies(key))[:1]:
         reporter.publish(_second_copy(plan, placement.device, size))
     with contextlib.closing(
-        loaders.Building(plan, folder, placement, request.loader_kwargs, forced=request.force)
+        loaders.Building(
+            plan,
+            folder,
+            placement,
+            request.loader_kwargs,
+            forced=request.force,
+            next_method=loading.next_method(),
+        )
     ) as building:
         while (loaded := in_turn(building.step)) is not None:
             reporter.publish(loaded)

@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
+from nbloader.assess import fallback
+from nbloader.checks import Facts
 from nbloader.errors import InvalidArgumentError
-from nbloader.fit import fit, gpu_problem
+from nbloader.fit import fit, gpu_problem, next_method
 from nbloader.records import (
     Component,
     ComponentWeights,
@@ -21,6 +23,7 @@ from nbloader.records import (
     Quantization,
     TorchFacts,
 )
+from nbloader.request import checked
 from tests.samples import PLAN
 
 GB = 1_000_000_000
@@ -329,3 +332,47 @@ def test_a_number_format_that_will_not_do_well_is_told() -> None:
         "Tesla T4 has bfloat16 by emulation" in fit(QWEN, SMALL, on(T4), dtype="bfloat16").caution
     )
     assert fit(QWEN, SMALL, on(A100)).caution == ""
+
+
+@pytest.mark.parametrize(
+    ("plan", "weights", "machine", "failed", "expected"),
+    [
+        (FLUX, SMALL, on(T4), Method.GPU, Method.MODEL_OFFLOAD),
+        (FLUX, LARGE, on(A100), Method.GPU, Method.FOUR_BIT),
+        # 8-bit is the next of the table, but takes more than what has failed.
+        (FLUX, LARGE, on(A100), Method.FOUR_BIT, Method.FOUR_BIT_MODEL_OFFLOAD),
+        (FLUX, LARGE, on(A100, A100), Method.MULTI_GPU, Method.FOUR_BIT),
+        (BERT, EMBEDDER, on(T4), Method.GPU, Method.CPU),
+        (BERT, EMBEDDER, CPU, Method.CPU, None),
+    ],
+)
+def test_the_plan_to_try_where_a_gpu_is_full(
+    plan: Plan,
+    weights: tuple[ComponentWeights, ...],
+    machine: MachineFacts,
+    failed: Method,
+    expected: Method | None,
+) -> None:
+    found = fit(plan, weights, machine)
+    row = next(each for each in found.placements if each.method is failed)
+
+    assert next_method(found, row) is expected
+
+
+def test_no_plan_is_named_that_does_not_fit() -> None:
+    memory = MemoryFacts(available=1_060_000_000, total=2 * GB)
+    found = fit(BERT, EMBEDDER, replace(on(T4), memory=memory))
+
+    assert found.chosen is not None
+    assert next_method(found, found.chosen) is None
+
+
+@pytest.mark.parametrize("plan", ["auto", "gpu"])
+def test_the_plan_to_try_is_named_whether_or_not_one_was_asked_for(plan: str) -> None:
+    request = checked(repo_id="org/name", plan=plan)
+    machine = on(T4)
+    found = fit(FLUX, SMALL, machine, method=request.method)
+    facts = Facts(repo_id="org/name", plan=FLUX, weights=SMALL, machine=machine, fit=found)
+
+    assert found.chosen is not None
+    assert fallback(request, facts, found.chosen) is Method.MODEL_OFFLOAD

@@ -19,7 +19,7 @@ import pytest
 from nbloader import loaders
 from nbloader.errors import ModelLoadError, SelfTestError
 from nbloader.loaders import _build, _diffusers, _placing
-from nbloader.loaders._placing import Call, Part, Steps, slower, steps
+from nbloader.loaders._placing import Call, Part, Steps, steps
 from nbloader.records import (
     Component,
     ComponentLoaded,
@@ -623,38 +623,19 @@ def test_torch_is_asked_in_a_process_of_its_own(
     assert loaders.devices(TorchFacts(version="2", hip=True)) == ()
 
 
-ALL = ("accelerate", "bitsandbytes")
-
-
-@pytest.mark.parametrize(
-    ("method", "kind", "gpus", "packages", "expected"),
-    [
-        (Method.GPU, Kind.DIFFUSERS, 2, ALL, Method.MULTI_GPU),
-        (Method.GPU, Kind.DIFFUSERS, 1, ALL, Method.FOUR_BIT),
-        (Method.GPU, Kind.DIFFUSERS, 1, ("accelerate",), Method.MODEL_OFFLOAD),
-        (Method.GPU, Kind.DIFFUSERS, 1, (), Method.CPU),
-        (Method.FOUR_BIT, Kind.DIFFUSERS, 2, ALL, Method.FOUR_BIT_MULTI_GPU),
-        (Method.FOUR_BIT, Kind.DIFFUSERS, 1, ALL, Method.MODEL_OFFLOAD),
-        (Method.MODEL_OFFLOAD, Kind.DIFFUSERS, 1, ALL, Method.FOUR_BIT_MODEL_OFFLOAD),
-        (Method.GROUP_OFFLOAD, Kind.DIFFUSERS, 1, ALL, Method.SEQUENTIAL_OFFLOAD),
-        (Method.SEQUENTIAL_OFFLOAD, Kind.DIFFUSERS, 1, ALL, Method.CPU),
-        (Method.GPU, Kind.TRANSFORMERS, 1, ALL, Method.FOUR_BIT),
-        (Method.FOUR_BIT, Kind.TRANSFORMERS, 1, ALL, Method.CPU),
-        (Method.CPU, Kind.TRANSFORMERS, 0, ALL, Method.CPU),
-    ],
-)
-def test_the_next_slower_method(
-    method: Method, kind: Kind, gpus: int, packages: tuple[str, ...], expected: Method
-) -> None:
-    assert slower(method, kind, gpus=gpus, packages=packages) is expected
-
-
 class Held:
     """Stands in for a tensor whose memory has to be freed."""
 
 
+@pytest.mark.parametrize(
+    ("next_method", "hint"),
+    [
+        (Method.CPU, 'Load with plan="cpu".'),
+        (None, "No slower plan fits here: take a larger GPU or a smaller model."),
+    ],
+)
 def test_where_a_gpu_is_full_the_hint_names_another_plan_and_what_was_made_is_freed(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, monkeypatch: pytest.MonkeyPatch, next_method: Method | None, hint: str
 ) -> None:
     import torch
     from diffusers import StableDiffusionPipeline
@@ -668,11 +649,13 @@ def test_where_a_gpu_is_full_the_hint_names_another_plan_and_what_was_made_is_fr
 
     monkeypatch.setattr(StableDiffusionPipeline, "from_pretrained", full)
     wanted = placement(Method.SEQUENTIAL_OFFLOAD, vram=(1,))
-    with pytest.raises(ModelLoadError) as caught:
-        built(plan_of(folder / "pipeline"), folder / "pipeline", wanted, {})
+    plan, place = plan_of(folder / "pipeline"), folder / "pipeline"
+    building = loaders.Building(plan, place, wanted, {}, next_method=next_method)
+    with closing(building), pytest.raises(ModelLoadError) as caught:
+        building.step()
     assert (caught.value.message, caught.value.hint) == (
         "org/name does not fit on cuda with sequential-offload",
-        'Load with plan="cpu". Models of before may fill the GPU: a restart frees it.',
+        f"{hint} Models of before may fill the GPU: a restart frees it.",
     )
     assert [held() for held in made] == [None]
 

@@ -27,7 +27,7 @@ from nbloader.records import (
     Plan,
 )
 
-__all__ = ["fit", "gpu_problem"]
+__all__ = ["fit", "gpu_problem", "next_method"]
 
 
 def fit(
@@ -78,6 +78,21 @@ def fit(
         caution=_caution(question, chosen),
         hint=faster_hint(question) if chosen.method is Method.CPU else "",
     )
+
+
+def next_method(found: Fit, failed: Placement) -> Method | None:
+    """Name the fastest of the slower methods that fits and takes less of a GPU; None for none.
+
+    Args:
+        failed: a placement that ran out of memory of a GPU, whatever was reckoned.
+    """
+    order = list(Method)
+    most = max(failed.vram, default=0)
+    for each in found.placements:
+        slower = order.index(each.method) > order.index(failed.method)
+        if slower and each.fits and max(each.vram, default=0) < most:
+            return each.method
+    return None
 
 
 def _caution(question: Question, chosen: Placement) -> str:

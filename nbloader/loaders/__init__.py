@@ -12,8 +12,7 @@ from typing import Any
 from nbloader.errors import MissingTensorsError, ModelLoadError, NbloaderError
 from nbloader.frames import clear_frames
 from nbloader.loaders._arguments import places_itself
-from nbloader.loaders._build import build, current, modules_of, versions
-from nbloader.loaders._placing import slower
+from nbloader.loaders._build import build, current, modules_of
 from nbloader.loaders.alive import bytes_of, copies, loaded, remember
 from nbloader.loaders.device import check_device, devices, spare_bytes
 from nbloader.loaders.imports import Import
@@ -52,6 +51,7 @@ class Building:
     Args:
         loader_kwargs: passed on to the library, over our own choices.
         forced: whether to go on with a model whose files lack tensors.
+        next_method: the one to name should a GPU be full; None if no other fits.
     """
 
     def __init__(
@@ -62,12 +62,14 @@ class Building:
         loader_kwargs: Mapping[str, Any],
         *,
         forced: bool = False,
+        next_method: Method | None = None,
     ) -> None:
         self._plan = plan
         self._folder = folder
         self._forced = forced
         self._reports: list[LoadReport] = []
         self._placement = placement
+        self._next_method = next_method
         self._steps = build(plan, folder, placement, loader_kwargs)
         self._built: list[Any] = []
         self._holds = True
@@ -96,7 +98,9 @@ class Building:
                 self._built.append(end.value)
                 return self._judged(end.value)
             except BaseException as error:
-                told = self._lack(error) or _told(error, self._plan, self._placement)
+                told = self._lack(error) or _told(
+                    error, self._plan, self._placement, self._next_method
+                )
                 self._holds = False
                 _release(error)
                 if told is None:
@@ -146,16 +150,22 @@ class Building:
             _free()
 
 
-def _told(error: BaseException, plan: Plan, placement: Placement) -> ModelLoadError | None:
+def _told(
+    error: BaseException, plan: Plan, placement: Placement, next_method: Method | None
+) -> ModelLoadError | None:
     """Say what an error of a library means; None where it is none, or says so itself."""
     if isinstance(error, NbloaderError) or not isinstance(error, Exception):
         return None
     text = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
     message = f"{plan.repo_id} could not be built from its files: {text}"
     if type(error).__name__ == "OutOfMemoryError":
-        other = slower(placement.method, plan.kind, gpus=len(placement.vram), packages=versions())
         message = f"{plan.repo_id} does not fit on {placement.device} with {placement.method}"
-        hint = f'Load with plan="{other}". Models of before may fill the GPU: a restart frees it.'
+        hint = (
+            f'Load with plan="{next_method}".'
+            if next_method
+            else "No slower plan fits here: take a larger GPU or a smaller model."
+        )
+        hint += " Models of before may fill the GPU: a restart frees it."
     elif isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):
         message = f"{plan.repo_id} does not fit into the memory of this machine"
         hint = "Restart the kernel to free what is taken, or use a machine with more memory."

@@ -14,7 +14,7 @@ first can be moved away.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -33,7 +33,7 @@ from nbloader.records import (
     Quantization,
 )
 
-__all__ = ["OFFLOADING", "Call", "Part", "Steps", "slower", "steps"]
+__all__ = ["OFFLOADING", "Call", "Part", "Steps", "steps"]
 
 Arguments = Mapping[str, Any]
 
@@ -120,30 +120,6 @@ def steps(plan: Plan, placement: Placement, versions: Mapping[str, str]) -> Step
             return _embeddings(plan, placement, versions)
         case Kind.TRANSFORMERS:
             return _task(plan, placement, versions)
-
-
-def slower(method: Method, kind: Kind, *, gpus: int, packages: Collection[str]) -> Method:
-    """Name the next method that takes less of a GPU; the CPU if there is none.
-
-    Args:
-        gpus: how many there are.
-        packages: those that are installed, of accelerate and bitsandbytes.
-    """
-    methods = list(Method)
-    for candidate in methods[methods.index(method) + 1 :]:
-        if candidate in _SPREADING and gpus < 2:
-            continue
-        if candidate is Method.EIGHT_BIT and method in _BY_PARTS:
-            continue  # It takes more than 4-bit.
-        if candidate in _BY_PARTS and candidate is not Method.MULTI_GPU:
-            possible = "bitsandbytes" in packages
-        else:
-            possible = candidate is not Method.MPS
-        if candidate in OFFLOADING and kind is not Kind.DIFFUSERS:
-            possible = False
-        if possible and ("accelerate" in packages or candidate is Method.CPU):
-            return candidate
-    return Method.CPU
 
 
 # -- pipelines of diffusers ------------------------------------------------------------------------
