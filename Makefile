@@ -7,8 +7,8 @@ STAMP = .venv/.installed-
 HUB_VERSIONS := $(basename $(notdir $(wildcard tests/hub_versions/*.txt)))
 LIBRARIES := $(basename $(notdir $(wildcard tests/library_versions/*.txt)))
 
-.PHONY: demo test test-browser test-faults check notebooks screenshots test-hub-versions \
-  test-library-versions bench-transfer format clean
+.PHONY: demo test test-browser test-faults test-models check notebooks screenshots \
+  test-hub-versions test-library-versions bench-transfer format clean
 
 demo: $(STAMP)demo
 	$(BIN)/python -m nbloader demo
@@ -20,6 +20,11 @@ test: check
 # Every fault of the network and the disk, on both routes: four minutes, mostly of waiting.
 test-faults: $(STAMP)test
 	$(BIN)/python -m pytest tests/faults
+
+# All of the models that are compared with what the libraries themselves load; `make test` takes a
+# tenth of them. Writes docs/compatibility.md, or compares with it: make test-models ARGS=--check
+test-models: $(STAMP)test
+	$(BIN)/python -m tests.differential $(ARGS)
 
 # Run the notebooks and store what they print; `make test` compares with that.
 notebooks: $(STAMP)test
