@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from nbloader import arguments
@@ -99,6 +100,7 @@ def checked(
             kind=None if chosen is _KindName.AUTO else Kind(chosen),
             variant=arguments.check_variant(variant),
             trust_remote_code=arguments.check_flag("trust_remote_code", trust_remote_code),
+            custom_pipeline=_custom_pipeline(passed_on.get("custom_pipeline")),
             handed_in=tuple(sorted(passed_on)),
         ),
         settings=_settings(settings),
@@ -126,6 +128,28 @@ def _dtype(dtype: str, passed_on: Mapping[str, Any]) -> str:
             with contextlib.suppress(InvalidArgumentError):  # A mapping, or one we do not plan for.
                 dtype = arguments.check_dtype(passed_on[name])
     return dtype
+
+
+def _custom_pipeline(given: object) -> str | None:
+    """Give the place of a pipeline's code; a path of this machine in full, so that it is one."""
+    if given is None:
+        return None
+    if not isinstance(given, (str, os.PathLike)):
+        raise InvalidArgumentError(
+            f"loader_kwargs['custom_pipeline']={quote(given)} names no code",
+            hint="Pass a path, the id of a repository, or the name of a file of this one.",
+        )
+    name = os.fspath(given)
+    path = Path(name)
+    file = path if name.endswith(".py") else path / "pipeline.py"
+    if file.is_file():
+        return str(path.absolute())
+    if name.endswith(".py") or path.is_absolute() or name.startswith("."):
+        raise InvalidArgumentError(
+            f"loader_kwargs['custom_pipeline']={quote(given)}: there is no file {quote(str(file))}",
+            hint="Pass the path of a Python file, or of a folder with a pipeline.py.",
+        )
+    return name
 
 
 def _settings(given: object) -> Settings:

@@ -640,9 +640,99 @@ def test_code_in_a_pipeline_needs_trust(index: dict[str, object], code: str) -> 
     files = diffusers_files(index, unet=["config.json", f"{D}.safetensors"]) | unused(code)
     with pytest.raises(UnsupportedRepoError, match="trust_remote_code=True"):
         plan_of(files)
+    files[code] = b"import torch\n"
     plan = plan_of(files, PlanRequest(trust_remote_code=True))
     assert code in {file.path for file in plan.files}
-    assert plan.custom_code
+    assert (plan.custom_code, plan.custom_pipeline) == (True, code == "pipeline.py")
+
+
+def test_code_brings_the_files_that_it_imports_beside_it() -> None:
+    index = {"_class_name": ["pipeline", "OwnPipeline"], "unet": UNET}
+    files: dict[str, object] = diffusers_files(index, unet=["config.json", f"{D}.safetensors"])
+    files |= unused("parts/blocks.py", "other.py", "setup.py") | {
+        "pipeline.py": b"from .parts.blocks import Block\n  from .other import x\nimport .other\n"
+    }
+    trusted = PlanRequest(trust_remote_code=True)
+    assert parts(plan_of(files, trusted))["config"] == [
+        "model_index.json",
+        "other.py",
+        "parts/blocks.py",
+        "pipeline.py",
+    ]
+    files["pipeline.py"] = b"from .gone import x\n"
+    with pytest.raises(MalformedFileError, match=r"imports '\.gone'"):
+        plan_of(files, trusted)
+
+
+CUSTOM = diffusers_files({"unet": UNET}, unet=["config.json", f"{D}.safetensors"]) | {
+    "own.py": b"import torch\n"
+}
+
+
+@pytest.mark.parametrize(
+    ("custom", "planned"),
+    [
+        ("own", ["model_index.json", "own.py"]),
+        ("./own.py", ["model_index.json"]),
+        ("/some/folder", ["model_index.json"]),
+    ],
+)
+def test_code_that_the_caller_names_needs_trust(custom: str, planned: list[str]) -> None:
+    request = PlanRequest(custom_pipeline=custom, handed_in=("custom_pipeline",))
+    with pytest.raises(UnsupportedRepoError, match="trust_remote_code=True"):
+        plan_of(CUSTOM, request)
+    plan = plan_of(CUSTOM, replace(request, trust_remote_code=True))
+    assert parts(plan)["config"] == planned
+    assert (plan.custom_code, plan.custom_pipeline) == (True, True)
+
+
+def test_a_pipeline_of_the_community_is_refused_with_the_way_to_have_it() -> None:
+    request = PlanRequest(custom_pipeline="lpw_stable_diffusion", trust_remote_code=True)
+    with pytest.raises(UnsupportedRepoError, match=r"examples/community(.|\n)*lpw_\w+\.py"):
+        plan_of(CUSTOM, request)
+
+
+NETS = {"unet": UNET, "controlnet": ["diffusers", "MultiControlNetModel"]}
+
+
+def test_a_list_of_models_has_a_folder_for_each() -> None:
+    files = diffusers_files(
+        NETS,
+        unet=["config.json", f"{D}.safetensors"],
+        controlnet=["config.json", f"{D}.safetensors"],
+        controlnet_1=["config.json", f"{D}.safetensors"],
+        controlnet_2=["config.json", f"{D}-00001-of-00001.safetensors"],
+        controlnet_4=["config.json", f"{D}.safetensors"],
+    )
+    files[f"controlnet_2/{D}.safetensors.index.json"] = index_of(f"{D}-00001-of-00001.safetensors")
+    plan = plan_of(files)
+    nets = next(part for part in plan.components if part.name == "controlnet")
+    weights = [
+        f"controlnet/{D}.safetensors",
+        f"controlnet_1/{D}.safetensors",
+        f"controlnet_2/{D}-00001-of-00001.safetensors",
+    ]
+    assert list(nets.weights) == weights
+    assert sorted(nets.paths) == sorted(
+        [
+            *weights,
+            f"controlnet_2/{D}.safetensors.index.json",
+            *(f"{folder}/config.json" for folder in ("controlnet", "controlnet_1", "controlnet_2")),
+        ]
+    )
+
+
+def test_a_list_of_models_comes_in_one_variant() -> None:
+    one = ["config.json", f"{D}.safetensors"]
+    both = [*one, f"{D}.fp16.safetensors"]
+    fp16 = PlanRequest(variant="fp16")
+    files = diffusers_files(NETS, unet=both, controlnet=both, controlnet_1=both)
+    assert f"controlnet_1/{D}.fp16.safetensors" in parts(plan_of(files, fp16))["controlnet"]
+    files = diffusers_files(NETS, unet=both, controlnet=one, controlnet_1=both)
+    assert f"controlnet_1/{D}.safetensors" in parts(plan_of(files, fp16))["controlnet"]
+    files = diffusers_files(NETS, unet=both, controlnet=both, controlnet_1=one)
+    with pytest.raises(VariantNotFoundError):
+        plan_of(files, fp16)
 
 
 # --- what is refused ----------------------------------------------------------------------------
@@ -755,6 +845,21 @@ TINY_PIPELINE = diffusers_files({"unet": UNET}, unet=["config.json", f"{D}.safet
             PlanRequest(variant="fp16"),
             VariantNotFoundError,
             "leave out variant=",
+        ),
+        (
+            diffusers_files(NETS, unet=["config.json", f"{D}.safetensors"], controlnet_1=["x"])
+            | unused(f"controlnet/{D}.safetensors", "controlnet/config.json"),
+            PlanRequest(),
+            NoWeightsError,
+            "'controlnet_1'",
+        ),
+        (
+            diffusers_files(
+                {"controlnet": ["diffusers", "SD3MultiControlNetModel"]}, controlnet=["config.json"]
+            ),
+            PlanRequest(),
+            UnsupportedRepoError,
+            "'SD3MultiControlNetModel'",
         ),
     ],
 )

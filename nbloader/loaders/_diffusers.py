@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nbloader.loaders._arguments import DTYPES, BuildSteps, joined, objects_of, places_itself
+from nbloader.loaders._names import rename
 from nbloader.loaders._placing import Part, Steps
 from nbloader.records import ComponentLoaded, Placement, Plan
 
@@ -23,9 +24,23 @@ def build(
     loader_kwargs: Mapping[str, Any],
 ) -> BuildSteps:
     """Build a pipeline, or the parts that have to be placed by themselves first."""
+    pipeline = yield from _build(plan, folder, placement, todo, loader_kwargs)
+    rename(pipeline, folder, plan.repo_id)
+    return pipeline
+
+
+def _build(
+    plan: Plan,
+    folder: Path,
+    placement: Placement,
+    todo: Steps,
+    loader_kwargs: Mapping[str, Any],
+) -> BuildSteps:
     import diffusers
 
-    named = None if plan.custom_code else plan.class_name
+    # Where the class comes from code, only the base class looks for it. Otherwise the class itself
+    # is better: it knows which of what the caller hands in is a component.
+    named = None if plan.custom_pipeline else plan.class_name
     pipeline_class = getattr(diffusers, named or "DiffusionPipeline")
     arguments = joined(todo.arguments, loader_kwargs)
     if "device_map" in loader_kwargs:

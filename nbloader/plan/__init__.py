@@ -70,6 +70,10 @@ def make_plan(listing: Listing, request: PlanRequest, known: Mapping[str, bytes]
         raise ValueError(f"not read yet: {', '.join(sorted(repo.missing))}")
     wanted = {path for component in components for path in component.paths}
     check_portable(sorted(wanted))
+    custom_pipeline = kind is Kind.DIFFUSERS and (
+        request.custom_pipeline is not None
+        or any(path.endswith(".py") and "/" not in path for path in wanted)
+    )
     return Plan(
         repo_id=listing.repo_id,
         revision=listing.revision,
@@ -80,7 +84,9 @@ def make_plan(listing: Listing, request: PlanRequest, known: Mapping[str, bytes]
         files=tuple(
             sorted((file for file in listing.files if file.path in wanted), key=lambda f: f.path)
         ),
-        custom_code=any(path.endswith(".py") for path in wanted),
+        custom_code=custom_pipeline or any(path.endswith(".py") for path in wanted),
+        custom_pipeline=custom_pipeline,
+        written_with=repo.written_with,
         variant=repo.variant,
         task=repo.task if kind is Kind.TRANSFORMERS else None,
         task_asked=kind is Kind.TRANSFORMERS and request.task is not None,

@@ -6,10 +6,12 @@ folder (diffusers 0.42), with less fetched where the first takes what the second
 
 from __future__ import annotations
 
+import re
+
 from nbloader.errors import UnsupportedRepoError
 from nbloader.plan._formats import has_foreign_weights, no_weights
 from nbloader.plan._paths import check_safe
-from nbloader.plan._repo import Repo, check_name, malformed
+from nbloader.plan._repo import Repo, check_name, is_name, malformed
 from nbloader.plan._transformers import processing_files
 from nbloader.plan._weights import (
     DIFFUSERS,
@@ -40,6 +42,22 @@ _PROCESSING = (
 # with a variant, diffusers looks for the second part of every name in a component's folder.
 _DATA = (".json", ".txt", ".model", ".jinja", ".codes", ".tokenizer", ".tiktoken", ".spm", ".bpe")
 
+# Lists of models in folders of their own: `controlnet`, `controlnet_1`, ... to the first that is
+# not there (their own `from_pretrained`). A test compares both with the library.
+_LISTS = frozenset({"MultiAdapter", "MultiControlNetModel", "MultiControlNetUnionModel"})
+# Those that diffusers makes of models at hand, and can neither save nor load.
+_LISTS_AT_HAND = frozenset(
+    {
+        "FluxMultiControlNetModel",
+        "HunyuanDiT2DMultiControlNetModel",
+        "QwenImageMultiControlNetModel",
+        "SD3MultiControlNetModel",
+    }
+)
+
+# `get_relative_imports` of diffusers.
+_RELATIVE_IMPORT = re.compile(r"^\s*(?:import\s+\.(\S+)\s*$|from\s+\.(\S+)\s+import)", re.MULTILINE)
+
 
 def plan_diffusers(repo: Repo) -> tuple[str | None, list[Component]]:
     """The class of the pipeline, and its components in the order of `model_index.json`.
@@ -47,11 +65,14 @@ def plan_diffusers(repo: Repo) -> tuple[str | None, list[Component]]:
     Raises:
         RepoError: of a kind that says why the pipeline cannot be loaded.
     """
+    _check_custom_pipeline(repo)
     index = repo.read_object(INDEX)
     if index is None:
         return None, [Component(name="config", paths=(INDEX,))]
     ignored = index.get("_ignore_files")
     repo.leave_out(ignored if isinstance(ignored, list) else ())
+    version = index.get("_diffusers_version")
+    repo.written_with = version if isinstance(version, str) else None
     class_name, code = _pipeline_class(repo, index)
     components: list[Component] = []
     taken = {INDEX, *code}
@@ -89,6 +110,11 @@ def _pipeline_class(repo: Repo, index: dict[str, object]) -> tuple[str, list[str
     if not class_name:
         raise malformed(INDEX, "names no pipeline class (_class_name)")
     check_name(class_name, INDEX)
+    custom = repo.custom_pipeline
+    if custom is not None and f"{custom}.py" in repo.paths:
+        return class_name, _code(repo, f"{custom}.py")
+    if custom is not None and not module:
+        return class_name, []  # The code of another place, whatever the class is here.
     if class_name.startswith(("Onnx", "Flax")):
         raise _other_framework(f"{quote(repo.repo_id)} is a pipeline", class_name)
     if not module and class_name.endswith("CombinedPipeline"):
@@ -101,8 +127,38 @@ def _pipeline_class(repo: Repo, index: dict[str, object]) -> tuple[str, list[str
     path = f"{check_name(module, INDEX, dotted=True)}.py"
     if path not in repo.paths:
         raise malformed(INDEX, f"names the pipeline code {quote(path)}, which is not there")
-    _require_trust(repo, path)
-    return class_name, [path]
+    return class_name, _code(repo, path)
+
+
+def _check_custom_pipeline(repo: Repo) -> None:
+    """Refuse code that cannot be had, or is not trusted.
+
+    `custom_pipeline` is a file of the repository by its name without the ending, a path of this
+    machine, another repository, or else the name of a pipeline of the community, whose code stands
+    in a place of its own that is asked for in the middle of a load.
+
+    Raises:
+        UnsupportedRepoError: says which.
+    """
+    custom = repo.custom_pipeline
+    if custom is None or f"{custom}.py" in repo.paths:
+        return
+    if "/" not in custom and "\\" not in custom and not custom.endswith(".py"):
+        file = f"{custom}.py" if is_name(custom) else "FILE.py"
+        raise UnsupportedRepoError(
+            f"custom_pipeline={quote(custom)} names a pipeline of the community, whose code is in "
+            f"no repository that could be checked; {quote(repo.repo_id)} has no {quote(file)} "
+            "of its own.",
+            hint="Save its file from "
+            "https://github.com/huggingface/diffusers/tree/main/examples/community, read it, and "
+            f'pass the path: loader_kwargs={{"custom_pipeline": "./{file}"}}, '
+            "trust_remote_code=True.",
+        )
+    if not repo.trust_remote_code:
+        raise UnsupportedRepoError(
+            f"custom_pipeline={quote(custom)} is code that would run.",
+            hint="Read it; if you trust it, pass trust_remote_code=True.",
+        )
 
 
 def _declared(index: dict[str, object]) -> list[tuple[str, str, str]]:
@@ -133,11 +189,19 @@ def _component(repo: Repo, name: str, library: str, class_name: str) -> Componen
     folder = name if in_folder else ""
     if class_name == "OnnxRuntimeModel" or class_name.startswith("Flax"):
         raise _other_framework(f"The component {quote(name)} is", class_name)
-    code = repo.existing(folder, f"{library}.py") if in_folder else []
-    if code:
-        _require_trust(repo, code[0])
+    code = [
+        path
+        for named in (repo.existing(folder, f"{library}.py") if in_folder else ())
+        for path in _code(repo, named)
+    ]
     weights, files = _contents(repo, folder, library, class_name)
+    held = list(weights.files) if weights else []
     paths = {*code, *files, *(weights.paths if weights else ())}
+    if library == "diffusers" and class_name in _LISTS:
+        for more in _others_of_list(repo, name):
+            weights, files = _next_of_list(repo, name, more)
+            held += weights.files
+            paths.update(files, weights.paths)
     if not paths:
         raise malformed(INDEX, f"declares the component {quote(name)}, which has no files")
     return Component(
@@ -145,8 +209,32 @@ def _component(repo: Repo, name: str, library: str, class_name: str) -> Componen
         library=library,
         class_name=class_name,
         paths=tuple(sorted(paths)),
-        weights=weights.files if weights else (),
+        weights=tuple(held),
     )
+
+
+def _others_of_list(repo: Repo, name: str) -> list[str]:
+    """Name the folders of a list behind its first."""
+    folders: list[str] = []
+    while (folder := f"{name}_{len(folders) + 1}") in repo.top_folders:
+        folders.append(folder)
+    return folders
+
+
+def _next_of_list(repo: Repo, first: str, folder: str) -> tuple[Weights, list[str]]:
+    """The weights and the configuration of a model of a list that begins in the folder `first`."""
+    variant = repo.variant
+    if variant is not None and _find(repo, first, "diffusers", variant) is None:
+        variant = None  # All of the list come as its first does.
+    weights = _find(repo, folder, "diffusers", variant)
+    if weights is None and variant is not None:
+        raise variant_not_found(repo, [folder])
+    if weights is None:
+        raise no_weights(repo, folder)
+    config = repo.existing(folder, "config.json")
+    if not config:
+        raise malformed(INDEX, f"declares a list of models; {quote(folder)} has no config.json")
+    return weights, config
 
 
 def _contents(
@@ -159,11 +247,19 @@ def _contents(
                 return None, repo.existing(folder, name)
     if library == "transformers" and class_name.endswith(_PROCESSING):
         return None, _data_files(repo, folder)
+    if library == "diffusers" and class_name in _LISTS_AT_HAND:
+        raise UnsupportedRepoError(
+            f"diffusers cannot load a {quote(class_name)}, as {quote(INDEX)} names one.",
+            hint="Load the pipeline without it, and make it of its single models.",
+        )
     # A variant is looked for in a component's folder only, and mixes with plain weights elsewhere.
     variant = repo.variant if folder else None
     weights = _find(repo, folder, library, variant) or _find(repo, folder, library, None)
     if weights is not None:
         config = repo.existing(folder, "config.json")
+        if library != "diffusers":
+            # What generates text reads it, though diffusers does not fetch it.
+            config += repo.existing(folder, "generation_config.json")
         if not config and library in ("diffusers", "transformers"):
             raise malformed(INDEX, f"declares {quote(class_name)}, which has no config.json")
         return weights, config
@@ -204,12 +300,27 @@ def _has_variant(repo: Repo, components: list[Component]) -> bool:
     )
 
 
-def _require_trust(repo: Repo, path: str) -> None:
+def _code(repo: Repo, path: str) -> list[str]:
+    """The Python file at `path`, and those that it imports by relative names.
+
+    Raises:
+        UnsupportedRepoError: the repository's code is not trusted.
+    """
     if not repo.trust_remote_code:
         raise UnsupportedRepoError(
             f"{quote(repo.repo_id)} brings code of its own: {quote(path)}.",
             hint="Read that file on the Hub; if you trust it, pass trust_remote_code=True.",
         )
+    text = repo.read_text(path) or ""
+    folder = path.rpartition("/")[0]
+    files = [path]
+    for match in _RELATIVE_IMPORT.finditer(text):
+        module = match[1] or match[2]
+        found = repo.existing(folder, f"{module.replace('.', '/')}.py")
+        if module.startswith(".") or not found:
+            raise malformed(path, f"imports {quote(f'.{module}')}, which is not there")
+        files += found
+    return list(dict.fromkeys(files))
 
 
 def _other_framework(subject: str, class_name: str) -> UnsupportedRepoError:

@@ -66,7 +66,10 @@ class Repo:
         variant: the variant of the weights that was asked for; None for the plain ones.
         task: what the caller, or else the Hub, says that the model is for; None if neither does.
         handed_in: components that the caller hands in, or leaves out.
+        custom_pipeline: where the caller says that the code of a pipeline is; None for none.
         missing: files that a planner asked for and that are not known yet.
+        written_with: the version of the library that wrote the repository, where a planner has
+            read it.
 
     Raises:
         UnsafePathError: the listing has a file name that could leave its folder, or one twice.
@@ -78,7 +81,9 @@ class Repo:
         self.task = request.task or listing.pipeline_tag
         self.trust_remote_code = request.trust_remote_code
         self.handed_in = frozenset(request.handed_in)
+        self.custom_pipeline = request.custom_pipeline
         self.missing: set[str] = set()
+        self.written_with: str | None = None
         self._known = known
         self._sizes: dict[str, int] = {}
         self._names: dict[str, set[str]] = {}
@@ -116,16 +121,12 @@ class Repo:
         Raises:
             MalformedFileError: the file is no JSON, or too large to be a configuration.
         """
-        if self._sizes[path] > _MAX_JSON_BYTES:
-            raise malformed(path, f"is too large to be read as JSON ({self._sizes[path]:,} bytes)")
-        if path not in self._known:
-            self.missing.add(path)
+        # Decoded because json.loads would also take UTF-16 and UTF-32.
+        text = self.read_text(path)
+        if text is None:
             return None
         try:
-            # Decoded here because json.loads would also take UTF-16 and UTF-32.
-            value: object = json.loads(self._known[path].decode("utf-8"))
-        except UnicodeDecodeError:
-            raise malformed(path, "is not UTF-8 text") from None
+            value: object = json.loads(text)
         except RecursionError:
             raise malformed(path, "is nested too deeply") from None
         except ValueError:
@@ -133,6 +134,22 @@ class Repo:
         if value is None:
             raise malformed(path, "holds null")
         return value
+
+    def read_text(self, path: str) -> str | None:
+        """The text of a small file of the listing; None, and a note, as `read` does.
+
+        Raises:
+            MalformedFileError: the file is no text, or too large to be a configuration.
+        """
+        if self._sizes[path] > _MAX_JSON_BYTES:
+            raise malformed(path, f"is too large to be read as JSON ({self._sizes[path]:,} bytes)")
+        if path not in self._known:
+            self.missing.add(path)
+            return None
+        try:
+            return self._known[path].decode("utf-8")
+        except UnicodeDecodeError:
+            raise malformed(path, "is not UTF-8 text") from None
 
     def read_object(self, path: str) -> dict[str, object] | None:
         """Like `read`, for a file that must hold a JSON object."""

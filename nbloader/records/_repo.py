@@ -166,7 +166,9 @@ class Plan:
         class_name: the class of the pipeline, where the repository names one.
         components: every file of `files` is in exactly one of them.
         files: sorted by path.
-        custom_code: whether the load runs Python files of the repository.
+        custom_code: whether the load runs Python files of the repository, or that the caller names.
+        custom_pipeline: whether the class of a pipeline of diffusers comes from such code.
+        written_with: the version of diffusers that wrote the repository, where it says so.
         variant: the variant of the weights that was chosen, None for the plain ones.
         task: what a model of transformers is to be used for: what the caller asked for, else what
             the Hub names; None if neither does.
@@ -182,6 +184,8 @@ class Plan:
     components: tuple[Component, ...]
     files: tuple[RepoFile, ...]
     custom_code: bool = False
+    custom_pipeline: bool = False
+    written_with: str | None = None
     variant: str | None = None
     task: str | None = None
     task_asked: bool = False
