@@ -692,7 +692,7 @@ def test_a_pipeline_of_the_community_is_refused_with_the_way_to_have_it() -> Non
         plan_of(CUSTOM, request)
 
 
-NETS = {"unet": UNET, "controlnet": ["diffusers", "MultiControlNetModel"]}
+NETS: dict[str, object] = {"unet": UNET, "controlnet": ["diffusers", "MultiControlNetModel"]}
 
 
 def test_a_list_of_models_has_a_folder_for_each() -> None:

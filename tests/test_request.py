@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -40,3 +41,28 @@ def test_the_method_of_the_call() -> None:
 def test_arguments_for_the_model_are_a_mapping() -> None:
     with pytest.raises(InvalidArgumentError, match="is no mapping"):
         checked(repo_id="org/name", loader_kwargs={"model_kwargs": 3})
+
+
+def test_code_of_this_machine_is_named_by_its_whole_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own").mkdir()
+    for file in ("own/pipeline.py", "x.py"):
+        (tmp_path / file).touch()
+
+    def place(given: object) -> str | None:
+        request = checked(repo_id="org/name", loader_kwargs={"custom_pipeline": given})
+        return request.plan.custom_pipeline
+
+    assert [place(given) for given in ("own", Path("own"), "x.py", "x", "org/own", None)] == [
+        str(tmp_path / "own"),
+        str(tmp_path / "own"),
+        str(tmp_path / "x.py"),
+        "x",
+        "org/own",
+        None,
+    ]
+    for given in ("y.py", "./x", str(tmp_path), 3):
+        with pytest.raises(InvalidArgumentError, match="custom_pipeline"):
+            place(given)
