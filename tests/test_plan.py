@@ -647,7 +647,7 @@ def test_code_in_a_pipeline_needs_trust(index: dict[str, object], code: str) -> 
 
 
 def test_code_brings_the_files_that_it_imports_beside_it() -> None:
-    index = {"_class_name": ["pipeline", "OwnPipeline"], "unet": UNET}
+    index: dict[str, object] = {"_class_name": ["pipeline", "OwnPipeline"], "unet": UNET}
     files: dict[str, object] = diffusers_files(index, unet=["config.json", f"{D}.safetensors"])
     files |= unused("parts/blocks.py", "other.py", "setup.py") | {
         "pipeline.py": b"from .parts.blocks import Block\n  from .other import x\nimport .other\n"
