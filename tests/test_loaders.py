@@ -20,11 +20,9 @@ from nbloader.checks._pip import NOT_RELEASED
 from nbloader.errors import (
     LoadError,
     MissingPackageError,
-    ModelLoadError,
     SelfTestError,
     UnsupportedClassError,
 )
-from nbloader.loaders._transformers import task_of
 from nbloader.loaders.imports import Import, _import, targets
 from nbloader.loaders.quiet import quiet
 from nbloader.localhub import LocalHub
@@ -75,38 +73,6 @@ def test_a_plain_transformers_model_comes_as_its_pipeline(
     texts = ["a good b", "bad bad"]
     assert type(pipe) is type(plain)
     assert pipe(texts) == plain(texts)
-
-
-@pytest.mark.parametrize(
-    ("architectures", "task"),
-    [
-        (["BertForSequenceClassification"], "text-classification"),
-        (["LlamaForCausalLM"], "text-generation"),
-        (["BertForMaskedLM"], "fill-mask"),
-        (["BertModel"], "feature-extraction"),
-        (["WhisperForConditionalGeneration"], "automatic-speech-recognition"),
-        (["ViTForImageClassification"], "image-classification"),
-    ],
-)
-def test_the_task_is_read_from_the_config(
-    tmp_path: Path, architectures: list[str], task: str
-) -> None:
-    import json
-
-    from nbloader.loaders._transformers import _tasks
-
-    (tmp_path / "config.json").write_text(json.dumps({"architectures": architectures}))
-    assert task_of(tmp_path, _tasks()) == task
-
-
-def test_a_model_without_a_task_says_how_to_name_one(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text('{"architectures": ["OfTomorrow", 3]}')
-    with pytest.raises(ModelLoadError) as caught:
-        task_of(tmp_path, {"fill-mask": frozenset({"BertForMaskedLM"})})
-    assert (caught.value.message, caught.value.hint) == (
-        "no task is known for the class 'OfTomorrow'",
-        'Name it: nbloader.load(..., loader_kwargs={"task": "feature-extraction"})',
-    )
 
 
 def module(**tensors: Any) -> Any:

@@ -281,7 +281,7 @@ def test_a_foreign_component_that_is_not_quantized_is_left_to_the_pipeline() -> 
     assert steps(plan, replace(wanted, components=placed), VERSIONS) == expected
 
 
-MODEL = {"local_files_only": True, "trust_remote_code": False}
+MODEL = {"trust_remote_code": False}
 
 MODELS: dict[Method, tuple[dict[str, Any], dict[str, Any]]] = {
     Method.GPU: ({}, {"device": "cuda"}),
@@ -319,7 +319,7 @@ def test_the_steps_of_one_model(method: Method) -> None:
     nested = {"dtype": "bfloat16", **inner}
     alone = device if "device_map" not in inner else {}
     assert steps(EMBEDDINGS, wanted, VERSIONS) == Steps(
-        arguments={**MODEL, **alone, "model_kwargs": nested}
+        arguments={**MODEL, "local_files_only": True, **alone, "model_kwargs": nested}
     )
 
 

@@ -288,7 +288,6 @@ def _task(plan: Plan, placement: Placement, versions: Mapping[str, str]) -> Step
     return Steps(
         arguments={
             _dtype_name("transformers", versions): placement.dtype,
-            "local_files_only": True,
             "trust_remote_code": plan.custom_code,
             "model_kwargs": model_kwargs,
             # A model that lies on several GPUs refuses to be given one.

@@ -2,18 +2,47 @@
 
 from __future__ import annotations
 
+import difflib
+import gc
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from nbloader.errors import ModelLoadError
-from nbloader.loaders._arguments import WHOLE, BuildSteps, with_model_kwargs
+from nbloader.errors import InvalidArgumentError, ModelLoadError
+from nbloader.frames import clear_frames
+from nbloader.loaders._arguments import DTYPES, WHOLE, BuildSteps, with_model_kwargs
+from nbloader.loaders._names import rename
 from nbloader.loaders._placing import Steps
+from nbloader.loaders._tasks import Choice, Offer, Wanted, decide, processors_of
+from nbloader.loaders.reports import Reports, lacking
 from nbloader.quoting import quote
-from nbloader.records import Placement, Plan
+from nbloader.records import Notice, Placement, Plan
 
-__all__ = ["build", "modules_of", "task_of"]
+__all__ = ["build", "modules_of"]
+
+_PROCESSORS = ("tokenizer", "image_processor", "video_processor", "feature_extractor", "processor")
+_OF_PIPELINES = frozenset(
+    {*_PROCESSORS, "batch_size", "binary_output", "num_workers", "pipeline_class", "use_fast"}
+)
+"""Arguments of pipelines that a model alone has no use for."""
+
+_FURTHER: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "image-segmentation": (
+            "MODEL_FOR_INSTANCE_SEGMENTATION_MAPPING_NAMES",
+            "MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING_NAMES",
+        ),
+        "object-detection": ("MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES",),
+        "table-question-answering": ("MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES",),
+    }
+)
+"""The tables of classes that a pipeline's own check lets pass beyond those of its auto classes."""
+
+_READ_PAGES = "VisionEncoderDecoderModel"
+"""Donut, to which the pipeline of questions about documents has a way of its own."""
 
 
 def build(
@@ -23,53 +52,338 @@ def build(
     todo: Steps,
     loader_kwargs: Mapping[str, Any],
 ) -> BuildSteps:
-    """Build a pipeline, or the model alone where no pipeline takes it."""
-    del plan, placement
-    yield from ()
-    import transformers
+    """Build the pipeline of a task, or the model alone where no pipeline is for it.
 
-    arguments = with_model_kwargs(todo.arguments, loader_kwargs)
-    task = arguments.pop("task", None) or task_of(folder, _tasks())
-    return transformers.pipeline(task, **{"model": str(folder), **arguments})
-
-
-def _tasks() -> dict[str, frozenset[str]]:
-    """Give the classes that each task of the installed transformers accepts, most special last."""
-    from transformers.pipelines import SUPPORTED_TASKS
-
-    def names(auto: Any) -> frozenset[str]:
-        mapping = getattr(auto, "_model_mapping", None)
-        names = getattr(mapping, "_model_mapping", {}).values()
-        flat = (entry if isinstance(entry, (tuple, list)) else (entry,) for entry in names)
-        return frozenset(name for entry in flat for name in entry)
-
-    return {
-        task: frozenset().union(*(names(auto) for auto in facts["pt"]))
-        for task, facts in SUPPORTED_TASKS.items()
-    }
-
-
-def task_of(folder: Path, tasks: Mapping[str, frozenset[str]]) -> str:
-    """Find the task of a plain model from the class that its config names.
-
-    `pipeline` would ask the Hub; the config's `architectures` says the same. Several tasks may
-    accept a class: the first in the library's own order wins.
+    The task is the caller's, else what `decide` makes of the Hub's and of the files. Everything is
+    read from the folder, so that the library has nothing to ask the Hub for, and bears the
+    repository's name afterwards.
 
     Raises:
-        ModelLoadError: no task fits; the hint names the argument that settles it.
+        InvalidArgumentError: the library has no task of the name that the caller gives.
+        ModelLoadError: the model's class is neither in the library nor in the repository's code.
     """
-    config = json.loads((folder / "config.json").read_text("utf-8"))
-    architectures = [name for name in config.get("architectures") or () if isinstance(name, str)]
-    for name in architectures:
-        for task, accepted in tasks.items():
-            if name in accepted:
-                return task
-    raise ModelLoadError(
-        f"no task is known for the class {', '.join(map(quote, architectures[:3])) or '(none)'}",
-        hint='Name it: nbloader.load(..., loader_kwargs={"task": "feature-extraction"})',
-    )
+    del placement
+    yield from ()
+    arguments = with_model_kwargs(todo.arguments, loader_kwargs)
+    given = arguments.pop("task", None)
+    asked = given or (plan.task if plan.task_asked else None)
+    builder = _Builder(plan, folder, arguments)
+    if asked is not None:
+        built = builder.pipeline(builder.known(asked))
+    else:
+        built, notice = builder.chosen()
+        if notice is not None:
+            yield notice
+    rename(built, folder, plan.repo_id)
+    return built
+
+
+class _Builder:
+    """One folder, and the library's own calls on it."""
+
+    def __init__(self, plan: Plan, folder: Path, arguments: dict[str, Any]) -> None:
+        import transformers
+
+        self._library: Any = transformers
+        self._plan = plan
+        self._folder = folder
+        if any(key in arguments["model_kwargs"] for key in DTYPES):
+            arguments = {key: value for key, value in arguments.items() if key not in DTYPES}
+        self._arguments = arguments
+        self._raw = _read(folder / "config.json")
+        trusted = bool(arguments.get("trust_remote_code"))
+        self._auto_map = _references(self._raw.get("auto_map")) if trusted else {}
+        custom = self._raw.get("custom_pipelines")
+        self._custom = tuple(custom) if trusted and isinstance(custom, dict) else ()
+        self._reports = Reports()
+        self._tag: str | None = None
+
+    # -- which ---------------------------------------------------------------------------------
+
+    def known(self, task: str) -> str:
+        """Give the name of a task that the caller asks for, once it is seen to be one.
+
+        Raises:
+            InvalidArgumentError: it is none.
+        """
+        if task in self._custom or self._task_of(task) is not None:
+            return task
+        names = [*self._custom, *self._library.pipelines.get_supported_tasks()]
+        near = difflib.get_close_matches(task, names, n=3, cutoff=0.5) or names
+        raise InvalidArgumentError(
+            f"transformers {self._library.__version__} has no pipeline for the task {quote(task)}",
+            hint=f"Tasks that it has: {', '.join(near)}. Without task=, what the files name comes.",
+        )
+
+    def chosen(self) -> tuple[Any, Notice | None]:
+        """Build what the Hub's tag and the files say, and tell if that is not what they name.
+
+        Where a pipeline cannot be made of them, such as for want of a word of its tokenizer, the
+        next best comes: what is there of the model is not lost for it.
+        """
+        choice: Choice | None = self._choice()
+        failed: Exception | None = None
+        while choice is not None and choice.task is not None:
+            try:
+                built = self.pipeline(choice.task)
+            except Exception as error:
+                if isinstance(error, (ImportError, MemoryError)) or _out_of_memory(error):
+                    raise
+                failed = failed or error
+                clear_frames(error)
+                following = choice.instead or Choice(task=None, builds=choice.builds)
+            else:
+                if choice.instead is None or not self._lacks(built):
+                    return built, self._of_other_class(choice, built.model)
+                following = choice.instead
+                del built
+            gc.collect()
+            choice = following
+        assert choice is not None
+        try:
+            model = self._alone(choice.builds)
+        except Exception as error:
+            raise failed or error from None
+        return model, self._comes_alone(model, failed)
+
+    def _choice(self) -> Choice:
+        # The library takes a single one of the repository's own before it asks the Hub.
+        if len(self._custom) == 1 or self._plan.task in self._custom:
+            task = self._plan.task if self._plan.task in self._custom else self._custom[0]
+            return Choice(task=task, builds=None)
+        self._tag = self._task_of(self._plan.task) if self._plan.task else None
+        config = self._config()
+        named = self._named()
+        cls = self._class(named) if named else None
+        modalities = getattr(cls, "input_modalities", "text")
+        names = [path.name for path in self._folder.iterdir()]
+        handed = {name for name in _PROCESSORS if name in self._arguments}
+        wanted = Wanted(
+            named=named,
+            tag=self._tag,
+            processors=processors_of(names, self._raw) | handed,
+            modalities=frozenset((modalities,) if isinstance(modalities, str) else modalities),
+        )
+        return decide(wanted, tuple(self._offers(config, named)))
+
+    def _task_of(self, name: str) -> str | None:
+        """Give the library's own spelling of a task; None if it has none of that name."""
+        try:
+            return str(self._library.pipelines.check_task(name)[0])
+        except Exception:  # KeyError by its word, but it is the library's to say
+            return None
+
+    def _config(self) -> Any:
+        given = self._arguments.get("config")
+        if given is not None and not isinstance(given, str):
+            return given
+        trusted = self._arguments.get("trust_remote_code")
+        return self._library.AutoConfig.from_pretrained(
+            given or str(self._folder), trust_remote_code=trusted
+        )
+
+    def _named(self) -> str | None:
+        """Give the first class of `architectures` that there is."""
+        given = self._raw.get("architectures")
+        names = [name for name in given if isinstance(name, str)] if isinstance(given, list) else []
+        own = {_class_name(reference) for reference in self._auto_map.values()}
+        return next((name for name in names if name in own or self._class(name)), None)
+
+    def _class(self, name: str) -> Any:
+        """Give a class of models of the library; None if it has none of that name."""
+        found = getattr(self._library, name, None) if name.isidentifier() else None
+        fits = isinstance(found, type) and issubclass(found, self._library.PreTrainedModel)
+        return found if fits else None
+
+    def _offers(self, config: Any, named: str | None) -> Iterator[Offer]:
+        from transformers.models.auto import modeling_auto
+        from transformers.pipelines import SUPPORTED_TASKS
+
+        for task, facts in SUPPORTED_TASKS.items():
+            builds = next(
+                filter(None, (self._built_by(auto, config) for auto in facts["pt"])), None
+            )
+            tables = (getattr(modeling_auto, name, {}) for name in _FURTHER.get(task, ()))
+            accepts = {
+                name for table in tables for entry in table.values() for name in _flat(entry)
+            }
+            if task == "document-question-answering":
+                accepts.add(_READ_PAGES)
+            if task == self._tag or (builds is not None and builds == named):
+                needs = _needs_of(facts["impl"])
+                yield Offer(task=task, builds=builds, accepts=frozenset(accepts), needs=needs)
+
+    def _built_by(self, auto: Any, config: Any) -> str | None:
+        """Name the class that an auto class builds of a configuration (`from_pretrained`)."""
+        if reference := self._auto_map.get(auto.__name__):
+            return _class_name(reference)
+        try:
+            found = getattr(auto, "_model_mapping", {})[type(config)]
+        except Exception:  # It is not in the table, or its module cannot be imported.
+            return None
+        classes = [each.__name__ for each in _flat(found)]
+        named = getattr(config, "architectures", None) or ()
+        return next((name for name in named if name in classes), classes[0] if classes else None)
+
+    # -- building ------------------------------------------------------------------------------
+
+    def pipeline(self, task: str) -> Any:
+        """Build the pipeline of a task."""
+        # The library writes into the arguments of the model.
+        own = {"model_kwargs": dict(self._arguments["model_kwargs"])}
+        arguments = {"model": str(self._folder), **self._arguments, **own}
+        with _reporting(self._reports):
+            return self._library.pipeline(task, **arguments)
+
+    def _lacks(self, built: Any) -> bool:
+        """Tell whether tensors of a model that was just built were in no file."""
+        classes = {type(module).__name__ for module in built.model.modules()}
+        return bool(lacking(self._reports.found, classes, pooled=False))
+
+    def _alone(self, name: str | None) -> Any:
+        """Build the model of a class that is named, in the mode in which it is called.
+
+        Raises:
+            ModelLoadError: there is no such class.
+        """
+        rest = {key: value for key, value in self._arguments.items() if key not in _OF_PIPELINES}
+        nested = rest.pop("model_kwargs")
+        device = rest.pop("device", None)
+        code_revision = rest.pop("code_revision", None)
+        cls, auto = self._builder_of(name)
+        if auto and code_revision is not None:
+            rest["code_revision"] = code_revision
+        model = cls.from_pretrained(str(self._folder), **rest, **nested).eval()
+        placed = "device_map" in nested or "device_map" in rest
+        return model if placed or device is None else model.to(device)
+
+    def _builder_of(self, name: str | None) -> tuple[Any, bool]:
+        """Give what builds a class, and whether that is an auto class, which knows its code."""
+        own = {key: _class_name(reference) for key, reference in self._auto_map.items()}
+        keys = [key for key in own if key.startswith("AutoModel") and hasattr(self._library, key)]
+        named = [key for key in keys if own[key] == name]
+        if named:
+            return getattr(self._library, named[0]), True
+        if name is not None and (found := self._class(name)):
+            return found, False
+        if not self._raw.get("architectures") or keys:
+            return getattr(self._library, keys[0] if keys else "AutoModel"), True
+        names = ", ".join(quote(each) for each in list(self._raw["architectures"])[:3])
+        raise ModelLoadError(
+            f"transformers {self._library.__version__} has no {names}, which the config.json of "
+            f"{self._plan.repo_id} names",
+            hint="Upgrade transformers, or name a task, for which the library takes the class that "
+            'it has for this family: nbloader.load(..., task="feature-extraction").',
+        )
+
+    # -- what is told --------------------------------------------------------------------------
+
+    def _of_other_class(self, choice: Choice, model: Any) -> Notice | None:
+        """Say where a task has given another class than the files name."""
+        given = self._raw.get("architectures")
+        named = given[0] if isinstance(given, list) and given else None
+        name = type(model).__name__
+        if choice.builds is None or not isinstance(named, str) or name == named:
+            return None
+        return Notice(
+            reference="class-by-task",
+            message=f"{self._plan.repo_id} comes as {name}, which is what the task "
+            f"{quote(choice.task)} takes; its files name {quote(named)}",
+            hint="With another task comes another class: nbloader.load(..., task=...).",
+        )
+
+    def _comes_alone(self, model: Any, failed: Exception | None) -> Notice:
+        """Say that a model comes without a pipeline, and how to go on."""
+        tag = f" ({quote(self._plan.task)} on the Hub)" if self._plan.task else ""
+        why = f"transformers {self._library.__version__} has no pipeline for it"
+        if failed is not None:
+            text = " ".join(str(failed).split())[:200]
+            why = f"its pipeline could not be made: {type(failed).__name__}: {text}"
+        return Notice(
+            reference="no-pipeline",
+            message=f"{self._plan.repo_id}{tag} comes as the model itself, "
+            f"{type(model).__name__}: {why}",
+            hint=self._line(),
+        )
+
+    def _line(self) -> str:
+        """Give the line that loads what a model alone has to be called with."""
+        names = [path.name for path in self._folder.iterdir()]
+        found = processors_of(names, self._raw)
+        if "processor" in found:
+            cls = "AutoProcessor"
+        elif "tokenizer" in found:
+            cls = "AutoTokenizer"
+        elif "image_processor" in found:
+            audio = "feature_extractor_type" in _read(self._folder / "preprocessor_config.json")
+            cls = "AutoFeatureExtractor" if audio else "AutoImageProcessor"
+        else:
+            return "Its repository has no tokenizer or processor: call it with tensors."
+        more = "" if self._plan.revision == "main" else f', revision="{self._plan.revision}"'
+        more += ", trust_remote_code=True" if self._auto_map else ""
+        what = "tokenizer" if cls == "AutoTokenizer" else "processor"
+        return (
+            f"Its {what}: transformers.{cls}.from_pretrained({json.dumps(self._plan.repo_id)}"
+            f"{more})"
+        )
+
+
+def _out_of_memory(error: Exception) -> bool:
+    return "OutOfMemoryError" in f"{type(error).__name__} {error}"
+
+
+@contextmanager
+def _reporting(reports: Reports) -> Iterator[None]:
+    """Read what the library reports of a load, beside whoever else does."""
+    from transformers.utils import logging
+
+    reports.found.clear()
+    logger = logging.get_logger("transformers")
+    logger.addHandler(reports)
+    try:
+        yield
+    finally:
+        logger.removeHandler(reports)
+
+
+def _needs_of(impl: Any) -> frozenset[str]:
+    """Name the processors that a pipeline cannot be made without."""
+    from importlib import import_module
+
+    if isinstance(impl, str):  # from 5.10 on, so that only the one that is used is imported
+        module, _, name = impl.rpartition(".")
+        impl = getattr(import_module(module), name)
+    needs = {name for name in _PROCESSORS if getattr(impl, f"_load_{name}", None)}
+    if impl.__name__ == "VideoClassificationPipeline":
+        needs.add("video_processor")  # this one or one of images, which it takes from there
+    return frozenset(needs)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """Read a JSON object; an empty one where there is none."""
+    try:
+        value = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _references(auto_map: object) -> dict[str, str]:
+    """Give the classes of a repository's code by the auto classes that they stand for."""
+    items = auto_map.items() if isinstance(auto_map, dict) else ()
+    return {key: value for key, value in items if isinstance(value, str)}
+
+
+def _class_name(reference: str) -> str:
+    return reference.rpartition(".")[2]
+
+
+def _flat(entry: Any) -> Collection[Any]:
+    return entry if isinstance(entry, (tuple, list)) else (entry,)
 
 
 def modules_of(built: Any) -> dict[str, Any]:
     """Give the model, of a pipeline or as it is."""
-    return {WHOLE: getattr(built, "model", built)}
+    import torch
+
+    return {WHOLE: built if isinstance(built, torch.nn.Module) else built.model}
