@@ -102,6 +102,7 @@ def _add_repo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--revision", help="a branch, a tag or a commit (default: main)")
     parser.add_argument("--variant", help="a variant of the weights, such as fp16")
     parser.add_argument("--kind", default="auto", help="diffusers, sentence-transformers, ...")
+    parser.add_argument("--task", help="what it is for, such as text-generation (transformers)")
     parser.add_argument("--cache-dir", help="the Hub's cache folder")
     parser.add_argument("--endpoint", help="the address of the Hub")
     parser.add_argument("--local-files-only", action="store_true", help="use the cache only")

@@ -34,6 +34,7 @@ def load(
     revision: str | None = None,
     variant: str | None = None,
     kind: str = "auto",
+    task: str | None = None,
     device: str | torch.device = "auto",
     dtype: str | torch.dtype = "auto",
     plan: str = "auto",
@@ -49,14 +50,20 @@ def load(
     view: str = "auto",
     on_event: Callable[[Event], object] | None = None,
     loader_kwargs: Mapping[str, Any] | None = None,
+    **unknown: Any,
 ) -> Any:
     """Download a model into the Hub's cache, load it on the device, test it, and return it.
 
     Args:
-        repo_id: the Hub's name of the model, such as `Qwen/Qwen-Image-Edit-2509`.
+        repo_id: the Hub's name of the model, such as `Qwen/Qwen-Image-Edit-2509`. What people paste
+            in its place is read as well: the address of a page, with the revision in it, and
+            `hf://org/name@revision`. A bare name such as `all-MiniLM-L6-v2` is completed as
+            sentence-transformers does it; the old bare ids such as `gpt2` stay what they are.
         revision: a branch, a tag or a commit; `main` by default.
         variant: a variant of the weights, such as `fp16`.
         kind: `diffusers`, `sentence-transformers`, `transformers`, or `auto`: the files decide.
+        task: what a model of transformers is for, as `transformers.pipeline` names it, such as
+            `text-generation`; None lets the Hub and the files decide.
         device: `cuda`, `cuda:1`, `mps`, `cpu`, or `auto`: the best there is.
         dtype: `bfloat16`, `float16`, `float32`, or `auto`: bfloat16 on CUDA from compute
             capability 8.0, float16 on older CUDA and on MPS (float32 where the model overflows in
@@ -75,16 +82,20 @@ def load(
         view: `auto` (a widget in a notebook, a bar on a terminal, text elsewhere), `widget`,
             `html`, `text`, `tqdm`, `none`.
         on_event: called with every record of `records.Event`, from the thread that loads.
-        loader_kwargs: passed on to the library's own loader.
+        loader_kwargs: passed on to the library's own loader. What is an argument of `load` under
+            the library's name for it (`revision`, `torch_dtype`, `use_auth_token`, ...) is taken as
+            that, and what would be for nothing there (`subfolder`, `proxies`, ...) is refused.
+        unknown: refused, with the name that is meant.
 
     Returns:
         The diffusers pipeline, the SentenceTransformer, or the transformers pipeline.
 
     Raises:
+        InputError: an argument or a setting is wrong, or unknown.
         NbloaderError: with a reference and a hint; see `nbloader.errors`.
         KeyboardInterrupt: passed on after the download process was ended.
     """
-    request = _request(**locals())
+    request = _request("load", locals())
     from nbloader import stages
 
     return _run(request, stages.load)
@@ -99,7 +110,7 @@ async def aload(repo_id: str, **keywords: Any) -> Any:
     """
     import asyncio
 
-    request = _request(repo_id=repo_id, **_known("aload", keywords))
+    request = _request("aload", {"repo_id": repo_id, "unknown": keywords})
     from nbloader import stages
 
     cancelled = threading.Event()
@@ -130,17 +141,10 @@ def start(repo_id: str, **keywords: Any) -> Job:
         InputError: an argument or a setting is wrong. All that comes later is raised by
             `job.result()`.
     """
-    request = _request(repo_id=repo_id, **_known("start", keywords))
+    request = _request("start", {"repo_id": repo_id, "unknown": keywords})
     from nbloader.job import Job
 
     return Job(request)
-
-
-def _known(call: str, keywords: Mapping[str, Any]) -> Mapping[str, Any]:
-    for name in keywords:
-        if name not in (load.__kwdefaults__ or {}):
-            raise TypeError(f"{call}() got an unexpected keyword argument {name!r}")
-    return keywords
 
 
 def download(
@@ -149,6 +153,7 @@ def download(
     revision: str | None = None,
     variant: str | None = None,
     kind: str = "auto",
+    task: str | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     endpoint: str | None = None,
     token: str | bool | None = None,
@@ -159,12 +164,13 @@ def download(
     settings: Settings | Mapping[str, Any] | None = None,
     view: str = "auto",
     on_event: Callable[[Event], object] | None = None,
+    **unknown: Any,
 ) -> Path:
     """Download exactly the files that `load` would use, and return the snapshot folder.
 
     Imports none of the libraries that build models. Arguments and errors are those of `load`.
     """
-    request = _request(**locals())
+    request = _request("download", locals())
     from nbloader import stages
 
     folder: Path = _run(request, stages.download)
@@ -177,6 +183,7 @@ def preflight(
     revision: str | None = None,
     variant: str | None = None,
     kind: str = "auto",
+    task: str | None = None,
     device: str | torch.device = "auto",
     dtype: str | torch.dtype = "auto",
     plan: str = "auto",
@@ -188,6 +195,7 @@ def preflight(
     allow_pickle: bool = False,
     settings: Settings | Mapping[str, Any] | None = None,
     loader_kwargs: Mapping[str, Any] | None = None,
+    **unknown: Any,
 ) -> PreflightReport:
     """Make the checks of `load` and nothing more: no weight is fetched, nothing is raised by them.
 
@@ -201,19 +209,35 @@ def preflight(
         WorkerDiedError, ProtocolError: the checks could not be made.
     """
     given = locals()
-    request = _request(**given, view="none")
+    request = _request("preflight", given, view="none")
     from nbloader import stages
 
     report = stages.check(request)
     return replace(report, _again=lambda: stages.check(request), _line=partial(_load_line, given))
 
 
-def _request(**keywords: object) -> Request:
-    """Check the arguments. What that needs is imported where an interrupt cannot break it."""
+_ARGUMENTS = {
+    call.__name__: frozenset(call.__kwdefaults__ or ()) for call in (load, download, preflight)
+}
+_ARGUMENTS |= dict.fromkeys(("aload", "start"), _ARGUMENTS["load"])
+
+
+def _request(call: str, given: Mapping[str, Any], **more: object) -> Request:
+    """Check the arguments. What that needs is imported where an interrupt cannot break it.
+
+    Args:
+        given: the arguments of the call by name; under `unknown` those that it takes by any name.
+    """
     import_modules("nbloader.stages", "nbloader.transfer.supervisor")
+    from nbloader.arguments import unknown_argument
     from nbloader.request import checked
 
-    return checked(**keywords)
+    known, by_any_name = _ARGUMENTS[call], given["unknown"]
+    for name in by_any_name:
+        if name not in known:
+            raise unknown_argument(call, name, known, _ARGUMENTS["load"])
+    arguments = {name: value for name, value in given.items() if name != "unknown"}
+    return checked(**arguments, **by_any_name, **more)
 
 
 def _run(request: Request, work: Work, cancelled: threading.Event | None = None) -> Any:

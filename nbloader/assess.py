@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nbloader.arguments import successor_of
 from nbloader.background import Background
 from nbloader.checks import LOW_DISK_BYTES, Facts, PreflightReport, inspected_packages, run_checks
 from nbloader.environment import (
@@ -22,7 +23,12 @@ from nbloader.environment import (
     place,
     unmet_requirements,
 )
-from nbloader.errors import HubUnreachableError, NbloaderError, error_from_parts
+from nbloader.errors import (
+    HubUnreachableError,
+    NbloaderError,
+    RepoNotFoundError,
+    error_from_parts,
+)
 from nbloader.fit import fit, next_method
 from nbloader.loaders import devices, loaded, places_itself, spare_bytes
 from nbloader.records import (
@@ -42,7 +48,7 @@ from nbloader.records import (
 if TYPE_CHECKING:
     from nbloader.request import Request
 
-__all__ = ["Survey", "assess", "fallback", "gather", "judge", "with_attached"]
+__all__ = ["Survey", "assess", "fallback", "gather", "helped", "judge"]
 
 _PLACING = ("accelerate", "bitsandbytes", "kernels", "triton")
 """Packages that decide which placements there are, and what they take."""
@@ -104,7 +110,7 @@ def gather(
         InvalidArgumentError: the device that was asked for is not there.
     """
     if problem is not None:
-        problem = with_attached(problem, request.repo_id)
+        problem = helped(problem, request.repo_id)
     facts = _facts(request, survey, planned, problem)
     if facts.disk and facts.disk.free < facts.required_bytes + LOW_DISK_BYTES:
         # Only now, because each place is tried by writing a file.
@@ -217,12 +223,21 @@ def _numbers(model: LoadedModel) -> list[int]:
     return [int(index or 0)] if kind == "cuda" else []
 
 
-def with_attached(error: NbloaderError, repo_id: str) -> NbloaderError:
-    """Offer the models that are attached to a Kaggle notebook where the Hub cannot be reached."""
-    if not isinstance(error, HubUnreachableError) or place(os.environ) is not Place.KAGGLE:
-        return error
-    offer = _offer(matching(attached_models(), repo_id), repo_id)
-    return error_from_parts(error.reference, error.message, f"{error.hint} {offer}".strip())
+def helped(error: NbloaderError, repo_id: str) -> NbloaderError:
+    """Add to the hint of an error of the worker what only this process knows.
+
+    Where the Hub cannot be reached, that is the models that are attached to a Kaggle notebook;
+    where it has no such repository, the one that a well-known model has moved to.
+    """
+    more = ""
+    if isinstance(error, HubUnreachableError) and place(os.environ) is Place.KAGGLE:
+        more = _offer(matching(attached_models(), repo_id), repo_id)
+    elif isinstance(error, RepoNotFoundError) and (successor := successor_of(repo_id)):
+        more = f'This model is kept as "{successor}" now: nbloader.load("{successor}").'
+        return error_from_parts(error.reference, error.message, more)
+    return (
+        error_from_parts(error.reference, error.message, f"{error.hint} {more}") if more else error
+    )
 
 
 def _offer(models: Sequence[AttachedModel], repo_id: str) -> str:

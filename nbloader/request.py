@@ -36,6 +36,7 @@ class Request:
     """What a call asks for; the fields are the arguments of `nbloader.load`.
 
     Attributes:
+        repo_id: the id that was meant by what the call has in its place.
         plan: how the files are chosen; the argument of that name stands in `method`.
         method: the only way to place the model; None for the fastest that fits.
         token_facts: where the token comes from.
@@ -67,6 +68,7 @@ def checked(
     revision: object = None,
     variant: object = None,
     kind: object = "auto",
+    task: object = None,
     device: object = "auto",
     dtype: object = "auto",
     plan: object = "auto",
@@ -88,45 +90,92 @@ def checked(
     Raises:
         InputError: names the argument, the setting or the variable that is wrong.
     """
-    chosen = arguments.one_of("kind", kind, _KindName)
-    arguments.check_endpoint(os.environ.get("HF_ENDPOINT") or None, "HF_ENDPOINT")
-    given = arguments.check_token(token)
-    passed_on = dict(_mapping("loader_kwargs", loader_kwargs))
+    passed_on = _mapping("loader_kwargs", loader_kwargs)
     nested = _mapping("loader_kwargs['model_kwargs']", passed_on.get("model_kwargs"))
+    taken = arguments.taken_over(
+        {
+            "cache_dir": cache_dir,
+            "device": device,
+            "dtype": dtype,
+            "endpoint": endpoint,
+            "local_files_only": local_files_only,
+            "repo_id": repo_id,
+            "revision": revision,
+            "task": task,
+            "token": token,
+            "trust_remote_code": trust_remote_code,
+            "variant": variant,
+        },
+        passed_on,
+    )
+    own = taken.arguments
+    chosen = _kind(kind, own["task"])
+    hub = arguments.check_endpoint(own["endpoint"])
+    default = arguments.check_endpoint(os.environ.get("HF_ENDPOINT") or None, "HF_ENDPOINT")
+    address = arguments.read_repo_id(repo_id, endpoint=hub or default, kind=chosen)
+    given = arguments.check_token(own["token"])
+    offline = arguments.check_flag("local_files_only", own["local_files_only"]) or _offline()
     return Request(
-        repo_id=arguments.check_repo_id(repo_id),
-        revision=arguments.check_revision(revision),
+        repo_id=address.repo_id,
+        revision=_revision(own["revision"], address.revision),
         plan=PlanRequest(
-            kind=None if chosen is _KindName.AUTO else Kind(chosen),
-            variant=arguments.check_variant(variant),
-            trust_remote_code=arguments.check_flag("trust_remote_code", trust_remote_code),
-            custom_pipeline=_custom_pipeline(passed_on.get("custom_pipeline")),
-            handed_in=tuple(sorted(passed_on)),
+            kind=chosen,
+            variant=arguments.check_variant(own["variant"]),
+            trust_remote_code=arguments.check_flag("trust_remote_code", own["trust_remote_code"]),
+            task=arguments.check_task(own["task"]),
+            safetensors_only=taken.safetensors_only,
+            custom_pipeline=_custom_pipeline(taken.passed_on.get("custom_pipeline")),
+            handed_in=tuple(sorted(taken.passed_on)),
         ),
         settings=_settings(settings),
-        device=arguments.check_device(device),
-        dtype=_dtype(arguments.check_dtype(dtype), {**nested, **passed_on}),
+        device=arguments.check_device(own["device"]),
+        dtype=_dtype(arguments.check_dtype(own["dtype"]), nested),
         method=arguments.check_method(plan),
         allow_pickle=arguments.check_flag("allow_pickle", allow_pickle),
-        cache_dir=arguments.check_folder("cache_dir", cache_dir),
-        endpoint=arguments.check_endpoint(endpoint),
+        cache_dir=arguments.check_folder("cache_dir", own["cache_dir"]),
+        endpoint=hub,
         token=_token(given),
         token_facts=token_origin(given),
-        local_files_only=arguments.check_flag("local_files_only", local_files_only) or _offline(),
+        local_files_only=offline,
         verify=arguments.check_flag("verify", verify),
         force=arguments.check_flag("force", force),
-        loader_kwargs=passed_on,
+        loader_kwargs=taken.passed_on,
         view=arguments.one_of("view", view, ViewName),
         on_event=_callable("on_event", on_event),
     )
 
 
-def _dtype(dtype: str, passed_on: Mapping[str, Any]) -> str:
-    """Give the number format; what the caller tells the library itself counts, too."""
+def _kind(kind: object, task: object) -> Kind | None:
+    """Give the library that was asked for; None if the files decide."""
+    name = arguments.one_of("kind", kind, _KindName)
+    if name is _KindName.AUTO:
+        return None
+    if task is not None and name is not _KindName.TRANSFORMERS:
+        raise InvalidArgumentError(
+            f"task= is for models of transformers, and kind={str(name)!r} was asked for",
+            hint="Leave one of the two out.",
+        )
+    return Kind(name)
+
+
+def _revision(given: object, in_address: str | None) -> str:
+    """Give the revision, of which the address that was pasted may hold one, too."""
+    if in_address is None:
+        return arguments.check_revision(given)
+    if given is not None and arguments.check_revision(given) != in_address:
+        raise InvalidArgumentError(
+            f"revision={quote(given)} is not the one of the address, which is {quote(in_address)}",
+            hint="Leave one of the two out.",
+        )
+    return in_address
+
+
+def _dtype(dtype: str, nested: Mapping[str, Any]) -> str:
+    """Give the number format; what the caller tells the model's own loader counts, too."""
     for name in ("dtype", "torch_dtype"):
-        if dtype == "auto" and name in passed_on:
+        if dtype == "auto" and name in nested:
             with contextlib.suppress(InvalidArgumentError):  # A mapping, or one we do not plan for.
-                dtype = arguments.check_dtype(passed_on[name])
+                dtype = arguments.check_dtype(nested[name])
     return dtype
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, TextIO, TypeAlias, TypeVar
 
-from nbloader.assess import Survey, assess, fallback, gather, judge, with_attached
+from nbloader.assess import Survey, assess, fallback, gather, helped, judge
 from nbloader.checks import FORCEABLE, Facts, PreflightReport
 from nbloader.environment import how_to_free
 from nbloader.errors import (
@@ -25,6 +25,7 @@ from nbloader.errors import (
     NbloaderError,
     ProtocolError,
     RepoError,
+    RepoNotFoundError,
     TransferError,
     WorkerDiedError,
 )
@@ -328,8 +329,8 @@ def _fetch(attempt: Attempt, loading: list[_Loading] | None = None) -> Path:
             check=may_go_on,
             cancelled=attempt.cancelled,
         )
-    except HubUnreachableError as error:
-        raise with_attached(error, request.repo_id) from error
+    except (HubUnreachableError, RepoNotFoundError) as error:
+        raise helped(error, request.repo_id) from error
 
 
 # -- the works -------------------------------------------------------------------------------------

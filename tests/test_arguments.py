@@ -113,3 +113,61 @@ def test_a_choice_names_what_is_allowed() -> None:
     assert str(caught.value) == (
         "colour='green' is not allowed\n  Hint: Choose one of 'red', 'blue'.\n  [invalid-argument]"
     )
+
+
+@pytest.mark.parametrize(
+    ("device", "name"),
+    [("cuda", "cuda"), ("cuda:1", "cuda:1"), ("auto", "auto"), (0, "cuda:0"), (-1, "cpu")],
+)
+def test_devices_pass_as_names_and_as_pipeline_counts_them(device: object, name: str) -> None:
+    assert arguments.check_device(device) == name
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:x", -2, True, None, ""])
+def test_bad_devices_are_refused(device: object) -> None:
+    with pytest.raises(InvalidArgumentError, match="is not known"):
+        arguments.check_device(device)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "name"),
+    [
+        ("auto", "auto"),
+        ("bfloat16", "bfloat16"),
+        ("bf16", "bfloat16"),
+        ("torch.bfloat16", "bfloat16"),
+        ("float16", "float16"),
+        ("fp16", "float16"),
+        ("FP16", "float16"),
+        ("half", "float16"),
+        ("torch.half", "float16"),
+        ("float32", "float32"),
+        ("fp32", "float32"),
+        ("float", "float32"),
+    ],
+)
+def test_dtypes_pass_under_their_usual_names(dtype: str, name: str) -> None:
+    assert arguments.check_dtype(dtype) == name
+
+
+@pytest.mark.parametrize("dtype", ["int8", "float64", "fp8", None, 16, "4bit"])
+def test_dtypes_that_nothing_is_loaded_in_are_refused(dtype: object) -> None:
+    with pytest.raises(InvalidArgumentError) as caught:
+        arguments.check_dtype(dtype)
+    assert caught.value.hint == (
+        'Choose "bfloat16" (or "bf16"), "float16" ("fp16", "half"), "float32" ("fp32", "float"), '
+        "or leave it out."
+    )
+
+
+@pytest.mark.parametrize(
+    "task", [None, "text-generation", "ner", "translation_en_to_fr", "zero-shot-classification"]
+)
+def test_tasks_pass(task: str | None) -> None:
+    assert arguments.check_task(task) == task
+
+
+@pytest.mark.parametrize("task", ["", "a b", "../x", "x" * 65, 3, "text\n"])
+def test_what_is_no_name_of_a_task_is_refused(task: object) -> None:
+    with pytest.raises(InvalidArgumentError, match="is no name of a task"):
+        arguments.check_task(task)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 import nbloader
-from nbloader.errors import NbloaderError
+from nbloader.errors import InvalidArgumentError, NbloaderError
 from nbloader.localhub import Fault, LocalHub, RequestClass
 from nbloader.plan.headers import FIRST_READ_BYTES
 from tests.conftest import Publish, WriteRepo
@@ -242,6 +243,70 @@ def test_a_text_that_is_no_id(hub: LocalHub, tmp_path: Path) -> None:
         "  [invalid-repo-id]"
     )
     assert hub.counters().total.requests == 0
+
+
+def test_an_id_that_is_gone(hub: LocalHub, tmp_path: Path) -> None:
+    gone = "runwayml/stable-diffusion-v1-5"
+    refused = refuse(hub, tmp_path, gone)
+    assert (refused.error.reference, refused.error.hint) == (
+        "repo-not-found",
+        'This model is kept as "stable-diffusion-v1-5/stable-diffusion-v1-5" now: '
+        'nbloader.load("stable-diffusion-v1-5/stable-diffusion-v1-5").',
+    )
+    report = nbloader.preflight(gone, endpoint=hub.endpoint, cache_dir=tmp_path)
+    (found,) = (result for result in report.results if result.name == "access")
+    assert found.hint == refused.error.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("torch_dtype", "It is called dtype here: nbloader.load(..., dtype=...)."),
+        ("use_auth_token", "It is called token here: nbloader.load(..., token=...)."),
+        ("cache_folder", "It is called cache_dir here: nbloader.load(..., cache_dir=...)."),
+        ("revison", "Is revision meant? nbloader.load(..., revision=...)."),
+        ("trust_remotecode", "Is trust_remote_code meant?"),
+        ("model", 'The id stands first, without a name: nbloader.load("org/name").'),
+        ("repo_type", "Only models can be loaded: leave it out."),
+        ("subfolder", "subfolder="),
+        ("device_map", 'loader_kwargs={"device_map": ...}'),
+        ("load_in_4bit", 'Pass plan="4-bit".'),
+        ("quantization_config", 'loader_kwargs={"quantization_config": ...}'),
+        ("safety_checker", 'loader_kwargs={"safety_checker": ...}'),
+        (
+            "attn_implementation",
+            'loader_kwargs={"model_kwargs": {"attn_implementation": ...}}',
+        ),
+        ("num_labels", 'loader_kwargs={"model_kwargs": {"num_labels": ...}}'),
+        ("not a name", "loader_kwargs={...}"),
+    ],
+)
+def test_an_argument_that_load_does_not_have(name: str, hint: str) -> None:
+    with pytest.raises(InvalidArgumentError) as caught:
+        nbloader.load("org/name", **{name: "hf_secret"})  # type: ignore[arg-type]
+    assert caught.value.message == f"load has no argument {name!r}"
+    assert hint in caught.value.hint
+    assert "secret" not in str(caught.value)
+
+
+def test_every_call_refuses_what_it_does_not_have() -> None:
+    calls: dict[str, Callable[..., object]] = {
+        "aload": lambda *args, **keywords: asyncio.run(nbloader.aload(*args, **keywords)),
+        "download": nbloader.download,
+        "load": nbloader.load,
+        "preflight": nbloader.preflight,
+        "start": nbloader.start,
+    }
+    for name, call in calls.items():
+        with pytest.raises(InvalidArgumentError) as caught:
+            call("org/name", unknown="x")
+        assert caught.value.message == f"{name} has no argument 'unknown'"
+    with pytest.raises(InvalidArgumentError) as caught:
+        nbloader.download("org/name", device="cpu")
+    assert caught.value.hint == "It is one of load, and download builds no model: leave it out."
+    with pytest.raises(InvalidArgumentError) as caught:
+        nbloader.preflight("org/name", force=True)
+    assert caught.value.hint == "It is one of load, and preflight builds no model: leave it out."
 
 
 def test_an_unknown_revision(hub: LocalHub, publish: Publish, tmp_path: Path) -> None:

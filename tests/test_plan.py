@@ -872,6 +872,32 @@ def test_what_cannot_be_loaded_is_refused_with_a_reason(
     assert type(raised.value) is error
 
 
+def test_a_task_is_for_models_of_transformers() -> None:
+    task = PlanRequest(task="fill-mask")
+    assert plan_of(MODEL | unused("model.safetensors"), task).task == "fill-mask"
+    embedder = modules(("", f"{LEGACY}Transformer")) | MODEL | unused("model.safetensors")
+    for files, hint in (
+        (TINY_PIPELINE, "Leave out task=."),
+        (
+            embedder,
+            "Leave out task=. For the model inside it, pass kind='transformers' too.",
+        ),
+    ):
+        with pytest.raises(UnsupportedRepoError, match="task= is for models") as raised:
+            plan_of(files, task)
+        assert raised.value.hint == hint
+    both = PlanRequest(task="fill-mask", kind=Kind.TRANSFORMERS)
+    assert plan_of(embedder, both).kind is Kind.TRANSFORMERS
+
+
+def test_where_safetensors_are_asked_for_there_are_no_others() -> None:
+    wish = PlanRequest(safetensors_only=True)
+    both = unused("model.safetensors", "pytorch_model.bin")
+    assert plan_of(MODEL | both, wish).components[0].weights == ("model.safetensors",)
+    with pytest.raises(NoWeightsError, match=r"'pytorch_model\.bin' of .* use_safetensors=True"):
+        plan_of(MODEL | unused("pytorch_model.bin"), wish)
+
+
 INDEXED = {
     **MODEL,
     "model.safetensors.index.json": index_of("shard.safetensors"),

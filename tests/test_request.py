@@ -17,7 +17,10 @@ from nbloader.request import checked
         ({"dtype": "float16"}, "float16"),
         ({"loader_kwargs": {"torch_dtype": "torch.bfloat16"}}, "bfloat16"),
         ({"loader_kwargs": {"model_kwargs": {"dtype": "float16"}}}, "float16"),
-        ({"dtype": "float32", "loader_kwargs": {"dtype": "float16"}}, "float32"),
+        (
+            {"dtype": "float32", "loader_kwargs": {"model_kwargs": {"dtype": "float16"}}},
+            "float32",
+        ),
         ({"loader_kwargs": {"dtype": {"transformer": "bfloat16"}}}, "auto"),
         ({"loader_kwargs": {"dtype": None}}, "auto"),
     ],
@@ -66,3 +69,31 @@ def test_code_of_this_machine_is_named_by_its_whole_path(
     for given in ("y.py", "./x", str(tmp_path), 3):
         with pytest.raises(InvalidArgumentError, match="custom_pipeline"):
             place(given)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "revision"),
+    [
+        ({"repo_id": "https://huggingface.co/org/name/tree/v1"}, "v1"),
+        ({"repo_id": "org/name@v1", "revision": "v1"}, "v1"),
+        ({"repo_id": "hf://org/name@v1", "loader_kwargs": {"revision": "v1"}}, "v1"),
+        ({"repo_id": "https://huggingface.co/org/name"}, "main"),
+        ({"repo_id": "https://huggingface.co/org/name", "revision": "v2"}, "v2"),
+    ],
+)
+def test_the_revision_of_an_address_counts(arguments: dict[str, Any], revision: str) -> None:
+    request = checked(**arguments)
+    assert (request.repo_id, request.revision) == ("org/name", revision)
+
+
+def test_two_revisions_are_refused() -> None:
+    with pytest.raises(InvalidArgumentError) as caught:
+        checked(repo_id="https://huggingface.co/org/name/tree/v1", revision="v2")
+    assert caught.value.message == "revision='v2' is not the one of the address, which is 'v1'"
+
+
+def test_an_address_is_one_of_the_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "http://hub.example/org/name/tree/v1"
+    assert checked(repo_id=text, endpoint="http://hub.example/").revision == "v1"
+    monkeypatch.setenv("HF_ENDPOINT", "http://hub.example")
+    assert checked(repo_id=text).revision == "v1"

@@ -7,9 +7,9 @@ so nothing is fetched in vain.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-from nbloader.errors import UnsupportedRepoError
+from nbloader.errors import NoWeightsError, UnsupportedRepoError
 from nbloader.plan._diffusers import plan_diffusers
 from nbloader.plan._formats import unsupported
 from nbloader.plan._paths import check_portable
@@ -45,7 +45,7 @@ def reads(listing: Listing, request: PlanRequest, known: Mapping[str, bytes]) ->
         RepoError: what is known already shows that there can be no plan; see `make_plan`.
     """
     repo = Repo(listing, request, known)
-    _PLANNERS[_kind(repo, request.kind)](repo)
+    _PLANNERS[_kind(repo, request)](repo)
     return tuple(sorted(repo.missing))
 
 
@@ -57,19 +57,22 @@ def make_plan(listing: Listing, request: PlanRequest, known: Mapping[str, bytes]
 
     Raises:
         UnsupportedRepoError: no loader fits, or the load would run code that is not trusted.
-        NoWeightsError: a component that needs weights has none that could be loaded.
+        NoWeightsError: a component that needs weights has none that could be loaded, or none in
+            the format that was asked for.
         VariantNotFoundError: nothing has weights of the variant.
         MalformedFileError: a file that decides the plan is wrong.
         UnsafePathError: a file name could leave its folder.
         ValueError: `reads` still asks for a file.
     """
     repo = Repo(listing, request, known)
-    kind = _kind(repo, request.kind)
+    kind = _kind(repo, request)
     class_name, components = _PLANNERS[kind](repo)
     if repo.missing:
         raise ValueError(f"not read yet: {', '.join(sorted(repo.missing))}")
     wanted = {path for component in components for path in component.paths}
     check_portable(sorted(wanted))
+    if request.safetensors_only:
+        _check_format(repo, components)
     custom_pipeline = kind is Kind.DIFFUSERS and (
         request.custom_pipeline is not None
         or any(path.endswith(".py") and "/" not in path for path in wanted)
@@ -97,8 +100,32 @@ def _is_part(component: Component) -> bool:
     return component.name != "config" or bool(component.paths)
 
 
-def _kind(repo: Repo, kind: Kind | None) -> Kind:
+def _check_format(repo: Repo, components: Iterable[Component]) -> None:
+    """See that all weights are safetensors, where no others were asked for."""
+    for component in components:
+        for path in component.weights:
+            if not path.endswith(".safetensors"):
+                raise NoWeightsError(
+                    f"{quote(path)} of {quote(repo.repo_id)} is no safetensors file, and "
+                    "use_safetensors=True asks for nothing else.",
+                    hint="Leave it out, or look for a revision with safetensors weights.",
+                )
+
+
+def _kind(repo: Repo, request: PlanRequest) -> Kind:
     """The kind that was asked for, or that the files show."""
+    kind = _kind_of_files(repo, request.kind)
+    if request.task is not None and kind is not Kind.TRANSFORMERS:
+        alone = not repo.paths.isdisjoint(_MARKS[Kind.TRANSFORMERS])
+        raise UnsupportedRepoError(
+            f"task= is for models of transformers, and {quote(repo.repo_id)} is one of {kind}.",
+            hint="Leave out task=."
+            + (" For the model inside it, pass kind='transformers' too." if alone else ""),
+        )
+    return kind
+
+
+def _kind_of_files(repo: Repo, kind: Kind | None) -> Kind:
     kinds = [kind for kind, marks in _MARKS.items() if not repo.paths.isdisjoint(marks)]
     if kind is None:
         if not kinds:

@@ -1,4 +1,4 @@
-"""The arguments of `load` checked before anything is started. Pure."""
+"""The values of arguments, one by one."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ __all__ = [
     "check_method",
     "check_repo_id",
     "check_revision",
+    "check_task",
     "check_token",
     "check_variant",
     "one_of",
@@ -29,6 +30,7 @@ __all__ = [
 
 _E = TypeVar("_E", bound=StrEnum)
 
+_TASK = re.compile(r"[A-Za-z0-9][\w-]{0,63}", re.ASCII)
 _SAMPLE = 'Ids look like "Qwen/Qwen-Image-Edit-2509".'
 
 
@@ -114,9 +116,28 @@ def check_token(token: object) -> str | bool | None:
     )
 
 
+def check_task(task: object) -> str | None:
+    """Give the name of a task, or None. Raises InvalidArgumentError.
+
+    Which there are, the installed transformers knows; `translation_en_to_fr` and aliases, such as
+    `ner`, are among them.
+    """
+    if task is None or (isinstance(task, str) and _TASK.fullmatch(task)):
+        return task
+    raise InvalidArgumentError(
+        f"task={quote(task)} is no name of a task",
+        hint='Tasks are named as transformers.pipeline takes them, such as "text-generation".',
+    )
+
+
 def check_device(device: object) -> str:
-    """Give the name of a device of torch, or `auto`. Raises InvalidArgumentError."""
+    """Give the name of a device of torch, or `auto`. Raises InvalidArgumentError.
+
+    A number is that of a GPU, and -1 the CPU, as `transformers.pipeline` takes them.
+    """
     name = str(device)
+    if isinstance(device, int) and not isinstance(device, bool):
+        name = "cpu" if device == -1 else f"cuda:{device}"
     if re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,2})?", name, re.ASCII):
         return name
     raise InvalidArgumentError(
@@ -125,18 +146,29 @@ def check_device(device: object) -> str:
     )
 
 
-_DTYPES = {"bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp32": "float32"}
+_DTYPES = {
+    "bf16": "bfloat16",
+    "float": "float32",
+    "fp16": "float16",
+    "fp32": "float32",
+    "half": "float16",
+}
 
 
 def check_dtype(dtype: object) -> str:
-    """Give the name of a dtype of torch, or `auto`. Raises InvalidArgumentError."""
-    name = str(dtype).removeprefix("torch.")
+    """Give the name of a dtype of torch, or `auto`, for a dtype or one of its usual names.
+
+    Raises:
+        InvalidArgumentError: it is none that a model is loaded in.
+    """
+    name = str(dtype).lower().removeprefix("torch.")
     name = _DTYPES.get(name, name)
     if name in {"auto", *_DTYPES.values()}:
         return name
     raise InvalidArgumentError(
         f"dtype={quote(dtype)} is not known",
-        hint='Choose "bfloat16", "float16", "float32", or leave it out.',
+        hint='Choose "bfloat16" (or "bf16"), "float16" ("fp16", "half"), "float32" ("fp32", '
+        '"float"), or leave it out.',
     )
 
 

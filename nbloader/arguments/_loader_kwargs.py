@@ -1,0 +1,278 @@
+"""Arguments of the libraries' own loaders: those that are ours, and those that are passed on.
+
+`loader_kwargs` reach the library with a folder on the disk in place of the id. There it ignores
+whatever is about the Hub (`revision`, `token`, `subfolder`, ...), without a word, so none of that
+may get as far.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from nbloader.arguments._values import (
+    check_device,
+    check_dtype,
+    check_endpoint,
+    check_flag,
+    check_folder,
+    check_revision,
+    check_task,
+    check_token,
+    check_variant,
+)
+from nbloader.errors import InvalidArgumentError
+from nbloader.quoting import quote
+
+__all__ = ["Taken", "taken_over"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """The arguments of a call, once those in `loader_kwargs` have found their places.
+
+    Attributes:
+        arguments: of `load`.
+        passed_on: what is left for the library.
+        safetensors_only: whether weights in another format are refused (`use_safetensors=True`).
+    """
+
+    arguments: Mapping[str, object]
+    passed_on: Mapping[str, Any]
+    safetensors_only: bool = False
+
+
+# By the name that a library has for it: the name of ours, and what makes two values comparable.
+_SAME: Mapping[str, tuple[str, Callable[[object], object]]] = {
+    "cache_dir": ("cache_dir", partial(check_folder, "cache_dir")),
+    "cache_folder": ("cache_dir", partial(check_folder, "cache_dir")),
+    "device": ("device", check_device),
+    "dtype": ("dtype", check_dtype),
+    "endpoint": ("endpoint", check_endpoint),
+    "local_files_only": ("local_files_only", partial(check_flag, "local_files_only")),
+    "revision": ("revision", check_revision),
+    "task": ("task", check_task),
+    "token": ("token", check_token),
+    "torch_dtype": ("dtype", check_dtype),
+    "trust_remote_code": ("trust_remote_code", partial(check_flag, "trust_remote_code")),
+    "use_auth_token": ("token", check_token),
+    "variant": ("variant", check_variant),
+}
+_DEFAULTS = {
+    "device": "auto",
+    "dtype": "auto",
+    "local_files_only": False,
+    "trust_remote_code": False,
+}
+
+# The mappings in which the libraries take arguments for a part. What is about the Hub is for the
+# whole repository here; a tokenizer of another commit, or code that only it may run, cannot be had.
+_NESTED = ("model_kwargs", "tokenizer_kwargs", "processor_kwargs", "config_kwargs")
+_NESTED_NAMES = frozenset(
+    {
+        "cache_dir",
+        "local_files_only",
+        "revision",
+        "token",
+        "trust_remote_code",
+        "use_auth_token",
+        "variant",
+    }
+)
+_OF_THE_WHOLE = frozenset({"revision", "trust_remote_code", "variant"})
+
+_OF_THE_CALL = frozenset(
+    {
+        "allow_pickle",
+        "force",
+        "kind",
+        "loader_kwargs",
+        "on_event",
+        "plan",
+        "settings",
+        "verify",
+        "view",
+    }
+)
+_IDS = frozenset(
+    {
+        "model",
+        "model_id",
+        "model_name",
+        "model_name_or_path",
+        "pretrained_model_name_or_path",
+        "pretrained_model_or_path",
+        "repo_id",
+    }
+)
+_WITHOUT_MEANING = frozenset({"resume_download"})
+"""Downloads are always gone on with; the Hub's library has given this argument up."""
+
+_PLACING = ("device_map", "quantization_config")
+
+# What cannot be done, by the library's name for it, with the line that helps; `{repo}` and
+# `{value}` stand for the call's, `{config}` for the configuration in a folder. A value that asks
+# for nothing (None, False, "") may be there.
+_REFUSED: Mapping[str, str] = {
+    "force_download": "Every file is hashed when it comes. For those that are in the cache already "
+    "pass verify=True to load: a wrong one is fetched again.",
+    "from_flax": "Look for a repository with safetensors weights.",
+    "from_tf": "Look for a repository with safetensors weights.",
+    "gguf_file": "The library loads it: transformers.AutoModelForCausalLM.from_pretrained({repo}, "
+    "gguf_file={value}).",
+    "mirror": 'Pass the address of the mirror to load: endpoint="https://...".',
+    "proxies": 'Set the proxy for all of it before: os.environ["HTTPS_PROXY"] = "http://...".',
+    "subfolder": "What is loaded has its config.json in the root of the repository, and not at "
+    "{config}. The library loads that folder: transformers.AutoModel.from_pretrained({repo}, "
+    "subfolder={value}), or diffusers.AutoModel.from_pretrained of the same for a part of a "
+    "pipeline.",
+    "use_flashpack": "Leave it out: safetensors weights are loaded.",
+    "use_onnx": "Leave it out: the PyTorch weights are loaded.",
+}
+
+
+def taken_over(call: Mapping[str, object], loader_kwargs: Mapping[str, Any]) -> Taken:
+    """Take what is ours out of `loader_kwargs`.
+
+    A name that means the same as an argument of `load` becomes that argument. None says nothing,
+    and is left out.
+
+    Args:
+        call: the arguments of the call by name; those with their default count as not given.
+
+    Raises:
+        InvalidArgumentError: a name is for something that cannot be done, or its value is wrong, or
+            not the one that the call has.
+    """
+    taking = _Taking(dict(call))
+    passed_on = {
+        name: value
+        for name, value in loader_kwargs.items()
+        if name not in _NESTED and not taking.take(name, value)
+    }
+    for name in _NESTED:
+        if name in loader_kwargs:
+            given = loader_kwargs[name]
+            passed_on[name] = taking.nested(name, given) if isinstance(given, Mapping) else given
+    return Taken(
+        arguments=taking.arguments,
+        passed_on=passed_on,
+        safetensors_only=taking.safetensors_only,
+    )
+
+
+@dataclass(slots=True)
+class _Taking:
+    """The arguments as they are completed."""
+
+    arguments: dict[str, object]
+    safetensors_only: bool = field(default=False)
+
+    def take(self, name: str, value: object) -> bool:
+        """Take one argument over; False for one that is the library's own."""
+        if name in _SAME:
+            return value is None or self._same(name, value, f"loader_kwargs['{name}']")
+        if name in _PLACING:
+            return value is None
+        if name in _WITHOUT_MEANING:
+            return True
+        if name in _IDS:
+            return self._id(name, value)
+        if name == "use_safetensors":
+            return self._safetensors(value)
+        self._refuse(name, value)
+        return False
+
+    def nested(self, place: str, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Take over what is ours in the arguments for a part, and give what is left of them."""
+        left = {}
+        for name, value in given.items():
+            where = f"loader_kwargs['{place}']['{name}']"
+            if name in _WITHOUT_MEANING or (name in _NESTED_NAMES and value is None):
+                continue
+            if name == "use_safetensors" and self._safetensors(value):
+                continue
+            if name not in _NESTED_NAMES:
+                self._refuse(name, value)
+                left[name] = value
+            elif place == "model_kwargs" or name not in _OF_THE_WHOLE:
+                self._same(name, value, where)
+            else:
+                self._must_agree(name, value, where)
+        return left
+
+    def _same(self, name: str, value: object, where: str) -> bool:
+        argument, check = _SAME[name]
+        try:
+            wanted = check(value)
+        except InvalidArgumentError:
+            if argument != "dtype":
+                raise
+            return False  # One for each component, or one that only the library knows.
+        if argument == "dtype" and wanted == "auto":
+            return False  # To the library it is the dtype of the file.
+        own, default = self.arguments.get(argument), _DEFAULTS.get(argument)
+        if type(own) is type(default) and own == default:
+            self.arguments[argument] = value
+        elif check(own) != wanted:
+            raise InvalidArgumentError(
+                f"{argument}= and {where} are given, and they differ",
+                hint=f"Leave out {where}: {argument}= says it for the whole load.",
+            )
+        return True
+
+    def _must_agree(self, name: str, value: object, where: str) -> None:
+        argument, check = _SAME[name]
+        if check(self.arguments.get(argument)) != check(value):
+            raise InvalidArgumentError(
+                f"{where} differs from {argument}=, which is one for the whole repository",
+                hint=f"Pass {argument}= to load, and leave it out there.",
+            )
+
+    def _id(self, name: str, value: object) -> bool:
+        if value is None or value == self.arguments.get("repo_id"):
+            return True
+        raise InvalidArgumentError(
+            f"loader_kwargs={{{name!r}: ...}} names another model than the first argument",
+            hint=f"Pass the id first: nbloader.load({quote(value)})."
+            if isinstance(value, str)
+            else "Pass the id of a repository first; a model that is there already is loaded.",
+        )
+
+    def _safetensors(self, value: object) -> bool:
+        if value is None:
+            return True
+        if check_flag("use_safetensors", value):
+            self.safetensors_only = True
+            return True
+        raise InvalidArgumentError(
+            "use_safetensors=False asks for pickled weights",
+            hint="Leave it out: safetensors weights are loaded where there are any, and others "
+            "where there are none.",
+        )
+
+    def _refuse(self, name: str, value: object) -> None:
+        if name in _OF_THE_CALL:
+            raise InvalidArgumentError(
+                f"{name} is an argument of load, not of the library",
+                hint=f"Pass it beside loader_kwargs: nbloader.load(..., {name}=...).",
+            )
+        if name == "backend" and value not in (None, "torch"):
+            raise InvalidArgumentError(
+                f"backend={quote(value)} is not supported: its files are not fetched",
+                hint="The library loads it: sentence_transformers.SentenceTransformer("
+                f"{self._repo}, backend={quote(value)}).",
+            )
+        if name in _REFUSED and value:
+            raise InvalidArgumentError(
+                f"{name}={quote(value)} is not supported",
+                hint=_REFUSED[name].format(
+                    repo=self._repo, value=quote(value), config=quote(f"{value}/config.json")
+                ),
+            )
+
+    @property
+    def _repo(self) -> str:
+        return quote(self.arguments.get("repo_id"))

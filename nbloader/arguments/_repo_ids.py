@@ -1,0 +1,286 @@
+"""The id of a repository, as people bring it along: pasted, abbreviated, or out of date."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from nbloader.arguments._values import check_repo_id, check_revision
+from nbloader.errors import InvalidRepoIdError
+from nbloader.hub_names import is_repo_id
+from nbloader.quoting import quote
+from nbloader.records import Kind
+
+__all__ = ["RepoAddress", "read_repo_id", "successor_of"]
+
+HUB = "https://huggingface.co"
+
+_HUB_HOSTS = frozenset({"huggingface.co", "www.huggingface.co", "hf.co"})
+"""The names of the Hub itself; a mirror (`endpoint`) serves what stands there."""
+
+_WRAPPERS = {'"': '"', "'": "'", "`": "`", "<": ">"}
+_SCHEMES = ("hf://", "hf-hub:", "hf_hub:")  # of HfFileSystem, of timm, of open_clip
+_OTHER_TYPES = {"datasets": "dataset", "spaces": "Space"}
+_AT_REVISION = frozenset({"tree", "blob", "resolve", "raw", "commit", "commits"})
+_OF_ONE_FILE = frozenset({"blob", "resolve", "raw"})
+_PAGES = frozenset({"discussions", "settings"})
+_NO_OWNERS = frozenset(
+    {
+        "api",
+        "blog",
+        "collections",
+        "docs",
+        "join",
+        "learn",
+        "login",
+        "new",
+        "organizations",
+        "papers",
+        "posts",
+        "pricing",
+        "settings",
+        "tasks",
+    }
+)
+_ALONE = 'Pass the id alone, such as "Qwen/Qwen-Image-Edit-2509".'
+
+# A file that cannot be opened by `from_pretrained` of its repository: it is a model by itself.
+_LONE_WEIGHTS = re.compile(r".*\.(safetensors|ckpt|pt|pth|bin|gguf|onnx)")
+_OF_A_MODEL = re.compile(r"((diffusion_)?pytorch_model|model|adapter_model)\b.*")
+
+
+@dataclass(frozen=True, slots=True)
+class RepoAddress:
+    """What was meant by the text in the place of a repository's id.
+
+    Attributes:
+        revision: where the text names one; else None.
+    """
+
+    repo_id: str
+    revision: str | None = None
+
+
+def read_repo_id(given: object, *, endpoint: str | None, kind: Kind | None) -> RepoAddress:
+    """Read an id, or what people paste in its place.
+
+    That is the address of a page of the Hub, of the endpoint that is asked or of huggingface.co
+    (which the endpoint stands for), with the revision in it; `hf://org/name@revision`; and either
+    of them in blanks or quotes. A bare name is completed as sentence-transformers does it, unless
+    it is one of the old ids without an organization, or the model is for another library.
+
+    Args:
+        endpoint: the address of the Hub that will be asked; None for huggingface.co.
+        kind: the library that was asked for; None lets the files decide.
+
+    Raises:
+        InvalidRepoIdError: it is no id, or leads to something that is no model of that Hub.
+    """
+    if not isinstance(given, str):
+        return RepoAddress(check_repo_id(given))
+    text = _unwrapped(given)
+    address = _address(text)
+    if address is not None:
+        return _of_address(address, endpoint or HUB)
+    for scheme in _SCHEMES:
+        if text.startswith(scheme):
+            path = text.removeprefix(scheme)
+            _refuse_other_types(given, path.split("/"))
+            text = path.removeprefix("models/")
+    repo_id, at, revision = text.partition("@")
+    repo_id = check_repo_id(repo_id if at and revision else text)
+    return RepoAddress(_completed(repo_id, kind), _revision(given, revision) if revision else None)
+
+
+def _unwrapped(text: str) -> str:
+    text = text.strip()
+    while len(text) > 1 and _WRAPPERS.get(text[0]) == text[-1]:
+        text = text[1:-1].strip()
+    return text
+
+
+def _address(text: str) -> SplitResult | None:
+    """Split the address of a page; None for a text that is none."""
+    if text.partition("/")[0].lower() in _HUB_HOSTS and "/" in text:
+        text = f"https://{text}"
+    if not text.lower().startswith(("http://", "https://")):
+        return None
+    try:
+        return urlsplit(text)
+    except ValueError:
+        return None
+
+
+def _of_address(address: SplitResult, endpoint: str) -> RepoAddress:
+    path, public = _path_at_hub(address, endpoint)
+    # Neither a password nor a signature in the address is shown.
+    shown = f"{address.scheme}://{address.hostname}{address.path}"
+    segments = [unquote(segment) for segment in path.split("/") if segment]
+    if segments[:1] == ["models"]:
+        del segments[0]
+    _refuse_other_types(shown, segments)
+    bare = len(segments) < 2 or segments[1] in _AT_REVISION | _PAGES
+    repo_id = "/".join(segments[: 1 if bare else 2]).removesuffix(".git")
+    if (
+        not is_repo_id(repo_id)
+        or segments[0] in _NO_OWNERS
+        or (bare and public and repo_id not in _WITHOUT_ORGANIZATION)
+    ):
+        raise InvalidRepoIdError(f"{quote(shown)} is no page of a model", hint=_ALONE)
+    rest = segments[1 if bare else 2 :]
+    if len(rest) < 2 or rest[0] in _PAGES:
+        return RepoAddress(repo_id)
+    action, revision, *inside = rest
+    if action not in _AT_REVISION:
+        raise InvalidRepoIdError(
+            f"{quote(shown)} is no page of a model", hint=f'Pass the id alone: "{repo_id}".'
+        )
+    if revision == "refs" and len(inside) >= 2:
+        # The Hub's own references, such as those of pull requests: refs/pr/1.
+        revision, inside = "/".join([revision, *inside[:2]]), inside[2:]
+    if inside:
+        _check_inside(shown, repo_id, "/".join(inside), of_file=action in _OF_ONE_FILE)
+    return RepoAddress(repo_id, _revision(shown, revision))
+
+
+def _path_at_hub(address: SplitResult, endpoint: str) -> tuple[str, bool]:
+    """Give the path of an address at the Hub that is asked, and whether it is the public one's.
+
+    Raises:
+        InvalidRepoIdError: it is at another host.
+    """
+    home, host = urlsplit(endpoint), (address.hostname or "").lower()
+    if host in _HUB_HOSTS:
+        return address.path, True
+    root = home.path.rstrip("/")
+    where = address.netloc.rpartition("@")[2].lower()
+    if where == home.netloc.lower() and address.path.startswith(f"{root}/"):
+        return address.path.removeprefix(root), False
+    named = re.fullmatch(r"[\w.-]+(:\d+)?", where, re.ASCII)
+    raise InvalidRepoIdError(
+        f"the address is at {quote(where)}, and the Hub that is asked at {quote(home.hostname)}",
+        hint=f'{_ALONE} If that is a Hub, too, pass endpoint="{address.scheme}://{where}".'
+        if named
+        else _ALONE,
+    )
+
+
+def _refuse_other_types(given: str, segments: list[str]) -> None:
+    what = _OTHER_TYPES.get(segments[0]) if len(segments) > 1 else None
+    if what is not None:
+        raise InvalidRepoIdError(
+            f"{quote(given)} is a {what}, and only models can be loaded",
+            hint="Pass the id of a model; the page of a Space lists those that it uses.",
+        )
+
+
+def _check_inside(given: str, repo_id: str, path: str, *, of_file: bool) -> None:
+    """Refuse an address that leads to a part of a repository that the whole does not load."""
+    folder, _, name = path.rpartition("/")
+    if not of_file:
+        raise InvalidRepoIdError(
+            f"{quote(given)} leads to the folder {quote(path)}, and a model is loaded from the "
+            "root of its repository",
+            hint=f'Pass the id alone for what is in the root: "{repo_id}". The library loads the '
+            f'folder: transformers.AutoModel.from_pretrained("{repo_id}", '
+            f"subfolder={quote(path)}), or the same of diffusers.",
+        )
+    if _LONE_WEIGHTS.fullmatch(name) and not (folder or _OF_A_MODEL.fullmatch(name)):
+        raise InvalidRepoIdError(
+            f"{quote(given)} leads to the file {quote(path)}, and a model is loaded from its whole "
+            "repository",
+            hint=f'Pass the id alone for the repository: "{repo_id}". The file by itself is one '
+            "for `from_single_file` of a pipeline of diffusers, or for llama.cpp if it ends with "
+            ".gguf.",
+        )
+
+
+def _revision(given: str, revision: str) -> str:
+    try:
+        return check_revision(revision)
+    except ValueError:
+        raise InvalidRepoIdError(
+            f"{quote(given)} names {quote(revision)}, which is no branch, tag or commit",
+            hint="Pass the id alone, and the revision as revision=.",
+        ) from None
+
+
+# -- bare names ------------------------------------------------------------------------------------
+
+# `ORIGINAL_TRANSFORMER_MODELS` of sentence_transformers/util/misc.py (6.2): the ids without an
+# organization that the Hub still knows. A test compares it with the installed version.
+_WITHOUT_ORGANIZATION = frozenset(
+    """
+    albert-base-v1 albert-base-v2 albert-large-v1 albert-large-v2 albert-xlarge-v1 albert-xlarge-v2
+    albert-xxlarge-v1 albert-xxlarge-v2 bert-base-cased bert-base-cased-finetuned-mrpc
+    bert-base-chinese bert-base-german-cased bert-base-german-dbmdz-cased
+    bert-base-german-dbmdz-uncased bert-base-multilingual-cased bert-base-multilingual-uncased
+    bert-base-uncased bert-large-cased bert-large-cased-whole-word-masking
+    bert-large-cased-whole-word-masking-finetuned-squad bert-large-uncased
+    bert-large-uncased-whole-word-masking bert-large-uncased-whole-word-masking-finetuned-squad
+    camembert-base ctrl distilbert-base-cased distilbert-base-cased-distilled-squad
+    distilbert-base-german-cased distilbert-base-multilingual-cased distilbert-base-uncased
+    distilbert-base-uncased-distilled-squad distilbert-base-uncased-finetuned-sst-2-english
+    distilgpt2 distilroberta-base gpt2 gpt2-large gpt2-medium gpt2-xl openai-gpt roberta-base
+    roberta-base-openai-detector roberta-large roberta-large-mnli roberta-large-openai-detector
+    t5-11b t5-3b t5-base t5-large t5-small transfo-xl-wt103 xlm-clm-ende-1024 xlm-clm-enfr-1024
+    xlm-mlm-100-1280 xlm-mlm-17-1280 xlm-mlm-en-2048 xlm-mlm-ende-1024 xlm-mlm-enfr-1024
+    xlm-mlm-enro-1024 xlm-mlm-tlm-xnli15-1024 xlm-mlm-xnli15-1024 xlm-roberta-base
+    xlm-roberta-large xlm-roberta-large-finetuned-conll02-dutch
+    xlm-roberta-large-finetuned-conll02-spanish xlm-roberta-large-finetuned-conll03-english
+    xlm-roberta-large-finetuned-conll03-german xlnet-base-cased xlnet-large-cased
+    """.split()  # noqa: SIM905 - a page of names reads better as words
+)
+
+# `default_huggingface_organization` of the classes of sentence-transformers. Only the names of its
+# own cross-encoders can be told from those of its embedders.
+_ORGANIZATION = "sentence-transformers"
+_CROSS_ENCODERS = re.compile(r"(ms-marco|mmarco)-.+", re.IGNORECASE)
+
+
+def _completed(repo_id: str, kind: Kind | None) -> str:
+    """Complete a bare name as the library would that it is for.
+
+    The other libraries complete none: they ask for it as it is, and only the old ids are found.
+    """
+    if "/" in repo_id or repo_id.lower() in _WITHOUT_ORGANIZATION:
+        return repo_id
+    if kind not in (None, Kind.SENTENCE_TRANSFORMERS):
+        return repo_id
+    organization = "cross-encoder" if _CROSS_ENCODERS.fullmatch(repo_id) else _ORGANIZATION
+    return f"{organization}/{repo_id}"
+
+
+# -- ids that are gone -----------------------------------------------------------------------------
+
+_SUCCESSORS: Mapping[str, str] = {
+    # Deleted with their organization in August 2024:
+    # https://github.com/lllyasviel/ControlNet-v1-1-nightly/issues/155
+    # https://github.com/ZhanxyR/SHERT/issues/5
+    "runwayml/stable-diffusion-v1-5": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+    "runwayml/stable-diffusion-inpainting": "stable-diffusion-v1-5/stable-diffusion-inpainting",
+    # Withdrawn in November 2025, and kept by the community:
+    # https://github.com/huggingface/optimum-habana/pull/2363
+    # https://github.com/CompVis/cleandift/issues/17
+    # https://github.com/Nerogar/OneTrainer/pull/1140
+    **{
+        f"stabilityai/{name}": f"sd2-community/{name}"
+        for name in (
+            "stable-diffusion-2",
+            "stable-diffusion-2-1",
+            "stable-diffusion-2-1-base",
+            "stable-diffusion-2-1-unclip",
+            "stable-diffusion-2-1-unclip-small",
+            "stable-diffusion-2-base",
+            "stable-diffusion-2-depth",
+            "stable-diffusion-2-inpainting",
+        )
+    },
+}
+
+
+def successor_of(repo_id: str) -> str | None:
+    """Give the id under which a model that is gone can still be found; None if none is known."""
+    return _SUCCESSORS.get(repo_id.lower())

@@ -1,0 +1,77 @@
+"""Arguments that a call does not have: which one was meant, or where it goes."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Mapping
+
+from nbloader.errors import InvalidArgumentError
+from nbloader.quoting import quote
+
+__all__ = ["unknown_argument"]
+
+# Names that other loaders have for what is here called by another.
+_MEANT: Mapping[str, str] = {
+    "cache_folder": "cache_dir",
+    "compute_dtype": "dtype",
+    "force_download": "verify",
+    "hf_token": "token",
+    "mirror": "endpoint",
+    "offline": "local_files_only",
+    "torch_device": "device",
+    "torch_dtype": "dtype",
+    "use_auth_token": "token",
+}
+_IDS = frozenset(
+    {"model", "model_id", "model_name", "model_name_or_path", "pretrained_model_name_or_path"}
+)
+_PLACES: Mapping[str, str] = {
+    # Arguments of `from_pretrained` that `pipeline` and SentenceTransformer take for the model.
+    "attn_implementation": '{"model_kwargs": {"attn_implementation": ...}}',
+    "ignore_mismatched_sizes": '{"model_kwargs": {"ignore_mismatched_sizes": ...}}',
+    "num_labels": '{"model_kwargs": {"num_labels": ...}}',
+}
+_SAYS: Mapping[str, str] = {
+    "device_map": 'How a model is placed is chosen by plan=, such as plan="multi-gpu"; a map of '
+    'your own goes to the library: loader_kwargs={"device_map": ...}.',
+    "load_in_4bit": 'Pass plan="4-bit".',
+    "load_in_8bit": 'Pass plan="8-bit".',
+    "repo_type": "Only models can be loaded: leave it out.",
+    "resume_download": "Downloads are always gone on with: leave it out.",
+    "subfolder": "What is loaded has its config.json in the root of the repository. The library "
+    'loads a folder: transformers.AutoModel.from_pretrained("org/name", subfolder="..."), or '
+    "diffusers.AutoModel.from_pretrained of the same for a part of a pipeline.",
+}
+
+
+def unknown_argument(
+    call: str, name: str, known: Collection[str], loads: Collection[str]
+) -> InvalidArgumentError:
+    """Make the error for an argument that a call does not have.
+
+    Args:
+        call: the name of the function.
+        known: the arguments that it has.
+        loads: those of `load`.
+    """
+    return InvalidArgumentError(
+        f"{call} has no argument {quote(name)}", hint=_hint(call, name, known, loads)
+    )
+
+
+def _hint(call: str, name: str, known: Collection[str], loads: Collection[str]) -> str:
+    meant = _MEANT.get(name)
+    if meant in known:
+        return f"It is called {meant} here: nbloader.{call}(..., {meant}=...)."
+    if name in _IDS:
+        return f'The id stands first, without a name: nbloader.{call}("org/name").'
+    if name in loads:
+        return f"It is one of load, and {call} builds no model: leave it out."
+    if name in _SAYS:
+        return _SAYS[name]
+    if name not in _PLACES and (near := difflib.get_close_matches(name, known, n=1, cutoff=0.75)):
+        return f"Is {near[0]} meant? nbloader.{call}(..., {near[0]}=...)."
+    if "loader_kwargs" not in known:
+        return f"It has these: {', '.join(sorted(known))}."
+    place = _PLACES.get(name) or (f'{{"{name}": ...}}' if name.isidentifier() else "{...}")
+    return f"An argument of the library's own loader goes there: loader_kwargs={place}."

@@ -1,0 +1,218 @@
+"""Arguments of the libraries that people bring along: taken over, refused by name, or passed on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nbloader.arguments._loader_kwargs import _REFUSED, _SAME
+from nbloader.errors import InvalidArgumentError
+from nbloader.records import Kind
+from nbloader.request import Request, checked
+
+
+def request_of(loader_kwargs: dict[str, Any], **arguments: Any) -> Request:
+    return checked(repo_id="org/name", loader_kwargs=loader_kwargs, **arguments)
+
+
+SET = {
+    "cache_dir": ("cache_dir", "/models", "/models"),
+    "cache_folder": ("cache_dir", "/models", "/models"),
+    "device": ("device", 0, "cuda:0"),
+    "dtype": ("dtype", "half", "float16"),
+    "endpoint": ("endpoint", "http://hub.example/", "http://hub.example"),
+    "local_files_only": ("local_files_only", True, True),
+    "revision": ("revision", "v1", "v1"),
+    "token": ("token", "hf_x", "hf_x"),
+    "torch_dtype": ("dtype", "torch.bfloat16", "bfloat16"),
+    "use_auth_token": ("token", "hf_x", "hf_x"),
+}
+PLANNED = {
+    "task": ("task", "fill-mask", "fill-mask"),
+    "trust_remote_code": ("trust_remote_code", True, True),
+    "variant": ("variant", "fp16", "fp16"),
+}
+
+
+def test_the_tables_of_this_test_are_whole() -> None:
+    assert set(SET) | set(PLANNED) == set(_SAME)
+
+
+@pytest.mark.parametrize("name", sorted(SET))
+def test_what_means_the_same_becomes_the_argument(name: str) -> None:
+    argument, value, kept = SET[name]
+    request = request_of({name: value, "safety_checker": None})
+    assert getattr(request, argument) == kept
+    assert (request.loader_kwargs, request.plan.handed_in) == (
+        {"safety_checker": None},
+        ("safety_checker",),
+    )
+    # Given both ways, they may say the same.
+    assert getattr(request_of({name: value}, **{argument: value}), argument) == kept
+
+
+@pytest.mark.parametrize("name", sorted(PLANNED))
+def test_what_means_the_same_is_planned_with(name: str) -> None:
+    argument, value, kept = PLANNED[name]
+    request = request_of({name: value})
+    assert (getattr(request.plan, argument), request.loader_kwargs) == (kept, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "arguments"),
+    [
+        ("revision", "v1", {"revision": "v2"}),
+        ("variant", "fp16", {"variant": "bf16"}),
+        ("use_auth_token", "hf_secret", {"token": "hf_other"}),
+        ("token", "hf_secret", {"token": False}),
+        ("cache_folder", "/a", {"cache_dir": "/b"}),
+        ("torch_dtype", "float16", {"dtype": "float32"}),
+        ("device", "cpu", {"device": "cuda"}),
+        ("device", 1, {"device": 0}),
+        ("task", "fill-mask", {"task": "ner"}),
+        ("trust_remote_code", False, {"trust_remote_code": True}),
+        ("endpoint", "http://a.example", {"endpoint": "http://b.example"}),
+    ],
+)
+def test_what_is_given_twice_must_agree(
+    name: str, value: object, arguments: dict[str, Any]
+) -> None:
+    with pytest.raises(InvalidArgumentError) as caught:
+        request_of({name: value}, **arguments)
+    (argument,) = arguments
+    assert caught.value.message == (
+        f"{argument}= and loader_kwargs['{name}'] are given, and they differ"
+    )
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [*_SAME, *_REFUSED, "device_map", "quantization_config", "model"])
+def test_none_says_nothing_and_is_left_out(name: str) -> None:
+    assert request_of({name: None}).loader_kwargs == ({name: None} if name in _REFUSED else {})
+
+
+@pytest.mark.parametrize(
+    ("loader_kwargs", "message", "hint"),
+    [
+        (
+            {"subfolder": "fp32"},
+            "subfolder='fp32' is not supported",
+            "transformers.AutoModel.from_pretrained('org/name', subfolder='fp32')",
+        ),
+        ({"force_download": True}, "force_download=True", "verify=True"),
+        ({"proxies": {"https": "http://p"}}, "proxies=", "HTTPS_PROXY"),
+        ({"mirror": "tuna"}, "mirror='tuna'", "endpoint="),
+        ({"from_tf": True}, "from_tf=True", "safetensors"),
+        ({"use_onnx": True}, "use_onnx=True", "PyTorch"),
+        (
+            {"gguf_file": "x.gguf"},
+            "gguf_file='x.gguf'",
+            "AutoModelForCausalLM.from_pretrained('org/name', gguf_file='x.gguf')",
+        ),
+        (
+            {"backend": "onnx"},
+            "backend='onnx'",
+            "SentenceTransformer('org/name', backend='onnx')",
+        ),
+        ({"model": "other/name"}, "names another model", "nbloader.load('other/name')"),
+        ({"model_name_or_path": "a/b"}, "names another model", "nbloader.load('a/b')"),
+        ({"model": object()}, "names another model", "first"),
+        ({"use_safetensors": False}, "pickled weights", "Leave it out"),
+        ({"verify": True}, "verify is an argument of load", "nbloader.load(..., verify=...)"),
+        ({"kind": "diffusers"}, "kind is an argument of load", "nbloader.load(..., kind=...)"),
+        ({"revision": "a b"}, "is no name of a branch", "Leave it out"),
+        ({"device": "gpu"}, "device='gpu' is not known", "cuda"),
+        ({"model_kwargs": {"subfolder": "x"}}, "subfolder='x'", "subfolder='x'"),
+        (
+            {"tokenizer_kwargs": {"revision": "v2"}},
+            "loader_kwargs['tokenizer_kwargs']['revision'] differs from revision=",
+            "Pass revision= to load",
+        ),
+        (
+            {"tokenizer_kwargs": {"trust_remote_code": True}},
+            "differs from trust_remote_code=",
+            "Pass trust_remote_code= to load",
+        ),
+        (
+            {"revision": "v1", "model_kwargs": {"revision": "v2"}},
+            "revision= and loader_kwargs['model_kwargs']['revision'] are given, and they differ",
+            "Leave out",
+        ),
+    ],
+)
+def test_what_would_be_for_nothing_is_refused_by_name(
+    loader_kwargs: dict[str, Any], message: str, hint: str
+) -> None:
+    with pytest.raises(InvalidArgumentError) as caught:
+        request_of(loader_kwargs)
+    assert message in caught.value.message
+    assert hint in caught.value.hint
+
+
+def test_arguments_for_the_parts_are_looked_through_too() -> None:
+    request = request_of(
+        {
+            "model_kwargs": {
+                "revision": "v1",
+                "token": "hf_x",
+                "cache_dir": None,
+                "attn_implementation": "sdpa",
+            },
+            "tokenizer_kwargs": {"revision": "v1", "token": "hf_x", "padding_side": "left"},
+        }
+    )
+    assert (request.revision, request.token) == ("v1", "hf_x")
+    assert request.loader_kwargs == {
+        "model_kwargs": {"attn_implementation": "sdpa"},
+        "tokenizer_kwargs": {"padding_side": "left"},
+    }
+
+
+@pytest.mark.parametrize(
+    "loader_kwargs",
+    [
+        {"safety_checker": None, "requires_safety_checker": False},
+        {"device_map": "balanced"},
+        {"quantization_config": {"load_in_4bit": True}},
+        {"dtype": "auto"},
+        {"torch_dtype": {"default": "float16", "vae": "float32"}},
+        {"model_kwargs": {"dtype": "float16", "device_map": "auto"}},
+        {"backend": "torch"},
+        {"subfolder": ""},
+        {"force_download": False},
+    ],
+)
+def test_what_is_the_librarys_own_is_passed_on(loader_kwargs: dict[str, Any]) -> None:
+    assert request_of(loader_kwargs).loader_kwargs == loader_kwargs
+
+
+def test_use_safetensors_is_kept_to() -> None:
+    for wish in ({"use_safetensors": True}, {"model_kwargs": {"use_safetensors": True}}):
+        request = request_of(wish)
+        assert request.plan.safetensors_only
+        assert not any(request.loader_kwargs.values())
+    assert not request_of({"use_safetensors": None}).plan.safetensors_only
+
+
+def test_a_task_is_for_transformers() -> None:
+    assert request_of({}, task="ner", kind="transformers").plan.kind is Kind.TRANSFORMERS
+    for kind in ("diffusers", "sentence-transformers"):
+        with pytest.raises(InvalidArgumentError, match=f"and kind='{kind}' was asked for"):
+            request_of({"task": "ner"}, kind=kind)
+
+
+OWN = st.sampled_from([*_SAME, *_REFUSED, "use_safetensors", "model"])
+VALUES = st.none() | st.booleans() | st.integers(-2, 3) | st.text(max_size=5)
+
+
+@given(st.dictionaries(OWN, VALUES, max_size=3))
+def test_nothing_of_ours_reaches_the_library_with_a_meaning(loader_kwargs: dict[str, Any]) -> None:
+    try:
+        left = request_of(loader_kwargs).loader_kwargs
+    except InvalidArgumentError:
+        return
+    dtypes = {name: left[name] for name in ("dtype", "torch_dtype") if name in left}
+    assert not any(value for name, value in left.items() if name not in dtypes)
