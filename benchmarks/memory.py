@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import argparse
 import gc
+import re
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,7 +28,9 @@ from torch.utils._pytree import tree_leaves
 
 from benchmarks.architectures import ARCHITECTURES, Architecture, Part
 from nbloader.fit import fit
+from nbloader.fit._bytes import width
 from nbloader.fit._families import activation_bytes, family_of
+from nbloader.fit._needs import CUDA_BYTES
 from nbloader.records import (
     Component,
     ComponentWeights,
@@ -131,7 +135,8 @@ def measure(
         )
         stored.append(described)
         if part.step is not None:
-            predicted = activation_bytes(family, name, part.name)
+            (component,) = (each for each in plan.components if each.name == part.name)
+            predicted = activation_bytes(family, name, component, width=width(described))
             rows.append(
                 Row(
                     model=architecture.repo_id,
@@ -146,13 +151,13 @@ def measure(
     placed = fit(plan, stored, machine, dtype=name, method=Method.GPU).chosen
     assert placed is not None
     largest = max(row.activations[0] for row in rows)
-    work = activation_bytes(family, name)
+    held = CUDA_BYTES + sum(part.bytes for part in placed.components)
     total = sum(part.total for part in stored) + _context_bytes(device)
     yield Row(
         model=architecture.repo_id,
         part="",
-        weights=(total, placed.vram[0] - work),
-        activations=(largest, work),
+        weights=(total, held),
+        activations=(largest, placed.vram[0] - held),
     )
 
 
@@ -169,6 +174,7 @@ def _measure_part(
             name=part.name,
             bytes_by_dtype={_STORED[dtype]: sum(tensor.nbytes for tensor in model.parameters())},
             largest_tensor=max(tensor.nbytes for tensor in model.parameters()),
+            largest_block=_largest_block(model),
         )
         activations = 0 if part.step is None else _peak(part.step, model, device, tiny)
         del model, tensors
@@ -176,6 +182,15 @@ def _measure_part(
     if device == "cuda":
         torch.cuda.empty_cache()
     return weights, activations, described
+
+
+def _largest_block(model: Any) -> int:
+    """Bytes of the largest of the repeated blocks, whose names end in a number; 0 without any."""
+    sizes: Counter[str] = Counter()
+    for name, tensor in model.named_parameters():
+        if block := re.match(r"(?:[^.]*\.)*?\d+(?=\.)", name):
+            sizes[block[0]] += tensor.nbytes
+    return max(sizes.values(), default=0)
 
 
 def _peak(step: Callable[..., object], model: Any, device: str, tiny: bool) -> int:

@@ -16,6 +16,7 @@ __all__ = [
     "quantizable",
     "quantized_bytes",
     "unpacked",
+    "width",
 ]
 
 _BITS = {"float32": 32, "bfloat16": 16, "float16": 16}
@@ -60,6 +61,17 @@ def parameters(part: ComponentWeights) -> int:
     return sum(
         size * 8 // _STORED[name] for name, size in part.bytes_by_dtype.items() if name in _STORED
     )
+
+
+def width(part: ComponentWeights) -> int:
+    """Estimate the numbers that a token is between two layers of a transformer; 0 if not known.
+
+    A layer has 12 times its square: attention 4, and twice 4 for the feed-forward matrices, which
+    holds to a few percent for the other forms of today.
+    """
+    if not part.largest_block or not part.counted:
+        return 0
+    return int((parameters(part) * part.largest_block / max(1, part.total) / 12) ** 0.5)
 
 
 def unpacked(

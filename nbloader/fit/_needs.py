@@ -12,6 +12,7 @@ from nbloader.fit._bytes import (
     parameters,
     quantizable,
     quantized_bytes,
+    width,
 )
 from nbloader.fit._families import activation_bytes
 from nbloader.fit._question import Part, Question
@@ -27,16 +28,16 @@ __all__ = [
     "largest_of",
     "put",
     "total_of",
-    "unpacking_bytes",
+    "turn_of",
     "vram_of",
     "work_bytes",
 ]
 
-CUDA_BYTES = 600_000_000
+CUDA_BYTES = 735_000_000
 """What a process takes on a GPU beside tensors: the context and the libraries' work space.
 
-300 to 500 MB are common (the context grows with the kernels that are loaded); the rest is for the
-gaps between tensors.
+0.73 GB on one H200 (torch 2.11): it grows with the GPU's processors and the kernels that are
+loaded. On smaller GPUs 300 to 500 MB are common; the rest is for the gaps between tensors.
 """
 
 _MOST_PER_WEIGHT: Mapping[Kind, int] = MappingProxyType(
@@ -76,25 +77,37 @@ def computing_bytes(question: Question, dtype: str, component: str | None = None
     """
     count = sum(parameters(weights) for _, weights in question.parts)
     most = _MOST_PER_WEIGHT[question.plan.kind] * count * bits(dtype) // 8
-    known = activation_bytes(question.family, dtype, component)
+    alone = next((part for part, _ in question.parts if part.name == component), None)
+    widest = max((width(weights) for _, weights in question.parts), default=0)
+    known = activation_bytes(question.family, dtype, alone, width=widest)
     return min(known, most) if count else known
 
 
-def work_bytes(question: Question, dtype: str, to: Quantization | None) -> int:
-    """Give what a GPU needs beside weights."""
-    work = computing_bytes(question, dtype) + CUDA_BYTES
-    return work + (unpacking_bytes(question, dtype) if to is not None else 0)
+def work_bytes(question: Question, dtype: str, placed: Sequence[PlacedComponent]) -> int:
+    """Give what a GPU needs beside weights where all of them are on it."""
+    return max(computing_bytes(question, dtype), turn_of(question, dtype, placed)) + CUDA_BYTES
 
 
-def unpacking_bytes(question: Question, dtype: str) -> int:
+def turn_of(question: Question, dtype: str, placed: Sequence[PlacedComponent]) -> int:
+    """Give the most that one of these components takes beside weights in its turn."""
+    weights_of = {component.name: weights for component, weights in question.parts}
+    return max(
+        (
+            computing_bytes(question, dtype, part.name)
+            + (_unpacking_bytes(weights_of[part.name], dtype) if part.quantization else 0)
+            for part in placed
+        ),
+        default=0,
+    )
+
+
+def _unpacking_bytes(weights: ComponentWeights, dtype: str) -> int:
     """Give what a quantized layer takes that is unpacked for its turn.
 
     The largest tensor of a language model is its embedding, which is not quantized; the layers are
     in its blocks.
     """
-    return max(
-        (largest_of(weights, dtype, in_blocks=True) for _, weights in question.parts), default=0
-    )
+    return largest_of(weights, dtype, in_blocks=True)
 
 
 def largest_of(part: ComponentWeights, dtype: str, *, in_blocks: bool = False) -> int:

@@ -12,6 +12,7 @@ from nbloader.fit._needs import (
     largest_of,
     put,
     total_of,
+    turn_of,
     vram_of,
 )
 from nbloader.fit._on_gpus import require_quantizing
@@ -73,8 +74,13 @@ def _offloaded(question: Question, gpu: UsableGpu, method: Method) -> Placement:
         there = _one_at_a_time(question, dtype, placed)
     else:
         # The layer that computes and the one that comes next.
-        layers = (largest_of(weights, dtype) for _, weights in question.parts)
-        there = 2 * max(layers, default=0) + computing_bytes(question, dtype)
+        there = max(
+            (
+                2 * largest_of(weights, dtype) + computing_bytes(question, dtype, component.name)
+                for component, weights in question.parts
+            ),
+            default=0,
+        )
     stream = method is Method.GROUP_OFFLOAD and PINNED_COPIES * total <= ram_room(question, method)
     if method is Method.MODEL_OFFLOAD:
         # Weights come back from the GPU into memory of the process's own.
@@ -97,7 +103,7 @@ def _offloaded(question: Question, gpu: UsableGpu, method: Method) -> Placement:
 def _one_at_a_time(question: Question, dtype: str, placed: Sequence[PlacedComponent]) -> int:
     """Give the peak where each component computes alone on the GPU."""
     return max(
-        (part.bytes + computing_bytes(question, dtype, part.name) for part in placed),
+        (part.bytes + turn_of(question, dtype, [part]) for part in placed),
         default=0,
     )
 

