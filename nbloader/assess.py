@@ -175,6 +175,7 @@ def _facts(
         token=request.token_facts,
         plan=plan,
         weights=weights,
+        pickles=planned.pickles if planned else (),
         cached=frozenset(planned.cached if planned else ()),
         partial=planned.partial if planned else {},
         problem=problem,

@@ -191,6 +191,7 @@ def _transfer(
     approve: Callable[[Planned], object],
     check: Callable[[], object],
     cancelled: threading.Event,
+    loads: bool = True,
 ) -> Path:
     """Run the worker for a request."""
     from nbloader.transfer.protocol import Start
@@ -205,6 +206,7 @@ def _transfer(
             token=request.token,
             local_files_only=request.local_files_only,
             verify=request.verify,
+            loads=loads,
         ),
         endpoint=request.endpoint,
         cache_dir=request.cache_dir,
@@ -328,6 +330,7 @@ def _fetch(attempt: Attempt, loading: list[_Loading] | None = None) -> Path:
             approve=approve,
             check=may_go_on,
             cancelled=attempt.cancelled,
+            loads=loading is not None,
         )
     except (HubUnreachableError, RepoNotFoundError) as error:
         raise helped(error, request.repo_id) from error

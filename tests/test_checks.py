@@ -40,6 +40,7 @@ from nbloader.records import (
     MemoryFacts,
     Method,
     PackageFacts,
+    PickleFacts,
     Placement,
     Plan,
     RateLimitFacts,
@@ -115,6 +116,8 @@ PICKLED = replace(
         *PLAN.components[2:],
     ),
 )
+TENSORS = PickleFacts(path="transformer/pytorch_model.bin", tensors_only=True)
+HARMFUL = replace(TENSORS, tensors_only=False, refused=("os.system", "posix.\x1b[2J"))
 WITH_CODE = replace(
     PLAN, files=(*PLAN.files, RepoFile(path="pipeline.py", size=9, etag="5" * 40)), custom_code=True
 )
@@ -161,6 +164,8 @@ def subclasses(kind: type[NbloaderError]) -> list[type[NbloaderError]]:
         # the files
         (replace(GOOD, plan=PICKLED), {"safety": F}),
         (replace(GOOD, plan=PICKLED, allow_pickle=True), {"safety": W}),
+        (replace(GOOD, plan=PICKLED, pickles=(TENSORS,)), {}),
+        (replace(GOOD, plan=PICKLED, pickles=(HARMFUL,)), {"safety": F}),
         (replace(GOOD, plan=WITH_CODE), {"safety": W}),
         # the disk
         (replace(GOOD, disk=replace(DISK, free=99 * MB)), {"disk": F}),
@@ -259,6 +264,51 @@ def test_the_results_of_a_good_case() -> None:
 
 def found(facts: Facts, name: str) -> CheckResult:
     return next(result for result in run_checks(facts) if result.name == name)
+
+
+OLD_TORCH = {**PACKAGES, "torch": PackageFacts(name="torch", installed="2.5.1+cu124")}
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        (
+            replace(GOOD, pickles=(TENSORS,)),
+            "pickled, looked through: tensors only (transformer/pytorch_model.bin); no code",
+        ),
+        (
+            replace(GOOD, packages={}, pickles=(TENSORS,)),
+            "pickled, looked through: tensors only (transformer/pytorch_model.bin); no code",
+        ),
+        (
+            replace(GOOD, packages=OLD_TORCH, pickles=(TENSORS,)),
+            "the weights are pickled, and can run code when they are loaded: "
+            "transformer/pytorch_model.bin (torch 2.5.1+cu124 is not safe there, >=2.6 is)",
+        ),
+        (
+            replace(GOOD, pickles=(HARMFUL,)),
+            "the weights are pickled, and can run code when they are loaded: "
+            r"transformer/pytorch_model.bin (it names 'os.system', 'posix.\x1b[2J')",
+        ),
+        (
+            replace(GOOD, pickles=(replace(HARMFUL, refused=(), problem="it is a tar"),)),
+            "the weights are pickled, and can run code when they are loaded: "
+            "transformer/pytorch_model.bin (it is a tar)",
+        ),
+        (
+            replace(GOOD, pickles=(replace(TENSORS, path="another.bin"),)),
+            "the weights are pickled, and can run code when they are loaded: "
+            "transformer/pytorch_model.bin (not looked through)",
+        ),
+        (
+            replace(GOOD, pickles=(HARMFUL,), allow_pickle=True),
+            "pickled weights will be loaded: "
+            r"transformer/pytorch_model.bin (it names 'os.system', 'posix.\x1b[2J')",
+        ),
+    ],
+)
+def test_of_pickled_weights_it_is_told_what_they_hold(facts: Facts, message: str) -> None:
+    assert found(replace(facts, plan=PICKLED), "safety").message == message
 
 
 def test_a_shortage_names_required_and_available_and_a_bigger_disk() -> None:

@@ -16,6 +16,7 @@ from nbloader.records import (
     LoadedModel,
     MachineFacts,
     PackageFacts,
+    PickleFacts,
     Plan,
     TokenFacts,
     UnmetRequirement,
@@ -31,6 +32,7 @@ class Facts:
     Attributes:
         loads: whether a model will be built, so that packages, memory and safety matter.
         problem: the error that ended the worker before there was a plan.
+        pickles: what the files of pickled weights hold that could be looked through.
         cached: paths of the plan that the cache holds already.
         partial: bytes that an earlier download left of others, by path.
         disk: of the cache.
@@ -52,6 +54,7 @@ class Facts:
     token: TokenFacts = field(default_factory=TokenFacts)
     plan: Plan | None = None
     weights: tuple[ComponentWeights, ...] = ()
+    pickles: tuple[PickleFacts, ...] = ()
     cached: frozenset[str] = frozenset()
     partial: Mapping[str, int] = field(default_factory=dict)
     problem: NbloaderError | None = None

@@ -17,7 +17,7 @@ from nbloader.plan._repo import malformed
 from nbloader.quoting import quote
 from nbloader.records import RepoFile
 
-__all__ = ["FIRST_READ_BYTES", "Header", "header_end", "parse_header"]
+__all__ = ["FIRST_READ_BYTES", "Header", "header_end", "header_of", "parse_header"]
 
 FIRST_READ_BYTES = 16 * 1024
 """Holds the whole header of most files; a second read brings the rest of a longer one."""
@@ -99,19 +99,14 @@ def parse_header(start: bytes, file: RepoFile) -> Header:
         raise malformed(file.path, "has a header that cannot be read")
     entries.pop("__metadata__", None)
     spans: list[tuple[int, int]] = []
-    sizes: dict[str, int] = {}
-    blocks: dict[str, int] = {}
     for name, entry in entries.items():
         span = _span(entry)
         if span is None:
             raise malformed(file.path, f"describes the tensor {quote(name)} wrongly")
         spans.append(span)
-        size = span[1] - span[0]
-        sizes[entry["dtype"]] = sizes.get(entry["dtype"], 0) + size
-        if block := _block(name):
-            blocks[block] = blocks.get(block, 0) + size
-    if len(sizes) > _MAX_DTYPES:
-        raise malformed(file.path, f"has tensors of {len(sizes)} dtypes")
+    dtypes = len({entry["dtype"] for entry in entries.values()})
+    if dtypes > _MAX_DTYPES:
+        raise malformed(file.path, f"has tensors of {dtypes} dtypes")
     position = 0
     for first, last in sorted(spans):
         if first != position:
@@ -119,13 +114,34 @@ def parse_header(start: bytes, file: RepoFile) -> Header:
         position = last
     if end + position != file.size:
         raise malformed(file.path, f"should have {end + position} bytes, but has {file.size}")
+    return header_of(
+        (
+            (name, entry["dtype"], last - first)
+            for (name, entry), (first, last) in zip(entries.items(), spans, strict=True)
+        ),
+        end,
+    )
+
+
+def header_of(tensors: Iterable[tuple[str, str, int]], length: int) -> Header:
+    """Sum up the tensors of a file, each given as its name, its dtype and its bytes."""
+    names: list[str] = []
+    sizes: dict[str, int] = {}
+    blocks: dict[str, int] = {}
+    largest = 0
+    for name, dtype, size in tensors:
+        names.append(name)
+        largest = max(largest, size)
+        sizes[dtype] = sizes.get(dtype, 0) + size
+        if block := _block(name):
+            blocks[block] = blocks.get(block, 0) + size
     return Header(
-        tensors=len(spans),
+        tensors=len(names),
         bytes_by_dtype=sizes,
-        length=end,
-        largest_tensor=max((last - first for first, last in spans), default=0),
+        length=length,
+        largest_tensor=largest,
         blocks=blocks,
-        quantization=_quantization(entries, sizes),
+        quantization=_quantization(names, sizes),
     )
 
 

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Literal
 
 from nbloader.records._checks import CheckResult
-from nbloader.records._facts import HubFacts
+from nbloader.records._facts import HubFacts, PickleFacts
 from nbloader.records._fit import ComponentWeights, Fit
 from nbloader.records._repo import Plan
 from nbloader.records._transfer import Route
@@ -59,12 +59,14 @@ class Planned:
         cached: paths of the plan that the cache holds already, complete.
         partial: bytes that an earlier download left of the others, by path.
         weights: what the tensors of each component with weights take.
+        pickles: what the files of pickled weights hold that could be looked through.
     """
 
     plan: Plan
     cached: tuple[str, ...] = ()
     partial: Mapping[str, int] = field(default_factory=dict)
     weights: tuple[ComponentWeights, ...] = ()
+    pickles: tuple[PickleFacts, ...] = ()
     hub: HubFacts | None = None
     type: Literal["planned"] = "planned"
 

@@ -18,6 +18,7 @@ __all__ = [
     "MachineFacts",
     "MemoryFacts",
     "PackageFacts",
+    "PickleFacts",
     "Place",
     "PlaceFacts",
     "RateLimitFacts",
@@ -149,6 +150,27 @@ class PackageFacts:
     installed: str | None
     imported: str | None = None
     editable: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PickleFacts:
+    """What a file of pickled weights holds, as parts of it tell that were read and never run.
+
+    Attributes:
+        tensors_only: whether all that it would make are tensors and plain values, so that torch's
+            restricted unpickler (`weights_only=True`) loads it.
+        format: `zip`, `TorchScript`, `old`, `tar`, or `unknown`.
+        refused: what else it names, such as `os.system`; at most a few.
+        problem: why it cannot be vouched for, as a clause; empty where `refused` tells it all.
+        bytes_read: of the file, to find that out.
+    """
+
+    path: str
+    tensors_only: bool
+    format: str = "zip"
+    refused: tuple[str, ...] = ()
+    problem: str = ""
+    bytes_read: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

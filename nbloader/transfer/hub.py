@@ -273,6 +273,12 @@ class Hub:
 
         return self._call(attempt, path=file.path)
 
+    def read_range(self, commit_hash: str, file: RepoFile, first: int, last: int) -> bytes:
+        """Read the bytes of a file from offset `first` up to `last`, without keeping them."""
+        return self._call(
+            functools.partial(self._read_range, commit_hash, file, first, last), path=file.path
+        )
+
     def _read_range(self, commit_hash: str, file: RepoFile, first: int, last: int) -> bytes:
         """Read the bytes of a file from offset `first` up to `last`."""
         with self.links.open(commit_hash, file, first, last) as (response, begins):

@@ -49,7 +49,7 @@ __all__ = [
     "stopped",
 ]
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 
 MAX_LINE_BYTES = 64 * 1024 * 1024
 """A plan of 100,000 files takes about 20 MB; a longer line is a fault, not a message."""
@@ -78,6 +78,7 @@ class Start:
     Attributes:
         token: a token, None for the one that is stored on this machine, False for none at all.
         verify: hash what the cache holds already, too.
+        loads: whether a model will be built of the files, so that what pickles hold matters.
         commit_hash: the commit to go on with, where an earlier worker has found it.
         tried: what an earlier worker learned about files.
     """
@@ -89,6 +90,7 @@ class Start:
     token: str | bool | None = field(default=None, repr=False)
     local_files_only: bool = False
     verify: bool = False
+    loads: bool = True
     commit_hash: str | None = None
     tried: tuple[Tried, ...] = ()
     version: int = PROTOCOL_VERSION

@@ -28,6 +28,7 @@ from nbloader.errors import (
 )
 from nbloader.plan import make_plan, reads
 from nbloader.plan.headers import FIRST_READ_BYTES, Header, header_end, parse_header
+from nbloader.plan.pickles import LookedThrough, look_through, pickled
 from nbloader.plan.sizes import component_weights, header_reads
 from nbloader.records import (
     ComponentDownloaded,
@@ -125,13 +126,15 @@ class Session:
             if file.path not in self._downloads.fetched and self._cache.has_bytes(commit, file)
         }
         self._hub.asks_xet = self._asks_xet(plan, cached)
-        weights = self._weights(plan, known)
+        looked_through = self._looked_through(plan)
+        weights = self._weights(plan, known, looked_through)
         self._hub.asks_xet = False
         return Planned(
             plan=plan,
             cached=tuple(sorted(cached)),
             partial=self._partial(plan, cached),
             weights=weights,
+            pickles=tuple(found.facts for found in looked_through.values()),
             hub=self._hub.all_facts(),
         )
 
@@ -254,7 +257,44 @@ class Session:
             known.update(zip(wanted, read(wanted), strict=True))
         return make_plan(listing, self._start.request, known), known
 
-    def _weights(self, plan: Plan, known: Mapping[str, bytes]) -> tuple[ComponentWeights, ...]:
+    def _looked_through(self, plan: Plan) -> Mapping[str, LookedThrough]:
+        """Look through the pickled weights that will be loaded, by path.
+
+        One that the cache holds and that cannot be read is left out.
+        """
+        files = {file.path: file for file in plan.files}
+        paths = pickled(plan) if self._start.loads else []
+        if not paths:
+            return {}
+        look = functools.partial(self._look_through, plan.commit_hash)
+        with ThreadPoolExecutor(self._hub.policy.max_workers) as pool:
+            found = pool.map(look, [files[path] for path in paths])
+            return {path: one for path, one in zip(paths, found, strict=True) if one is not None}
+
+    def _look_through(self, commit_hash: str, file: RepoFile) -> LookedThrough | None:
+        """Look through a file where it is."""
+        content = self._cache.content(commit_hash, file)
+        if content is None:
+            if self._listing is None:
+                return None
+            return look_through(file, functools.partial(self._hub.read_range, commit_hash, file))
+        try:
+            with content.open("rb") as opened:
+
+                def read(first: int, last: int) -> bytes:
+                    opened.seek(first)
+                    return opened.read(last - first)
+
+                return look_through(file, read)
+        except OSError:
+            return None
+
+    def _weights(
+        self,
+        plan: Plan,
+        known: Mapping[str, bytes],
+        looked_through: Mapping[str, LookedThrough],
+    ) -> tuple[ComponentWeights, ...]:
         """Find out what the tensors of each component take, from as few headers as tell it.
 
         A file whose header is read over the network is seen to be whole, too.
@@ -264,7 +304,7 @@ class Session:
         """
         files = {file.path: file for file in plan.files}
         read = functools.partial(self._header, plan.commit_hash)
-        headers: dict[str, Header | None] = {}
+        headers = {path: found.header for path, found in looked_through.items()}
         with ThreadPoolExecutor(self._hub.policy.max_workers) as pool:
             while wanted := header_reads(plan, known, headers):
                 found = pool.map(read, [files[path] for path in wanted])
