@@ -360,7 +360,7 @@ FIRST = LoadedModel(repo_id="org/large", device="cuda", bytes=9 * GB)
     ],
 )
 def test_a_second_load_does_not_end_on_a_slow_device(free: int, status: CheckStatus) -> None:
-    weights = weighing(6 * GB)
+    weights = weighing(5 * GB)
     full, empty = replace(CPU, gpus=(replace(L4, free=free),)), replace(CPU, gpus=(L4,))
     facts = replace(
         facts_on(full, weights), fit_without_loaded=fit(PLAN, weights, empty), loaded=(FIRST,)

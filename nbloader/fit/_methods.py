@@ -20,8 +20,8 @@ __all__ = [
 
 
 _CPU_SHARE, _CPU_BYTES = 1.2, 200_000_000
-"""What computing takes on a CPU: so many times what it takes on a GPU, and so much more for what its
-kernels keep. Measured in bfloat16 and float32 (torch 2.13): 0.76 and 1.04 GB for a decode to
+"""What computing takes on a CPU: so many times what it takes on a GPU, and so much more for what
+its kernels keep. Measured in bfloat16 and float32 (torch 2.13): 0.76 and 1.04 GB for a decode to
 512 x 512, 0.29 and 0.54 for 32 texts by MiniLM."""
 
 
