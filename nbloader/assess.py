@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 
 from nbloader.arguments import successor_of
 from nbloader.background import Background
-from nbloader.checks import LOW_DISK_BYTES, Facts, PreflightReport, inspected_packages, run_checks
+from nbloader.checks import (
+    LOW_DISK_BYTES,
+    Facts,
+    PreflightReport,
+    inspected_packages,
+    quantizations_of,
+    run_checks,
+)
 from nbloader.environment import (
     attached_models,
     bigger_disks,
@@ -154,9 +161,9 @@ def _facts(
     plan = planned.plan if planned else None
     hub = planned.hub if planned else None
     required = request.settings.required_disk_space_gb
-    classes = class_facts(plan) if plan and loads else ()
     weights = planned.weights if planned else ()
-    quantized = [part.quantization for part in weights if part.quantization]
+    quantized = quantizations_of(plan, weights) if plan else []
+    classes = class_facts(plan, quantized) if plan and loads else ()
     names = (*inspected_packages(plan, classes, quantized), *_PLACING) if plan and loads else ()
     packages = package_facts(names)
     machine = replace(survey.machine(), packages=packages) if plan and survey else None
@@ -188,6 +195,7 @@ def _facts(
         fit_without_loaded=without,
         loaded=alive,
         places_itself=places_itself(request.loader_kwargs),
+        handed_in=frozenset(request.plan.handed_in),
         allow_pickle=request.allow_pickle,
         check_network=request.settings.check_network,
         check_disk_space=request.settings.check_disk_space,

@@ -19,6 +19,7 @@ the whole traceback with `%tb`.
     │   ├── NoWeightsError
     │   ├── VariantNotFoundError
     │   ├── MalformedFileError
+    │   ├── MissingComponentError
     │   └── UnsafePathError
     ├── PreflightError                a check failed before the first weight
     │   ├── DiskSpaceError
@@ -73,6 +74,7 @@ __all__ = [
     "InvalidTokenError",
     "LoadError",
     "MalformedFileError",
+    "MissingComponentError",
     "MissingPackageError",
     "MissingTensorsError",
     "ModelLoadError",
@@ -208,6 +210,12 @@ class MalformedFileError(RepoError):
     """A file that decides the plan is wrong or cannot be read."""
 
     reference = "malformed-file"
+
+
+class MissingComponentError(RepoError):
+    """The repository lacks a part that the class of its pipeline cannot do without."""
+
+    reference = "missing-component"
 
 
 class UnsafePathError(RepoError):

@@ -219,14 +219,14 @@ def test_the_packages_of_these_tests_fit_together() -> None:
 
 
 def test_classes_of_custom_code_are_not_judged() -> None:
-    own = Component(name="own", library="transformers", class_name="OwnModel", paths=())
+    own = Component(name="own", library="own_code", class_name="Own", paths=("own/own_code.py",))
     plan = replace(PLAN, class_name="OwnPipeline", components=(own, QWEN), custom_code=True)
-    assert [fact.found for fact in class_facts(plan)] == [None, None, True]
-    assert [fact.found for fact in class_facts(replace(plan, custom_code=False))] == [
-        False,
-        False,
-        True,
-    ]
+    qwen = class_facts(replace(PLAN, class_name=None, components=(QWEN,)))
+    assert class_facts(replace(plan, custom_pipeline=True)) == qwen
+    # The code of one component says nothing of the others, nor of the pipeline.
+    other = replace(own, name="other", library="transformers", paths=())
+    found = class_facts(replace(plan, components=(own, other, QWEN)))
+    assert [fact.found for fact in found] == [False, False, True]
 
 
 def test_a_family_that_the_installed_transformers_does_not_know() -> None:
@@ -254,6 +254,15 @@ def test_without_the_library_nothing_is_known() -> None:
 
 BASE = ("torch", "diffusers")
 SPM = ("sentencepiece", "google.protobuf")
+OF_DIFFUSERS = (
+    "bfl",
+    "bitsandbytes_4bit",
+    "gguf",
+    "modelopt",
+    "nunchaku_lite",
+    "quanto",
+    "torchao",
+)
 
 
 @pytest.mark.parametrize(
@@ -271,6 +280,14 @@ SPM = ("sentencepiece", "google.protobuf")
         ("Model", (), (), "gptq", ("optimum", "gptqmodel", "accelerate")),
         ("Model", (), (), "compressed-tensors", ("compressed_tensors", "accelerate")),
         ("Model", (), (), "fp8", ("accelerate",)),
+        ("Model", (), (), "auto-round", ("auto_round", "accelerate")),
+        ("Model", (), (), "bfl", ("accelerate",)),
+        ("Model", (), (), "gguf", ("gguf", "accelerate")),
+        ("Model", (), (), "modelopt", ("modelopt", "accelerate")),
+        ("Model", (), (), "nunchaku_lite", ("kernels", "accelerate")),
+        ("Model", (), (), "quanto", ("optimum.quanto", "accelerate")),
+        ("Model", (), (), "sdnq", ("sdnq", "accelerate")),
+        ("Model", (), (), "torchao", ("torchao", "accelerate")),
         ("Model", (), (), "not known", ()),
     ],
 )
@@ -284,9 +301,10 @@ def test_packages_that_a_plan_needs(
     part = Component(name="part", library="diffusers", class_name=class_name, paths=paths)
     plan = replace(PLAN, components=(part,))
     facts = [ClassFacts(library="diffusers", name=class_name, found=True, needs=needs)]
-    required = required_packages(plan, facts, [method])
+    quantized = [("diffusers" if method in OF_DIFFUSERS else "transformers", method)]
+    required = required_packages(plan, facts, quantized)
     assert required == (*BASE, *more)
-    inspected = inspected_packages(plan, facts, [method])
+    inspected = inspected_packages(plan, facts, quantized)
     assert set(inspected) >= {*required, *RELATED, "numpy", "hf_xet"}
 
 
@@ -389,7 +407,7 @@ def test_a_pipeline_loads_without_accelerate() -> None:
     )
     # Quantized weights do not.
     packages = installed(COLAB | {"accelerate": None, "bitsandbytes": "0.49"})
-    found = check_packages(PIPELINE, packages, quantizations=["bitsandbytes_4bit"])
+    found = check_packages(PIPELINE, packages, quantizations=[("diffusers", "bitsandbytes_4bit")])
     assert (found.status, found.message) == (CheckStatus.FAILED, "not installed: accelerate")
 
 
@@ -630,10 +648,10 @@ def test_one_line_mends_all_that_is_wrong() -> None:
 
 def test_what_transformers_4_takes_instead_is_not_missing() -> None:
     packages = installed(COLAB | {"gptqmodel": None, "awq": "0.2.9"})
-    found = check_packages(PIPELINE, packages, quantizations=["awq"])
+    found = check_packages(PIPELINE, packages, quantizations=[("transformers", "awq")])
     assert found.status is CheckStatus.PASSED
     packages = installed(COLAB | {"gptqmodel": None, "awq": None})
-    found = check_packages(PIPELINE, packages, quantizations=["awq"])
+    found = check_packages(PIPELINE, packages, quantizations=[("transformers", "awq")])
     assert found.message == "not installed: gptqmodel"
 
 

@@ -12,7 +12,12 @@ from dataclasses import dataclass
 from nbloader.checks import _disk, _files, _hub, _memory, _packages
 from nbloader.checks._disk import LOW_DISK_BYTES
 from nbloader.checks._facts import Facts
-from nbloader.checks._packages import inspected_packages, install_hint, required_packages
+from nbloader.checks._packages import (
+    inspected_packages,
+    install_hint,
+    quantizations_of,
+    required_packages,
+)
 from nbloader.checks._report import FORCEABLE, PreflightReport
 from nbloader.checks._results import skipped
 from nbloader.records import CheckResult, CheckStatus
@@ -26,6 +31,7 @@ __all__ = [
     "PreflightReport",
     "inspected_packages",
     "install_hint",
+    "quantizations_of",
     "required_packages",
     "run_checks",
 ]

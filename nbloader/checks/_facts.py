@@ -44,6 +44,7 @@ class Facts:
             them is on a GPU.
         loaded: the models that this process has loaded before, the largest first.
         places_itself: whether the caller's own arguments settle where the model goes.
+        handed_in: names that the caller passes on to the library.
         allow_pickle: whether weights that can run code may be loaded.
         required_disk_bytes: free space to ask for; None for the exact missing bytes.
     """
@@ -68,6 +69,7 @@ class Facts:
     fit_without_loaded: Fit | None = None
     loaded: tuple[LoadedModel, ...] = ()
     places_itself: bool = False
+    handed_in: frozenset[str] = frozenset()
     allow_pickle: bool = False
     check_network: bool = True
     check_disk_space: bool = True

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from packaging.version import InvalidVersion, Version
 
 from nbloader.checks._conflicts import conflicts, found_conflicts
 from nbloader.checks._facts import Facts
@@ -20,6 +23,8 @@ from nbloader.checks._results import failed, passed, skipped, warned
 from nbloader.environment import changed_since_import, distribution_name
 from nbloader.errors import (
     ConflictingPackagesError,
+    DoesNotFitError,
+    MissingComponentError,
     MissingPackageError,
     NbloaderError,
     RestartNeededError,
@@ -30,6 +35,7 @@ from nbloader.quoting import quote
 from nbloader.records import (
     CheckResult,
     ClassFacts,
+    ComponentWeights,
     Kind,
     PackageFacts,
     Plan,
@@ -41,6 +47,7 @@ __all__ = [
     "inspected_packages",
     "install_hint",
     "packages",
+    "quantizations_of",
     "required_packages",
 ]
 
@@ -110,33 +117,87 @@ _SENTENCEPIECE = frozenset(
     }
 )
 
-# By the `quant_method` of a configuration (`AUTO_QUANTIZER_MAPPING` of transformers); each wants
-# accelerate too. fp8 and mxfp4 want no more than that.
-_BY_QUANTIZATION: Mapping[str, tuple[str, ...]] = {
-    "aqlm": ("aqlm",),
-    "auto-round": ("auto_round",),
-    "awq": ("gptqmodel",),
-    "bitsandbytes": ("bitsandbytes",),
-    "compressed-tensors": ("compressed_tensors",),
-    "fp8": (),
-    "gptq": ("optimum", "gptqmodel"),
-    "hqq": ("hqq",),
-    "mxfp4": (),
-    "quanto": ("optimum.quanto",),
-    "torchao": ("torchao",),
+# By the `quant_method` of a configuration: what `validate_environment` of a library's quantizer
+# asks for (`AUTO_QUANTIZER_MAPPING` of diffusers 0.42 and transformers 5.23; of the second also
+# what it took before); each is loaded with accelerate. bitsandbytes_4bit and bitsandbytes_8bit are
+# bitsandbytes. fp8 and mxfp4 want no more.
+_BY_QUANTIZATION: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "diffusers": {
+        "auto-round": ("auto_round",),
+        "bfl": (),
+        "bitsandbytes": ("bitsandbytes",),
+        "gguf": ("gguf",),
+        "modelopt": ("modelopt",),
+        "nunchaku-lite": ("kernels",),
+        "quanto": ("optimum.quanto",),
+        "sdnq": ("sdnq",),
+        "torchao": ("torchao",),
+    },
+    "transformers": {
+        "aqlm": ("aqlm",),
+        "auto-round": ("auto_round",),
+        "awq": ("gptqmodel",),
+        "bitnet": (),
+        "bitsandbytes": ("bitsandbytes",),
+        "compressed-tensors": ("compressed_tensors",),
+        "eetq": ("kernels",),
+        "fbgemm-fp8": ("kernels",),
+        "fouroversix": ("fouroversix",),
+        "fp-quant": ("fp_quant",),
+        "fp8": (),
+        "gptq": ("optimum", "gptqmodel"),
+        "hqq": ("hqq",),
+        "metal": ("kernels",),
+        "mxfp4": (),
+        "nvfp4": ("kernels",),
+        "quanto": ("optimum.quanto",),
+        "quark": ("quark",),
+        "sdnq": ("sdnq",),
+        "sinq": ("sinq",),
+        "spqr": ("spqr_quant",),
+        "torchao": ("torchao",),
+        "vptq": ("vptq",),
+    },
 }
+_WITH_GPU: Mapping[str, frozenset[str]] = {
+    "diffusers": frozenset({"bitsandbytes", "nunchaku-lite"}),
+}
+"""Methods whose weights a library does not even load without a GPU."""
+
 _INSTEAD: Mapping[str, tuple[str, ...]] = {"gptqmodel": ("awq", "auto_gptq")}
 """What transformers 4 takes in place of a package that version 5 wants."""
 
 
+Quantizations: TypeAlias = Iterable[tuple[str, str]]
+"""Libraries, each with a method that it has to read quantized weights of."""
+
+
+def quantizations_of(plan: Plan, weights: Iterable[ComponentWeights]) -> list[tuple[str, str]]:
+    """Name the methods that weights of the plan are quantized with, by the library that reads them.
+
+    Args:
+        weights: what the tensors of each component take.
+    """
+    libraries = {
+        part.name: "diffusers" if part.library == "diffusers" else "transformers"
+        for part in plan.components
+    }
+    found = [
+        (libraries.get(part.name, "transformers"), part.quantization)
+        for part in weights
+        if part.quantization
+    ]
+    return list(dict.fromkeys(found))
+
+
 def required_packages(
-    plan: Plan, classes: Iterable[ClassFacts] = (), quantizations: Iterable[str] = ()
+    plan: Plan, classes: Iterable[ClassFacts] = (), quantizations: Quantizations = ()
 ) -> tuple[str, ...]:
     """Name the packages, as they are imported, that the load of a plan needs.
 
     Args:
         classes: those that the plan names, as the installed libraries have them.
-        quantizations: the methods that weights of the plan are quantized with.
+        quantizations: those of `quantizations_of`.
     """
     more: list[str] = []
     for component in plan.components:
@@ -148,13 +209,13 @@ def required_packages(
             more.append("transformers")
     for fact in classes:
         more.extend(fact.needs)
-    for method in quantizations:
-        more.extend(_for_quantization(method))
+    for library, method in quantizations:
+        more.extend(_for_quantization(library, method))
     return tuple(dict.fromkeys((*_BY_KIND[plan.kind], *more)))
 
 
 def inspected_packages(
-    plan: Plan, classes: Iterable[ClassFacts] = (), quantizations: Iterable[str] = ()
+    plan: Plan, classes: Iterable[ClassFacts] = (), quantizations: Quantizations = ()
 ) -> tuple[str, ...]:
     """Name the packages, as they are imported, whose versions `check_packages` looks at."""
     required = required_packages(plan, classes, quantizations)
@@ -184,7 +245,9 @@ def packages(facts: Facts) -> CheckResult:
         facts.packages,
         facts.classes,
         facts.unmet,
-        quantizations=[part.quantization for part in facts.weights if part.quantization],
+        quantizations=quantizations_of(facts.plan, facts.weights),
+        gpu=facts.machine is None or bool(facts.machine.gpus) or facts.machine.mps,
+        handed_in=facts.handed_in,
         notebook=facts.in_notebook,
     )
 
@@ -195,7 +258,9 @@ def check_packages(
     classes: Iterable[ClassFacts] = (),
     unmet: Iterable[UnmetRequirement] = (),
     *,
-    quantizations: Iterable[str] = (),
+    quantizations: Quantizations = (),
+    gpu: bool = True,
+    handed_in: Collection[str] = (),
     notebook: bool = True,
 ) -> CheckResult:
     """Judge the installed packages; all that stops the load is mended by the one line of the hint.
@@ -204,15 +269,19 @@ def check_packages(
         packages: those of `inspected_packages`; one that is left out is not judged.
         classes: those that the plan names, as the installed libraries have them.
         unmet: requirements of `packages` that are not met.
-        quantizations: the methods that weights of the plan are quantized with.
+        quantizations: those of `quantizations_of`.
+        gpu: whether there is one.
+        handed_in: names that the caller passes on to the library.
         notebook: whether the line is for a cell, and not for a terminal.
     """
-    classes = tuple(classes)
+    classes, quantizations = tuple(classes), tuple(quantizations)
     required = required_packages(plan, classes, quantizations)
     faster = _FASTER.get(plan.kind, ())
     found = [
         *_missing(required, faster, packages),
-        *_unsupported(plan, classes, packages),
+        *_unsupported(plan, classes, packages, frozenset(method for _, method in quantizations)),
+        *_without_gpu(plan, () if gpu else quantizations),
+        *_incomplete(plan, classes, handed_in),
         *_unmet(unmet, required),
         *_conflicting(plan, packages),
         *_upgraded(plan, packages),
@@ -298,7 +367,10 @@ def _names(names: Iterable[str]) -> str:
 
 
 def _unsupported(
-    plan: Plan, classes: Iterable[ClassFacts], packages: Mapping[str, PackageFacts]
+    plan: Plan,
+    classes: Iterable[ClassFacts],
+    packages: Mapping[str, PackageFacts],
+    methods: Collection[str] = (),
 ) -> Iterator[_Finding]:
     families = {component.model_type for component in plan.components}
     code = {part.model_type or part.class_name: part.code for part in plan.components if part.code}
@@ -308,20 +380,108 @@ def _unsupported(
             # A class that belongs to one pipeline has the pipeline's folder for its library.
             top = fact.library.partition(".")[0]
             library = top if top in RELATED else "diffusers"
-            what = f"{'model type ' if fact.name in families else ''}{quote(fact.name)}"
+            kind = "model type " if fact.name in families else ""
+            kind = "quantization " if fact.name in methods else kind
+            what = f"{kind}{quote(fact.name)}"
             if library == "transformers" and fact.name in code:
                 version = _version(packages, library) or "?"
                 yield _own_code(plan, f"transformers {version} has no {what}", code[fact.name])
+            elif fact.successor:
+                yield _renamed(plan, fact, library, _version(packages, library) or "?")
             else:
                 lacking.setdefault(library, []).append(what)
     for library, names in lacking.items():
         installed = _version(packages, library)
         if installed is not None:
+            message = f"{distribution_name(library)} {installed} has no {', '.join(names[:4])}"
+            if library == "diffusers" and _is_older(plan.written_with, installed):
+                yield _removed(plan, message)
+                continue
             yield _Finding(
                 error=UnsupportedClassError,
-                message=f"{distribution_name(library)} {installed} has no {', '.join(names[:4])}",
+                message=message,
                 change={library: "" if installed == "?" else f">{installed.partition('+')[0]}"},
                 advice="" if installed == "?" else NOT_RELEASED,
+            )
+
+
+def _is_older(written_with: str | None, installed: str) -> bool:
+    """Tell whether a repository was written with an older release than the installed one.
+
+    A version of the sources between two releases counts as the later of them.
+    """
+    try:
+        return Version(Version(written_with or "").base_version) < Version(installed)
+    except InvalidVersion:
+        return False
+
+
+def _removed(plan: Plan, lacking: str) -> _Finding:
+    """Say of a class that an upgrade brings no more where an older version had it."""
+    before = Version(plan.written_with or "").base_version
+    return _Finding(
+        error=UnsupportedClassError,
+        message=f"{lacking}: {plan.repo_id} was written with diffusers {plan.written_with}, and "
+        "the class was renamed or taken out since",
+        advice=f'An environment with "diffusers=={before}" has it: load it there with diffusers '
+        "itself. Or look for a newer repository of the same model.",
+    )
+
+
+def _renamed(plan: Plan, fact: ClassFacts, library: str, installed: str) -> _Finding:
+    """Say of a class that is gone what took its place, and how to load it so."""
+    successor = quote(fact.successor)
+    part = next((each.name for each in plan.components if each.class_name == fact.name), None)
+    if plan.kind is not Kind.DIFFUSERS:
+        advice = f"Load it with {library}.{fact.successor}.from_pretrained({plan.repo_id!r})."
+    elif part is None:
+        advice = f"diffusers.{fact.successor}.from_pretrained({plan.repo_id!r}) loads it."
+    else:
+        advice = (
+            f"Leave the part out, and put it in afterwards: "
+            f'pipe = nbloader.load("{plan.repo_id}", loader_kwargs={{"{part}": None}}); '
+            f"pipe.register_modules({part}=transformers.{fact.successor}.from_pretrained("
+            f'"{plan.repo_id}", subfolder="{part}"))'
+        )
+    return _Finding(
+        error=UnsupportedClassError,
+        message=f"{distribution_name(library)} {installed} has no {quote(fact.name)}: {successor} "
+        "took its place",
+        advice=advice,
+    )
+
+
+def _without_gpu(plan: Plan, quantizations: Quantizations) -> Iterator[_Finding]:
+    """Find weights that cannot be loaded where there is no GPU."""
+    for library, method in quantizations:
+        if _method(method) in _WITH_GPU.get(library, ()):
+            yield _Finding(
+                error=DoesNotFitError,
+                message=f"weights of {plan.repo_id} are quantized with {quote(method)}, which "
+                f"{library} loads only where there is a GPU",
+                advice="Use a machine with a GPU, or look for a repository whose weights are not "
+                "quantized.",
+            )
+
+
+def _incomplete(
+    plan: Plan, classes: Iterable[ClassFacts], handed_in: Collection[str]
+) -> Iterator[_Finding]:
+    """Find what the class of a pipeline asks for and neither repository nor caller brings."""
+    there = {component.name for component in plan.components}.union(handed_in)
+    for fact in classes:
+        lacking = [(name, kind) for name, kind in fact.components if name not in there]
+        if lacking:
+            parts = ", ".join(
+                f'"{name}": {f"{kind}.from_pretrained(...)" if kind else "..."}'
+                for name, kind in lacking
+            )
+            yield _Finding(
+                error=MissingComponentError,
+                message=f"{quote(fact.name)} needs {', '.join(quote(name) for name, _ in lacking)},"
+                f" and {plan.repo_id} has none",
+                advice="Load it from where it is, as the repository's card says, and hand it in: "
+                f"loader_kwargs={{{parts}}}",
             )
 
 
@@ -403,11 +563,16 @@ def _for_vocabulary(paths: Iterable[str]) -> tuple[str, ...]:
     return ("tiktoken",) if "tiktoken.model" in names else ()
 
 
-def _for_quantization(method: str) -> tuple[str, ...]:
-    name = method.lower().replace("_", "-")
-    # bitsandbytes_4bit, bitsandbytes_8bit
-    name = "bitsandbytes" if name.startswith("bitsandbytes") else name
-    return (*_BY_QUANTIZATION[name], "accelerate") if name in _BY_QUANTIZATION else ()
+def _for_quantization(library: str, method: str) -> tuple[str, ...]:
+    known = _BY_QUANTIZATION.get(library, {})
+    name = _method(method)
+    return (*known[name], "accelerate") if name in known else ()
+
+
+def _method(name: str) -> str:
+    """Give the one form of a method's name: `bitsandbytes` of `bitsandbytes_4bit`."""
+    name = name.lower().replace("_", "-")
+    return "bitsandbytes" if name.startswith("bitsandbytes") else name
 
 
 def _is_installed(packages: Mapping[str, PackageFacts], name: str) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from nbloader.environment import _diffusers, _sentence_transformers, _transformers
 from nbloader.environment._packages import package_folder
-from nbloader.environment._sources import Sources, is_class_name
+from nbloader.environment._sources import Sources, is_class_name, quantizers
 from nbloader.records import ClassFacts, Kind, Plan
 
 __all__ = ["class_facts"]
@@ -38,33 +38,53 @@ _UNREADABLE = {
 }
 """What a class needs although its own file does not say so."""
 
+_REGISTERED = frozenset({"sdnq"})
+"""Methods that a package of the same name adds to those of a library when it is imported."""
+
 _MODEL_TYPE = re.compile(r"[a-zA-Z0-9][\w.-]{0,63}", re.ASCII)
 
 
-def class_facts(plan: Plan, *, find: _Find = package_folder) -> tuple[ClassFacts, ...]:
-    """Look for the classes that a plan names, and for its families of models.
+def class_facts(
+    plan: Plan,
+    quantizations: Iterable[tuple[str, str]] = (),
+    *,
+    find: _Find = package_folder,
+) -> tuple[ClassFacts, ...]:
+    """Look for the classes that a plan names, for its families of models, and for quantizers.
 
     A family (`model_type`) stands among the classes of transformers, by its own name. With custom
-    code, what is not found may be in the repository: its `found` is None.
+    code, what is not found may be in the repository: its `found` is None. Of a pipeline, what comes
+    from code is left out, as is what its class does not take: the library does not load it.
 
     Args:
+        quantizations: libraries, each with a method that it has to read quantized weights of; they
+            stand among the classes by the method's name.
         find: gives the folder of a package by the name of its import.
     """
     libraries = _Libraries(find)
-    facts = [
+    facts: list[ClassFacts] = []
+    takes: frozenset[str] | None = None
+    if plan.kind is Kind.DIFFUSERS and plan.class_name and not plan.custom_pipeline:
+        fact, takes = libraries.pipeline(plan.class_name)
+        facts.append(fact)
+    facts += [
         libraries.family(name) if is_family else libraries.facts(library, name)
-        for library, name, is_family in dict.fromkeys(_wanted(plan))
+        for library, name, is_family in dict.fromkeys(_wanted(plan, takes))
     ]
-    if plan.custom_code:
+    if plan.custom_code and plan.kind is not Kind.DIFFUSERS:
         facts = [fact if fact.found else replace(fact, found=None) for fact in facts]
+    facts += [libraries.quantizer(library, method) for library, method in quantizations]
     return tuple(facts)
 
 
-def _wanted(plan: Plan) -> Iterator[tuple[str, str, bool]]:
+def _wanted(plan: Plan, takes: frozenset[str] | None) -> Iterator[tuple[str, str, bool]]:
     """Library, name, and whether it is that of a family of models."""
-    if plan.kind is Kind.DIFFUSERS and plan.class_name:
-        yield "diffusers", plan.class_name, False
     for component in plan.components:
+        if plan.kind is Kind.DIFFUSERS and (
+            (takes is not None and component.name not in takes)
+            or any(path.endswith(".py") for path in component.paths)
+        ):
+            continue
         # transformers takes the class that its tables name for the family, whatever the
         # configuration names.
         by_family = plan.kind is Kind.TRANSFORMERS and component.model_type
@@ -72,6 +92,14 @@ def _wanted(plan: Plan) -> Iterator[tuple[str, str, bool]]:
             yield component.library, component.class_name, False
         if component.model_type:
             yield "transformers", component.model_type, True
+
+
+def _is_among(method: str, known: frozenset[str]) -> bool:
+    """Tell whether a method is known, by this name or as one of 4 or 8 bits."""
+    forms = (method, f"{method}_4bit", f"{method}_8bit")
+    return not {form.replace("_", "-") for form in forms}.isdisjoint(
+        name.replace("_", "-") for name in known
+    )
 
 
 class _Libraries:
@@ -89,6 +117,26 @@ class _Libraries:
             found = bool(_MODEL_TYPE.fullmatch(name)) and _transformers.has_family(sources, name)
         return ClassFacts(library="transformers", name=name, found=found)
 
+    def quantizer(self, library: str, method: str) -> ClassFacts:
+        """Look for what reads weights that a method has quantized."""
+        sources = self._open(library)
+        known = quantizers(sources) if sources is not None else None
+        # In transformers it is its own package that makes it known.
+        found = None if known is None or method in _REGISTERED else _is_among(method, known)
+        return ClassFacts(library=library, name=method, found=found)
+
+    def pipeline(self, name: str) -> tuple[ClassFacts, frozenset[str] | None]:
+        """Look for the class of a pipeline; gives what it takes too, where that can be told."""
+        fact = self.facts("diffusers", name)
+        sources = self._open("diffusers")
+        if sources is None or not fact.found:
+            return replace(fact, successor=_diffusers.SUCCESSORS.get(name, "")), None
+        found = sources.listed(name)
+        signature = _diffusers.signature_of(sources, found, name) if found else None
+        if signature is None:
+            return fact, None
+        return replace(fact, components=signature.required), signature.takes
+
     def facts(self, library: str, name: str) -> ClassFacts:
         """Look for a class."""
         top = library.partition(".")[0]
@@ -99,7 +147,20 @@ class _Libraries:
         }.get(top, self._in_pipeline)
         found, needs = look(library, name) if is_class_name(name) else (False, ())
         packages = {_PACKAGES.get(need, need) for need in needs} - {top}
-        return ClassFacts(library=library, name=name, found=found, needs=tuple(sorted(packages)))
+        return ClassFacts(
+            library=library,
+            name=name,
+            found=found,
+            needs=tuple(sorted(packages)),
+            successor=self._successor(name) if found is False and top == "transformers" else "",
+        )
+
+    def _successor(self, name: str) -> str:
+        """The image processor in place of a feature extractor: transformers 5 has few of those."""
+        sources = self._open("transformers")
+        successor = name.replace("FeatureExtractor", "ImageProcessor")
+        known = sources is not None and is_class_name(name) and successor != name
+        return successor if known and _transformers.find_class(sources, successor) else ""
 
     def _open(self, library: str) -> Sources | None:
         if library not in self._sources:
@@ -117,12 +178,13 @@ class _Libraries:
     def _in_pipeline(self, library: str, name: str) -> tuple[bool | None, Iterable[str]]:
         """Look for a class that belongs to one pipeline: its library is a folder of `pipelines`.
 
-        Of any other library nothing is known, not even whether it should be installed.
+        diffusers takes classes of no other library than these and those above.
         """
         sources = self._open("diffusers")
-        known = sources is not None and is_class_name(library)
-        if sources is None or not known or not sources.names(f"pipelines/{library}"):
+        if sources is None:
             return None, ()
+        if not is_class_name(library) or not sources.names(f"pipelines/{library}"):
+            return False, ()
         found = _diffusers.find_in_pipeline(sources, library, name)
         return found is not None, _diffusers.needs_of(sources, found, name) if found else ()
 
@@ -135,6 +197,8 @@ class _Libraries:
         renamed = _diffusers.renamed_classes(diffusers).get(name) if diffusers else None
         if renamed is not None:
             name, found = renamed, _transformers.find_class(sources, renamed)
+        if found is None and diffusers and _diffusers.adds_to_transformers(diffusers, name):
+            return True, ()
         return found is not None, _transformers.needs_of(sources, found, name) if found else ()
 
     def _in_sentence_transformers(

@@ -33,9 +33,12 @@ _DISTRIBUTIONS = {
     ),
     "google.protobuf": ("protobuf",),
     "imwatermark": ("invisible-watermark",),
+    "modelopt": ("nvidia-modelopt",),
     "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
     "optimum.quanto": ("optimum-quanto",),
+    "quark": ("amd-quark",),
     "sklearn": ("scikit-learn",),
+    "spqr_quant": ("spqr-quant",),
 }
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path, PurePosixPath
 
-__all__ = ["Found", "Sources", "backends_of", "body_of", "is_class_name"]
+__all__ = ["Found", "Sources", "backends_of", "body_of", "is_class_name", "quantizers"]
 
 _MOST_BYTES = 4_000_000
 """The largest file of these libraries has 400 kB."""
@@ -26,6 +26,10 @@ _CONDITION = re.compile(r"^\s*if .*$", re.MULTILINE)
 _AVAILABLE = re.compile(r"\bis_(\w+?)_available\(\)")
 _REQUIRES = re.compile(r"@requires\(\s*backends=[(\[]([^)\]]*)[)\]]")
 _REQUIRES_BACKENDS = re.compile(r"\brequires_backends\(\s*(?:self|cls)\s*,\s*([^)]*)\)")
+_QUANTIZERS = "quantizers/auto.py"
+_TABLE = re.compile(r"^AUTO_QUANTIZER_MAPPING\b[^{]*\{(.*?)^\}", re.MULTILINE | re.DOTALL)
+_KEY = re.compile(r"""^\s*["']([\w.-]+)["']\s*:""", re.MULTILINE)
+
 _NAMES = re.compile(r"[\"']([A-Za-z_][\w-]*)")
 _METHOD = re.compile(r"^    (?:async )?def (\w+)\(", re.MULTILINE)
 _MAKING = frozenset({"__init__", "from_pretrained", "from_config", "_from_config", "from_dict"})
@@ -77,7 +81,14 @@ class Sources:
 
     def holding(self, name: str, folder: str) -> Iterator[PurePosixPath]:
         """Look through all modules below a folder for those in which a name stands as a text."""
-        wanted = f'"{name}"'.encode()
+        return self._with(f'"{name}"', folder)
+
+    def defining(self, name: str, folder: str) -> Iterator[PurePosixPath]:
+        """Look through all modules below a folder for those that define a class with bases."""
+        return self._with(f"\nclass {name}(", folder)
+
+    def _with(self, text: str, folder: str) -> Iterator[PurePosixPath]:
+        wanted = text.encode()
         for file in sorted((self._folder / folder).rglob("*.py")):
             try:
                 found = wanted in file.read_bytes()
@@ -113,6 +124,12 @@ class Sources:
             if file.endswith(".py") and opening.search(self.text(path)):
                 return Found(path)
         return None
+
+
+def quantizers(sources: Sources) -> frozenset[str] | None:
+    """Name the methods of quantization that diffusers or transformers knows; None if unreadable."""
+    table = _TABLE.search(sources.text(_QUANTIZERS))
+    return frozenset(_KEY.findall(table[1])) if table else None
 
 
 def _condition(before: str) -> frozenset[str]:

@@ -196,12 +196,17 @@ class ClassFacts:
     Attributes:
         found: whether the library has it; None if that cannot be told.
         needs: packages, as they are imported, without which it cannot be used.
+        components: what a pipeline cannot do without, each with the class that it should be of
+            (empty where that cannot be told).
+        successor: the class that took its place, where it is not found and that is known.
     """
 
     library: str
     name: str
     found: bool | None
     needs: tuple[str, ...] = ()
+    components: tuple[tuple[str, str], ...] = ()
+    successor: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,19 +1,132 @@
-"""Can the parts of a pipeline of diffusers be called?"""
+"""Can the parts of a pipeline of diffusers be called?
+
+Called are the parts whose input is the same for all of their kind, and small: text encoders, on a
+few numbers of tokens, and plain decoders of pictures, on latents of a few pixels. The denoiser is
+not: its inputs are each pipeline's own, and a step of a large one takes a minute on a CPU. Neither
+are safety checkers and encoders of pictures, whose input sizes are large. What fails on an input
+that we thought of may well work on the pipeline's own, so it is worth a notice and no more: that
+all tensors are there, placed and finite was seen before.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
+from nbloader.errors import SelfTestError
+from nbloader.loaders._placing import OFFLOADING
+from nbloader.loaders.quiet import quiet
 from nbloader.records import Notice, Placement
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["check_pipeline"]
 
+_TOKENS = 4
+_LATENT_PIXELS = 4
+_DECODERS = frozenset({"AutoencoderKL", "AutoencoderTiny"})
+
+_MOST_ON_CPU = 300_000_000
+_MOST_ON_GPU = 10_000_000_000
+"""Parameters of what is called, so that it takes some tenths of a second."""
+
 
 def check_pipeline(pipeline: Any, placement: Placement | None) -> list[Notice]:
-    """Call what is cheap to call.
+    """Call what is cheap to call, and leave everything as it was.
 
-    Raises:
-        SelfTestError: it cannot be called, or what it gives is of no use.
+    Args:
+        placement: where the pipeline is; None if the library spread it itself. Then, and where its
+            parts wait in memory for their turn, nothing is called.
+
+    Returns:
+        Notices of the parts that could not be called, or gave numbers that are not finite.
     """
-    del pipeline, placement
-    return []
+    if placement is None or placement.method in OFFLOADING:
+        return []
+    notices = []
+    for name, call in _calls(pipeline):
+        try:
+            with _as_before(getattr(pipeline, name)):
+                outcome = call()
+            told = "" if _all_finite(outcome) else "gives numbers that are not finite"
+        except Exception as error:
+            told = f"could not be called: {type(error).__name__}: {str(error)[:200]}"
+        if told:
+            notices.append(_notice(name, told, placement))
+    return notices
+
+
+def _calls(pipeline: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """Give what can be called, by the names of the components."""
+    import torch
+
+    for name, part in pipeline.components.items():
+        if not isinstance(part, torch.nn.Module) or part.training:
+            continue
+        tensors = list(part.parameters())
+        if not tensors or any(tensor.is_meta for tensor in tensors):
+            continue
+        most = _MOST_ON_CPU if tensors[0].device.type == "cpu" else _MOST_ON_GPU
+        if sum(tensor.numel() for tensor in tensors) > most:
+            continue
+        words = getattr(getattr(part, "config", None), "vocab_size", None)
+        own = type(part).__module__.startswith("transformers.")
+        if own and name.startswith("text_encoder") and isinstance(words, int) and words > 0:
+            yield name, partial(_encode, part, words, tensors[0].device)
+        if type(part).__name__ in _DECODERS and name == "vae":
+            yield name, partial(_decode, part, tensors[0])
+
+
+def _encode(encoder: Any, words: int, device: torch.device) -> Any:
+    import torch
+
+    tokens = torch.arange(_TOKENS, device=device).unsqueeze(0) % words
+    return encoder(input_ids=tokens, attention_mask=torch.ones_like(tokens))[0]
+
+
+def _decode(decoder: Any, example: torch.Tensor) -> Any:
+    import torch
+
+    size = (1, decoder.config.latent_channels, _LATENT_PIXELS, _LATENT_PIXELS)
+    return decoder.decode(torch.zeros(size, device=example.device, dtype=example.dtype))[0]
+
+
+@contextmanager
+def _as_before(part: torch.nn.Module) -> Iterator[None]:
+    """Call a model without gradients, and take back what it keeps of the call, such as caches."""
+    import torch
+
+    kept = [
+        (module, dict(vars(module)), dict(module._buffers))  # noqa: SLF001 - torch's own place
+        for module in part.modules()
+    ]
+    try:
+        devices = {each.device for each in part.parameters() if each.device.type == "cuda"}
+        with quiet(), torch.no_grad(), torch.random.fork_rng(list(devices)):
+            yield
+    finally:
+        for module, attributes, buffers in kept:
+            vars(module).clear()
+            vars(module).update(attributes)
+            module._buffers.clear()  # noqa: SLF001
+            module._buffers.update(buffers)  # noqa: SLF001
+
+
+def _all_finite(outcome: Any) -> bool:
+    import torch
+
+    return not isinstance(outcome, torch.Tensor) or bool(torch.isfinite(outcome).all())
+
+
+def _notice(name: str, told: str, placement: Placement) -> Notice:
+    narrow = placement.dtype == "float16"
+    return Notice(
+        reference=SelfTestError.reference,
+        message=f"{name} {told}, on a small input of ours",
+        hint='float16 is narrow: dtype="bfloat16" or dtype="float32" may help.'
+        if narrow
+        else "If the pipeline makes what it should, nothing is needed.",
+    )
