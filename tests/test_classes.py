@@ -6,6 +6,7 @@ import importlib
 import inspect
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from nbloader.checks._packages import check_packages, quantizations_of
 from nbloader.environment import class_facts
@@ -22,7 +23,7 @@ def test_what_a_pipeline_cannot_do_without_is_what_diffusers_asks_for() -> None:
     import diffusers
 
     names = [name for name in dir(diffusers) if name.endswith("Pipeline")]
-    classes = {
+    classes: dict[str, Any] = {
         name: each
         for name in names
         if isinstance(each := getattr(diffusers, name), type)

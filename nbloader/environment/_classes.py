@@ -159,8 +159,9 @@ class _Libraries:
         """The image processor in place of a feature extractor: transformers 5 has few of those."""
         sources = self._open("transformers")
         successor = name.replace("FeatureExtractor", "ImageProcessor")
-        known = sources is not None and is_class_name(name) and successor != name
-        return successor if known and _transformers.find_class(sources, successor) else ""
+        if sources is None or not is_class_name(name) or successor == name:
+            return ""
+        return successor if _transformers.find_class(sources, successor) else ""
 
     def _open(self, library: str) -> Sources | None:
         if library not in self._sources:
