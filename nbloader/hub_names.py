@@ -1,7 +1,11 @@
-"""Names of the Hub: what can be the id of a repository, or a revision. Pure.
+"""Names of the Hub: ids of repositories, revisions, and paths of files. Pure.
 
-Both become a part of an address and of a path in the cache, whoever wrote them: a caller, a card
-or a configuration of another repository.
+Ids and revisions become a part of an address and of a path in the cache, whoever wrote them: a
+caller, a card or a configuration of another repository.
+
+The path of a file in a plan is the one inside the repository of the plan. That of another
+repository's file begins with its id and a colon: `org/base:config.json`; the folder of such a file
+in the root is `org/base:`. No file of the plan's own repository may have a colon in its name.
 """
 
 from __future__ import annotations
@@ -9,7 +13,7 @@ from __future__ import annotations
 import re
 from typing import TypeGuard
 
-__all__ = ["is_repo_id", "is_revision"]
+__all__ = ["folder_and_name", "is_repo_id", "is_revision", "join"]
 
 # The Hub's rule for names: letters, digits, `-`, `_`, `.`; at most 96 characters in all; `--` and
 # `..` forbidden; a name neither starts nor ends with `-` or `.`.
@@ -42,3 +46,15 @@ def is_revision(value: object) -> TypeGuard[str]:
         and not value.startswith(("/", ".", "-"))
         and not value.endswith(("/", ".", ".lock"))
     )
+
+
+def join(folder: str, name: str) -> str:
+    """Give the path of `name` in `folder`; the root is the empty string, or ends with a colon."""
+    return f"{folder}{name}" if not folder or folder.endswith(":") else f"{folder}/{name}"
+
+
+def folder_and_name(path: str) -> tuple[str, str]:
+    """Take a path apart, so that `join` puts it together again."""
+    repository, colon, inner = path.rpartition(":")
+    folder, _, name = inner.rpartition("/")
+    return f"{repository}{colon}{folder}", name

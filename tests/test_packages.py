@@ -453,21 +453,20 @@ def test_a_family_that_is_newer_than_transformers() -> None:
 
 
 READ = "Read its code on the Hub; if you trust it, pass trust_remote_code=True."
-ELSEWHERE = "Its code is in another repository: load it with the library itself, if you trust it."
 
 
 @pytest.mark.parametrize(
-    ("code", "files", "advice"),
+    ("code", "where"),
     [
-        (("modeling_x.py", "parts.py"), "'modeling_x.py', 'parts.py'", READ),
-        (("own/model--m.py",), "'own/model--m.py'", ELSEWHERE),
-        (("<b>\n.py",), r"'<b>\n.py'", READ),
-        (tuple("abcdef"), "'a', 'b', 'c', 'd'", READ),
+        (("modeling_x.py", "parts.py"), ": 'modeling_x.py', 'parts.py'"),
+        (("own/model--m.py",), ", in another repository: 'own/model--m.py'"),
+        (("<b>\n.py",), r": '<b>\n.py'"),
+        (tuple("abcdef"), ": 'a', 'b', 'c', 'd'"),
     ],
 )
 @pytest.mark.parametrize("kind", [Kind.TRANSFORMERS, Kind.SENTENCE_TRANSFORMERS])
 def test_code_that_is_not_trusted_is_named_where_transformers_lacks_the_family(
-    kind: Kind, code: tuple[str, ...], files: str, advice: str
+    kind: Kind, code: tuple[str, ...], where: str
 ) -> None:
     part = Component(
         name="model", library="transformers", class_name="Own", paths=(), model_type="x", code=code
@@ -475,9 +474,9 @@ def test_code_that_is_not_trusted_is_named_where_transformers_lacks_the_family(
     plan = replace(PLAN, kind=kind, components=(part,))
     lacks = ClassFacts(library="transformers", name="x", found=False)
     assert check_packages(plan, installed(), [lacks]) == result(
-        f"transformers 5.15.0 has no model type 'x', and org/name names code of its own for it: "
-        f"{files}",
-        advice,
+        "transformers 5.15.0 has no model type 'x', and org/name names code of its own for it"
+        f"{where}",
+        READ,
         "unsupported-repo",
     )
     # The library's own class is taken where it has one.
@@ -488,7 +487,7 @@ def test_code_that_is_not_trusted_is_named_where_transformers_lacks_the_family(
     line, _, last = both.hint.partition("\n")
     assert (line.startswith("Run this, then this cell again: %pip install torch "), last) == (
         True,
-        advice,
+        READ,
     )
 
 

@@ -748,12 +748,6 @@ TINY_PIPELINE = diffusers_files({"unet": UNET}, unet=["config.json", f"{D}.safet
         (unused("x.Q4_K_M.gguf", "config.json.bak"), PlanRequest(), UnsupportedRepoError, "GGUF"),
         (unused("README.md", "onnx/model.onnx"), PlanRequest(), UnsupportedRepoError, "ONNX"),
         (unused("v1-5-pruned.ckpt"), PlanRequest(), UnsupportedRepoError, "bare checkpoint"),
-        (
-            unused("adapter_config.json", "adapter_model.safetensors"),
-            PlanRequest(),
-            UnsupportedRepoError,
-            "LoRA",
-        ),
         (unused("pytorch_lora_weights.safetensors"), PlanRequest(), UnsupportedRepoError, "LoRA"),
         (unused("modular_model_index.json"), PlanRequest(), UnsupportedRepoError, "modular"),
         (unused("notes.txt"), PlanRequest(), UnsupportedRepoError, "kind="),
@@ -806,13 +800,6 @@ TINY_PIPELINE = diffusers_files({"unet": UNET}, unet=["config.json", f"{D}.safet
             PlanRequest(),
             UnsupportedRepoError,
             "trust_remote_code=True",
-        ),
-        (
-            {"config.json": {"auto_map": {"AutoModel": "who/else--modeling.Model"}}}
-            | unused("model.safetensors"),
-            PlanRequest(trust_remote_code=True),
-            UnsupportedRepoError,
-            "'who/else'",
         ),
         (
             modules(("0_Dense", f"{LEGACY}Dense")) | unused("0_Dense/config.json"),

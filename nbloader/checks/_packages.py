@@ -31,6 +31,7 @@ from nbloader.errors import (
     UnsupportedClassError,
     UnsupportedRepoError,
 )
+from nbloader.hub_names import folder_and_name
 from nbloader.quoting import quote
 from nbloader.records import (
     CheckResult,
@@ -204,6 +205,7 @@ def required_packages(
         for pattern, names in _BY_CLASS:
             if re.fullmatch(pattern, component.class_name or ""):
                 more.extend(names)
+        more.extend(component.needs)
         more.extend(_for_vocabulary(component.paths))
         if (component.library or "").partition(".")[0] == "transformers":
             more.append("transformers")
@@ -488,15 +490,11 @@ def _incomplete(
 def _own_code(plan: Plan, lacking: str, code: tuple[str, ...]) -> _Finding:
     """Say that the repository names code for what transformers lacks."""
     files = ", ".join(quote(path) for path in code[:4])
-    advice = "Read its code on the Hub; if you trust it, pass trust_remote_code=True."
-    if any("--" in path for path in code):
-        advice = (
-            "Its code is in another repository: load it with the library itself, if you trust it."
-        )
+    elsewhere = ", in another repository" if any("--" in path for path in code) else ""
     return _Finding(
         error=UnsupportedRepoError,
-        message=f"{lacking}, and {plan.repo_id} names code of its own for it: {files}",
-        advice=advice,
+        message=f"{lacking}, and {plan.repo_id} names code of its own for it{elsewhere}: {files}",
+        advice="Read its code on the Hub; if you trust it, pass trust_remote_code=True.",
     )
 
 
@@ -554,7 +552,7 @@ def _for_vocabulary(paths: Iterable[str]) -> tuple[str, ...]:
     """What reads a vocabulary that has no `tokenizer.json` beside it."""
     folders: dict[str, set[str]] = {}
     for path in paths:
-        folder, _, name = path.rpartition("/")
+        folder, name = folder_and_name(path)
         folders.setdefault(folder, set()).add(name)
     names = set().union(*(files for files in folders.values() if "tokenizer.json" not in files))
     if names & _SENTENCEPIECE:

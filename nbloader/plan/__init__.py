@@ -1,59 +1,101 @@
 """Which files of a repository will be loaded, and by what.
 
-Pure: no network, disk or clock. A caller asks `reads` which small files decide the plan, fetches
-them, asks again until there are none, and then calls `make_plan`. All of them belong to the plan,
-so nothing is fetched in vain.
+Pure: no network, disk or clock. A caller asks `references` which other repositories are to be
+listed and `reads` which small files decide the plan, does both, asks again until there is nothing
+left, and then calls `make_plan`. All of them belong to the plan, so nothing is fetched in vain.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 
 from nbloader.errors import NoWeightsError, UnsupportedRepoError
+from nbloader.plan._adapters import ADAPTER_CONFIG, plan_adapted
 from nbloader.plan._diffusers import plan_diffusers
 from nbloader.plan._formats import unsupported
 from nbloader.plan._paths import check_portable
-from nbloader.plan._repo import Repo
+from nbloader.plan._repo import Family, Repo
 from nbloader.plan._sentence_transformers import plan_sentence_transformers
-from nbloader.plan._transformers import plan_transformers
 from nbloader.quoting import quote
-from nbloader.records import Component, Kind, Listing, Plan, PlanRequest
+from nbloader.records import (
+    Companion,
+    Component,
+    Kind,
+    Listing,
+    Plan,
+    PlanRequest,
+    Reference,
+)
 
-__all__ = ["make_plan", "reads"]
+__all__ = ["make_plan", "reads", "references"]
 
 _PLANNERS = {
     Kind.DIFFUSERS: plan_diffusers,
     Kind.SENTENCE_TRANSFORMERS: plan_sentence_transformers,
-    Kind.TRANSFORMERS: plan_transformers,
+    Kind.TRANSFORMERS: plan_adapted,
 }
 # The files that tell a kind, in the order in which they are looked for; a repository of
 # sentence-transformers has a config.json too.
 _MARKS = {
     Kind.DIFFUSERS: ("model_index.json",),
     Kind.SENTENCE_TRANSFORMERS: ("modules.json", "config_sentence_transformers.json"),
-    Kind.TRANSFORMERS: ("config.json",),
+    Kind.TRANSFORMERS: ("config.json", ADAPTER_CONFIG),
 }
 
 
-def reads(listing: Listing, request: PlanRequest, known: Mapping[str, bytes]) -> tuple[str, ...]:
+def references(
+    listing: Listing,
+    request: PlanRequest,
+    known: Mapping[str, bytes],
+    others: Mapping[str, Listing] = MappingProxyType({}),
+) -> tuple[Reference, ...]:
+    """The other repositories to list next before the plan can be made.
+
+    Args:
+        known, others: those of `reads`.
+
+    Raises:
+        RepoError: as `reads` does.
+    """
+    family = Family(request=request, known=known, listings=others)
+    _planned(listing, family)
+    wanted = {one.repo_id: one for one in family.references.values() if one.repo_id not in others}
+    return tuple(wanted.values())
+
+
+def reads(
+    listing: Listing,
+    request: PlanRequest,
+    known: Mapping[str, bytes],
+    others: Mapping[str, Listing] = MappingProxyType({}),
+) -> tuple[str, ...]:
     """The files to read next before the plan can be made, sorted; empty when enough is known.
 
     Args:
-        known: content of the files that were read so far, by path.
+        known: content of the files that were read so far, by path; see `RepoFile.path`.
+        others: the listings of other repositories that `references` named so far, by id.
 
     Raises:
         RepoError: what is known already shows that there can be no plan; see `make_plan`.
     """
-    repo = Repo(listing, request, known)
-    _PLANNERS[_kind(repo, request)](repo)
-    return tuple(sorted(repo.missing))
+    family = Family(request=request, known=known, listings=others)
+    _planned(listing, family)
+    return tuple(sorted(family.missing))
 
 
-def make_plan(listing: Listing, request: PlanRequest, known: Mapping[str, bytes]) -> Plan:
+def make_plan(
+    listing: Listing,
+    request: PlanRequest,
+    known: Mapping[str, bytes],
+    others: Mapping[str, Listing] = MappingProxyType({}),
+) -> Plan:
     """Exactly the files that the library will open to load the model, and their parts.
 
     Args:
         known: content of every file that `reads` asked for, by path.
+        others: the listing of every repository that `references` named, by id.
 
     Raises:
         UnsupportedRepoError: no loader fits, or the load would run code that is not trusted.
@@ -62,15 +104,25 @@ def make_plan(listing: Listing, request: PlanRequest, known: Mapping[str, bytes]
         VariantNotFoundError: nothing has weights of the variant.
         MalformedFileError: a file that decides the plan is wrong.
         UnsafePathError: a file name could leave its folder.
-        ValueError: `reads` still asks for a file.
+        ValueError: `reads` still asks for a file, or `references` for a repository.
     """
-    repo = Repo(listing, request, known)
-    kind = _kind(repo, request)
-    class_name, components = _PLANNERS[kind](repo)
-    if repo.missing:
-        raise ValueError(f"not read yet: {', '.join(sorted(repo.missing))}")
+    family = Family(request=request, known=known, listings=others)
+    repo, kind, class_name, components = _planned(listing, family)
+    unlisted = [one.repo_id for one in family.references.values() if one.repo_id not in others]
+    if family.missing or unlisted:
+        raise ValueError(f"not read yet: {', '.join(sorted([*family.missing, *unlisted]))}")
     wanted = {path for component in components for path in component.paths}
-    check_portable(sorted(wanted))
+    files = [
+        *(file for file in listing.files if file.path in wanted),
+        *(
+            replace(file, path=path, repo_id=other.repo_id)
+            for other in others.values()
+            for file in other.files
+            if (path := f"{other.repo_id}:{file.path}") in wanted
+        ),
+    ]
+    check_portable(sorted(file.path_in_repo for file in files))
+    is_model = kind is Kind.TRANSFORMERS
     if request.safetensors_only:
         _check_format(repo, components)
     custom_pipeline = kind is Kind.DIFFUSERS and (
@@ -84,16 +136,33 @@ def make_plan(listing: Listing, request: PlanRequest, known: Mapping[str, bytes]
         kind=kind,
         class_name=class_name,
         components=tuple(component for component in components if _is_part(component)),
-        files=tuple(
-            sorted((file for file in listing.files if file.path in wanted), key=lambda f: f.path)
-        ),
+        files=tuple(sorted(files, key=lambda file: file.path)),
         custom_code=custom_pipeline or any(path.endswith(".py") for path in wanted),
         custom_pipeline=custom_pipeline,
         written_with=repo.written_with,
         variant=repo.variant,
-        task=repo.task if kind is Kind.TRANSFORMERS else None,
-        task_asked=kind is Kind.TRANSFORMERS and request.task is not None,
+        task=repo.task if is_model else None,
+        task_asked=is_model and request.task is not None,
+        companions=tuple(
+            Companion(
+                repo_id=one.repo_id,
+                role=one.role,
+                revision=others[one.repo_id].revision,
+                commit_hash=others[one.repo_id].commit_hash,
+            )
+            for one in family.references.values()
+        ),
     )
+
+
+def _planned(
+    listing: Listing, family: Family
+) -> tuple[Repo, Kind, str | None, Sequence[Component]]:
+    """What the planner of the kind makes of what is known so far."""
+    repo = Repo(listing, family)
+    kind = _kind(repo, family.request)
+    class_name, components = _PLANNERS[kind](repo)
+    return repo, kind, class_name, components
 
 
 def _is_part(component: Component) -> bool:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 
 from nbloader.errors import NoWeightsError, RepoError, UnsupportedRepoError
+from nbloader.hub_names import folder_and_name
 from nbloader.plan._repo import Repo
 from nbloader.quoting import quote
 
@@ -89,7 +90,7 @@ def no_weights(repo: Repo, folder: str) -> RepoError:
 
 
 def _seems(paths: Iterable[str], formats: Iterable[tuple[str, str, str]]) -> tuple[str, str]:
-    names = {path.rpartition("/")[2] for path in paths}
+    names = {folder_and_name(path)[1] for path in paths}
     for pattern, what, hint in formats:
         matches = re.compile(pattern).fullmatch
         if any(matches(name) for name in names):

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from nbloader.errors import UnsafePathError
 from nbloader.quoting import quote
 
-__all__ = ["check_portable", "check_safe", "join"]
+__all__ = ["check_portable", "check_safe"]
 
 _MAX_LENGTH = 1024
 # Control characters, the backslash (a separator on Windows) and lone surrogates (no file system
@@ -20,11 +20,6 @@ _RESERVED = re.compile(
     r'(?i)(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(?:\..*)?|.*[<>:"|?*].*|.*[ .]', re.DOTALL
 )
 _HINT = "Do not use this repository, and report it to the Hub."
-
-
-def join(folder: str, name: str) -> str:
-    """The path of `name` in `folder`; the root is the empty string."""
-    return f"{folder}/{name}" if folder else name
 
 
 def check_safe(path: str, *, where: str) -> None:

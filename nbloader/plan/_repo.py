@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import TypeGuard
 
 from nbloader.errors import MalformedFileError, UnsafePathError
-from nbloader.plan._paths import check_safe, join
+from nbloader.hub_names import folder_and_name, join
+from nbloader.plan._paths import check_safe
 from nbloader.quoting import quote
-from nbloader.records import Listing, PlanRequest
+from nbloader.records import Listing, PlanRequest, Reference
 
-__all__ = ["Repo", "check_name", "is_dotted_name", "is_name", "malformed"]
+__all__ = ["Family", "Repo", "check_name", "is_dotted_name", "is_name", "malformed"]
 
 # The index of the largest published mixture-of-experts models is about 15 MB.
 _MAX_JSON_BYTES = 64 * 2**20
@@ -57,17 +59,46 @@ def check_name(value: str, path: str, *, dotted: bool = False) -> str:
     return value
 
 
+@dataclass(slots=True, kw_only=True)
+class Family:
+    """The repositories that one plan takes files from.
+
+    Attributes:
+        request: what the caller wants.
+        known: content of the files that were read so far.
+        listings: those of the other repositories that were listed so far, by id.
+        references: what the planners asked for, by id and role, in that order.
+        code: ids that code is named with, be it that of the plan's own.
+        repos: the repositories by id, that of the plan first.
+        missing: files that a planner asked for and that are not known yet.
+    """
+
+    request: PlanRequest
+    known: Mapping[str, bytes]
+    listings: Mapping[str, Listing]
+    references: dict[tuple[str, str], Reference] = field(default_factory=dict)
+    code: set[str] = field(default_factory=set)
+    repos: dict[str, Repo] = field(default_factory=dict)
+    missing: set[str] = field(default_factory=set)
+
+
 class Repo:
     """The files of a repository, and what is known of their content.
 
+    Paths are those of a plan: in a repository that is not the plan's own, they begin with its id
+    and a colon.
+
+    Args:
+        depth: how many references led to it; 0 for the plan's own.
+
     Attributes:
+        root: the folder of the root: empty, or the id and a colon.
         paths: every file.
         top_folders: folders in the root.
         variant: the variant of the weights that was asked for; None for the plain ones.
         task: what the caller, or else the Hub, says that the model is for; None if neither does.
         handed_in: components that the caller hands in, or leaves out.
         custom_pipeline: where the caller says that the code of a pipeline is; None for none.
-        missing: files that a planner asked for and that are not known yet.
         written_with: the version of the library that wrote the repository, where a planner has
             read it.
 
@@ -75,33 +106,40 @@ class Repo:
         UnsafePathError: the listing has a file name that could leave its folder, or one twice.
     """
 
-    def __init__(self, listing: Listing, request: PlanRequest, known: Mapping[str, bytes]) -> None:
+    def __init__(self, listing: Listing, family: Family, *, depth: int = 0) -> None:
+        request = family.request
         self.repo_id = listing.repo_id
+        self.root = f"{listing.repo_id}:" if depth else ""
+        self.depth = depth
+        self.family = family
         self.variant = request.variant or None
         self.task = request.task or listing.pipeline_tag
         self.trust_remote_code = request.trust_remote_code
         self.handed_in = frozenset(request.handed_in)
         self.custom_pipeline = request.custom_pipeline
-        self.missing: set[str] = set()
         self.written_with: str | None = None
-        self._known = known
         self._sizes: dict[str, int] = {}
         self._names: dict[str, set[str]] = {}
+        tops: set[str] = set()
         for file in listing.files:
             check_safe(file.path, where="The repository")
-            if file.path in self._sizes:
+            folder, _, name = file.path.rpartition("/")
+            if folder:
+                tops.add(folder.partition("/")[0])
+            folder, path = f"{self.root}{folder}", f"{self.root}{file.path}"
+            if path in self._sizes:
                 raise UnsafePathError(
                     f"The repository lists the file {quote(file.path)} twice.",
                     hint="Try again; if it stays so, do not use this repository.",
                 )
-            self._sizes[file.path] = file.size
-            folder, _, name = file.path.rpartition("/")
+            self._sizes[path] = file.size
             self._names.setdefault(folder, set()).add(name)
         self.paths = frozenset(self._sizes)
-        self.top_folders = frozenset(folder.partition("/")[0] for folder in self._names if folder)
+        self.top_folders = frozenset(tops)
+        family.repos.setdefault(self.repo_id, self)
 
     def names(self, folder: str) -> list[str]:
-        """Names of the files directly in `folder`, sorted; the root is the empty string."""
+        """Names of the files directly in `folder`, sorted; see `root` for that of the root."""
         return sorted(self._names.get(folder, ()))
 
     def existing(self, folder: str, *names: str) -> list[str]:
@@ -111,12 +149,12 @@ class Repo:
     def leave_out(self, paths: Iterable[object]) -> None:
         """Treat `paths` as if the repository did not have them."""
         for path in self.paths.intersection(path for path in paths if isinstance(path, str)):
-            folder, _, name = path.rpartition("/")
+            folder, name = folder_and_name(path)
             self._names[folder].discard(name)
             self.paths -= {path}
 
     def read(self, path: str) -> object:
-        """The JSON value in a file of the listing; None, and a note in `missing`, if not known yet.
+        """The JSON value in a file of the listing; None, and a note of it, if not known yet.
 
         Raises:
             MalformedFileError: the file is no JSON, or too large to be a configuration.
@@ -143,11 +181,11 @@ class Repo:
         """
         if self._sizes[path] > _MAX_JSON_BYTES:
             raise malformed(path, f"is too large to be read as JSON ({self._sizes[path]:,} bytes)")
-        if path not in self._known:
-            self.missing.add(path)
+        if path not in self.family.known:
+            self.family.missing.add(path)
             return None
         try:
-            return self._known[path].decode("utf-8")
+            return self.family.known[path].decode("utf-8")
         except UnicodeDecodeError:
             raise malformed(path, "is not UTF-8 text") from None
 

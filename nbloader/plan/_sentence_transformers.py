@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from nbloader.errors import UnsupportedRepoError
+from nbloader.hub_names import join
 from nbloader.plan._formats import no_weights
-from nbloader.plan._paths import check_safe, join
+from nbloader.plan._paths import check_safe
 from nbloader.plan._repo import Repo, check_name, malformed
 from nbloader.plan._transformers import (
     code_files,

@@ -6,8 +6,10 @@ import re
 from collections.abc import Mapping
 
 from nbloader.errors import UnsupportedRepoError
+from nbloader.hub_names import join
+from nbloader.plan._companions import code_of, split_reference
 from nbloader.plan._formats import no_weights
-from nbloader.plan._paths import check_safe, join
+from nbloader.plan._paths import check_safe
 from nbloader.plan._repo import Repo, is_name, malformed
 from nbloader.plan._weights import (
     TRANSFORMERS,
@@ -93,11 +95,12 @@ def plan_transformers(repo: Repo) -> tuple[str | None, list[Component]]:
     Raises:
         RepoError: of a kind that says why the model cannot be loaded.
     """
-    config = repo.read_object("config.json")
+    root = repo.root
+    config = repo.read_object(join(root, "config.json"))
     if config is None:
         # What else will be read is asked for in the same round.
-        find_weights(repo, "", TRANSFORMERS, repo.variant)
-        code_files(repo, "")
+        find_weights(repo, root, TRANSFORMERS, repo.variant)
+        code_files(repo, root)
         return None, []
     if "_diffusers_version" in config:
         raise UnsupportedRepoError(
@@ -105,13 +108,13 @@ def plan_transformers(repo: Repo) -> tuple[str | None, list[Component]]:
             f"{quote(config.get('_class_name'))}.",
             hint="Load the pipeline that uses it, and hand the model to it.",
         )
-    weights = model_weights(repo, "", config)
+    weights = model_weights(repo, root, config)
     architectures = config.get("architectures")
     first = architectures[0] if isinstance(architectures, list) and architectures else None
     class_name = first if is_name(first) else None
-    code = code_files(repo, "")
-    model_files = {*config_files(repo, ""), *weights.paths}
-    shared = {*processing_files(repo, ""), *code} - model_files
+    code = code_files(repo, root)
+    model_files = {*config_files(repo, root), *weights.paths}
+    shared = {*processing_files(repo, root), *code} - model_files
     return class_name, [
         Component(
             name="model",
@@ -120,7 +123,7 @@ def plan_transformers(repo: Repo) -> tuple[str | None, list[Component]]:
             paths=tuple(sorted(model_files)),
             weights=weights.files,
             model_type=model_type(config),
-            code=untrusted_code(repo, "", config),
+            code=untrusted_code(repo, root, config),
         ),
         Component(name="config", paths=tuple(sorted(shared))),
     ]
@@ -190,29 +193,27 @@ def code_files(repo: Repo, folder: str) -> list[str]:
     Without trust_remote_code none: the library then takes its own class, or says what is missing.
 
     Raises:
-        UnsupportedRepoError: the code is in another repository.
+        RepoError: what they name is not there, or in a repository that cannot be taken.
     """
     if not repo.trust_remote_code:
         return []
     uses_code = False
+    elsewhere: list[str] = []
     for path in repo.existing(folder, *_CODE_MAPS):
         auto_map = (repo.read_object(path) or {}).get("auto_map")
         for reference in _strings(auto_map):
-            uses_code = True
-            if "--" in reference:
-                raise UnsupportedRepoError(
-                    f"The code of {quote(repo.repo_id)} is in another repository: "
-                    f"{quote(reference.partition('--')[0])}.",
-                    hint="Load it with the library itself. Where that has a class of its own for "
-                    "it, leave out trust_remote_code=True.",
-                )
-    generate = repo.existing("custom_generate", "generate.py", "requirements.txt")
+            place, module, _ = split_reference(reference)
+            uses_code = uses_code or place in ("", repo.repo_id)
+            if place:
+                elsewhere += code_of(repo, place, module, where=path)
+    custom = join(repo.root, "custom_generate")
+    found = [*repo.existing(custom, "generate.py", "requirements.txt"), *dict.fromkeys(elsewhere)]
     if not uses_code:
-        return generate
+        return found
     names = [
         name for name in repo.names(folder) if name.endswith(_CODE_DATA) and ".index." not in name
     ]
-    return repo.existing(folder, *names) + generate
+    return repo.existing(folder, *names) + found
 
 
 def untrusted_code(repo: Repo, folder: str, config: Mapping[str, object]) -> tuple[str, ...]:

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from nbloader.errors import VariantNotFoundError
-from nbloader.plan._paths import check_safe, join
+from nbloader.hub_names import folder_and_name, join
+from nbloader.plan._paths import check_safe
 from nbloader.plan._repo import Repo, malformed
 from nbloader.quoting import quote
 
@@ -130,7 +131,7 @@ def from_index(repo: Repo, path: str, *, nested: bool) -> Weights:
     names = list(weight_map.values())
     if not names or not all(isinstance(name, str) for name in names):
         raise malformed(path, "has a weight_map that names no files")
-    folder = path.rpartition("/")[0]
+    folder, _ = folder_and_name(path)
     shards = []
     for name in sorted(set(names)):
         check_safe(name, where=f"The file {quote(path)}")

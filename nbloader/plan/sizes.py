@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from nbloader.plan._paths import join
+from nbloader.hub_names import folder_and_name, join
 from nbloader.plan.headers import Header
 from nbloader.records import Component, ComponentWeights, Plan
 
@@ -112,7 +112,7 @@ class _Group:
 def _groups(component: Component, known: Mapping[str, bytes]) -> Iterator[_Group]:
     left = set(component.weights)
     for path in component.paths:
-        folder, _, name = path.rpartition("/")
+        folder, name = folder_and_name(path)
         if ".index." not in name or not name.endswith(".json"):
             continue
         index = _object(known.get(path))
@@ -132,7 +132,7 @@ def _groups(component: Component, known: Mapping[str, bytes]) -> Iterator[_Group
                 tensors=tensors,
             )
     for path in sorted(left):
-        yield _Group(paths=(path,), folder=path.rpartition("/")[0])
+        yield _Group(paths=(path,), folder=folder_and_name(path)[0])
 
 
 def _reads(group: _Group, headers: Headers, sizes: Mapping[str, int]) -> Iterator[str]:

@@ -197,3 +197,8 @@ class Plan:
     def total(self) -> int:
         """Bytes of all files."""
         return sum(file.size for file in self.files)
+
+    def commit_of(self, file: RepoFile) -> str:
+        """The commit that a file of the plan is taken from."""
+        found = (one.commit_hash for one in self.companions if one.repo_id == file.repo_id)
+        return next(found, self.commit_hash)

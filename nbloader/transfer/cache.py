@@ -60,7 +60,7 @@ class RepoCache:
 
     def has_pointer(self, commit_hash: str, file: RepoFile) -> bool:
         """Tell whether a file of a commit is there with its full size."""
-        return _size(self.pointer(commit_hash, file.path)) == file.size
+        return _size(self.pointer(commit_hash, file.path_in_repo)) == file.size
 
     def has_bytes(self, commit_hash: str, file: RepoFile) -> bool:
         """Tell whether the content of a file is there, perhaps fetched for another commit."""
@@ -69,7 +69,7 @@ class RepoCache:
     def content(self, commit_hash: str, file: RepoFile) -> Path | None:
         """Give where the content of a file is; None if it is not there with its full size."""
         if self.has_pointer(commit_hash, file):
-            return self.pointer(commit_hash, file.path)
+            return self.pointer(commit_hash, file.path_in_repo)
         return self.blob(file) if _size(self.blob(file)) == file.size else None
 
     def partial_sizes(self) -> dict[str, int]:
@@ -138,7 +138,7 @@ class RepoCache:
         The links are those that the Hub's library makes. Without links it moves a new blob to its
         name, and copies one that other names may stand for; so does this.
         """
-        blob, pointer = self.blob(file), self.pointer(commit_hash, file.path)
+        blob, pointer = self.blob(file), self.pointer(commit_hash, file.path_in_repo)
         pointer.parent.mkdir(parents=True, exist_ok=True)
         if new and not self.file_system.symlinks:
             blob.replace(pointer)
@@ -183,7 +183,7 @@ class RepoCache:
 
     def discard(self, commit_hash: str, file: RepoFile) -> None:
         """Remove a file with the wrong content, name and blob."""
-        pointer = self.pointer(commit_hash, file.path)
+        pointer = self.pointer(commit_hash, file.path_in_repo)
         for path in (pointer.resolve(), pointer, self.blob(file)):
             if path.is_relative_to(self.folder.resolve()) or path.is_relative_to(self.folder):
                 path.unlink(missing_ok=True)

@@ -120,7 +120,7 @@ class Downloads:
 
     def is_right(self, commit_hash: str, file: RepoFile) -> bool:
         """Hash a file that the cache has under its name in a commit; `moved` grows meanwhile."""
-        return matches(self.cache.pointer(commit_hash, file.path), file, self._count)
+        return matches(self.cache.pointer(commit_hash, file.path_in_repo), file, self._count)
 
     def _count(self, count: int) -> None:
         with self._lock:
@@ -137,7 +137,7 @@ class Downloads:
 
     def _is_missing(self, commit_hash: str, file: RepoFile, *, verify: bool) -> bool:
         cache = self.cache
-        pointer, blob = cache.pointer(commit_hash, file.path), cache.blob(file)
+        pointer, blob = cache.pointer(commit_hash, file.path_in_repo), cache.blob(file)
         seen = _stamps(pointer, blob)
         if cache.has_pointer(commit_hash, file):
             if not verify or matches(pointer, file, self._count):
@@ -156,7 +156,8 @@ class Downloads:
         if lock is None:
             return
         with lock:
-            if seen == _stamps(self.cache.pointer(commit_hash, file.path), self.cache.blob(file)):
+            pointer = self.cache.pointer(commit_hash, file.path_in_repo)
+            if seen == _stamps(pointer, self.cache.blob(file)):
                 self.cache.discard(commit_hash, file)
 
     def _routes(self, commit_hash: str) -> Mapping[Route, RouteLike]:

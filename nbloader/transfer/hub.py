@@ -67,6 +67,21 @@ _T = TypeVar("_T")
 _XET_HASH = re.compile("[0-9a-f]{64}")
 
 
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """What holds for all repositories at one endpoint.
+
+    Attributes:
+        rate_limit: waits when the Hub asks for it.
+        limits: what answers told of it, by kind.
+        xet_probe: finds out whether Xet storage answers.
+    """
+
+    rate_limit: RateLimit = field(default_factory=RateLimit)
+    limits: dict[str, RateLimitFacts] = field(default_factory=dict)
+    xet_probe: XetProbe = field(default_factory=XetProbe)
+
+
 @dataclass(slots=True)
 class Hub:
     """One repository at one endpoint.
@@ -74,6 +89,7 @@ class Hub:
     Attributes:
         token: a token, None for the one that is stored on this machine, False for none at all.
         publish: told of retries.
+        endpoint: shared by the repositories there.
         links: opens ranges of its files.
         facts: what is known of the Hub so far.
         asks_xet: whether to find out if Xet storage answers, as soon as an answer names it.
@@ -83,12 +99,10 @@ class Hub:
     policy: TransferPolicy
     token: str | bool | None = field(repr=False)
     publish: Callable[[Retry], object]
+    endpoint: Endpoint = field(default_factory=Endpoint)
     links: Links = field(init=False)
     facts: HubFacts = field(init=False)
     asks_xet: bool = field(init=False, default=False)
-    _rate_limit: RateLimit = field(init=False, default_factory=RateLimit)
-    _limits: dict[str, RateLimitFacts] = field(init=False, default_factory=dict)
-    _xet_probe: XetProbe = field(init=False, default_factory=XetProbe)
     _scope: TokenScope | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -97,31 +111,38 @@ class Hub:
             self.repo_id,
             token=lambda: self.token,
             timeout_s=self.policy.stall_timeout_s,
-            rate_limit=self._rate_limit,
+            rate_limit=self.endpoint.rate_limit,
             heard=self._heard,
         )
+
+    def beside(self, repo_id: str) -> Hub:
+        """Give another repository at the same endpoint, asked with the same token.
+
+        What the Hub says of its rate limit counts for both, and so does Xet storage.
+        """
+        return replace(self, repo_id=repo_id)
 
     def all_facts(self) -> HubFacts:
         """Give what all answers so far have told; waits for that of Xet storage if it was asked."""
         return replace(
             self.facts,
-            rate_limit=tightest(list(self._limits.values())),
+            rate_limit=tightest(list(self.endpoint.limits.values())),
             # The Hub's own first answer shows how long a connection takes from here.
-            xet=self._xet_probe.result(max(WAIT_S, 2 * (self.facts.answer_s or 0.0))),
+            xet=self.endpoint.xet_probe.result(max(WAIT_S, 2 * (self.facts.answer_s or 0.0))),
         )
 
     def _heard(self, response: Any) -> None:
         """Note what the headers of an answer tell."""
         limit = rate_limit_of(response.headers)
         if limit is not None:
-            self._limits[limit.kind] = limit
+            self.endpoint.limits[limit.kind] = limit
             if response.status_code == 429 and "Retry-After" not in response.headers:
-                self._rate_limit.resets_in(limit.reset_s)
+                self.endpoint.rate_limit.resets_in(limit.reset_s)
         if self.asks_xet:
             link = response.links.get("xet-reconstruction-info", {}).get("url")
             host = xet_host(link, constants.ENDPOINT)
             if host is not None:
-                self._xet_probe.ask(host)
+                self.endpoint.xet_probe.ask(host)
 
     # -- what is there ---------------------------------------------------------------------
 
@@ -182,7 +203,7 @@ class Hub:
 
         The library's own calls wait for ever on a silent server and hide their retries.
         """
-        self._rate_limit.check()
+        self.endpoint.rate_limit.check()
         with get_session().stream(
             "GET",
             url,
@@ -193,7 +214,7 @@ class Hub:
             self._heard(response)
             if response.status_code in TRANSIENT_STATUS:
                 retry_after = response.headers.get("Retry-After")
-                raise self._rate_limit.refusal(response.status_code, retry_after)
+                raise self.endpoint.rate_limit.refusal(response.status_code, retry_after)
             if response.status_code >= 400:
                 response.read()  # What the library looks at to tell one refusal from another.
             hf_raise_for_status(response)

@@ -78,6 +78,7 @@ class Ledger:
             policy=policy,
             token=False if refused else self._start.token,
             commit_hash=self.planned.plan.commit_hash if self.planned else None,
+            companions=self.planned.plan.companions if self.planned else (),
             tried=tuple(self._tried.values()),
         )
 

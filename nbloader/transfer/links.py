@@ -123,7 +123,10 @@ class Links:
             # The others wait for the one that asks the Hub, and then have its answer.
             if link.url is None:
                 url = hf_hub_url(
-                    self._repo_id, file.path, revision=commit_hash, endpoint=constants.ENDPOINT
+                    self._repo_id,
+                    file.path_in_repo,
+                    revision=commit_hash,
+                    endpoint=constants.ENDPOINT,
                 )
                 response = self._ask(url, file, link, start, stop, asking, only_home=True)
         if response is None:

@@ -363,7 +363,7 @@ class DiskPartial(Partial):
         header = JournalHeader(
             etag=file.etag,
             size=file.size,
-            path=file.path,
+            path=file.path_in_repo,
             revision=revision,
             commit_hash=commit_hash,
         )

@@ -16,6 +16,7 @@ from pydantic_core import PydanticSerializationError
 
 from nbloader.errors import NbloaderError, ProtocolError
 from nbloader.records import (
+    Companion,
     ComponentDownloaded,
     FileDone,
     FileProgress,
@@ -49,7 +50,7 @@ __all__ = [
     "stopped",
 ]
 
-PROTOCOL_VERSION = 4
+PROTOCOL_VERSION = 5
 
 MAX_LINE_BYTES = 64 * 1024 * 1024
 """A plan of 100,000 files takes about 20 MB; a longer line is a fault, not a message."""
@@ -80,6 +81,7 @@ class Start:
         verify: hash what the cache holds already, too.
         loads: whether a model will be built of the files, so that what pickles hold matters.
         commit_hash: the commit to go on with, where an earlier worker has found it.
+        companions: the other repositories of the plan, so far as it has found them.
         tried: what an earlier worker learned about files.
     """
 
@@ -92,6 +94,7 @@ class Start:
     verify: bool = False
     loads: bool = True
     commit_hash: str | None = None
+    companions: tuple[Companion, ...] = ()
     tried: tuple[Tried, ...] = ()
     version: int = PROTOCOL_VERSION
     type: Literal["start"] = "start"

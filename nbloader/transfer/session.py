@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import os
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,21 +12,18 @@ from threading import Lock
 from typing import TypeAlias
 
 from huggingface_hub import constants
-from huggingface_hub.file_download import repo_folder_name
 
 from nbloader.environment import place
 from nbloader.errors import (
-    CacheNotWritableError,
     HubUnreachableError,
     IntegrityError,
-    MalformedFileError,
     NotCachedError,
     RateLimitedError,
     RepoError,
 )
-from nbloader.plan import make_plan, reads
-from nbloader.plan.headers import FIRST_READ_BYTES, Header, header_end, parse_header
-from nbloader.plan.pickles import LookedThrough, look_through, pickled
+from nbloader.plan import make_plan, reads, references
+from nbloader.plan.headers import Header
+from nbloader.plan.pickles import LookedThrough, pickled
 from nbloader.plan.sizes import component_weights, header_reads
 from nbloader.records import (
     ComponentDownloaded,
@@ -38,17 +33,17 @@ from nbloader.records import (
     Notice,
     Plan,
     Planned,
+    Reference,
     RepoFile,
     Stage,
     StageStarted,
 )
 from nbloader.tokens import kaggle_token
-from nbloader.transfer.cache import ListingStore, RepoCache
-from nbloader.transfer.download import Downloads, may_use_xet
+from nbloader.transfer.download import may_use_xet
 from nbloader.transfer.hub import Hub
 from nbloader.transfer.partial import SMALL_FILE_BYTES
 from nbloader.transfer.protocol import Report, Start, Stuck
-from nbloader.transfer.sweep import found_partials, sweep
+from nbloader.transfer.repository import Repository
 from nbloader.units import format_bytes
 
 __all__ = ["Session", "fetch_order"]
@@ -89,22 +84,41 @@ class Session:
             token=start.token if start.token is not None else kaggle_token(place(os.environ)),
             publish=send,
         )
-        name = repo_folder_name(repo_id=start.repo_id, repo_type="model")
-        self._cache = RepoCache(Path(constants.HF_HUB_CACHE) / name)
-        self._listings = ListingStore(Path(constants.HF_HOME) / "nbloader" / "listings" / name)
-        self._downloads = Downloads(
-            hub=self._hub,
-            cache=self._cache,
-            publish=send,
-            stuck=lambda path, route: send(Stuck(path=path, route=route)),
-            tried=start.tried,
-        )
+        # By the `repo_id` of their files; that of the plan itself is empty.
+        self._repositories = {"": self._repository(self._hub, start.revision, start.commit_hash)}
         self._plan: Plan | None = None
-        self._listing: Listing | None = None
+
+    def _repository(self, hub: Hub, revision: str, commit_hash: str | None) -> Repository:
+        return Repository(
+            revision=revision,
+            commit_hash=commit_hash,
+            is_other=hub is not self._hub,
+            hub=hub,
+            send=self._send,
+            stuck=lambda path, route: self._send(Stuck(path=path, route=route)),
+            tried=self._start.tried,
+        )
+
+    @property
+    def _own(self) -> Repository:
+        return self._repositories[""]
+
+    def _other(self, reference: Reference) -> Repository:
+        """Give another repository, at the commit that an earlier worker has found."""
+        name, revision = reference.repo_id, reference.revision or constants.DEFAULT_REVISION
+        known = self._repositories.get(name)
+        if known is None or known.revision != revision:
+            found = {one.repo_id: one.commit_hash for one in self._start.companions}
+            hub = self._hub.beside(name)
+            self._repositories[name] = known = self._repository(hub, revision, found.get(name))
+        return known
 
     def moved(self) -> object:
         """Give something that changes while work is done here, or at the same files elsewhere."""
-        return self._downloads.moved, self._cache.partial_sizes()
+        return [
+            (one.downloads.moved, one.cache.partial_sizes())
+            for one in tuple(self._repositories.values())
+        ]
 
     # -- the plan --------------------------------------------------------------------------
 
@@ -119,16 +133,13 @@ class Session:
             made = self._plan_of_cache_alone()
         plan, known = made
         self._plan = plan
-        commit = plan.commit_hash
-        cached = {
-            file.path
-            for file in plan.files
-            if file.path not in self._downloads.fetched and self._cache.has_bytes(commit, file)
-        }
-        self._hub.asks_xet = self._asks_xet(plan, cached)
+        used = {"", *(file.repo_id for file in plan.files)}
+        self._repositories = {name: one for name, one in self._repositories.items() if name in used}
+        cached = {file.path for file in plan.files if self._was_there(plan, file)}
+        self._ask_xet(self._wants_xet(plan, cached))
         looked_through = self._looked_through(plan)
         weights = self._weights(plan, known, looked_through)
-        self._hub.asks_xet = False
+        self._ask_xet(False)
         return Planned(
             plan=plan,
             cached=tuple(sorted(cached)),
@@ -138,7 +149,13 @@ class Session:
             hub=self._hub.all_facts(),
         )
 
-    def _asks_xet(self, plan: Plan, cached: set[str]) -> bool:
+    def _was_there(self, plan: Plan, file: RepoFile) -> bool:
+        """Tell whether a file was in the cache before the plan was made."""
+        one = self._repositories[file.repo_id]
+        fetched = file.path in one.downloads.fetched
+        return not fetched and one.cache.has_bytes(plan.commit_of(file), file)
+
+    def _wants_xet(self, plan: Plan, cached: set[str]) -> bool:
         """Tell whether files may have to come from Xet storage, which nobody has asked yet."""
         return (
             self._start.commit_hash is None
@@ -146,20 +163,17 @@ class Session:
             and any(file.xet_hash and file.path not in cached for file in plan.files)
         )
 
+    def _ask_xet(self, ask: bool) -> None:
+        for one in self._repositories.values():
+            one.hub.asks_xet = ask
+
     def _partial(self, plan: Plan, cached: set[str]) -> dict[str, int]:
         """Tell how much of the missing files an earlier download has left."""
-        try:
-            left = {
-                found.etag: found.bytes_on_disk
-                for found in found_partials(self._cache.blobs)
-                if found.ours and found.path is not None
-            }
-        except OSError:
-            return {}
+        left = {name: one.left_bytes() for name, one in self._repositories.items()}
         return {
-            file.path: min(left[file.etag], file.size)
+            file.path: min(left[file.repo_id][file.etag], file.size)
             for file in plan.files
-            if file.etag in left and file.path not in cached
+            if file.etag in left[file.repo_id] and file.path not in cached
         }
 
     def _plan_of_cache_alone(self) -> _Made:
@@ -185,17 +199,24 @@ class Session:
     def _plan_of_hub(self) -> _Made | None:
         """Make the plan from what the Hub says; from the cache if that is whole and the Hub away.
 
-        Leaves `_listing` unset in the second case.
+        No repository has a `listing` in the second case.
         """
-        start, hub = self._start, self._hub
+        start = self._start
         cached, certain = self._plan_of_cache()
         if not certain:
             cached = None
         if cached is not None:
             # With everything at hand, one question whether there is something newer is enough.
-            hub.policy = replace(start.policy, max_retries=1)
+            for one in self._repositories.values():
+                one.hub.policy = replace(start.policy, max_retries=1)
         try:
-            listing = self._listing_of_hub()
+            listing = self._own.list_from_hub(start.policy)
+            self._send(StageStarted(stage=Stage.SET_UP))
+            return self._made(
+                listing,
+                lambda one: one.list_from_hub(start.policy),
+                lambda one, _, files: one.read_from_hub(files, verify=start.verify),
+            )
         except (HubUnreachableError, RateLimitedError) as error:
             if cached is None:
                 raise
@@ -206,56 +227,68 @@ class Session:
                     hint="Nothing is needed, unless you wait for a newer version of the model.",
                 )
             )
-            return cached
-        self._listing = listing
-        return self._made(listing, functools.partial(self._fetched, listing))
+        for one in self._repositories.values():
+            one.listing = None
+        return cached
 
-    def _listing_of_hub(self) -> Listing:
-        """List the revision, with what the Hub says of the repository.
+    def _plan_of_cache(self) -> tuple[_Made | None, bool]:
+        """Make the plan from what the cache holds; None if that is not enough for a load.
 
-        What the Hub says may change while the commit stays. A worker that goes on with the commit
-        of another takes what that one has kept, so that both make the same plan.
+        The second value tells whether it is certain: a part of a snapshot can look like the whole,
+        unless the Hub's listings of those commits were kept.
         """
-        start, hub = self._start, self._hub
-        commit = start.commit_hash
-        kept = self._listings.get(start.revision, commit) if commit else None
-        if kept is not None and kept.described:
-            self._send(StageStarted(stage=Stage.SET_UP))
-            hub.policy = start.policy
-            return kept
-        info = hub.resolve(commit or start.revision)
-        self._send(StageStarted(stage=Stage.SET_UP))
-        hub.policy = start.policy
-        kept = self._listings.get(start.revision, info.commit_hash)
-        listing = replace(
-            kept or hub.listing(start.revision, info.commit_hash),
-            pipeline_tag=info.pipeline_tag,
-            library_name=info.library_name,
-            base_models=info.base_models,
-            described=True,
-        )
-        if listing != kept:
-            self._listings.keep(listing)
-        return listing
+        certain: list[bool] = []
 
-    def _fetched(self, listing: Listing, paths: Sequence[str]) -> list[bytes]:
-        """Fetch files of a listing and read them."""
-        files = {file.path: file for file in listing.files}
-        self._downloads.fetch(
-            listing.revision,
-            listing.commit_hash,
-            [files[path] for path in paths],
-            done=lambda file: None,  # noqa: ARG005 - nobody counts these
-            verify=self._start.verify,
-        )
-        return [self._cache.pointer(listing.commit_hash, path).read_bytes() for path in paths]
+        def listed(one: Repository) -> Listing:
+            listing, kept = one.list_from_cache()
+            certain.append(kept)
+            if listing is None:
+                raise FileNotFoundError(one.repo_id)
+            return listing
 
-    def _made(self, listing: Listing, read: Callable[[Sequence[str]], Sequence[bytes]]) -> _Made:
-        """Read the small files that decide the plan, in as few rounds as it asks for."""
+        try:
+            plan, known = self._made(
+                listed(self._own), listed, lambda one, listing, files: one.read(listing, files)
+            )
+        except (RepoError, OSError):
+            return None, False
+        complete = all(
+            self._repositories[file.repo_id].cache.has_pointer(plan.commit_of(file), file)
+            for file in plan.files
+        )
+        return ((plan, known), all(certain)) if complete else (None, False)
+
+    def _made(
+        self,
+        listing: Listing,
+        list_one: Callable[[Repository], Listing],
+        read: Callable[[Repository, Listing, Sequence[RepoFile]], Sequence[bytes]],
+    ) -> _Made:
+        """List other repositories and read the small files that decide the plan.
+
+        It takes as few rounds as the plan asks for.
+        """
+        request = self._start.request
         known: dict[str, bytes] = {}
-        while wanted := reads(listing, self._start.request, known):
-            known.update(zip(wanted, read(wanted), strict=True))
-        return make_plan(listing, self._start.request, known), known
+        listings = {"": listing}
+        files = self._own.files(listing)
+        while True:
+            others = {name: other for name, other in listings.items() if name}
+            unlisted = references(listing, request, known, others)
+            for reference in unlisted:
+                other = self._other(reference)
+                listings[reference.repo_id] = found = list_one(other)
+                files |= other.files(found)
+            wanted = [files[path] for path in reads(listing, request, known, others)]
+            for name, one in self._repositories.items():
+                batch = [file for file in wanted if file.repo_id == name]
+                if batch:
+                    contents = read(one, listings[name], batch)
+                    known.update(
+                        (file.path, content) for file, content in zip(batch, contents, strict=True)
+                    )
+            if not wanted and not unlisted:
+                return make_plan(listing, request, known, others), known
 
     def _looked_through(self, plan: Plan) -> Mapping[str, LookedThrough]:
         """Look through the pickled weights that will be loaded, by path.
@@ -266,28 +299,13 @@ class Session:
         paths = pickled(plan) if self._start.loads else []
         if not paths:
             return {}
-        look = functools.partial(self._look_through, plan.commit_hash)
+
+        def look(file: RepoFile) -> LookedThrough | None:
+            return self._repositories[file.repo_id].look_through(plan.commit_of(file), file)
+
         with ThreadPoolExecutor(self._hub.policy.max_workers) as pool:
             found = pool.map(look, [files[path] for path in paths])
             return {path: one for path, one in zip(paths, found, strict=True) if one is not None}
-
-    def _look_through(self, commit_hash: str, file: RepoFile) -> LookedThrough | None:
-        """Look through a file where it is."""
-        content = self._cache.content(commit_hash, file)
-        if content is None:
-            if self._listing is None:
-                return None
-            return look_through(file, functools.partial(self._hub.read_range, commit_hash, file))
-        try:
-            with content.open("rb") as opened:
-
-                def read(first: int, last: int) -> bytes:
-                    opened.seek(first)
-                    return opened.read(last - first)
-
-                return look_through(file, read)
-        except OSError:
-            return None
 
     def _weights(
         self,
@@ -303,49 +321,16 @@ class Session:
             MalformedFileError: such a header is wrong.
         """
         files = {file.path: file for file in plan.files}
-        read = functools.partial(self._header, plan.commit_hash)
+
+        def read(file: RepoFile) -> Header | None:
+            return self._repositories[file.repo_id].read_header(plan.commit_of(file), file)
+
         headers = {path: found.header for path, found in looked_through.items()}
         with ThreadPoolExecutor(self._hub.policy.max_workers) as pool:
             while wanted := header_reads(plan, known, headers):
                 found = pool.map(read, [files[path] for path in wanted])
                 headers.update(zip(wanted, found, strict=True))
         return component_weights(plan, known, headers)
-
-    def _header(self, commit_hash: str, file: RepoFile) -> Header | None:
-        """Read a header where the file is; None if the copy in the cache does not show one.
-
-        What is wrong with such a copy is found by its hash, or by the library that loads it.
-        """
-        content = self._cache.content(commit_hash, file)
-        if content is None:
-            return None if self._listing is None else self._hub.read_header(commit_hash, file)
-        try:
-            with content.open("rb") as opened:
-                start = opened.read(FIRST_READ_BYTES)
-                rest = header_end(start, file) - len(start)
-                return parse_header(start + opened.read(max(0, rest)), file)
-        except (OSError, MalformedFileError):
-            return None
-
-    def _plan_of_cache(self) -> tuple[_Made | None, bool]:
-        """Make the plan from what the cache holds; None if that is not enough for a load.
-
-        The second value tells whether it is certain: a part of a snapshot can look like the whole,
-        unless the Hub's listing of that commit was kept.
-        """
-        start, cache = self._start, self._cache
-        commit = cache.commit_of(start.revision)
-        kept = self._listings.get(start.revision, commit) if commit else None
-        listing = kept or cache.listing(start.repo_id, start.revision)
-        if listing is None:
-            return None, False
-        snapshot = cache.snapshot(listing.commit_hash)
-        try:
-            made = self._made(listing, lambda paths: [(snapshot / p).read_bytes() for p in paths])
-        except (RepoError, OSError):
-            return None, False
-        complete = all(cache.has_pointer(listing.commit_hash, file) for file in made[0].files)
-        return (made, kept is not None) if complete else (None, False)
 
     # -- the files -------------------------------------------------------------------------
 
@@ -355,21 +340,23 @@ class Session:
         Raises:
             NbloaderError: of the tree under `RepoError` or `TransferError`.
         """
-        plan, listing = self._plan, self._listing
+        plan = self._plan
         assert plan is not None
-        if listing is None:
+        if self._own.listing is None:
             self._check_local(plan)
-        else:
-            self._sweep(listing)
-            self._downloads.fetch(
-                plan.revision,
-                plan.commit_hash,
-                fetch_order(plan),
-                done=self._counting(plan),
-                verify=self._start.verify,
-            )
-            self._note_revision(plan)
-        return self._cache.snapshot(plan.commit_hash)
+            return self._own.cache.snapshot(plan.commit_hash)
+        done = self._counting(plan)
+        self._sweep()
+        order = fetch_order(plan)
+        batches = {
+            name: [file for file in order if file.repo_id == name] for name in self._repositories
+        }
+        # Small ones first: they tell whether the rest is any use.
+        for name in sorted(batches, key=lambda name: sum(file.size for file in batches[name])):
+            one = self._repositories[name]
+            one.fetch(batches[name], done=done, verify=self._start.verify)
+            one.note_revision()
+        return self._own.cache.snapshot(plan.commit_hash)
 
     def _counting(self, plan: Plan) -> Callable[[RepoFile], None]:
         """Give what tells of complete files, and of components once their last file is there."""
@@ -388,15 +375,17 @@ class Session:
 
         return done
 
-    def _sweep(self, listing: Listing) -> None:
+    def _sweep(self) -> None:
         """Remove what killed downloads have left and nobody will go on from."""
-        swept = sweep(self._downloads.cache, listing, time.time())
-        if swept.count:
-            what = "1 file" if swept.count == 1 else f"{swept.count} files"
+        swept = [one.sweep() for one in self._repositories.values()]
+        count = sum(each.count for each in swept)
+        if count:
+            freed = format_bytes(sum(each.bytes_freed for each in swept))
+            what = "1 file" if count == 1 else f"{count} files"
             self._send(
                 Notice(
                     reference="space-freed",
-                    message=f"{format_bytes(swept.bytes_freed)} were freed: {what} that broken "
+                    message=f"{freed} were freed: {what} that broken "
                     "downloads had left, and that nothing could go on from",
                     hint="Nothing is needed.",
                 )
@@ -405,22 +394,10 @@ class Session:
     def _check_local(self, plan: Plan) -> None:
         """Hash the files of the cache if that was asked for."""
         for file in plan.files if self._start.verify else ():
-            if file.etag and not self._downloads.is_right(plan.commit_hash, file):
+            downloads = self._repositories[file.repo_id].downloads
+            if file.etag and not downloads.is_right(plan.commit_of(file), file):
                 raise IntegrityError(
                     f"{file.path} in the cache has the wrong bytes",
                     hint="Run once with a network and `verify=True`: the file will be fetched "
                     "again.",
                 )
-
-    def _note_revision(self, plan: Plan) -> None:
-        """Write down which commit the branch stands for; the files are there in any case."""
-        try:
-            self._cache.write_ref(plan.revision, plan.commit_hash)
-        except OSError:
-            self._send(
-                Notice(
-                    reference=CacheNotWritableError.reference,
-                    message=f"the cache cannot note that {plan.revision} is {plan.commit_hash[:7]}",
-                    hint=f'Without a network, pass revision="{plan.commit_hash}".',
-                )
-            )

@@ -1,0 +1,380 @@
+"""Files of other repositories in a plan: code, and the base models of adapters."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nbloader.errors import (
+    MalformedFileError,
+    NbloaderError,
+    NoWeightsError,
+    RepoError,
+    UnsafePathError,
+    UnsupportedRepoError,
+)
+from nbloader.plan import make_plan, reads, references
+from nbloader.records import Companion, Component, Kind, Listing, Plan, PlanRequest, RepoFile
+
+OWN = "org/own"
+TRUST = PlanRequest(trust_remote_code=True)
+CONFIG = {"model_type": "bert", "architectures": ["BertModel"]}
+
+
+def listing(repo_id: str, files: Mapping[str, object], revision: str = "main") -> Listing:
+    return Listing(
+        repo_id=repo_id,
+        revision=revision,
+        commit_hash=f"{sum(map(ord, repo_id)):040x}",
+        files=tuple(RepoFile(path=path, size=10, etag="0" * 40) for path in files),
+    )
+
+
+def planned(
+    repositories: Mapping[str, Mapping[str, object]],
+    request: PlanRequest = TRUST,
+    tags: Mapping[str, str] | None = None,
+) -> Plan:
+    """Plan `org/own` as the worker does. `...` is a file that no plan may read."""
+    known: dict[str, bytes] = {}
+    others: dict[str, Listing] = {}
+
+    def listed(repo_id: str, revision: str | None) -> Listing:
+        found = listing(repo_id, repositories[repo_id], revision or "main")
+        return replace(found, pipeline_tag=(tags or {}).get(repo_id))
+
+    own = listed(OWN, None)
+    for _ in range(6):
+        for reference in (unlisted := references(own, request, known, others)):
+            assert reference.repo_id not in others
+            others[reference.repo_id] = listed(reference.repo_id, reference.revision)
+        wanted = reads(own, request, known, others)
+        assert not known.keys() & set(wanted)
+        for path in wanted:
+            repo_id, colon, inner = path.rpartition(":")
+            content = repositories[repo_id if colon else OWN][inner]
+            assert content is not ..., f"{path} was read in vain"
+            known[path] = content if isinstance(content, bytes) else json.dumps(content).encode()
+        if not wanted and not unlisted:
+            break
+    plan = make_plan(own, request, known, others)
+    assert sorted(path for part in plan.components for path in part.paths) == [
+        file.path for file in plan.files
+    ]
+    assert all(
+        file.path == f"{file.repo_id}:{file.path_in_repo}" for file in plan.files if file.repo_id
+    )
+    assert set(known) <= {file.path for file in plan.files}, "read in vain"
+    return plan
+
+
+def companions(plan: Plan) -> list[tuple[str, str, str]]:
+    return [(one.repo_id, one.role, one.revision) for one in plan.companions]
+
+
+def model(auto_map: object = None, **files: object) -> dict[str, object]:
+    config = CONFIG | ({"auto_map": auto_map} if auto_map is not None else {})
+    return {"config.json": config, "model.safetensors": ..., **files}
+
+
+CODE = {
+    "modeling.py": ...,
+    "parts.py": ...,
+    "config.json": ...,
+    "README.md": ...,
+    "sub/deep.py": ...,
+}
+
+
+# --- code ---------------------------------------------------------------------------------------
+
+
+def test_code_of_another_repository_is_planned_with_its_commit() -> None:
+    own = model({"AutoModel": "org/code--modeling.Own"})
+    plan = planned({OWN: own, "org/code": CODE})
+    commit = listing("org/code", {}).commit_hash
+    assert plan == Plan(
+        repo_id=OWN,
+        revision="main",
+        commit_hash=listing(OWN, {}).commit_hash,
+        kind=Kind.TRANSFORMERS,
+        class_name="BertModel",
+        components=(
+            Component(
+                name="model",
+                library="transformers",
+                class_name="BertModel",
+                paths=("config.json", "model.safetensors"),
+                weights=("model.safetensors",),
+                model_type="bert",
+            ),
+            Component(name="config", paths=("org/code:modeling.py", "org/code:parts.py")),
+        ),
+        files=(
+            RepoFile(path="config.json", size=10, etag="0" * 40),
+            RepoFile(path="model.safetensors", size=10, etag="0" * 40),
+            RepoFile(path="org/code:modeling.py", size=10, etag="0" * 40, repo_id="org/code"),
+            RepoFile(path="org/code:parts.py", size=10, etag="0" * 40, repo_id="org/code"),
+        ),
+        custom_code=True,
+        companions=(
+            Companion(repo_id="org/code", role="code", revision="main", commit_hash=commit),
+        ),
+    )
+    assert plan.total == 40
+    assert [plan.commit_of(file) for file in plan.files] == [plan.commit_hash] * 2 + [commit] * 2
+
+
+def test_code_that_is_not_trusted_is_not_even_listed() -> None:
+    plan = planned({OWN: model({"AutoModel": "org/code--modeling.Own"})}, PlanRequest())
+    assert (plan.companions, plan.custom_code) == ((), False)
+    assert plan.components[0].code == ("org/code--modeling.py",)
+
+
+def test_code_that_is_named_with_the_repositorys_own_id_is_its_own() -> None:
+    plan = planned({OWN: model({"AutoModel": f"{OWN}--modeling.Own"}) | {"modeling.py": ...}})
+    assert (companions(plan), plan.custom_code) == ([], True)
+    assert "modeling.py" in {file.path for file in plan.files}
+
+
+@pytest.mark.parametrize(
+    ("auto_map", "error", "text"),
+    [
+        ({"AutoModel": "org/code--gone.Own"}, MalformedFileError, "code that is not there"),
+        ({"AutoModel": "../../etc--modeling.Own"}, MalformedFileError, "no repository"),
+        ({"AutoModel": "org/co de--modeling.Own"}, MalformedFileError, "no repository"),
+        ({"AutoModel": "org/code--../modeling.Own"}, MalformedFileError, "no module"),
+        ({"AutoModel": "org/code--/etc/modeling.Own"}, MalformedFileError, "no module"),
+        ({"AutoModel": "org/code--a.b.Own"}, MalformedFileError, "no module"),
+        ({"AutoModel": "org/code--modeling"}, MalformedFileError, "no module"),
+        ({"AutoModel": f"org/code--{'m' * 200}.Own"}, MalformedFileError, "no module"),
+        (
+            {"AutoConfig": "org/code--modeling.C", "AutoModel": "org/more--modeling.M"},
+            UnsupportedRepoError,
+            "'org/code', 'org/more'",
+        ),
+        (
+            {"AutoConfig": f"{OWN}--modeling.C", "AutoModel": "org/more--modeling.M"},
+            UnsupportedRepoError,
+            "'org/more', 'org/own'",
+        ),
+        (
+            {f"Auto{index}": f"org/code{index}--modeling.C" for index in range(1000)},
+            UnsupportedRepoError,
+            "several repositories",
+        ),
+    ],
+)
+def test_a_reference_that_cannot_be_followed_is_refused(
+    auto_map: object, error: type[RepoError], text: str
+) -> None:
+    others = dict.fromkeys(("org/code", "org/more", "org/code0", "org/code1"), CODE)
+    with pytest.raises(error) as raised:
+        planned({OWN: model(auto_map) | {"modeling.py": ...}, **others})
+    assert text in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["../outside.py", "a/../../b.py", "C:\\x.py", "nul\x00.py"])
+def test_a_name_in_another_repository_is_as_hostile(name: str) -> None:
+    with pytest.raises(UnsafePathError):
+        planned(
+            {OWN: model({"AutoModel": "org/code--modeling.Own"}), "org/code": CODE | {name: ...}}
+        )
+
+
+@pytest.mark.parametrize("name", ["con.py", "org:modeling.py"])
+def test_a_file_of_another_repository_must_be_possible_on_windows(name: str) -> None:
+    with pytest.raises(UnsafePathError):
+        planned(
+            {OWN: model({"AutoModel": "org/code--modeling.Own"}), "org/code": CODE | {name: ...}}
+        )
+
+
+def test_a_file_that_looks_like_one_of_another_repository_is_refused() -> None:
+    own = model({"AutoModel": "org/code--modeling.Own"}) | {"org/code:modeling.py": ...}
+    with pytest.raises(UnsafePathError):
+        planned({OWN: own, "org/code": CODE})
+
+
+# --- adapters -----------------------------------------------------------------------------------
+
+
+def adapter(base: object = "org/base", **config: object) -> dict[str, object]:
+    return {
+        "adapter_config.json": {"peft_type": "LORA", "base_model_name_or_path": base, **config},
+        "adapter_model.safetensors": ...,
+        "tokenizer.json": ...,
+    }
+
+
+BASE = model(**{"tokenizer.json": ..., "README.md": ...})
+
+
+def test_an_adapter_and_its_base_are_one_plan() -> None:
+    plan = planned({OWN: adapter(), "org/base": BASE}, PlanRequest())
+    assert (plan.class_name, companions(plan)) == (
+        "BertModel",
+        [("org/base", "base-model", "main")],
+    )
+    assert plan.components == (
+        Component(
+            name="org/base",
+            library="transformers",
+            class_name="BertModel",
+            paths=("org/base:config.json", "org/base:model.safetensors"),
+            weights=("org/base:model.safetensors",),
+            model_type="bert",
+        ),
+        Component(
+            name="adapter",
+            library="peft",
+            paths=("adapter_config.json", "adapter_model.safetensors"),
+            weights=("adapter_model.safetensors",),
+            needs=("peft",),
+        ),
+        # The tokenizer is that of the base: transformers looks at no other.
+        Component(name="config", paths=("org/base:tokenizer.json",)),
+    )
+
+
+def test_the_revision_that_an_adapter_names_is_that_of_its_base() -> None:
+    plan = planned({OWN: adapter(revision="v1"), "org/base": BASE})
+    assert companions(plan) == [("org/base", "base-model", "v1")]
+
+
+def test_a_base_in_shards_is_planned_by_its_index() -> None:
+    index = {"metadata": {}, "weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
+    base = {
+        "config.json": CONFIG,
+        "model.safetensors.index.json": index,
+        "model-1.safetensors": ...,
+        "model-2.safetensors": ...,
+        "model-3.safetensors": ...,
+    }
+    plan = planned({OWN: adapter(), "org/base": base})
+    assert plan.components[0].weights == (
+        "org/base:model-1.safetensors",
+        "org/base:model-2.safetensors",
+    )
+
+
+def test_the_code_of_a_base_is_two_references_away() -> None:
+    base = model({"AutoModel": "org/code--modeling.Own"})
+    plan = planned({OWN: adapter(), "org/base": base, "org/code": CODE})
+    assert companions(plan) == [("org/base", "base-model", "main"), ("org/code", "code", "main")]
+    assert plan.custom_code
+
+
+def test_a_base_that_names_itself_for_its_code_is_a_repository_of_code() -> None:
+    base = model({"AutoModel": "org/base--modeling.Own"}) | {"modeling.py": ...}
+    plan = planned({OWN: adapter(), "org/base": base})
+    assert companions(plan) == [("org/base", "base-model", "main"), ("org/base", "code", "main")]
+    assert "org/base:modeling.py" in {file.path for file in plan.files}
+
+
+@pytest.mark.parametrize("base", [OWN, "/home/someone/out", "", None, 7])
+def test_an_adapter_beside_its_own_model_needs_no_other(base: object) -> None:
+    plan = planned({OWN: model() | adapter(base)})
+    assert companions(plan) == []
+    assert [(part.name, part.paths) for part in plan.components] == [
+        ("model", ("config.json", "model.safetensors")),
+        ("adapter", ("adapter_config.json", "adapter_model.safetensors")),
+        ("config", ("tokenizer.json",)),
+    ]
+
+
+def test_an_adapter_beside_another_model_follows_its_name() -> None:
+    """As the Hub's id does: what lies beside may be the base with the adapter merged in."""
+    plan = planned({OWN: model() | adapter(), "org/base": BASE})
+    assert companions(plan) == [("org/base", "base-model", "main")]
+    assert "model.safetensors" not in {file.path for file in plan.files}
+
+
+@pytest.mark.parametrize(
+    ("asked", "own", "trained", "expected"),
+    [
+        ("fill-mask", "text-generation", "SEQ_CLS", "fill-mask"),
+        (None, "text-generation", "SEQ_CLS", "text-generation"),
+        (None, None, "SEQ_CLS", "text-classification"),
+        (None, None, "CAUSAL_LM", "feature-extraction"),
+        (None, None, ["SEQ_CLS"], "feature-extraction"),
+    ],
+)
+def test_the_task_is_that_of_the_adapter_or_else_of_its_base(
+    asked: str | None, own: str | None, trained: object, expected: str
+) -> None:
+    tags = {"org/base": "feature-extraction"} | ({OWN: own} if own else {})
+    request = PlanRequest(task=asked)
+    plan = planned({OWN: adapter(task_type=trained), "org/base": BASE}, request, tags)
+    assert plan.task == expected
+
+
+@pytest.mark.parametrize(
+    ("own", "others", "error", "text"),
+    [
+        (adapter(OWN), {}, UnsupportedRepoError, "names itself"),
+        (adapter("/home/someone/base"), {}, UnsupportedRepoError, "named by no repository"),
+        (adapter("../base"), {}, UnsupportedRepoError, "named by no repository"),
+        (adapter(["org/base"]), {}, UnsupportedRepoError, "named by no repository"),
+        (adapter(revision="../x"), {"org/base": BASE}, MalformedFileError, "the revision '../x'"),
+        (adapter(peft_type="PREFIX_TUNING"), {}, UnsupportedRepoError, "AutoPeftModel"),
+        (
+            {"adapter_config.json": {"base_model_name_or_path": "org/base"}},
+            {},
+            NoWeightsError,
+            "none of its weights",
+        ),
+        # A loop ends at the first base that is no model.
+        (
+            adapter(),
+            {"org/base": adapter(OWN)},
+            UnsupportedRepoError,
+            "'org/own' is an adapter for 'org/base', which is an adapter itself",
+        ),
+        (adapter(), {"org/base": {"a.txt": ...}}, UnsupportedRepoError, "which is no model"),
+        (
+            adapter(),
+            {"org/base": {"model_index.json": ...}},
+            UnsupportedRepoError,
+            'pipe.load_lora_weights("org/own")',
+        ),
+        (adapter(), {"org/base": {"config.json": CONFIG}}, NoWeightsError, "'org/base'"),
+    ],
+)
+def test_an_adapter_that_cannot_be_loaded_is_refused_with_a_reason(
+    own: dict[str, object], others: dict[str, Any], error: type[RepoError], text: str
+) -> None:
+    with pytest.raises(error) as raised:
+        planned({OWN: own, **others}, PlanRequest())
+    assert text in str(raised.value)
+
+
+_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=9) | st.just("org/base"),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner),
+    max_leaves=6,
+)
+
+
+@given(_json)
+def test_whatever_an_adapter_says_there_is_a_plan_or_a_named_error(value: object) -> None:
+    for config in (
+        value,
+        {"base_model_name_or_path": value},
+        {"base_model_name_or_path": "org/base", "revision": value, "task_type": value},
+        {"base_model_name_or_path": "org/base", "peft_type": value},
+    ):
+        own = adapter() | {"adapter_config.json": config}
+        repositories = defaultdict[str, dict[str, object]](dict, {OWN: own, "org/base": BASE})
+        try:
+            plan = planned(repositories)
+        except NbloaderError:
+            continue
+        assert companions(plan)[0][:2] == ("org/base", "base-model")
