@@ -6,7 +6,6 @@ import ast
 import os
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -212,8 +211,7 @@ def preflight(
     request = _request("preflight", given, view="none")
     from nbloader import stages
 
-    report = stages.check(request)
-    return replace(report, _again=lambda: stages.check(request), _line=partial(_load_line, given))
+    return stages.check(request, partial(_load_line, given))
 
 
 _ARGUMENTS = {

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, TextIO, TypeAlias, TypeVar
 
 from nbloader.assess import Survey, assess, fallback, gather, helped, judge
-from nbloader.checks import FORCEABLE, Facts, PreflightReport
+from nbloader.checks import FORCEABLE, Facts, PreflightReport, trial
 from nbloader.environment import how_to_free
 from nbloader.errors import (
     RUN_AGAIN,
@@ -34,7 +35,9 @@ from nbloader.history import remember
 from nbloader.kernel import running_kernel
 from nbloader.records import (
     Checked,
+    CheckResult,
     CheckStatus,
+    ComponentWeights,
     Event,
     Failed,
     Kind,
@@ -59,6 +62,7 @@ from nbloader.views.choose import choose, front_end, make
 
 if TYPE_CHECKING:
     from nbloader.request import Request
+    from nbloader.transfer.protocol import Fetch, Sketch
     from nbloader.views.controls import Actions
 
 __all__ = ["Attempt", "Work", "check", "download", "load", "run", "view_of"]
@@ -192,8 +196,15 @@ def _transfer(
     check: Callable[[], object],
     cancelled: threading.Event,
     loads: bool = True,
+    commit_hash: str | None = None,
+    order: Fetch | Sketch | None = None,
 ) -> Path:
-    """Run the worker for a request."""
+    """Run the worker for a request.
+
+    Args:
+        commit_hash: what the revision stands for, where that is known.
+        order: what to do with the plan; None to fetch its files.
+    """
     from nbloader.transfer.protocol import Start
     from nbloader.transfer.supervisor import transfer
 
@@ -207,6 +218,7 @@ def _transfer(
             local_files_only=request.local_files_only,
             verify=request.verify,
             loads=loads,
+            commit_hash=commit_hash,
         ),
         endpoint=request.endpoint,
         cache_dir=request.cache_dir,
@@ -214,6 +226,7 @@ def _transfer(
         approve=approve,
         check=check,
         cancelled=cancelled,
+        order=order,
     )
 
 
@@ -418,21 +431,19 @@ class _Enough(Exception):  # noqa: N818 - the way out, not an error
     pass
 
 
-def check(request: Request) -> PreflightReport:
+def check(
+    request: Request, line: Callable[[str], str] | None = None, *, tries: bool = True
+) -> PreflightReport:
     """Make the checks of a load and nothing more: no weight is fetched, nothing is raised by them.
+
+    Args:
+        line: gives the line that loads with a plan, for the report in a notebook.
+        tries: whether a trial of the build is among the checks.
 
     Raises:
         InputError: the device that was asked for is not there.
         WorkerDiedError, ProtocolError: the checks could not be made.
     """
-    # Nobody is told of retries here, so there are few and short ones.
-    policy = replace(
-        request.settings.policy(),
-        max_retries=min(2, request.settings.max_retries),
-        retry_delay_min_s=1.0,
-        retry_delay_max_s=1.0,
-        max_wait_s=2.0,
-    )
     survey = Survey()
     found: list[Planned] = []
 
@@ -441,18 +452,67 @@ def check(request: Request) -> PreflightReport:
         raise _Enough
 
     try:
-        _transfer(
-            request,
-            policy,
-            publish=lambda event: None,  # noqa: ARG005 - nobody is told
-            approve=stop,
-            check=lambda: None,
-            cancelled=threading.Event(),
-        )
+        _look(request, approve=stop)
     except _Enough:
-        pass
+        report = assess(request, survey=survey, planned=found[0])
     except (ProtocolError, WorkerDiedError):
         raise
     except (RepoError, TransferError) as error:
-        return assess(request, survey=survey, problem=error)
-    return assess(request, survey=survey, planned=found[0])
+        report = assess(request, survey=survey, problem=error)
+    if line is not None:
+        report = replace(report, _again=partial(check, request, line), _line=line)
+    return replace(report, results=partial(_with_trial, request, report)) if tries else report
+
+
+def _look(request: Request, *, approve: Callable[[Planned], object], **more: Any) -> Path:
+    """Run the worker for checks: nobody is told of retries there, so there are few, short ones."""
+    policy = replace(
+        request.settings.policy(),
+        max_retries=min(2, request.settings.max_retries),
+        retry_delay_min_s=1.0,
+        retry_delay_max_s=1.0,
+        max_wait_s=2.0,
+    )
+    return _transfer(
+        request,
+        policy,
+        publish=lambda event: None,  # noqa: ARG005 - nobody is told
+        approve=approve,
+        check=lambda: None,
+        cancelled=threading.Event(),
+        **more,
+    )
+
+
+def _with_trial(request: Request, report: PreflightReport) -> tuple[CheckResult, ...]:
+    """Give the results of a report, and that of the trial where all others leave it open."""
+    if not report.ok or report.plan is None:
+        return report.results
+    return *report.results, trial(_tried(request, report.plan, report.weights))
+
+
+def _tried(
+    request: Request, plan: Plan, weights: Sequence[ComponentWeights]
+) -> NbloaderError | str | None:
+    """Have the library build a plan from its small files and the headers of its weights.
+
+    Returns:
+        What `checks.trial` judges.
+    """
+    from nbloader.transfer.protocol import Sketch
+    from nbloader.trial import Trial, task_of
+
+    task = task_of(plan, weights, request.loader_kwargs)
+    if isinstance(task, str):
+        return task
+    with tempfile.TemporaryDirectory(prefix="nbloader-trial-") as folder, Trial(task) as building:
+        try:
+            _look(
+                request,
+                approve=lambda planned: None,  # noqa: ARG005 - it was approved before
+                commit_hash=plan.commit_hash,
+                order=Sketch(folder=folder),
+            )
+        except (RepoError, TransferError) as error:
+            return error.message
+        return building.build(Path(folder))

@@ -24,6 +24,7 @@ from nbloader.transfer.protocol import (
     Finished,
     Hello,
     Report,
+    Sketch,
     Start,
     Stopped,
     decode_command,
@@ -41,7 +42,7 @@ START = Start(
     token="hf_secret",
 )
 REPORTS: tuple[Report, ...] = (
-    Hello(version=3),
+    Hello(version=4),
     StageStarted(stage=Stage.SET_UP),
     Planned(plan=PLAN, cached=("model_index.json",)),
     FileProgress(path="a\nb\u2028", completed=3),
@@ -60,7 +61,7 @@ def test_a_report_is_one_line_and_comes_back_as_it_was(report: Report) -> None:
     assert decode_report(line) == report
 
 
-@pytest.mark.parametrize("command", [START, Fetch()])
+@pytest.mark.parametrize("command", [START, Fetch(), Sketch(folder="/tmp/a b")])
 def test_a_command_comes_back_as_it_was(command: Command) -> None:
     assert decode_command(encode(command)) == command
 

@@ -20,6 +20,7 @@ from nbloader.checks._packages import (
 )
 from nbloader.checks._report import FORCEABLE, PreflightReport
 from nbloader.checks._results import skipped
+from nbloader.checks._trial import trial
 from nbloader.records import CheckResult, CheckStatus
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "quantizations_of",
     "required_packages",
     "run_checks",
+    "trial",
 ]
 
 

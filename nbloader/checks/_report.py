@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from nbloader.errors import PreflightError, error_from_parts
 from nbloader.records import (
@@ -23,13 +23,36 @@ if TYPE_CHECKING:
 
 __all__ = ["FORCEABLE", "PreflightReport"]
 
-FORCEABLE = frozenset({"disk", "packages", "placement"})
+_Given: TypeAlias = "tuple[CheckResult, ...] | Callable[[], tuple[CheckResult, ...]]"
+
+FORCEABLE = frozenset({"disk", "packages", "placement", "trial"})
 """Checks that reckon, and may be wrong. What is not safe has an argument of its own."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+class _Results:
+    """A tuple of results, or what gives it: asked when they are first looked at, and once."""
+
+    def __get__(
+        self, report: PreflightReport | None, owner: type[PreflightReport]
+    ) -> tuple[CheckResult, ...]:
+        if report is None:
+            raise AttributeError("results")  # So that the field has no default.
+        found: _Given = report.__dict__["results"]
+        if not isinstance(found, tuple):
+            found = report.__dict__["results"] = found()
+        return found
+
+    def __set__(self, report: PreflightReport, given: _Given) -> None:
+        report.__dict__["results"] = given
+
+
+@dataclass(frozen=True, kw_only=True)
 class PreflightReport:
     """What the checks found. Shows itself in a notebook, and as text by `str`.
+
+    The last check, `trial`, has the library build the model once without its weights. That takes
+    as long as the imports do, 5 to 20 seconds in a process of its own, so it is made when `results`
+    or what follows from them is first looked at; all else is known before.
 
     Attributes:
         results: of all checks, in their order.
@@ -42,7 +65,7 @@ class PreflightReport:
     """
 
     repo_id: str
-    results: tuple[CheckResult, ...]
+    results: _Results = _Results()
     plan: Plan | None = None
     weights: tuple[ComponentWeights, ...] = ()
     fit: Fit | None = None

@@ -132,7 +132,7 @@ def _preflight(repo_id: str) -> PreflightReport | NbloaderError:
     from nbloader.stages import check
 
     try:
-        return check(checked(repo_id=repo_id))
+        return check(checked(repo_id=repo_id), tries=False)
     except InvalidRepoIdError:
         raise
     except NbloaderError as error:  # A wrong setting, or a worker that cannot be started.

@@ -11,7 +11,7 @@ from typing import Any
 
 from nbloader.errors import MissingTensorsError, ModelLoadError, NbloaderError
 from nbloader.frames import clear_frames
-from nbloader.loaders._arguments import places_itself
+from nbloader.loaders._arguments import DTYPES, PLACING, places_itself
 from nbloader.loaders._build import build, current, modules_of
 from nbloader.loaders.alive import bytes_of, copies, loaded, remember
 from nbloader.loaders.device import check_device, devices, spare_bytes
@@ -22,6 +22,8 @@ from nbloader.loaders.self_test import check_call, check_embeddings, check_modul
 from nbloader.records import ComponentLoaded, Kind, Method, Notice, Placement, Plan
 
 __all__ = [
+    "DTYPES",
+    "PLACING",
     "Building",
     "Import",
     "bytes_of",

@@ -276,21 +276,30 @@ class Hub:
         Raises:
             MalformedFileError: it was wrong twice.
         """
+        return parse_header(self.header_bytes(commit_hash, file), file)
+
+    def header_bytes(self, commit_hash: str, file: RepoFile) -> bytes:
+        """Read a safetensors file up to the end of its header, which is seen to be right.
+
+        Raises:
+            MalformedFileError: it was wrong twice.
+        """
         wrong = 0
 
-        def attempt() -> Header:
+        def attempt() -> bytes:
             nonlocal wrong
             start = self._read_range(commit_hash, file, 0, min(FIRST_READ_BYTES, file.size))
             try:
                 end = header_end(start, file)
                 if end > len(start):
                     start += self._read_range(commit_hash, file, len(start), end)
-                return parse_header(start, file)
+                parse_header(start, file)
             except MalformedFileError as error:
                 wrong += 1
                 if wrong > 1:
                     raise
                 raise Failure(Reason.WRONG_BYTES, "wrong bytes in the header") from error
+            return start[:end]
 
         return self._call(attempt, path=file.path)
 

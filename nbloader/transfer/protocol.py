@@ -1,9 +1,9 @@
 """What the parent and the worker say to each other: one JSON object a line.
 
-The parent sends `Start`, then `Fetch`. The worker answers with `Hello`, `Alive` every second,
-the events of `records`, perhaps `Stuck`, and at the end `Finished` or `Stopped`. A line that is no
-message of the right direction is an error, not something to pass over: both ends come from the same
-installation.
+The parent sends `Start`, then `Fetch` or `Sketch`. The worker answers with `Hello`, `Alive` every
+second, the events of `records`, perhaps `Stuck`, and at the end `Finished` or `Stopped`. A line
+that is no message of the right direction is an error, not something to pass over: both ends come
+from the same installation.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ __all__ = [
     "Finished",
     "Hello",
     "Report",
+    "Sketch",
     "Start",
     "Stopped",
     "Stuck",
@@ -108,6 +109,18 @@ class Fetch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sketch:
+    """Write the files of the plan into a folder, those of weights without what is in them.
+
+    Attributes:
+        folder: it is there, empty, and the parent's own.
+    """
+
+    folder: str
+    type: Literal["sketch"] = "sketch"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Hello:
     """The worker is there."""
 
@@ -143,10 +156,10 @@ class Stuck:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """All files are in the cache.
+    """All files are in the cache, or the sketch is written.
 
     Attributes:
-        folder: the snapshot folder.
+        folder: the snapshot folder, or that of the sketch.
     """
 
     folder: str
@@ -163,7 +176,7 @@ class Stopped:
     type: Literal["stopped"] = "stopped"
 
 
-Command = Start | Fetch
+Command = Start | Fetch | Sketch
 Report = (
     Hello
     | Alive

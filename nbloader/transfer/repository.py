@@ -157,16 +157,28 @@ class Repository:
         Raises:
             MalformedFileError: what the Hub sends is wrong.
         """
-        content = self.cache.content(commit_hash, file)
-        if content is None:
+        if self.cache.content(commit_hash, file) is None:
             return None if self.listing is None else self.hub.read_header(commit_hash, file)
         try:
-            with content.open("rb") as opened:
-                start = opened.read(FIRST_READ_BYTES)
-                rest = header_end(start, file) - len(start)
-                return parse_header(start + opened.read(max(0, rest)), file)
+            start = self.header_bytes(commit_hash, file)
+            return None if start is None else parse_header(start, file)
         except (OSError, MalformedFileError):
             return None
+
+    def header_bytes(self, commit_hash: str, file: RepoFile) -> bytes | None:
+        """Read a file up to the end of its header; None if neither cache nor Hub has it at hand.
+
+        Raises:
+            MalformedFileError: it is wrong.
+            OSError: the cache cannot be read.
+        """
+        content = self.cache.content(commit_hash, file)
+        if content is None:
+            return None if self.listing is None else self.hub.header_bytes(commit_hash, file)
+        with content.open("rb") as opened:
+            start = opened.read(FIRST_READ_BYTES)
+            end = header_end(start, file)
+            return (start + opened.read(max(0, end - len(start))))[:end]
 
     def look_through(self, commit_hash: str, file: RepoFile) -> LookedThrough | None:
         """Look through pickled weights where they are; None for those that cannot be read."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -44,6 +45,7 @@ from nbloader.transfer.hub import Hub
 from nbloader.transfer.partial import SMALL_FILE_BYTES
 from nbloader.transfer.protocol import Report, Start, Stuck
 from nbloader.transfer.repository import Repository
+from nbloader.transfer.sketch import write_sketch
 from nbloader.units import format_bytes
 
 __all__ = ["Session", "fetch_order"]
@@ -357,6 +359,28 @@ class Session:
             one.fetch(batches[name], done=done, verify=self._start.verify)
             one.note_revision()
         return self._own.cache.snapshot(plan.commit_hash)
+
+    def sketch(self, folder: Path) -> None:
+        """Write the files of the plan into a folder, those of weights without what is in them.
+
+        They have their size and their header, and take no more of the disk than that. The others
+        are fetched into the cache, where a load finds them. All are of one repository.
+
+        Raises:
+            NbloaderError: of the tree under `RepoError` or `TransferError`.
+        """
+        plan, one = self._plan, self._own
+        assert plan is not None
+        weights = {path for component in plan.components for path in component.weights}
+        small = [file for file in plan.files if file.path not in weights]
+        hollow = [file for file in plan.files if file.path in weights]
+        if one.listing is not None:
+            one.fetch(small, done=lambda file: None, verify=self._start.verify)  # noqa: ARG005
+        read = functools.partial(one.header_bytes, plan.commit_hash)
+        with ThreadPoolExecutor(self._hub.policy.max_workers) as pool:
+            headers = dict(zip(hollow, pool.map(read, hollow), strict=True))
+        content = {file: one.cache.pointer(plan.commit_hash, file.path) for file in small}
+        write_sketch(folder, content, headers)
 
     def _counting(self, plan: Plan) -> Callable[[RepoFile], None]:
         """Give what tells of complete files, and of components once their last file is there."""

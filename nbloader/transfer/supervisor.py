@@ -48,6 +48,7 @@ from nbloader.transfer.protocol import (
     Finished,
     Hello,
     Report,
+    Sketch,
     Start,
     Stopped,
     Stuck,
@@ -87,6 +88,7 @@ def transfer(
     approve: Callable[[Planned], object],
     check: Callable[[], object] = lambda: None,
     cancelled: threading.Event,
+    order: Fetch | Sketch | None = None,
 ) -> Path:
     """Run workers from the first question to the complete snapshot folder.
 
@@ -98,6 +100,7 @@ def transfer(
         approve: called with the plan before the first weight is fetched; raises to stop there.
         check: called before every report and while none comes; raises to stop.
         cancelled: when set, the worker is killed and `Cancelled` raised within a second.
+        order: what to do with the plan; None to fetch its files.
 
     Raises:
         NbloaderError: of the tree under `RepoError` or `TransferError`.
@@ -134,12 +137,12 @@ def transfer(
                             publish(report)
                             approve(report)
                             ledger.planned = report
-                            worker.send(Fetch())
+                            worker.send(order or Fetch())
                         case Planned():
                             for event in there_already(report):
                                 if ledger.heard(event):
                                     publish(event)
-                            worker.send(Fetch())
+                            worker.send(order or Fetch())
                         case StageStarted() if ledger.planned is not None:
                             pass  # The stages of a worker that follows another are not news.
                         case Finished(folder=folder):

@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from nbloader.transfer.protocol import Command, Report, Start
 
-__all__ = ["main"]
+__all__ = ["end_with_parent", "main", "take_streams"]
 
 PARENT_CHECK_EVERY_S = 0.5
 ALIVE_EVERY_S = 1.0
@@ -27,8 +28,8 @@ START_TIMEOUT_S = 60.0
 
 def main() -> None:
     """Do what the parent asks, and report it."""
-    commands, reports = _take_streams()
-    _end_with_parent(int(sys.argv[1]))
+    commands, reports = take_streams()
+    end_with_parent(int(sys.argv[1]))
     # Where native code takes the process down, this is all that is left of it.
     faulthandler.enable()
     # Imported only now: a library that prints while it is imported must not reach the protocol.
@@ -54,7 +55,7 @@ def main() -> None:
         channel.send(stopped(cache_not_writable()))
 
 
-def _take_streams() -> tuple[IO[bytes], IO[bytes]]:
+def take_streams() -> tuple[IO[bytes], IO[bytes]]:
     """Move the protocol to private descriptors, so that no print can break it."""
     commands = os.fdopen(os.dup(0), "rb")
     reports = os.fdopen(os.dup(1), "wb")
@@ -65,7 +66,7 @@ def _take_streams() -> tuple[IO[bytes], IO[bytes]]:
     return commands, reports
 
 
-def _end_with_parent(parent_pid: int) -> None:
+def end_with_parent(parent_pid: int) -> None:
     """End this process when its parent is gone.
 
     The end of stdin is not enough: another child of the parent may hold the pipe open.
@@ -139,14 +140,18 @@ def _show_life(channel: _Channel, moved: Callable[[], object]) -> None:
 
 
 def _work(start: Start, channel: _Channel) -> None:
-    from nbloader.transfer.protocol import Fetch, Finished
+    from nbloader.transfer.protocol import Fetch, Finished, Sketch
     from nbloader.transfer.session import Session
 
     session = Session(start, channel.send)
     _show_life(channel, session.moved)
     channel.send(session.plan())
-    if isinstance(channel.receive(), Fetch):
-        channel.send(Finished(folder=str(session.fetch())))
+    match channel.receive():
+        case Fetch():
+            channel.send(Finished(folder=str(session.fetch())))
+        case Sketch(folder=folder):
+            session.sketch(Path(folder))
+            channel.send(Finished(folder=folder))
 
 
 def _run() -> NoReturn:

@@ -14,7 +14,7 @@ import pytest
 
 from nbloader.localhub import LocalHub
 from tests.differential import cases
-from tests.differential.harness import Case, Outcome, check
+from tests.differential.harness import Case, Outcome, TrialHere, check
 
 SAMPLED = 10
 """One case of so many is run where not all are asked for."""
@@ -56,9 +56,14 @@ def outcomes(request: pytest.FixtureRequest) -> Iterator[list[Outcome]]:
 
 @pytest.fixture
 def checked(
-    hub: LocalHub, hub_root: Path, tmp_path: Path, outcomes: list[Outcome]
+    hub: LocalHub,
+    hub_root: Path,
+    tmp_path: Path,
+    outcomes: list[Outcome],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[[Case], Outcome]:
     """Do with a case what `check` does, and keep the outcome."""
+    monkeypatch.setattr("nbloader.trial.Trial", TrialHere)
 
     def run(case: Case) -> Outcome:
         outcome = check(case, hub, hub_root, tmp_path / "cache")

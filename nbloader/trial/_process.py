@@ -1,0 +1,117 @@
+"""The parent's side of a trial: a process that builds, is listened to, and always ends."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+from nbloader.errors import NbloaderError, error_from_parts
+from nbloader.transfer.supervisor import environment
+from nbloader.trial._task import Task
+
+__all__ = ["Trial", "verdict"]
+
+LIMIT_S = 180.0
+"""Imports take 5 to 20 s, the build of 100 GB half a minute."""
+
+_LINES = 5
+_OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+
+
+def verdict(answer: Mapping[str, str]) -> NbloaderError | str | None:
+    """Read an answer of the process.
+
+    Returns:
+        None if the library builds it, the error that a load would end with, or, as text, why
+        nothing came of the trial.
+    """
+    match answer:
+        case {"reference": str(reference), "message": str(message), "hint": str(hint)}:
+            return error_from_parts(reference, message, hint)
+        case {"unmade": str(reason)}:
+            return reason
+    return None
+
+
+class Trial:
+    """A process that imports what a plan needs, and builds it when it is told the folder.
+
+    Use as a context manager: leaving it kills the process.
+    """
+
+    def __init__(self, task: Task) -> None:
+        from pydantic import TypeAdapter
+
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "nbloader.trial.child", str(os.getpid())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment(os.environ, endpoint=None, cache_dir=None) | _OFFLINE,
+            # A kernel's interrupt goes to the whole process group; this one is ended by us.
+            start_new_session=True,
+        )
+        try:
+            self._tail: deque[bytes] = deque(maxlen=_LINES)
+            self._listener = threading.Thread(target=self._listen, daemon=True)
+            self._listener.start()
+            self._say(TypeAdapter(Task).dump_json(task))
+        except BaseException:
+            self._process.kill()
+            raise
+
+    def __enter__(self) -> Trial:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._listener.join()
+        for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
+            with contextlib.suppress(OSError):
+                if stream:
+                    stream.close()
+
+    def build(self, folder: Path) -> NbloaderError | str | None:
+        """Let it build what is in a folder, and give its `verdict`."""
+        timer = threading.Timer(LIMIT_S, self._process.kill)
+        timer.start()
+        try:
+            self._say(json.dumps(str(folder)).encode())
+            assert self._process.stdout
+            answer = self._process.stdout.readline()
+        finally:
+            timer.cancel()
+        if not answer.endswith(b"\n"):
+            return self._end()
+        return verdict(json.loads(answer))
+
+    def _say(self, line: bytes) -> None:
+        assert self._process.stdin
+        with contextlib.suppress(BrokenPipeError):  # It is gone, which its answer shows.
+            self._process.stdin.write(line + b"\n")
+            self._process.stdin.flush()
+
+    def _listen(self) -> None:
+        assert self._process.stderr
+        self._tail.extend(self._process.stderr)
+
+    def _end(self) -> str:
+        status = self._process.wait()
+        self._listener.join(timeout=1)
+        last = b"".join(self._tail).decode("utf-8", "replace").strip().splitlines()
+        told = f": {last[-1][:200]}" if last else ""
+        return f"its process ended with status {status}{told}"
