@@ -178,6 +178,129 @@ def test_why_torch_cannot_use_a_gpu(
     assert (chosen(BERT, EMBEDDER, machine) or ("none",))[0] == expected
 
 
+LANGUAGE = replace(
+    PLAN,
+    kind=Kind.TRANSFORMERS,
+    class_name=None,
+    components=(replace(part("model", "LlamaForCausalLM", "transformers"), model_type="llama"),),
+)
+
+
+def language(gigabytes: float, stored: str = "BF16") -> tuple[ComponentWeights, ...]:
+    return (
+        ComponentWeights(
+            name="model",
+            bytes_by_dtype={stored: int(gigabytes * GB)},
+            largest_tensor=GB // 2,
+            largest_block=GB // 3,
+        ),
+    )
+
+
+PLAIN = replace(CPU, packages={"accelerate": TOOLS["accelerate"]})
+L4 = GpuFacts(name="NVIDIA L4", free=23 * GB, total=24 * GB, capability=(8, 9))
+
+
+@pytest.mark.parametrize(
+    ("plan", "gigabytes", "machine", "expected"),
+    [
+        (LANGUAGE, 14, replace(PLAIN, gpus=(L4,)), "gpu"),
+        (LANGUAGE, 30, replace(PLAIN, gpus=(L4,)), "cpu-offload"),
+        (LANGUAGE, 30, replace(PLAIN, gpus=(L4, L4)), "multi-gpu"),
+        (LANGUAGE, 60, replace(PLAIN, gpus=(L4, L4)), "cpu-offload"),
+        (LANGUAGE, 30, on(L4), "4-bit"),
+        (LANGUAGE, 100, replace(PLAIN, gpus=(L4,)), None),
+        # There is accelerate only to deal the layers out.
+        (LANGUAGE, 25, replace(CPU, packages={}, gpus=(L4,)), "cpu"),
+        (replace(LANGUAGE, custom_code=True), 25, replace(PLAIN, gpus=(L4,)), "cpu"),
+        (
+            replace(LANGUAGE, kind=Kind.SENTENCE_TRANSFORMERS),
+            30,
+            replace(PLAIN, gpus=(L4,)),
+            "cpu-offload",
+        ),
+    ],
+)
+def test_what_fits_in_no_other_way_goes_partly_to_memory(
+    plan: Plan, gigabytes: float, machine: MachineFacts, expected: str | None
+) -> None:
+    found = fit(plan, language(gigabytes), machine).chosen
+    assert (str(found.method) if found else None) == expected
+
+
+def test_layers_in_memory_and_on_the_gpu_add_up() -> None:
+    row = fit(LANGUAGE, language(30), replace(PLAIN, gpus=(L4,))).chosen
+    assert row is not None
+    assert row.components[0].device == "cuda:0,cpu"
+    assert row.vram == (int(0.9 * 23 * GB),)
+    # A half of a GB may be left free on the GPU for want of a whole layer, and as much is kept
+    # free for those that come from memory.
+    on_gpu = row.max_memory["cuda:0"]
+    assert row.mapped == 30 * GB - on_gpu + 2 * (GB // 2)
+    assert row.max_memory["cpu"] == row.mapped + GB // 2
+    assert (row.ram_loading, row.ram_after) == (0, 0)
+    # In float16 those that wait are made anew in memory.
+    cast = fit(LANGUAGE, language(30), replace(PLAIN, gpus=(T4,)), method=Method.CPU_OFFLOAD)
+    waits = next(row for row in cast.placements if row.method is Method.CPU_OFFLOAD)
+    assert waits.mapped <= 1 < 18 * GB < waits.ram_after
+
+
+def test_quantized_weights_are_not_split_with_memory() -> None:
+    [part] = language(30)
+    found = fit(LANGUAGE, (replace(part, quantization="gptq"),), replace(PLAIN, gpus=(L4,)))
+    reasons = {row.method: row.reason for row in found.placements}
+    assert reasons[Method.CPU_OFFLOAD] == "the weights are quantized already"
+
+
+MXFP4 = (
+    ComponentWeights(
+        name="model",
+        bytes_by_dtype={"U8": 11 * GB, "BF16": 2 * GB},
+        largest_tensor=GB // 2,
+        largest_block=GB // 2,
+        quantization="mxfp4",
+    ),
+)
+KERNELS = {name: PackageFacts(name=name, installed="3.5.0") for name in ("kernels", "triton")}
+
+
+@pytest.mark.parametrize(
+    ("packages", "missing"),
+    [
+        ({}, "kernels triton"),
+        ({"triton": KERNELS["triton"]}, "kernels"),
+        ({"kernels": KERNELS["kernels"]}, "triton"),
+    ],
+)
+def test_without_its_kernels_mxfp4_is_unpacked_and_the_hint_names_them(
+    packages: dict[str, PackageFacts], missing: str
+) -> None:
+    small = MemoryFacts(available=12 * GB, total=13 * GB)
+    machine = replace(on(L4), packages={**TOOLS, **packages}, memory=small)
+    found = fit(LANGUAGE, MXFP4, machine)
+    # 4 times 11 and 2 GB do not fit anywhere.
+    assert found.chosen is None
+    assert found.placements[0].reason.startswith("needs 47.")
+    assert found.hint == (
+        f"With {missing.replace(' ', ' and ')}, gpu fits: run `pip install {missing}`, restart "
+        "the kernel, and load again."
+    )
+    # The same where it would fit, but slowly.
+    slow = fit(LANGUAGE, MXFP4, replace(machine, memory=replace(small, available=99 * GB)))
+    assert slow.chosen is not None
+    assert (slow.chosen.method, slow.hint) == (Method.CPU_OFFLOAD, found.hint)
+
+
+def test_with_its_kernels_mxfp4_stays_as_it_is() -> None:
+    machine = replace(on(L4), packages={**TOOLS, **KERNELS})
+    assert chosen(LANGUAGE, MXFP4, machine) == ("gpu", "cuda", "bfloat16")
+    # transformers takes no older triton for it, which comes with torch and cannot be upgraded.
+    old = {**TOOLS, **KERNELS, "triton": PackageFacts(name="triton", installed="3.3.1")}
+    found = fit(LANGUAGE, MXFP4, replace(machine, packages=old))
+    assert not found.placements[0].fits
+    assert "triton" not in found.hint
+
+
 def test_every_method_is_in_the_table_with_its_reason() -> None:
     found = fit(FLUX, LARGE, on(replace(A100, free=24 * GB)))
     reasons = {str(row.method): row.reason for row in found.placements}

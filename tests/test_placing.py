@@ -226,7 +226,7 @@ def test_the_steps_of_a_pipeline(case: str) -> None:
 
 
 def test_the_table_has_every_method() -> None:
-    assert {wanted.method for wanted, _ in TABLE.values()} == set(Method)
+    assert {wanted.method for wanted, _ in TABLE.values()} == set(Method) - {Method.CPU_OFFLOAD}
 
 
 def test_pinned_copies_are_made_where_there_is_memory_for_them() -> None:
@@ -288,6 +288,7 @@ MODELS: dict[Method, tuple[dict[str, Any], dict[str, Any]]] = {
     Method.MPS: ({}, {"device": "cuda"}),
     Method.CPU: ({}, {"device": "cuda"}),
     Method.MULTI_GPU: ({"device_map": "balanced"}, {}),
+    Method.CPU_OFFLOAD: ({"device_map": "auto", "max_memory": {0: 5, 2: 3, "cpu": 9}}, {}),
     Method.FOUR_BIT: (
         {"device_map": {"": "cuda"}, "quantization_config": NF4},
         {"device": "cuda"},
@@ -308,9 +309,15 @@ QUANTIZED = {
 }
 
 
+def one_model(method: Method) -> Placement:
+    most = {"cuda:0": 5, "cuda:2": 3, "cpu": 9} if method is Method.CPU_OFFLOAD else {}
+    there = part("model", "cuda:0", QUANTIZED.get(method))
+    return replace(placement(method, there), max_memory=most)
+
+
 @pytest.mark.parametrize("method", MODELS)
 def test_the_steps_of_one_model(method: Method) -> None:
-    wanted = placement(method, part("model", "cuda:0", QUANTIZED.get(method)))
+    wanted = one_model(method)
     inner, device = MODELS[method]
     assert steps(LANGUAGE, wanted, VERSIONS) == Steps(
         arguments={**MODEL, **device, "dtype": "bfloat16", "model_kwargs": inner}
@@ -327,8 +334,9 @@ def test_older_sentence_transformers_place_on_one_device_only() -> None:
     old = {**VERSIONS, "sentence-transformers": "5.7.0"}
     todo = steps(EMBEDDINGS, placement(Method.FOUR_BIT, part("model", "cuda", FOUR)), old)
     assert todo.arguments["device"] == "cuda"
-    with pytest.raises(ModelLoadError, match=r"sentence-transformers 5\.7\.0 cannot spread"):
-        steps(EMBEDDINGS, placement(Method.MULTI_GPU), old)
+    for method in (Method.MULTI_GPU, Method.CPU_OFFLOAD):
+        with pytest.raises(ModelLoadError, match=r"sentence-transformers 5\.7\.0 cannot spread"):
+            steps(EMBEDDINGS, placement(method), old)
 
 
 @pytest.mark.parametrize("plan", [EMBEDDINGS, LANGUAGE], ids=["embeddings", "language"])
@@ -336,6 +344,11 @@ def test_older_sentence_transformers_place_on_one_device_only() -> None:
 def test_offload_is_for_pipelines(plan: Plan, method: Method) -> None:
     with pytest.raises(ModelLoadError, match=f"{method} is for pipelines of diffusers"):
         steps(plan, placement(method), VERSIONS)
+
+
+def test_layers_are_dealt_out_of_one_model_only() -> None:
+    with pytest.raises(ModelLoadError, match="cpu-offload is for models of one piece"):
+        steps(PIPELINE, placement(Method.CPU_OFFLOAD), VERSIONS)
 
 
 # -- the calls against the libraries that are installed --------------------------------------------
@@ -364,7 +377,7 @@ def test_every_call_of_one_model_binds(method: Method) -> None:
     import transformers
     from sentence_transformers import SentenceTransformer
 
-    wanted = placement(method, part("model", "cuda:0", QUANTIZED.get(method)))
+    wanted = one_model(method)
     language = steps(LANGUAGE, wanted, _build.versions()).arguments
     inspect.signature(transformers.pipeline).bind("text-generation", "folder", **language)
     embeddings = steps(EMBEDDINGS, wanted, _build.versions()).arguments
@@ -566,6 +579,42 @@ def test_an_embedding_model_quantized(folder: Path) -> None:
     assert torch.uint8 in {weight.dtype for weight in quantized[0].parameters()}
     one, other = (model.encode("a good b") for model in (quantized, plain))
     assert np.dot(one, other) / np.linalg.norm(one) / np.linalg.norm(other) > 0.98
+
+
+@pytest.mark.parametrize("kind", ["classifier", "embedder"])
+def test_layers_of_one_model_are_dealt_out(folder: Path, kind: str) -> None:
+    """accelerate deals them all to the CPU here, which is what it does with those that wait."""
+    place = folder / kind
+    plan = plan_of(place)
+    plain = load(place, on_cpu(plan, Method.CPU))
+    wanted = replace(on_cpu(plan, Method.CPU_OFFLOAD), max_memory={"cpu": 10_000_000})
+    model = load(place, wanted)
+    if kind == "classifier":
+        assert model("a good b") == plain("a good b")
+    else:
+        assert np.array_equal(model.encode("a good b"), plain.encode("a good b"))
+    # What the caller says of the devices takes the place of all that we do.
+    own = load(place, wanted, model_kwargs={"device_map": {"": "cpu"}})
+    assert type(own) is type(model)
+
+
+def test_layers_that_wait_in_memory_are_looked_at(folder: Path) -> None:
+    import torch
+    from accelerate import cpu_offload
+
+    place = folder / "classifier"
+    plan = plan_of(place)
+    classifier = load(place, on_cpu(plan, Method.CPU))
+    expected = classifier("a good b")
+    weights = classifier.model.state_dict()
+    cpu_offload(classifier.model, torch.device("cpu"), state_dict=weights)
+    assert all(weight.is_meta for weight in classifier.model.parameters())
+    wanted = on_cpu(plan, Method.CPU_OFFLOAD)
+    loaders.check_modules(loaders.modules_of(classifier, plan), wanted)
+    assert classifier("a good b") == expected
+    weights["classifier.bias"][0] = float("nan")
+    with pytest.raises(SelfTestError, match=r"classifier\.bias holds no finite numbers"):
+        loaders.check_modules(loaders.modules_of(classifier, plan), wanted)
 
 
 def test_modules_behind_the_transformer_are_cast_with_it(folder: Path) -> None:

@@ -55,6 +55,14 @@ def placement(facts: Facts) -> CheckResult:
             f"{found}: {facts.fit.caution}",
             hint="Leave `dtype=` out for the number format that suits model and machine.",
         )
+    if chosen.method is Method.CPU_OFFLOAD:
+        waiting = format_bytes(chosen.ram_after + chosen.mapped)
+        return warned(
+            name,
+            f"{found}: {waiting} of the weights come to the GPU anew for each step, which is slow",
+            hint=facts.fit.hint
+            or "A GPU with more memory or a smaller model is many times faster.",
+        )
     size = sum(part.bytes for part in chosen.components)
     if chosen.method is Method.CPU and size >= SLOW_ON_CPU_BYTES:
         return warned(

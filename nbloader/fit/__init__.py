@@ -76,8 +76,11 @@ def fit(
         placements=tuple(told.get(each.method, each) for each in rows),
         workload=workload,
         caution=_caution(question, chosen),
-        hint=faster_hint(question) if chosen.method is Method.CPU else "",
+        hint=faster_hint(question, chosen) if chosen.method in _SLOW else "",
     )
+
+
+_SLOW = frozenset({Method.CPU_OFFLOAD, Method.CPU})
 
 
 def next_method(found: Fit, failed: Placement) -> Method | None:

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from nbloader.fit._bytes import main_dtype
 from nbloader.fit._needs import cast_of, computing_bytes, put, total_of
-from nbloader.fit._offload import offload, quantized_offload
+from nbloader.fit._offload import cpu_offload, offload, quantized_offload
 from nbloader.fit._on_gpus import on_one, on_several, quantized, quantized_on_several
 from nbloader.fit._question import Impossible, Question, as_loaded
 from nbloader.fit._room import first_that_fits
@@ -93,6 +93,7 @@ _METHODS: Mapping[Method, Callable[[Question], Placement]] = MappingProxyType(
         Method.FOUR_BIT_MODEL_OFFLOAD: quantized_offload,
         Method.GROUP_OFFLOAD: partial(offload, method=Method.GROUP_OFFLOAD),
         Method.SEQUENTIAL_OFFLOAD: partial(offload, method=Method.SEQUENTIAL_OFFLOAD),
+        Method.CPU_OFFLOAD: cpu_offload,
         Method.MPS: _mps,
         Method.CPU: _cpu,
     }

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from nbloader.fit._needs import (
     CUDA_BYTES,
     cast_of,
+    cast_on_the_way,
     computing_bytes,
     device_of,
     largest_of,
@@ -15,26 +17,39 @@ from nbloader.fit._needs import (
     turn_of,
     vram_of,
 )
-from nbloader.fit._on_gpus import require_quantizing
+from nbloader.fit._on_gpus import require_dealing, require_quantizing
 from nbloader.fit._question import (
     Impossible,
     Question,
     as_loaded,
     gpu_dtype,
     gpus_of,
+    require_parts,
     require_plain_weights,
 )
 from nbloader.fit._room import first_that_fits, ram_room
 from nbloader.fit._usable import UsableGpu
-from nbloader.records import Kind, Method, PlacedComponent, Placement, Quantization
+from nbloader.records import (
+    ComponentWeights,
+    Kind,
+    Method,
+    PlacedComponent,
+    Placement,
+    Quantization,
+)
 
 __all__ = [
+    "cpu_offload",
     "offload",
     "quantized_offload",
 ]
 
 PINNED_COPIES = 3
 """Group offload with a stream keeps pinned copies: three times the weights (diffusers)."""
+
+
+GPU_SHARE = 0.9
+"""How much of what is free on a GPU is filled where the rest can wait in memory (as accelerate)."""
 
 
 def offload(question: Question, method: Method) -> Placement:
@@ -127,3 +142,62 @@ def _four_bit_offloaded(question: Question, gpu: UsableGpu) -> Placement:
         ram_loading=total,
         ram_after=total,
     )
+
+
+def cpu_offload(question: Question) -> Placement:
+    """The first layers of one model on the GPUs, as many as have room, the others in memory.
+
+    accelerate deals them out (`device_map="auto"`). Those in memory come to the first GPU, matrix
+    by matrix, each time that they compute.
+    """
+    gpus = gpus_of(question)
+    if question.plan.kind is Kind.DIFFUSERS:
+        raise Impossible("pipelines of diffusers offload whole components or layers")
+    require_parts(question)
+    require_dealing(question)
+    question = as_loaded(question, gpus)
+    require_plain_weights(question)
+    dtype = gpu_dtype(question, gpus)
+    placed = [put(part, "", dtype, None) for part in question.parts]
+    total = total_of(placed)
+    work = computing_bytes(question, dtype) + CUDA_BYTES
+    layer = max((_layer_of(weights, dtype) for _, weights in question.parts), default=0)
+    room = {gpu: int(GPU_SHARE * gpu.facts.free) - work for gpu in gpus}
+    # The first layer is to be there: what does not fit on a GPU goes to the next device, and all
+    # that follow with it. Beside it accelerate leaves room for one that comes from memory.
+    room = {gpu: size for gpu, size in room.items() if size >= 2 * layer}
+    if not room:
+        raise Impossible("no GPU has room for a layer beside what computing takes")
+    waiting = _waiting(total, room, layer)
+    share = waiting / max(1, total)
+    own = int(share * cast_of(question, dtype))
+    devices = [*(gpu.device for gpu in room), "cpu"]
+    first = next(iter(room))
+    return Placement(
+        method=Method.CPU_OFFLOAD,
+        device=device_of(first),
+        dtype=dtype,
+        components=tuple(replace(part, device=",".join(devices)) for part in placed),
+        vram=vram_of(question, {gpu: min(total, size) + work for gpu, size in room.items()}),
+        ram_loading=own + cast_on_the_way(question, dtype, straight=True),
+        ram_after=own,
+        mapped=max(0, waiting - own),
+        # On the CPU, too, accelerate leaves room for a layer.
+        max_memory={
+            **{gpu.device: size for gpu, size in room.items()},
+            "cpu": waiting + layer,
+        },
+    )
+
+
+def _waiting(total: int, room: Mapping[UsableGpu, int], layer: int) -> int:
+    """Give the most that is left for memory: no layer is cut, so each GPU may lack one."""
+    return max(0, total - sum(room.values()) + layer * (1 + len(room)))
+
+
+def _layer_of(weights: ComponentWeights, dtype: str) -> int:
+    """Give the largest that goes to a device as one: a block, or a matrix outside of them."""
+    largest = largest_of(weights, dtype)
+    if not weights.largest_tensor or not weights.total:
+        return largest
+    return max(largest, int(largest / weights.largest_tensor * weights.largest_block))

@@ -36,6 +36,7 @@ __all__ = [
     "on_several",
     "quantized",
     "quantized_on_several",
+    "require_dealing",
     "require_quantizing",
 ]
 
@@ -99,8 +100,7 @@ def _spread(question: Question, to: Quantization | None, method: Method) -> Plac
     if len(gpus) < 2:
         raise Impossible("needs two GPUs")
     require_parts(question)
-    if question.plan.kind is Kind.SENTENCE_TRANSFORMERS and not _spreads_embeddings(question):
-        raise Impossible("needs sentence-transformers 6.2")
+    require_dealing(question)
     question = as_loaded(question, gpus)
     dtype = gpu_dtype(question, gpus)
     parts = [(part, put(part, "", dtype, to)) for part in question.parts]
@@ -127,11 +127,17 @@ def _spread(question: Question, to: Quantization | None, method: Method) -> Plac
     )
 
 
-def _spreads_embeddings(question: Question) -> bool:
-    """Tell whether the installed sentence-transformers can spread a model: from 6.2 on."""
+def require_dealing(question: Question) -> None:
+    """Require that layers of a model can be on several devices. Raises Impossible.
+
+    sentence-transformers leaves them there from 6.2 on.
+    """
+    if question.plan.kind is not Kind.SENTENCE_TRANSFORMERS:
+        return
     found = question.machine.packages.get("sentence_transformers")
     parts = re.match(r"(\d+)\.(\d+)", (found.installed if found else None) or "")
-    return parts is None or (int(parts[1]), int(parts[2])) >= (6, 2)
+    if parts is not None and (int(parts[1]), int(parts[2])) < (6, 2):
+        raise Impossible("needs sentence-transformers 6.2")
 
 
 def _work_on(

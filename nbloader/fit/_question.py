@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -84,12 +85,21 @@ def as_loaded(question: Question, gpus: Sequence[UsableGpu]) -> Question:
     The libraries turn them into plain numbers while they load.
     """
     capability = min((gpu.facts.capability for gpu in gpus), default=None)
-    kernels = question.machine.has("kernels") and question.machine.has("triton")
+    kernels = question.machine.has("kernels") and _has_triton(question.machine)
     parts = tuple(
         (component, unpacked(weights, component, capability, kernels=kernels))
         for component, weights in question.parts
     )
     return replace(question, parts=parts)
+
+
+def _has_triton(machine: MachineFacts) -> bool:
+    """Tell whether there is a triton that transformers takes for MXFP4: from 3.4 on."""
+    found = machine.packages.get("triton")
+    if found is None or found.installed is None:
+        return False
+    parts = re.match(r"(\d+)\.(\d+)", found.installed)
+    return parts is None or (int(parts[1]), int(parts[2])) >= (3, 4)
 
 
 def require_plain_weights(question: Question) -> None:

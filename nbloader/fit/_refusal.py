@@ -78,18 +78,40 @@ def _without_pins(question: Question) -> str:
     return f"Leave {' and '.join(pins)} out: {fitting} fits." if fitting else ""
 
 
-def faster_hint(question: Question) -> str:
-    """Say which method on a GPU would fit if what it needs were installed; empty for none."""
-    missing = [name for name in ("accelerate", "bitsandbytes") if not question.machine.has(name)]
-    for names in ([name] for name in missing) if len(missing) < 2 else (["accelerate"], missing):
-        installed = {name: PackageFacts(name=name, installed="") for name in names}
+_KERNELS = ("kernels", "triton")
+"""What transformers needs to compute in MXFP4 (`quantizer_mxfp4.py`, 5.0 to 5.23)."""
+
+_INSTALLS = (_KERNELS, ("accelerate",), ("bitsandbytes",), ("accelerate", "bitsandbytes"))
+"""Packages that open ways onto a GPU; first those that leave the weights as they are."""
+
+
+def faster_hint(question: Question, chosen: Placement | None = None) -> str:
+    """Say which method on a GPU would fit if what it needs were installed; empty for none.
+
+    Args:
+        chosen: what fits as it is; only what is faster helps.
+    """
+    order = list(Method)
+    faster = order if chosen is None else order[: order.index(chosen.method)]
+    tried: list[list[str]] = []
+    for names in _INSTALLS:
+        missing = [name for name in names if not question.machine.has(name)]
+        if not missing or missing in tried or (names is _KERNELS and not _packed(question)):
+            continue
+        tried.append(missing)
+        installed = {name: PackageFacts(name=name, installed="") for name in missing}
         packages = {**question.machine.packages, **installed}
         machine = replace(question.machine, packages=packages)
-        for method in Method:
+        for method in faster:
             found = row(replace(question, machine=machine), method)
             if found.fits and any(found.vram):
                 return (
-                    f"With {' and '.join(names)}, {method} fits: run `pip install "
-                    f"{' '.join(names)}`, restart the kernel, and load again."
+                    f"With {' and '.join(missing)}, {method} fits: run `pip install "
+                    f"{' '.join(missing)}`, restart the kernel, and load again."
                 )
     return ""
+
+
+def _packed(question: Question) -> bool:
+    """Tell whether the weights are such that transformers unpacks to four times their bytes."""
+    return any(weights.quantization == "mxfp4" for _, weights in question.parts)

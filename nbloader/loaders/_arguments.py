@@ -46,7 +46,8 @@ def with_model_kwargs(ours: Arguments, given: Mapping[str, Any]) -> dict[str, An
     wanted = given.get("model_kwargs") or {}
     arguments = joined(ours, given)
     if places_itself(given):
-        nested = {key: value for key, value in nested.items() if key not in PLACING}
+        placing = {*PLACING, "max_memory"}
+        nested = {key: value for key, value in nested.items() if key not in placing}
         if ("device_map" in given or "device_map" in wanted) and "device" not in given:
             arguments.pop("device", None)  # The libraries take one of the two.
     return {**arguments, "model_kwargs": joined(nested, wanted)}

@@ -48,6 +48,9 @@ OFFLOADING = frozenset(
 """The methods whose weights wait in memory and come to the GPU when they are needed."""
 
 _SPREADING = frozenset({Method.MULTI_GPU, Method.FOUR_BIT_MULTI_GPU})
+_DEALING = _SPREADING | {Method.CPU_OFFLOAD}
+"""The methods by which accelerate deals out the layers of one model."""
+
 _BY_PARTS = _SPREADING | {Method.FOUR_BIT, Method.EIGHT_BIT, Method.FOUR_BIT_MODEL_OFFLOAD}
 
 _DTYPE_SINCE = {"diffusers": "0.40", "transformers": "4.56"}
@@ -126,6 +129,11 @@ def steps(plan: Plan, placement: Placement, versions: Mapping[str, str]) -> Step
 
 
 def _pipeline(plan: Plan, placement: Placement, versions: Mapping[str, str]) -> Steps:
+    if placement.method is Method.CPU_OFFLOAD:
+        raise ModelLoadError(
+            f"{placement.method} is for models of one piece, and this is a pipeline of diffusers",
+            hint='Choose plan="group-offload" or plan="cpu".',
+        )
     arguments: dict[str, Any] = {
         _dtype_name("diffusers", versions): _dtypes(placement),
         "local_files_only": True,
@@ -268,9 +276,9 @@ def _embeddings(plan: Plan, placement: Placement, versions: Mapping[str, str]) -
     }
     version = versions.get("sentence-transformers", _DEVICE_MAP_SINCE)
     stays = Version(version) >= Version(_DEVICE_MAP_SINCE)
-    if placement.method in _SPREADING and not stays:
+    if placement.method in _DEALING and not stays:
         raise ModelLoadError(
-            f"sentence-transformers {version} cannot spread a model over GPUs",
+            f"sentence-transformers {version} cannot spread a model over devices",
             hint=f'Upgrade it: %pip install -U "sentence-transformers>={_DEVICE_MAP_SINCE}", or '
             'choose plan="gpu", plan="4-bit" or plan="cpu".',
         )
@@ -284,14 +292,14 @@ def _task(plan: Plan, placement: Placement, versions: Mapping[str, str]) -> Step
         **({} if plan.variant is None else {"variant": plan.variant}),
         **_model_placing(placement),
     }
-    spread = placement.method in _SPREADING
+    dealt = placement.method in _DEALING
     return Steps(
         arguments={
             _dtype_name("transformers", versions): placement.dtype,
             "trust_remote_code": plan.custom_code,
             "model_kwargs": model_kwargs,
-            # A model that lies on several GPUs refuses to be given one.
-            **({} if spread else {"device": placement.device}),
+            # A model that lies on several devices refuses to be given one.
+            **({} if dealt else {"device": placement.device}),
         }
     )
 
@@ -299,7 +307,8 @@ def _task(plan: Plan, placement: Placement, versions: Mapping[str, str]) -> Step
 def _model_placing(placement: Placement) -> dict[str, Any]:
     """Give what `from_pretrained` of transformers needs to place or quantize one model.
 
-    Spread, its layers are dealt out evenly by accelerate, over all GPUs of the machine.
+    Spread, its layers are dealt out evenly by accelerate, over all GPUs of the machine; with
+    memory, until each GPU has what it may have.
     """
     if placement.method in OFFLOADING:
         raise ModelLoadError(
@@ -309,12 +318,23 @@ def _model_placing(placement: Placement) -> dict[str, Any]:
     placing: dict[str, Any] = {}
     if placement.method in _SPREADING:
         placing["device_map"] = "balanced"
+    elif placement.method is Method.CPU_OFFLOAD:
+        placing["device_map"] = "auto"
+        placing["max_memory"] = {
+            _number(device): size for device, size in placement.max_memory.items()
+        }
     elif placement.method in _BY_PARTS:
         placing["device_map"] = {"": placement.device}
     to = next((part.quantization for part in placement.components if part.quantization), None)
     if to is not None:
         placing["quantization_config"] = _quantization(to, placement.dtype)
     return placing
+
+
+def _number(device: str) -> int | str:
+    """Give a device as accelerate names it: GPUs by their numbers."""
+    kind, _, index = device.partition(":")
+    return int(index or 0) if kind == "cuda" else device
 
 
 # -- what both have in common ----------------------------------------------------------------------

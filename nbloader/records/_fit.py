@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 __all__ = ["ComponentWeights", "Fit", "Method", "PlacedComponent", "Placement", "Quantization"]
@@ -57,6 +57,7 @@ class Method(StrEnum):
     FOUR_BIT_MODEL_OFFLOAD = "4-bit-model-offload"
     GROUP_OFFLOAD = "group-offload"
     SEQUENTIAL_OFFLOAD = "sequential-offload"
+    CPU_OFFLOAD = "cpu-offload"
     MPS = "mps"
     CPU = "cpu"
 
@@ -66,7 +67,8 @@ class PlacedComponent:
     """A component where it rests while the model is used.
 
     Attributes:
-        device: torch's name, such as `cuda:0`; with offload `cpu`, from where it is moved for use.
+        device: torch's name, such as `cuda:0`; several, with commas, where its layers are dealt
+            out; with offload `cpu`, from where it is moved for use.
         dtype: torch's name, such as `bfloat16`.
         bytes: of its tensors there.
     """
@@ -95,6 +97,8 @@ class Placement:
         fits: whether the machine has all that.
         reason: why it was or was not chosen, a few words with the figures.
         group_stream: with group offload, whether there is memory for copying beside computing.
+        max_memory: how much of the weights each device may get where the library deals out the
+            layers of a model, by torch's names; empty where it does not, or does so evenly.
     """
 
     method: Method
@@ -108,6 +112,7 @@ class Placement:
     fits: bool = True
     reason: str = ""
     group_stream: bool = False
+    max_memory: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

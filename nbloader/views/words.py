@@ -37,6 +37,7 @@ PLACEMENT_WORDS: Mapping[Method, str] = MappingProxyType(
         Method.FOUR_BIT_MODEL_OFFLOAD: "4-bit, one component on the GPU at a time",
         Method.GROUP_OFFLOAD: "a few layers on the GPU at a time, the others in memory",
         Method.SEQUENTIAL_OFFLOAD: "one layer on the GPU at a time, the others in memory",
+        Method.CPU_OFFLOAD: "as many layers as fit on {device}, the others in memory",
         Method.MPS: "all on the GPU of this Mac in {dtype}",
         Method.CPU: "all on the CPU in {dtype}",
     }

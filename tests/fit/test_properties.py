@@ -7,7 +7,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbloader.fit import fit
+from nbloader.fit import fit, next_method
 from nbloader.records import (
     Component,
     ComponentWeights,
@@ -119,6 +119,39 @@ def test_never_more_than_the_machine_has(
         for number, peak in enumerate(row.vram):
             resting = sum(part.bytes for part in row.components if part.device == f"cuda:{number}")
             assert peak >= resting
+
+
+@given(models(), machines())
+def test_layers_are_dealt_out_only_to_where_there_is_room(
+    model: tuple[Plan, tuple[ComponentWeights, ...]], facts: MachineFacts
+) -> None:
+    row = next(row for row in fit(*model, facts).placements if row.method is Method.CPU_OFFLOAD)
+    if not row.components:
+        return
+    total = sum(part.bytes for part in row.components)
+    for number, (peak, gpu) in enumerate(zip(row.vram, facts.gpus, strict=True)):
+        most = row.max_memory.get(f"cuda:{number}", 0)
+        assert min(most, total) < peak <= gpu.free or most == peak == 0
+    # Together they can hold all of it, and what is left for memory is counted there.
+    assert sum(row.max_memory.values()) >= total
+    on_gpus = sum(size for name, size in row.max_memory.items() if name != "cpu")
+    assert row.ram_after + row.mapped >= total - on_gpus - 1
+    if row.fits:
+        assert max(row.ram_loading, row.ram_after) + row.mapped <= facts.memory.available
+
+
+@given(models(), machines())
+def test_a_plan_for_a_full_gpu_is_a_row_that_fits(
+    model: tuple[Plan, tuple[ComponentWeights, ...]], facts: MachineFacts
+) -> None:
+    found = fit(*model, facts)
+    rows = {row.method: row for row in found.placements}
+
+    for failed in found.placements:
+        if failed.fits and (other := next_method(found, failed)):
+            assert rows[other].fits
+            assert ORDER.index(other) > ORDER.index(failed.method)
+            assert max(rows[other].vram, default=0) < max(failed.vram)
 
 
 @given(models(), machines())

@@ -34,6 +34,7 @@ ORDER = [
     "4-bit-model-offload",
     "group-offload",
     "sequential-offload",
+    "cpu-offload",
     "mps",
     "cpu",
 ]
@@ -219,5 +220,10 @@ def assert_possible(row: Placement, machine: MachineFacts) -> None:
     assert not quantized or machine.has("bitsandbytes")
     assert not offload or machine.has("accelerate")
     spread = row.method in (Method.MULTI_GPU, Method.FOUR_BIT_MULTI_GPU)
-    assert (sum(1 for peak in row.vram if peak) > 1) == spread
+    if row.method is Method.CPU_OFFLOAD:
+        used = {f"cuda:{number}" for number, peak in enumerate(row.vram) if peak}
+        assert row.max_memory.keys() == devices == {*used, "cpu"}
+    else:
+        assert (sum(1 for peak in row.vram if peak) > 1) == spread
+        assert not row.max_memory
     assert not row.group_stream or row.method is Method.GROUP_OFFLOAD
