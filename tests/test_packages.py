@@ -253,7 +253,6 @@ def test_without_the_library_nothing_is_known() -> None:
 # -- what a plan needs -----------------------------------------------------------------------------
 
 BASE = ("torch", "diffusers")
-SPM = ("sentencepiece", "google.protobuf")
 OF_DIFFUSERS = (
     "bfl",
     "bitsandbytes_4bit",
@@ -266,14 +265,11 @@ OF_DIFFUSERS = (
 
 
 @pytest.mark.parametrize(
-    ("class_name", "paths", "needs", "method", "more"),
+    ("class_name", "told", "needs", "method", "more"),
     [
         ("Qwen2VLProcessor", (), (), "", ("torchvision", "PIL")),
         ("CLIPFeatureExtractor", (), (), "", ("PIL",)),
-        ("T5Tokenizer", ("a/spiece.model",), (), "", SPM),
-        ("T5Tokenizer", ("a/spiece.model", "a/tokenizer.json"), (), "", ()),
-        ("T5Tokenizer", ("a/spiece.model", "b/tokenizer.json"), (), "", SPM),
-        ("Tokenizer", ("tiktoken.model",), (), "", ("tiktoken",)),
+        ("BertJapaneseTokenizer", ("fugashi", "ipadic"), (), "", ("fugashi", "ipadic")),
         ("LMSDiscreteScheduler", (), ("scipy", "torch"), "", ("scipy",)),
         ("Safety", (), ("transformers",), "", ("transformers",)),
         ("Model", (), (), "bitsandbytes_4bit", ("bitsandbytes", "accelerate")),
@@ -293,12 +289,12 @@ OF_DIFFUSERS = (
 )
 def test_packages_that_a_plan_needs(
     class_name: str,
-    paths: tuple[str, ...],
+    told: tuple[str, ...],
     needs: tuple[str, ...],
     method: str,
     more: tuple[str, ...],
 ) -> None:
-    part = Component(name="part", library="diffusers", class_name=class_name, paths=paths)
+    part = Component(name="part", library="diffusers", class_name=class_name, paths=(), needs=told)
     plan = replace(PLAN, components=(part,))
     facts = [ClassFacts(library="diffusers", name=class_name, found=True, needs=needs)]
     quantized = [("diffusers" if method in OF_DIFFUSERS else "transformers", method)]

@@ -28,6 +28,9 @@ from nbloader.records import Kind, Listing, Plan, PlanRequest, RepoFile
 # Path to content: a JSON value, or bytes as they are. `...` is a file that no plan may read.
 Files: TypeAlias = Mapping[str, object]
 
+# What stands around a model says which packages it needs.
+TELLING = ("tokenizer_config.json", "preprocessor_config.json", "processor_config.json")
+
 
 def listing_of(files: Files) -> Listing:
     return Listing(
@@ -68,7 +71,7 @@ def parts(plan: Plan) -> dict[str, list[str]]:
 
 
 def unused(*paths: str) -> dict[str, object]:
-    return dict.fromkeys(paths, ...)
+    return {path: {} if path.endswith(TELLING) else ... for path in paths}
 
 
 def index_of(*shards: str) -> dict[str, object]:

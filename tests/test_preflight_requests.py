@@ -121,7 +121,11 @@ INDEX = "model.safetensors.index.json"
 DEMO = pytest.mark.parametrize(
     ("repo_id", "small", "headers"),
     [
-        (MINILM, ["config.json", "modules.json"], {"model.safetensors": 1}),
+        (
+            MINILM,
+            ["config.json", "modules.json", "tokenizer_config.json"],
+            {"model.safetensors": 1},
+        ),
         (
             QWEN_IMAGE_EDIT,
             [

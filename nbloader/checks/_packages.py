@@ -31,7 +31,6 @@ from nbloader.errors import (
     UnsupportedClassError,
     UnsupportedRepoError,
 )
-from nbloader.hub_names import folder_and_name
 from nbloader.quoting import quote
 from nbloader.records import (
     CheckResult,
@@ -104,18 +103,6 @@ _UNDERNEATH = ("transformers", "huggingface_hub", "tokenizers", "safetensors")
 _BY_CLASS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"\w*VLProcessor|\w*VideoProcessor", ("torchvision", "PIL")),
     (r"\w*(ImageProcessor(Fast)?|FeatureExtractor)", ("PIL",)),
-)
-
-_SENTENCEPIECE = frozenset(
-    {
-        "sentencepiece.bpe.model",
-        "sentencepiece.model",
-        "source.spm",
-        "spiece.model",
-        "spm.model",
-        "spm_char.model",
-        "tokenizer.model",
-    }
 )
 
 # By the `quant_method` of a configuration: what `validate_environment` of a library's quantizer
@@ -206,7 +193,6 @@ def required_packages(
             if re.fullmatch(pattern, component.class_name or ""):
                 more.extend(names)
         more.extend(component.needs)
-        more.extend(_for_vocabulary(component.paths))
         if (component.library or "").partition(".")[0] == "transformers":
             more.append("transformers")
     for fact in classes:
@@ -546,19 +532,6 @@ def _upgraded(plan: Plan, packages: Mapping[str, PackageFacts]) -> Iterator[_Fin
 
 
 # -- names and versions ----------------------------------------------------------------------------
-
-
-def _for_vocabulary(paths: Iterable[str]) -> tuple[str, ...]:
-    """What reads a vocabulary that has no `tokenizer.json` beside it."""
-    folders: dict[str, set[str]] = {}
-    for path in paths:
-        folder, name = folder_and_name(path)
-        folders.setdefault(folder, set()).add(name)
-    names = set().union(*(files for files in folders.values() if "tokenizer.json" not in files))
-    if names & _SENTENCEPIECE:
-        # transformers 5 converts the vocabulary, and reads the model's file with protobuf.
-        return ("sentencepiece", "google.protobuf")
-    return ("tiktoken",) if "tiktoken.model" in names else ()
 
 
 def _for_quantization(library: str, method: str) -> tuple[str, ...]:

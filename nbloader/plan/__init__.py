@@ -15,6 +15,7 @@ from nbloader.errors import NoWeightsError, UnsupportedRepoError
 from nbloader.plan._adapters import ADAPTER_CONFIG, plan_adapted
 from nbloader.plan._diffusers import plan_diffusers
 from nbloader.plan._formats import unsupported
+from nbloader.plan._needs import with_needs
 from nbloader.plan._paths import check_portable
 from nbloader.plan._repo import Family, Repo
 from nbloader.plan._sentence_transformers import plan_sentence_transformers
@@ -162,7 +163,7 @@ def _planned(
     repo = Repo(listing, family)
     kind = _kind(repo, family.request)
     class_name, components = _PLANNERS[kind](repo)
-    return repo, kind, class_name, components
+    return repo, kind, class_name, with_needs(repo, kind, components)
 
 
 def _is_part(component: Component) -> bool:

@@ -97,6 +97,7 @@ class Repo:
         top_folders: folders in the root.
         variant: the variant of the weights that was asked for; None for the plain ones.
         task: what the caller, or else the Hub, says that the model is for; None if neither does.
+        task_asked: whether the caller names the task.
         handed_in: components that the caller hands in, or leaves out.
         custom_pipeline: where the caller says that the code of a pipeline is; None for none.
         written_with: the version of the library that wrote the repository, where a planner has
@@ -114,6 +115,7 @@ class Repo:
         self.family = family
         self.variant = request.variant or None
         self.task = request.task or listing.pipeline_tag
+        self.task_asked = request.task is not None
         self.trust_remote_code = request.trust_remote_code
         self.handed_in = frozenset(request.handed_in)
         self.custom_pipeline = request.custom_pipeline
