@@ -69,7 +69,7 @@ def test_minilm_gives_the_same_embeddings_as_the_plain_library(
 
     assert (plan.kind, {Path(file.path).suffix for file in plan.files}) == (
         Kind.SENTENCE_TRANSFORMERS,
-        {".json", ".safetensors", ".txt"},
+        {".json", ".md", ".safetensors", ".txt"},
     )
     served = demo_hub.counters().total.body_bytes
     assert plan.total <= served <= 1.01 * plan.total

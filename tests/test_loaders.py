@@ -102,13 +102,29 @@ def test_the_self_test_finds_tensors_that_cannot_work() -> None:
         loaders.check_modules({"vae": good}, replace(CPU, method=Method.GPU, device="cuda"))
 
 
+class Tokenizer:
+    """Knows two words and tells them apart."""
+
+    def get_vocab(self) -> list[str]:
+        """Give the words by their numbers."""
+        return ["[UNK]", "good", "bad"]
+
+    def tokenize(self, word: str) -> list[int]:
+        """Give the numbers of a text."""
+        return [len(word)]
+
+
 class Encoder:
-    """Stands in for a sentence-transformers model with bad output."""
+    """Stands in for a sentence-transformers model with odd output."""
+
+    tokenizer = Tokenizer()
 
     def __init__(self, vectors: Any) -> None:
         self.vectors = vectors
+        self.given: list[str] = []
 
     def encode(self, sentences: list[str], **keywords: Any) -> Any:
+        self.given = sentences
         if isinstance(self.vectors, Exception):
             raise self.vectors
         return self.vectors
@@ -117,17 +133,30 @@ class Encoder:
 @pytest.mark.parametrize(
     ("vectors", "message"),
     [
-        (np.ones((2, 3)), "two different sentences get the same embedding"),
-        (np.zeros((2, 3)), "embeddings are zero or not finite"),
-        (np.array([[1.0, np.nan], [1, 2]]), "embeddings are zero or not finite"),
-        (np.ones(3), "embeddings have the shape (3,)"),
-        (RuntimeError("no"), "two sentences could not be embedded: RuntimeError: no"),
+        (np.array([[1.0, np.nan], [1, 2]]), "two words gave results that are not finite"),
+        (np.ones((2, 0)), "two words gave results of the shape (0,) and (0,)"),
+        (RuntimeError("no"), "two words could not be handed to it: RuntimeError: no"),
     ],
 )
-def test_bad_embeddings_are_found(vectors: Any, message: str) -> None:
+def test_a_model_that_cannot_be_called_is_found(vectors: Any, message: str) -> None:
     with pytest.raises(SelfTestError) as caught:
         loaders.check_embeddings(Encoder(vectors))
     assert caught.value.message == message
+
+
+@pytest.mark.parametrize(
+    ("vectors", "told"),
+    [
+        (np.ones((2, 3)), ["two words gave the same embedding"]),
+        (np.zeros((2, 3)), ["two words gave embeddings of zeros alone"]),
+        (np.eye(2), []),
+        (np.full((2, 1), 1e30), ["two words gave the same embedding"]),
+    ],
+)
+def test_odd_embeddings_are_told_and_refuse_nothing(vectors: Any, told: list[str]) -> None:
+    encoder = Encoder(vectors)
+    assert [notice.message for notice in loaders.check_embeddings(encoder)] == told
+    assert encoder.given == ["good", "bad"]
 
 
 def test_the_libraries_are_silent_during_a_load_and_as_before_after_it(

@@ -290,11 +290,11 @@ def test_the_shape_of_minilm_leaves_every_copy_behind() -> None:
             ("2_Normalize", f"{LEGACY}Normalize"),
         ),
         "config.json": {"model_type": "bert"},
+        "config_sentence_transformers.json": {"prompts": {}},
         **unused(
             ".gitattributes",
             "1_Pooling/config.json",
             "README.md",
-            "config_sentence_transformers.json",
             "data_config.json",
             "model.safetensors",
             "onnx/model.onnx",
@@ -325,8 +325,9 @@ def test_the_shape_of_minilm_leaves_every_copy_behind() -> None:
         ],
         "1_Pooling": ["1_Pooling/config.json"],
         "2_Normalize": [],
-        "config": ["config_sentence_transformers.json", "modules.json"],
+        "config": ["README.md", "config_sentence_transformers.json", "modules.json"],
     }
+    assert plan.class_name == "SentenceTransformer"
     assert [part.class_name for part in plan.components] == [
         "Transformer",
         "Pooling",
@@ -395,6 +396,8 @@ def test_sentence_transformers_modules(
     is_model = class_ref.endswith(("Transformer", "CLIPModel"))
     if is_model:  # The configurations of other modules name no family.
         files["0_Part/config.json"] = {"model_type": "bert"}
+    if "wordembedding_config.json" in present:  # It may name code, and packages.
+        files["0_Part/wordembedding_config.json"] = {}
     plan = plan_of(files)
     assert parts(plan) == {
         "0_Part": sorted(f"0_Part/{name}" for name in expected or present),
@@ -443,14 +446,16 @@ def test_a_router_brings_the_modules_in_its_folders() -> None:
     }
     plan = plan_of(files)
     assert parts(plan) == {
-        "model": [
-            "config.json",
-            "document_0_Transformer/config.json",
-            "document_0_Transformer/model.safetensors",
-            "document_1_Pooling/config.json",
+        "model": ["config.json"],
+        "query_0_StaticEmbedding": [
             "query_0_StaticEmbedding/model.safetensors",
             "query_0_StaticEmbedding/tokenizer.json",
         ],
+        "document_0_Transformer": [
+            "document_0_Transformer/config.json",
+            "document_0_Transformer/model.safetensors",
+        ],
+        "document_1_Pooling": ["document_1_Pooling/config.json"],
         "1_Normalize": [],
         "config": ["modules.json"],
     }

@@ -686,7 +686,7 @@ def test_minilm_gives_the_same_embeddings_from_the_planned_files(tmp_path: Path)
         (folder / path).parent.mkdir(exist_ok=True)
         (folder / path).write_bytes(GARBAGE)
     plan = plan_of(folder)
-    assert not names(plan) & {*decoys, "README.md", "data_config.json"}
+    assert not names(plan) & {*decoys, "data_config.json"}
     copied = only_planned(folder, plan, tmp_path / "planned")
     sentences = ["Planned files are enough.", "Nothing else is opened."]
     expected = SentenceTransformer(str(source), device="cpu").encode(sentences)
@@ -744,7 +744,6 @@ def test_every_kind_of_module_loads_from_the_planned_files(
     if legacy:
         make_legacy(folder)
     plan = plan_of(folder)
-    assert "README.md" not in names(plan)
     copied = only_planned(folder, plan, tmp_path / "planned")
     spoil_the_rest(folder, plan)
     expected = SentenceTransformer(modules=modules, device="cpu")

@@ -189,7 +189,7 @@ def test_a_single_file_is_counted_whatever_it_mixes(tmp_path: Path) -> None:
     assert repo.read == [["model.safetensors"]]
 
 
-def test_modules_in_one_component_are_weighed_each(tmp_path: Path) -> None:
+def test_the_modules_of_a_router_are_weighed_each(tmp_path: Path) -> None:
     types = {
         "query_0_StaticEmbedding": "sentence_transformers.models.StaticEmbedding",
         "document_0_Transformer": "sentence_transformers.models.Transformer",
@@ -205,9 +205,11 @@ def test_modules_in_one_component_are_weighed_each(tmp_path: Path) -> None:
         )
     )
     repo = Repo(tmp_path)
-    (weights,) = repo.weights()
-    assert by_dtype([weights]) == repo.bytes_of_files()
-    assert (weights.bytes_by_dtype["F32"], [len(paths) for paths in repo.read]) == (3996, [2])
+    weights = repo.weights()
+    assert by_dtype(weights) == repo.bytes_of_files()
+    assert [part.name for part in weights] == [*types]
+    assert weights[0].bytes_by_dtype["F32"] == 3996
+    assert [len(paths) for paths in repo.read] == [2]
 
 
 # --- what cannot be counted -----------------------------------------------------------------------

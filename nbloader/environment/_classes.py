@@ -79,6 +79,8 @@ def class_facts(
 
 def _wanted(plan: Plan, takes: frozenset[str] | None) -> Iterator[tuple[str, str, bool]]:
     """Library, name, and whether it is that of a family of models."""
+    if plan.kind is Kind.SENTENCE_TRANSFORMERS and plan.class_name:
+        yield "sentence_transformers", plan.class_name, False
     for component in plan.components:
         if plan.kind is Kind.DIFFUSERS and (
             (takes is not None and component.name not in takes)
@@ -209,5 +211,5 @@ class _Libraries:
         if sources is None:
             return None, ()
         top, _, module = library.partition(".")
-        found = _sentence_transformers.has_module(sources, module, name)
+        found = _sentence_transformers.has_class(sources, module, name)
         return found, _UNREADABLE.get((top, name), ()) if found else ()

@@ -12,14 +12,14 @@ from typing import Any
 from nbloader.errors import MissingTensorsError, ModelLoadError, NbloaderError
 from nbloader.frames import clear_frames
 from nbloader.loaders._arguments import DTYPES, PLACING, places_itself
-from nbloader.loaders._build import build, current, modules_of
+from nbloader.loaders._build import build, current, modules_of, uses_pooler
 from nbloader.loaders.alive import bytes_of, copies, loaded, remember
 from nbloader.loaders.device import check_device, devices, spare_bytes
 from nbloader.loaders.imports import Import
 from nbloader.loaders.quiet import quiet
 from nbloader.loaders.reports import LoadReport, lacking, missing_tensors, told_of
 from nbloader.loaders.self_test import check_call, check_embeddings, check_modules
-from nbloader.records import ComponentLoaded, Kind, Method, Notice, Placement, Plan
+from nbloader.records import ComponentLoaded, Method, Notice, Placement, Plan
 
 __all__ = [
     "DTYPES",
@@ -117,7 +117,7 @@ class Building:
             for module in modules
             for part in (module.modules() if hasattr(module, "modules") else (module,))
         }
-        found = lacking(self._reports, classes, pooled=self._plan.kind is Kind.DIFFUSERS)
+        found = lacking(self._reports, classes, pooled=uses_pooler(model, self._plan))
         self._reports.clear()
         if found and not self._forced:
             del model, modules

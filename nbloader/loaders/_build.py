@@ -14,7 +14,7 @@ from nbloader.loaders._arguments import BuildSteps
 from nbloader.loaders._placing import steps
 from nbloader.records import Kind, Placement, Plan
 
-__all__ = ["build", "current", "modules_of", "versions"]
+__all__ = ["build", "current", "modules_of", "uses_pooler", "versions"]
 
 _PACKAGES = ("accelerate", "bitsandbytes", "diffusers", "sentence-transformers", "transformers")
 
@@ -49,6 +49,13 @@ def modules_of(model: Any, plan: Plan) -> dict[str, Any]:
     """Give the parts of a built model that may hold tensors, by name."""
     found: dict[str, Any] = _BUILDERS[plan.kind].modules_of(model)
     return found
+
+
+def uses_pooler(model: Any, plan: Plan) -> bool:
+    """Tell whether a built model computes with the layer over the first token of an encoder."""
+    if plan.kind is Kind.SENTENCE_TRANSFORMERS:
+        return _sentence_transformers.uses_pooler(model)
+    return plan.kind is Kind.DIFFUSERS
 
 
 def versions() -> dict[str, str]:

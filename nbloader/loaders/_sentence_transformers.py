@@ -2,15 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from nbloader.loaders._arguments import DTYPES, WHOLE, BuildSteps, places_itself, with_model_kwargs
+from nbloader.errors import MissingTensorsError
+from nbloader.loaders._arguments import WHOLE, BuildSteps, with_model_kwargs
+from nbloader.loaders._names import rename
 from nbloader.loaders._placing import Steps
-from nbloader.records import Placement, Plan
+from nbloader.loaders.reports import LoadReport, missing_tensors
+from nbloader.quoting import plain
+from nbloader.records import Notice, Placement, Plan
 
-__all__ = ["build", "modules_of"]
+__all__ = ["build", "modules_of", "uses_pooler"]
+
+_INSTRUCTOR = frozenset(f"hkunlp/instructor-{size}" for size in ("base", "large", "xl"))
+"""The models whose prompts the library keeps out of the pooling, by their ids alone
+(`SentenceTransformer.__init__`)."""
+
+_UNHEARD = re.compile(r"\bdeprecated\b|^Default prompt name is set to ")
+"""What the library warns of and the reader of a load can do nothing about."""
+
+_MOST_TOLD = 3
+
+# `Module.load_state_dict` of torch, and `Module.load_torch_weights` in its words.
+_STATE = re.compile(r"Error\(s\) in loading state_dict for (?P<model>\w+):")
+_MISSING = re.compile(r"Missing key\(s\) in state_dict: (?P<keys>[^\n]*)")
+_SURPLUS = re.compile(r"Unexpected key\(s\) in state_dict: (?P<keys>[^\n]*)")
+_MISSHAPEN = re.compile(r"size mismatch for (?P<key>[\w.]+):")
+_KEY = re.compile(r'"([^"]+)"')
 
 
 def build(
@@ -20,31 +43,161 @@ def build(
     todo: Steps,
     loader_kwargs: Mapping[str, Any],
 ) -> BuildSteps:
-    """Build a model of any class of the library."""
-    del plan
-    yield from ()
-    from sentence_transformers import SentenceTransformer
+    """Build a model of the class that the repository is for."""
+    del placement
+    import sentence_transformers
 
-    wanted = loader_kwargs.get("model_kwargs") or {}
-    model = SentenceTransformer(str(folder), **with_model_kwargs(todo.arguments, loader_kwargs))
-    if not places_itself(loader_kwargs) and not wanted.keys() & set(DTYPES):
-        _cast_others(model, placement.dtype)
+    model_class = getattr(sentence_transformers, plan.class_name or "SentenceTransformer")
+    # The library writes into the mappings that it is given.
+    given = {
+        key: dict(each) if isinstance(each, dict) else each for key, each in loader_kwargs.items()
+    }
+    arguments = with_model_kwargs(todo.arguments, given)
+    with _told() as told:
+        try:
+            model = model_class(str(folder), **arguments)
+        except (RuntimeError, KeyError) as error:
+            raise _lack(plan, folder, error) or error from None
+    _align_routes(model)
+    if plan.repo_id in _INSTRUCTOR:
+        model.set_pooling_include_prompt(include_prompt=False)
+    rename(model, folder, plan.repo_id)
+    if given.get("model_card_data") is None or not given["model_card_data"].local_files_only:
+        _fill_card(model, plan)
+    yield from _notices(plan, model, folder, told)
     return model
-
-
-def _cast_others(model: Any, dtype: str) -> None:
-    """Cast the modules that are no models of transformers, such as a Dense layer.
-
-    They are float32, whatever the transformer is, which has its number format from its loading.
-    """
-    import torch
-    from transformers import PreTrainedModel
-
-    for module in model.children():
-        if not any(isinstance(part, PreTrainedModel) for part in module.modules()):
-            module.to(dtype=getattr(torch, dtype))
 
 
 def modules_of(model: Any) -> dict[str, Any]:
     """Give the one module that a model is."""
     return {WHOLE: model}
+
+
+def uses_pooler(model: Any) -> bool:
+    """Tell whether what a model gives comes through the layer over the first token."""
+    for part in model.modules():
+        for way in (getattr(part, "modality_config", None) or {}).values():
+            if isinstance(way, Mapping) and way.get("method_output_name") == "pooler_output":
+                return True
+    return False
+
+
+def _align_routes(model: Any) -> None:
+    """Give the modules of each route of a Router the number format of the first.
+
+    The library does so for the modules of a model (`BaseModel.__init__`), and a layer in another
+    format than its input cannot compute.
+    """
+    for router in model.modules():
+        routes = getattr(router, "sub_modules", None)
+        if type(router).__name__ != "Router" or not hasattr(routes, "values"):
+            continue
+        for first, *others in routes.values():
+            weight = next(first.parameters(), None)
+            if weight is not None and weight.is_floating_point():
+                for other in others:
+                    other.to(weight.dtype)
+
+
+def _fill_card(model: Any, plan: Plan) -> None:
+    """Say in the data of the model card what the model was made from, as after a download.
+
+    The library asks the Hub for it, which is not done here; the answer is in the plan.
+    """
+    card = model.model_card_data
+    card.local_files_only = False
+    card.base_model = plan.repo_id
+    card.base_model_revision = plan.commit_hash if plan.revision == "main" else plan.revision
+
+
+# -- what is told of it ----------------------------------------------------------------------------
+
+
+class _Told(logging.Handler):
+    """Collects the warnings of the library."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take a message of a log."""
+        try:
+            message = " ".join(record.getMessage().split())
+        except Exception:  # A message that cannot be formatted has nothing to tell.
+            return
+        if not _UNHEARD.search(message) and message not in self.messages:
+            self.messages.append(message)
+
+
+@contextmanager
+def _told() -> Iterator[list[str]]:
+    """Hear what the library warns of; nobody else does meanwhile."""
+    logger = logging.getLogger("sentence_transformers")
+    level, propagates, heard = logger.level, logger.propagate, _Told()
+    logger.addHandler(heard)
+    logger.setLevel(logging.WARNING)
+    logger.propagate = False
+    try:
+        yield heard.messages
+    finally:
+        logger.removeHandler(heard)
+        logger.setLevel(level)
+        logger.propagate = propagates
+
+
+def _notices(plan: Plan, model: Any, folder: Path, told: Sequence[str]) -> Iterator[Notice]:
+    """Tell where the library chose something itself, or could not do as the repository says."""
+    if not (folder / "modules.json").exists() and plan.class_name == "SentenceTransformer":
+        modes = filter(None, map(_pooling_mode, model.children()))
+        yield Notice(
+            reference="default-pooling",
+            message=f"{plan.repo_id} does not say how the embedding of a text is made of those of "
+            f"its tokens: by the library's default{''.join(f', {mode}' for mode in modes)}",
+            hint="If its card says otherwise, build it of modules: "
+            "sentence_transformers.SentenceTransformer(modules=[...]).",
+        )
+    for message in told[:_MOST_TOLD]:
+        yield Notice(
+            reference="library-warning",
+            message="sentence-transformers warns: "
+            + plain(message.replace(str(folder), plan.repo_id), 400),
+            hint="The model is as the library makes it.",
+        )
+
+
+def _pooling_mode(module: Any) -> str | None:
+    mode = getattr(module, "pooling_mode", None)
+    if mode is None and hasattr(module, "get_pooling_mode_str"):  # before version 6
+        mode = module.get_pooling_mode_str()
+    return None if mode is None else str(mode)
+
+
+def _lack(plan: Plan, folder: Path, error: Exception) -> MissingTensorsError | None:
+    """Tell whether a module was refused because its file lacks tensors, and which."""
+    text = str(error)
+    if isinstance(error, KeyError):
+        key = error.args[0] if error.args else None
+        # WordEmbeddings, StaticEmbedding and ColBERT's projection take their tensors by name.
+        if not isinstance(key, str) or not key.endswith(".weight"):
+            return None
+        report = LoadReport(model=plan.class_name or "", source=str(folder), missing=(key,))
+        return missing_tensors(plan.repo_id, [report], folder)
+    state = _STATE.search(text)
+    if state is None:
+        return None
+    missing, surplus = (
+        tuple(_KEY.findall(found["keys"])) if (found := pattern.search(text)) else ()
+        for pattern in (_MISSING, _SURPLUS)
+    )
+    misshapen = tuple(_MISSHAPEN.findall(text))
+    if not missing and not misshapen:
+        return None
+    report = LoadReport(
+        model=state["model"],
+        source=str(folder),
+        missing=missing,
+        mismatched=misshapen,
+        unexpected=surplus,
+    )
+    return missing_tensors(plan.repo_id, [report], folder)

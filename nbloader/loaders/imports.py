@@ -44,7 +44,7 @@ def targets(plan: Plan) -> tuple[tuple[str, str], ...]:
             named = [(str(library), str(name)) for library, name in parts]
             return (("diffusers", "DiffusionPipeline"), *own, *dict.fromkeys(named))
         case Kind.SENTENCE_TRANSFORMERS:
-            return (("sentence_transformers", "SentenceTransformer"),)
+            return (("sentence_transformers", plan.class_name or "SentenceTransformer"),)
         case Kind.TRANSFORMERS:
             return (("transformers", "pipeline"), ("transformers", "AutoModel"))
 

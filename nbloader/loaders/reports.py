@@ -106,6 +106,9 @@ _UNUSED = re.compile(r"(?:^|\.)pooler\.")
 """The layer over the first token that BERT's kin have. Embeddings and features are taken from the
 last hidden states, and many encoders are published without it."""
 
+_HEADED = re.compile(r"For[A-Z]")
+"""Models with a head, such as a classifier, which computes with what that layer gives."""
+
 _HINT = (
     "The files do not fit this class: look for another revision (revision=...) or repository, or "
     "tell its author. With `force=True` the load goes on; what is missing is then random or empty."
@@ -119,12 +122,12 @@ def lacking(
 
     Args:
         classes: of the models that came out; libraries may have tried others before.
-        pooled: whether the layer over the first token is used.
+        pooled: whether the layer over the first token is used, also where no head does.
     """
     last = {(report.model, report.source): report for report in reports if report.model in classes}
     left = [
         report
-        if pooled
+        if pooled or _HEADED.search(report.model)
         else replace(
             report, missing=tuple(key for key in report.missing if not _UNUSED.search(key))
         )

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from nbloader.errors import NoWeightsError, UnsupportedRepoError
 from nbloader.plan._adapters import ADAPTER_CONFIG, plan_adapted
 from nbloader.plan._diffusers import plan_diffusers
+from nbloader.plan._encoders import is_encoder
 from nbloader.plan._formats import unsupported
 from nbloader.plan._needs import with_needs
 from nbloader.plan._paths import check_portable
@@ -138,7 +139,9 @@ def make_plan(
         class_name=class_name,
         components=tuple(component for component in components if _is_part(component)),
         files=tuple(sorted(files, key=lambda file: file.path)),
-        custom_code=custom_pipeline or any(path.endswith(".py") for path in wanted),
+        custom_code=custom_pipeline
+        or repo.runs_code
+        or any(path.endswith(".py") for path in wanted),
         custom_pipeline=custom_pipeline,
         written_with=repo.written_with,
         variant=repo.variant,
@@ -200,6 +203,8 @@ def _kind_of_files(repo: Repo, kind: Kind | None) -> Kind:
     if kind is None:
         if not kinds:
             raise unsupported(repo, "model_index.json, modules.json or config.json")
+        if kinds[0] is Kind.TRANSFORMERS and is_encoder(repo):
+            return Kind.SENTENCE_TRANSFORMERS
         return kinds[0]
     # sentence-transformers can make an embedding model of any transformers model.
     fits = kind in kinds or (kind is Kind.SENTENCE_TRANSFORMERS and Kind.TRANSFORMERS in kinds)

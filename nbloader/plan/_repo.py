@@ -98,10 +98,14 @@ class Repo:
         variant: the variant of the weights that was asked for; None for the plain ones.
         task: what the caller, or else the Hub, says that the model is for; None if neither does.
         task_asked: whether the caller names the task.
+        pipeline_tag: the task that the Hub names; None if none.
+        library_name: the library that the Hub names; None if none.
         handed_in: components that the caller hands in, or leaves out.
         custom_pipeline: where the caller says that the code of a pipeline is; None for none.
         written_with: the version of the library that wrote the repository, where a planner has
             read it.
+        runs_code: whether a planner has found that the load imports what the repository names, from
+            its own files or from an installed package.
 
     Raises:
         UnsafePathError: the listing has a file name that could leave its folder, or one twice.
@@ -116,10 +120,13 @@ class Repo:
         self.variant = request.variant or None
         self.task = request.task or listing.pipeline_tag
         self.task_asked = request.task is not None
+        self.pipeline_tag = listing.pipeline_tag
+        self.library_name = listing.library_name
         self.trust_remote_code = request.trust_remote_code
         self.handed_in = frozenset(request.handed_in)
         self.custom_pipeline = request.custom_pipeline
         self.written_with: str | None = None
+        self.runs_code = False
         self._sizes: dict[str, int] = {}
         self._names: dict[str, set[str]] = {}
         tops: set[str] = set()

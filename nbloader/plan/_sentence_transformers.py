@@ -1,15 +1,23 @@
 """Repositories of sentence-transformers: the modules that `modules.json` lists.
 
 The rules are those of `BaseModel._load_config_modules` and of each module's `load`
-(sentence-transformers 6.2). The model card is read only to be written again on save: left out.
+(sentence-transformers 6.2). The model card belongs to the model: the library reads it with the
+modules, and writes it again when the model is saved.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from nbloader.errors import UnsupportedRepoError
 from nbloader.hub_names import join
+from nbloader.plan._encoders import (
+    CROSS_ENCODER,
+    MODULES,
+    MULTI_VECTOR_ENCODER,
+    SETTINGS,
+    encoder_class,
+)
 from nbloader.plan._formats import no_weights
 from nbloader.plan._paths import check_safe
 from nbloader.plan._repo import Repo, check_name, malformed
@@ -27,11 +35,11 @@ from nbloader.records import Component
 
 __all__ = ["plan_sentence_transformers"]
 
-MODULES = "modules.json"
 _NAMESPACE = "sentence_transformers."
 
 _TRANSFORMERS = frozenset({"Transformer", "CLIPModel", "MLMTransformer"})
 _ROUTERS = frozenset({"Router", "Asym"})
+_ROUTER_CONFIGS = ("router_config.json", "config.json")  # the first that is there
 # Modules with tensors of their own, in one file, and whether they bring a tokenizer.
 _WEIGHTED = {
     "CNN": False,
@@ -60,57 +68,75 @@ _MODULE_CONFIGS = (
     "whitespacetokenizer_config.json",
     "wordembedding_config.json",
 )
+# Written by the authors of ColBERT: the lengths and markers of their models.
+_COLBERT_SETTINGS = "artifact.metadata"
+
+# `_CLASS_REF_ALIASES` of MultiVectorEncoder: what it takes for modules of the package pylate.
+_OF_PYLATE = {"pylate.models.Dense.Dense": "sentence_transformers.base.modules.dense.Dense"}
+# Packages that modules of the library import only when they are made.
+_NEEDS = {"PhraseTokenizer": ("nltk",)}
+
 _MAX_DEPTH = 4
 
 
-def plan_sentence_transformers(repo: Repo) -> tuple[None, list[Component]]:
-    """The modules, in their order.
+def plan_sentence_transformers(repo: Repo) -> tuple[str | None, list[Component]]:
+    """The class that the repository is for, and its modules in their order.
 
     Raises:
         RepoError: of a kind that says why the model cannot be loaded.
     """
-    shared = {*repo.existing("", MODULES, "config_sentence_transformers.json")}
-    modules = _modules(repo)
-    trusted_code = {
-        path
-        for _, class_ref in modules or ()
-        if not class_ref.startswith(_NAMESPACE)
-        for path in _module_code(repo, class_ref)
-    }
+    class_name = encoder_class(repo)
+    card = ["README.md"] if MODULES in repo.paths else []
+    shared = {*repo.existing("", MODULES, SETTINGS, *card)}
+    if class_name == CROSS_ENCODER:
+        _activation(repo, *repo.existing("", SETTINGS, "config.json"))
+    if class_name == MULTI_VECTOR_ENCODER:
+        shared.update(repo.existing("", _COLBERT_SETTINGS))
     components: list[Component] = []
-    taken = shared | trusted_code
+    taken = set(shared)
     names: set[str] = set()
-    for position, (folder, class_ref) in enumerate(modules or ()):
-        files, weights = _module(repo, folder, class_ref, depth=0)
+    for position, (folder, class_ref) in enumerate(_all_modules(repo, class_name)):
+        files, weights = _module(repo, folder, class_ref)
+        code, needs = _outside(repo, folder, class_ref)
+        shared.update(code)
+        taken.update(code)
         name = folder or "model"
         if name in names or name == "config":
             name = f"{name}-{position}"
         names.add(name)
-        library, _, class_name = class_ref.rpartition(".")
+        library, _, module_class = class_ref.rpartition(".")
         config = _model_config(repo, folder, class_ref)
         components.append(
             Component(
                 name=name,
-                library=library or None,
-                class_name=class_name,
+                library=library,
+                class_name=module_class,
                 paths=tuple(sorted(files - taken)),
                 weights=tuple(sorted(weights - taken)),
                 model_type=model_type(config),
                 code=untrusted_code(repo, folder, config),
+                needs=needs,
             )
         )
         taken |= files
-    return None, [*components, Component(name="config", paths=tuple(sorted(shared | trusted_code)))]
+    return class_name, [*components, Component(name="config", paths=tuple(sorted(shared)))]
 
 
-def _modules(repo: Repo) -> list[tuple[str, str]] | None:
-    """Folder and class of each module; None as long as `modules.json` is not known."""
+def _all_modules(repo: Repo, class_name: str | None) -> Iterator[tuple[str, str]]:
+    """Folder and class of each module, those inside of a Router after it."""
+    for folder, class_ref in _modules(repo, class_name):
+        yield folder, class_ref
+        yield from _routed(repo, folder, class_ref)
+
+
+def _modules(repo: Repo, class_name: str | None) -> list[tuple[str, str]]:
+    """Folder and class of each module; empty as long as `modules.json` is not known."""
     if MODULES not in repo.paths:
-        # The library then makes a Transformer, and a Pooling without files.
+        # The library then makes a Transformer, and further modules without files.
         return [("", "sentence_transformers.models.Transformer")]
     listed = repo.read(MODULES)
     if listed is None:
-        return None
+        return []
     if not isinstance(listed, list) or not listed:
         raise malformed(MODULES, "does not hold a list of modules")
     modules = []
@@ -118,6 +144,10 @@ def _modules(repo: Repo) -> list[tuple[str, str]] | None:
         match entry:
             case {"path": str(folder), "type": str(class_ref), "name": str()} if class_ref:
                 check_name(class_ref, MODULES, dotted=True)
+                if class_name == MULTI_VECTOR_ENCODER:
+                    class_ref = _OF_PYLATE.get(class_ref, class_ref)
+                if "." not in class_ref:
+                    raise malformed(MODULES, f"names {quote(class_ref)} without its module")
                 modules.append((_folder(folder, MODULES), class_ref))
             case _:
                 raise malformed(MODULES, "has a module without a name, a path and a type")
@@ -132,12 +162,12 @@ def _folder(folder: str, where: str) -> str:
     return folder
 
 
-def _module(repo: Repo, folder: str, class_ref: str, depth: int) -> tuple[set[str], set[str]]:
+def _module(repo: Repo, folder: str, class_ref: str) -> tuple[set[str], set[str]]:
     """All files of a module, and those of them that hold weights."""
     kind = class_ref.rpartition(".")[2]
     own = class_ref.startswith(_NAMESPACE)
     if own and kind in _ROUTERS:
-        return _router(repo, folder, depth)
+        return set(repo.existing(folder, *_ROUTER_CONFIGS)[:1]), set()
     files = set(repo.existing(folder, *_MODULE_CONFIGS))
     weights: Weights | None = None
     if own and kind in _TRANSFORMERS:
@@ -148,6 +178,8 @@ def _module(repo: Repo, folder: str, class_ref: str, depth: int) -> tuple[set[st
             raise no_weights(repo, folder)
         if _WEIGHTED[kind]:
             files.update(processing_files(repo, folder))
+        if kind == "Dense":
+            _activation(repo, *repo.existing(folder, "config.json"))
     elif not own:
         # Most custom modules derive from Transformer; what others open cannot be known.
         files, weights = _custom(repo, folder)
@@ -159,15 +191,25 @@ def _module(repo: Repo, folder: str, class_ref: str, depth: int) -> tuple[set[st
     return files, set(weights.files if weights else ())
 
 
+def _is_own(class_ref: str, names: frozenset[str]) -> bool:
+    return class_ref.startswith(_NAMESPACE) and class_ref.rpartition(".")[2] in names
+
+
 def _model_config(repo: Repo, folder: str, class_ref: str) -> Mapping[str, object]:
     """The configuration of a module that is a model of transformers; empty for another module."""
-    kind = class_ref.rpartition(".")[2]
-    is_model = kind in _TRANSFORMERS if class_ref.startswith(_NAMESPACE) else not folder
+    own = class_ref.startswith(_NAMESPACE)
+    is_model = _is_own(class_ref, _TRANSFORMERS) if own else not folder
     paths = repo.existing(folder, "config.json") if is_model else []
     return (repo.read_object(paths[0]) or {}) if paths else {}
 
 
 def _transformer(repo: Repo, folder: str) -> tuple[set[str], Weights]:
+    if adapter := repo.existing(folder, "adapter_config.json"):
+        base = (repo.read_object(adapter[0]) or {}).get("base_model_name_or_path")
+        raise UnsupportedRepoError(
+            f"{quote(repo.repo_id)} is an adapter for {quote(base)}.",
+            hint="Load it with sentence_transformers itself, which needs peft.",
+        )
     if not repo.existing(folder, "config.json"):
         raise malformed(MODULES, f"has a Transformer in {quote(folder)} without a config.json")
     files = {
@@ -190,36 +232,79 @@ def _custom(repo: Repo, folder: str) -> tuple[set[str], Weights | None]:
     return set(repo.existing(folder, *names)), find_weights(repo, folder, MODULE, None)
 
 
-def _module_code(repo: Repo, class_ref: str) -> list[str]:
-    """The Python files of the root, for a module class that the repository brings."""
+def _foreign(repo: Repo, class_ref: str) -> tuple[list[str], tuple[str, ...]]:
+    """Code of the repository for a class that is not the library's, or the package that it is in.
+
+    The library looks for the module beside the weights (`get_class_from_dynamic_module`, which
+    knows no folders), and then among what is installed.
+
+    Raises:
+        UnsupportedRepoError: neither may be run.
+    """
+    module = class_ref.rpartition(".")[0]
+    own = "." not in module and f"{module}.py" in repo.paths
+    package = module.partition(".")[0]
     if not repo.trust_remote_code:
+        what = "code of its own" if own else f"code of the package {quote(package)}"
+        where = "its code on the Hub" if own else "what the package does"
         raise UnsupportedRepoError(
-            f"{quote(repo.repo_id)} has a module with code of its own: {quote(class_ref)}.",
-            hint="Read its code on the Hub; if you trust it, pass trust_remote_code=True.",
+            f"{quote(repo.repo_id)} has a module with {what}: {quote(class_ref)}.",
+            hint=f"Read {where}; if you trust it, pass trust_remote_code=True.",
         )
-    return [path for path in repo.existing("", *repo.names("")) if path.endswith(".py")]
+    repo.runs_code = True
+    if not own:
+        return [], (package,)
+    return [path for path in repo.existing("", *repo.names("")) if path.endswith(".py")], ()
 
 
-def _router(repo: Repo, folder: str, depth: int) -> tuple[set[str], set[str]]:
-    """A Router (once Asym): modules in folders of its own."""
-    configs = repo.existing(folder, "router_config.json", "config.json")[:1]
+def _activation(repo: Repo, *configs: str) -> None:
+    """Note whether configurations name an activation function that only a trusted load takes."""
+    for path in configs if repo.trust_remote_code else ():
+        config = repo.read_object(path) or {}
+        own = config.get("sentence_transformers")
+        named = (
+            config.get("activation_function"),
+            config.get("activation_fn"),
+            config.get("sbert_ce_default_activation_function"),
+            own.get("activation_fn") if isinstance(own, dict) else None,
+        )
+        if any(isinstance(name, str) and not name.startswith("torch.") for name in named):
+            repo.runs_code = True
+
+
+def _outside(repo: Repo, folder: str, class_ref: str) -> tuple[list[str], tuple[str, ...]]:
+    """Code of the repository that a module runs, and packages that it needs.
+
+    Raises:
+        UnsupportedRepoError: it names code that is not trusted.
+    """
+    if not class_ref.startswith(_NAMESPACE):
+        return _foreign(repo, class_ref)
+    if class_ref.endswith(".WordEmbeddings"):
+        for path in repo.existing(folder, "wordembedding_config.json"):
+            tokenizer = (repo.read_object(path) or {}).get("tokenizer_class")
+            if isinstance(tokenizer, str) and "." in tokenizer:
+                check_name(tokenizer, path, dotted=True)
+                if not tokenizer.startswith(_NAMESPACE):
+                    return _foreign(repo, tokenizer)
+                return [], _NEEDS.get(tokenizer.rpartition(".")[2], ())
+    return [], ()
+
+
+def _routed(repo: Repo, folder: str, class_ref: str, depth: int = 0) -> Iterator[tuple[str, str]]:
+    """Folder and class of the modules inside of a Router (once Asym); none for another module."""
+    if not _is_own(class_ref, _ROUTERS):
+        return
+    configs = repo.existing(folder, *_ROUTER_CONFIGS)[:1]
     if not configs or depth >= _MAX_DEPTH:
         raise malformed(MODULES, f"has a Router without a configuration in {quote(folder)}")
-    config = repo.read_object(configs[0])
-    files: set[str] = set(configs)
-    weights: set[str] = set()
-    if config is None:
-        return files, weights
-    types = config.get("types")
+    types = (repo.read_object(configs[0]) or {"types": {}}).get("types")
     if not isinstance(types, dict):
         raise malformed(configs[0], "does not list the types of its modules")
-    for name, class_ref in types.items():
-        if not isinstance(class_ref, str):
+    for name, inner_ref in types.items():
+        if not isinstance(inner_ref, str) or "." not in inner_ref:
             raise malformed(configs[0], f"has no type for {quote(name)}")
-        if not class_ref.startswith(_NAMESPACE):
-            files.update(_module_code(repo, class_ref))
+        check_name(inner_ref, configs[0], dotted=True)
         inner = join(folder, _folder(name, configs[0]))
-        inner_files, inner_weights = _module(repo, inner, class_ref, depth + 1)
-        files |= inner_files
-        weights |= inner_weights
-    return files, weights
+        yield inner, inner_ref
+        yield from _routed(repo, inner, inner_ref, depth + 1)

@@ -165,10 +165,12 @@ class Plan:
     """Exactly which files of a commit will be loaded, and by what.
 
     Attributes:
-        class_name: the class of the pipeline, where the repository names one.
+        class_name: the class of the pipeline, where the repository names one, or the class of
+            sentence-transformers that it is for.
         components: every file of `files` is in exactly one of them.
         files: sorted by path.
-        custom_code: whether the load runs Python files of the repository, or that the caller names.
+        custom_code: whether the load runs Python files of the repository, or others that
+            it or the caller names.
         custom_pipeline: whether the class of a pipeline of diffusers comes from such code.
         written_with: the version of diffusers that wrote the repository, where it says so.
         variant: the variant of the weights that was chosen, None for the plain ones.

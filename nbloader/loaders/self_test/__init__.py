@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from nbloader.loaders.quiet import quiet
 from nbloader.loaders.self_test._embedders import check_embeddings
 from nbloader.loaders.self_test._models import check_model
 from nbloader.loaders.self_test._pipelines import check_pipeline
@@ -29,10 +30,11 @@ def check_call(model: Any, plan: Plan, placement: Placement | None) -> list[Noti
     Raises:
         SelfTestError: it cannot be called, or what it gives is of no use.
     """
-    match plan.kind:
-        case Kind.DIFFUSERS:
-            return check_pipeline(model, placement)
-        case Kind.SENTENCE_TRANSFORMERS:
-            return check_embeddings(model)
-        case Kind.TRANSFORMERS:
-            return check_model(model, placement)
+    with quiet():
+        match plan.kind:
+            case Kind.DIFFUSERS:
+                return check_pipeline(model, placement)
+            case Kind.SENTENCE_TRANSFORMERS:
+                return check_embeddings(model)
+            case Kind.TRANSFORMERS:
+                return check_model(model, placement)

@@ -1,0 +1,87 @@
+"""A call that leaves no trace: what a model and the generators were like is put back after it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+__all__ = ["as_it_was"]
+
+
+@contextmanager
+def as_it_was(*modules: Any) -> Iterator[None]:
+    """Put back, after a call, the attributes of modules and the generators of random numbers.
+
+    The libraries switch models to evaluation, fill caches, make buffers when they are first needed
+    (in inference mode, so that they could not be trained with afterwards), and set how tokenizers
+    pad and cut.
+
+    Args:
+        modules: `torch.nn.Module`s, with all that is inside of them.
+    """
+    import numpy as np
+    import torch
+
+    parts = {id(part): part for module in modules for part in module.modules()}.values()
+    kept = [(part, _attributes(part)) for part in parts]
+    tokenizers = [
+        (core, core.padding, core.truncation)
+        for core in {
+            id(core): core
+            for part in parts
+            for value in vars(part).values()
+            for core in _cores(value)
+        }.values()
+    ]
+    numbers = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=_gpus(*modules)):
+            yield
+    finally:
+        random.setstate(numbers[0])
+        np.random.set_state(numbers[1])
+        for part, attributes in kept:
+            _put_back(part, attributes)
+        for core, padding, truncation in tokenizers:
+            with suppress(Exception):  # Of a version that gives other names than it takes.
+                core.enable_padding(**padding) if padding else core.no_padding()
+                core.enable_truncation(**truncation) if truncation else core.no_truncation()
+
+
+def _gpus(*modules: Any) -> list[int]:
+    devices = {weight.device for module in modules for weight in module.parameters()}
+    return sorted(device.index or 0 for device in devices if device.type == "cuda")
+
+
+def _attributes(part: Any) -> dict[str, tuple[Any, Any]]:
+    """Give the attributes of a module, each with a copy of what it holds if that is a mapping."""
+    return {
+        name: (value, dict(value) if type(value) is dict else None)
+        for name, value in vars(part).items()
+    }
+
+
+def _put_back(part: Any, attributes: dict[str, tuple[Any, Any]]) -> None:
+    now = vars(part)
+    for name in now.keys() - attributes.keys():
+        del now[name]
+    for name, (value, held) in attributes.items():
+        now[name] = value
+        if held is not None and _differ(value, held):
+            value.clear()
+            value.update(held)
+
+
+def _differ(value: dict[Any, Any], held: dict[Any, Any]) -> bool:
+    """Compare what two mappings hold by what it is: tensors have no equality."""
+    return value.keys() != held.keys() or any(value[key] is not held[key] for key in held)
+
+
+def _cores(value: Any) -> Iterator[Any]:
+    """Find the cores of the fast tokenizers that an attribute of a module is, or holds."""
+    for each in (value, getattr(value, "tokenizer", None)):
+        core = getattr(each, "backend_tokenizer", each)
+        if hasattr(core, "no_padding") and hasattr(core, "no_truncation"):
+            yield core

@@ -1,0 +1,153 @@
+"""Which class of sentence-transformers a repository is for.
+
+The rules are those of `_get_model_type` and `_load_default_modules` of the classes
+(sentence-transformers 6.2). There the caller names the class, and a repository of another one is
+converted to it, with a warning in the log: its head is thrown away, or one of random numbers is
+added. Here the repository decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from nbloader.errors import UnsupportedRepoError
+from nbloader.plan._repo import Repo, check_name
+from nbloader.quoting import quote
+
+__all__ = [
+    "CROSS_ENCODER",
+    "MODULES",
+    "MULTI_VECTOR_ENCODER",
+    "SENTENCE_TRANSFORMER",
+    "SETTINGS",
+    "SPARSE_ENCODER",
+    "STANFORD_COLBERT",
+    "encoder_class",
+    "is_encoder",
+]
+
+MODULES = "modules.json"
+SETTINGS = "config_sentence_transformers.json"
+
+CROSS_ENCODER = "CrossEncoder"
+MULTI_VECTOR_ENCODER = "MultiVectorEncoder"
+SENTENCE_TRANSFORMER = "SentenceTransformer"
+SPARSE_ENCODER = "SparseEncoder"
+
+STANFORD_COLBERT = "HF_ColBERT"
+"""The `architectures` of the ColBERT models of its authors, with the projection among the weights.
+"""
+
+_LIBRARY = "sentence-transformers"
+_PYLATE = "pylate."
+
+# What PyLate writes into the settings (`pylate_marker_keys` of `MultiVectorEncoder`).
+_PYLATE_SETTINGS = frozenset(
+    {
+        "attend_to_expansion_tokens",
+        "attend_to_mask_tokens",
+        "do_query_expansion",
+        "document_length",
+        "document_prefix",
+        "query_expansion",
+        "query_length",
+        "query_prefix",
+        "skiplist_words",
+    }
+)
+# What CrossEncoder wrote into config.json, from version 4 and before it.
+_CROSS_ENCODER_KEYS = frozenset({"sbert_ce_default_activation_function", "sentence_transformers"})
+
+# The endings of `architectures` whose weights have all that the default modules of a class need.
+_HEADS = {
+    CROSS_ENCODER: ("ForSequenceClassification", "ForCausalLM"),
+    MULTI_VECTOR_ENCODER: (STANFORD_COLBERT, "ForRetrieval"),
+    SPARSE_ENCODER: ("ForMaskedLM",),
+}
+
+
+def is_encoder(repo: Repo) -> bool:
+    """Tell whether a repository with a `config.json` alone is for sentence-transformers.
+
+    So are cross-encoders and ColBERT models as they were saved for years, and whatever the Hub says
+    is for this library. False as long as `config.json` is not known.
+    """
+    config = repo.read_object("config.json") or {}
+    architectures = _architectures(config)
+    return (
+        STANFORD_COLBERT in architectures
+        or (not _CROSS_ENCODER_KEYS.isdisjoint(config) and _ends(architectures, CROSS_ENCODER))
+        or (bool(architectures) and repo.library_name == _LIBRARY)
+    )
+
+
+def encoder_class(repo: Repo) -> str | None:
+    """Name the class; None as long as the files that decide it are not known.
+
+    Raises:
+        UnsupportedRepoError: its weights lack a layer that the class would fill at random.
+        MalformedFileError: it names no class.
+    """
+    settings = _read(repo, SETTINGS)
+    config = _read(repo, "config.json")
+    listed = repo.read(MODULES) if MODULES in repo.paths else []
+    if settings is None or config is None or listed is None:
+        return None
+    architectures = _architectures(config)
+    named = settings.get("model_type")
+    if named is not None:
+        named = check_name(str(named), SETTINGS)
+        named = MULTI_VECTOR_ENCODER if named == "ColBERT" else named
+    if MODULES in repo.paths:
+        of_pylate = not _PYLATE_SETTINGS.isdisjoint(settings) or any(
+            str(each).startswith(_PYLATE) for each in _types(listed)
+        )
+        if named is None and STANFORD_COLBERT in architectures:
+            named = MULTI_VECTOR_ENCODER
+        if named is None and of_pylate:
+            # The library converts it, and keeps the projection if there is one.
+            if not any(str(each).endswith(".Dense") for each in _types(listed)):
+                raise _random(repo, MULTI_VECTOR_ENCODER, "it has no Dense module")
+            named = MULTI_VECTOR_ENCODER
+        return named or SENTENCE_TRANSFORMER
+    chosen = named or _by_architecture(repo, architectures)
+    if architectures and chosen in _HEADS and not _ends(architectures, chosen):
+        raise _random(repo, chosen, f"its weights are those of {quote(architectures[0])}")
+    return chosen
+
+
+def _random(repo: Repo, class_name: str, why: str) -> UnsupportedRepoError:
+    return UnsupportedRepoError(
+        f"{quote(repo.repo_id)} is for {class_name}, but {why}: it would get a layer of random "
+        "numbers.",
+        hint="It has to be trained before it is of use: make it with sentence_transformers itself.",
+    )
+
+
+def _read(repo: Repo, path: str) -> Mapping[str, object] | None:
+    return repo.read_object(path) if path in repo.paths else {}
+
+
+def _architectures(config: Mapping[str, object]) -> list[str]:
+    names = config.get("architectures")
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+
+
+def _by_architecture(repo: Repo, architectures: list[str]) -> str:
+    """Name the class for weights without modules: the one that has a use for all of them."""
+    if _ends(architectures, MULTI_VECTOR_ENCODER):
+        return MULTI_VECTOR_ENCODER
+    ranks = repo.pipeline_tag == "text-ranking" and repo.library_name == _LIBRARY
+    if ranks or any(name.endswith("ForSequenceClassification") for name in architectures):
+        return CROSS_ENCODER
+    return SENTENCE_TRANSFORMER
+
+
+def _ends(architectures: list[str], class_name: str) -> bool:
+    return any(name.endswith(_HEADS[class_name]) for name in architectures)
+
+
+def _types(listed: object) -> list[object]:
+    """The classes of the modules that `modules.json` lists."""
+    entries = listed if isinstance(listed, list) else []
+    return [entry.get("type") for entry in entries if isinstance(entry, dict)]
