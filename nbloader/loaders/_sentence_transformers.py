@@ -62,7 +62,8 @@ def build(
     if plan.repo_id in _INSTRUCTOR:
         model.set_pooling_include_prompt(include_prompt=False)
     rename(model, folder, plan.repo_id)
-    if given.get("model_card_data") is None or not given["model_card_data"].local_files_only:
+    asked = loader_kwargs.get("model_card_data")
+    if asked is None or not asked.local_files_only:
         _fill_card(model, plan)
     yield from _notices(plan, model, folder, told)
     return model
@@ -89,10 +90,9 @@ def _align_routes(model: Any) -> None:
     format than its input cannot compute.
     """
     for router in model.modules():
-        routes = getattr(router, "sub_modules", None)
-        if type(router).__name__ != "Router" or not hasattr(routes, "values"):
+        if type(router).__name__ != "Router":
             continue
-        for first, *others in routes.values():
+        for first, *others in router.sub_modules.values():
             weight = next(first.parameters(), None)
             if weight is not None and weight.is_floating_point():
                 for other in others:

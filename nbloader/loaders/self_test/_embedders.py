@@ -140,11 +140,9 @@ def _inputs(model: Any) -> Iterator[_Input]:
         yield from _of_kind(singles[0], model)
     elif pairs:
         for parts in zip(*(_of_kind(kind, model) for kind in pairs[0]), strict=False):
-            both = [
-                dict(zip(pairs[0], values, strict=True))
-                for values in zip(*((part.first, part.second) for part in parts), strict=True)
-            ]
-            yield _Input(" with ".join(part.what for part in parts), *both)
+            first = {kind: part.first for kind, part in zip(pairs[0], parts, strict=True)}
+            second = {kind: part.second for kind, part in zip(pairs[0], parts, strict=True)}
+            yield _Input(" with ".join(part.what for part in parts), first, second)
 
 
 def _of_kind(kind: str, model: Any) -> Iterator[_Input]:
@@ -174,8 +172,8 @@ def _texts(model: Any) -> _Input:
     except Exception:  # Tokenizers are of many kinds, some from code of the repository.
         words = []
     if len(words) == 2:
-        return _Input("two words", *words)
-    return _Input("two sentences", *_SENTENCES, differ=False)
+        return _Input("two words", words[0], words[1])
+    return _Input("two sentences", _SENTENCES[0], _SENTENCES[1], differ=False)
 
 
 def _words(tokenizer: Any) -> list[str]:
@@ -264,7 +262,7 @@ def _judged(found: Any, given: _Input) -> list[Notice]:
         return []
     if not any(row.any() for row in rows):
         return [_alike(f"{given.what} gave embeddings of zeros alone")]
-    if rows[0].shape == rows[1].shape and np.array_equal(*rows):
+    if rows[0].shape == rows[1].shape and np.array_equal(rows[0], rows[1]):
         return [_alike(f"{given.what} gave the same embedding")]
     return []
 
