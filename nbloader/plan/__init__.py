@@ -187,7 +187,7 @@ def _check_format(repo: Repo, components: Iterable[Component]) -> None:
 
 def _kind(repo: Repo, request: PlanRequest) -> Kind:
     """The kind that was asked for, or that the files show."""
-    kind = _kind_of_files(repo, request.kind)
+    kind = _kind_of_files(repo, request)
     if request.task is not None and kind is not Kind.TRANSFORMERS:
         alone = not repo.paths.isdisjoint(_MARKS[Kind.TRANSFORMERS])
         raise UnsupportedRepoError(
@@ -198,12 +198,13 @@ def _kind(repo: Repo, request: PlanRequest) -> Kind:
     return kind
 
 
-def _kind_of_files(repo: Repo, kind: Kind | None) -> Kind:
+def _kind_of_files(repo: Repo, request: PlanRequest) -> Kind:
+    kind = request.kind
     kinds = [kind for kind, marks in _MARKS.items() if not repo.paths.isdisjoint(marks)]
     if kind is None:
         if not kinds:
             raise unsupported(repo, "model_index.json, modules.json or config.json")
-        if kinds[0] is Kind.TRANSFORMERS and is_encoder(repo):
+        if kinds[0] is Kind.TRANSFORMERS and request.task is None and is_encoder(repo):
             return Kind.SENTENCE_TRANSFORMERS
         return kinds[0]
     # sentence-transformers can make an embedding model of any transformers model.

@@ -72,6 +72,8 @@ def is_encoder(repo: Repo) -> bool:
     So are cross-encoders and ColBERT models as they were saved for years, and whatever the Hub says
     is for this library. False as long as `config.json` is not known.
     """
+    if "config.json" not in repo.paths:
+        return False  # an adapter alone
     config = repo.read_object("config.json") or {}
     architectures = _architectures(config)
     return (
