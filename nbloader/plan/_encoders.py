@@ -91,31 +91,44 @@ def encoder_class(repo: Repo) -> str | None:
         MalformedFileError: it names no class.
     """
     settings = _read(repo, SETTINGS)
-    config = _read(repo, "config.json")
-    listed = repo.read(MODULES) if MODULES in repo.paths else []
-    if settings is None or config is None or listed is None:
+    if settings is None:
         return None
-    architectures = _architectures(config)
     named = settings.get("model_type")
     if named is not None:
         named = check_name(str(named), SETTINGS)
         named = MULTI_VECTOR_ENCODER if named == "ColBERT" else named
     if MODULES in repo.paths:
-        of_pylate = not _PYLATE_SETTINGS.isdisjoint(settings) or any(
-            str(each).startswith(_PYLATE) for each in _types(listed)
-        )
-        if named is None and STANFORD_COLBERT in architectures:
-            named = MULTI_VECTOR_ENCODER
-        if named is None and of_pylate:
-            # The library converts it, and keeps the projection if there is one.
-            if not any(str(each).endswith(".Dense") for each in _types(listed)):
-                raise _random(repo, MULTI_VECTOR_ENCODER, "it has no Dense module")
-            named = MULTI_VECTOR_ENCODER
-        return named or SENTENCE_TRANSFORMER
+        return named or _by_modules(repo, settings)
+    config = _read(repo, "config.json")
+    if config is None:
+        return None
+    architectures = _architectures(config)
     chosen = named or _by_architecture(repo, architectures)
     if architectures and chosen in _HEADS and not _ends(architectures, chosen):
         raise _random(repo, chosen, f"its weights are those of {quote(architectures[0])}")
     return chosen
+
+
+def _by_modules(repo: Repo, settings: Mapping[str, object]) -> str | None:
+    """Name the class for modules of a repository that names none; None if not known yet."""
+    listed = repo.read(MODULES)
+    entries = listed if isinstance(listed, list) else []
+    modules = [entry for entry in entries if isinstance(entry, dict)]
+    types = [str(entry.get("type")) for entry in modules]
+    # The configuration of a module in the root.
+    config = _read(repo, "config.json") if any(not entry.get("path") for entry in modules) else {}
+    if listed is None or config is None:
+        return None
+    if STANFORD_COLBERT in _architectures(config):
+        return MULTI_VECTOR_ENCODER
+    if _PYLATE_SETTINGS.isdisjoint(settings) and not any(
+        each.startswith(_PYLATE) for each in types
+    ):
+        return SENTENCE_TRANSFORMER
+    # The library converts what PyLate has saved, and keeps the projection if there is one.
+    if not any(each.endswith(".Dense") for each in types):
+        raise _random(repo, MULTI_VECTOR_ENCODER, "it has no Dense module")
+    return MULTI_VECTOR_ENCODER
 
 
 def _random(repo: Repo, class_name: str, why: str) -> UnsupportedRepoError:
@@ -147,9 +160,3 @@ def _by_architecture(repo: Repo, architectures: list[str]) -> str:
 
 def _ends(architectures: list[str], class_name: str) -> bool:
     return any(name.endswith(_HEADS[class_name]) for name in architectures)
-
-
-def _types(listed: object) -> list[object]:
-    """The classes of the modules that `modules.json` lists."""
-    entries = listed if isinstance(listed, list) else []
-    return [entry.get("type") for entry in entries if isinstance(entry, dict)]

@@ -89,7 +89,8 @@ def plan_sentence_transformers(repo: Repo) -> tuple[str | None, list[Component]]
     card = ["README.md"] if MODULES in repo.paths else []
     shared = {*repo.existing("", MODULES, SETTINGS, *card)}
     if class_name == CROSS_ENCODER:
-        _activation(repo, *repo.existing("", SETTINGS, "config.json"))
+        own = SETTINGS if MODULES in repo.paths else "config.json"
+        _activation(repo, *repo.existing("", own))
     if class_name == MULTI_VECTOR_ENCODER:
         shared.update(repo.existing("", _COLBERT_SETTINGS))
     components: list[Component] = []
