@@ -121,7 +121,9 @@ def _add_placement(parser: argparse.ArgumentParser) -> None:
         "--plan", default="auto", help="how it is placed, such as model-offload (default: fastest)"
     )
     parser.add_argument(
-        "--allow-pickle", action="store_true", help="allow weights that can run code (.bin)"
+        "--allow-pickle",
+        action="store_true",
+        help="allow pickled weights (.bin) that may hold more than tensors",
     )
 
 

@@ -74,7 +74,8 @@ def load(
         token: a token of the Hub; None for the one that is stored on this machine, False for none.
         local_files_only: use the cache only, no network.
         trust_remote_code: allow Python files of the repository to be fetched and run.
-        allow_pickle: allow weights that can run code when they are loaded (`.bin`).
+        allow_pickle: allow pickled weights (`.bin`) that hold, or may hold, more than tensors, so
+            that loading them could run code. Those that hold tensors alone need no leave.
         verify: hash what the cache holds already, too. Downloads are always hashed.
         force: go on although a check failed (disk space, packages, memory).
         settings: `Settings` or a mapping of their fields.

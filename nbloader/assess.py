@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -197,9 +198,23 @@ def _facts(
         places_itself=places_itself(request.loader_kwargs),
         handed_in=frozenset(request.plan.handed_in),
         allow_pickle=request.allow_pickle,
+        safe_globals=_safe_globals(),
         check_network=request.settings.check_network,
         check_disk_space=request.settings.check_disk_space,
         required_disk_bytes=None if required is None else int(required * 1e9),
+    )
+
+
+def _safe_globals() -> frozenset[str]:
+    """Give the names that this process has added with `torch.serialization.add_safe_globals`.
+
+    Without an import: before torch is imported, there are none.
+    """
+    serialization = getattr(sys.modules.get("torch"), "serialization", None)
+    get = getattr(serialization, "get_safe_globals", list)
+    return frozenset(
+        each[1] if isinstance(each, tuple) else f"{each.__module__}.{each.__qualname__}"
+        for each in get()
     )
 
 

@@ -35,6 +35,7 @@ from nbloader.records import (
     Fit,
     GpuFacts,
     HubFacts,
+    Kind,
     LoadedModel,
     MachineFacts,
     MemoryFacts,
@@ -118,6 +119,7 @@ PICKLED = replace(
 )
 TENSORS = PickleFacts(path="transformer/pytorch_model.bin", tensors_only=True)
 HARMFUL = replace(TENSORS, tensors_only=False, refused=("os.system", "posix.\x1b[2J"))
+OLD_FORMAT = replace(TENSORS, tensors_only=False, format="old", problem="it is old")
 WITH_CODE = replace(
     PLAN, files=(*PLAN.files, RepoFile(path="pipeline.py", size=9, etag="5" * 40)), custom_code=True
 )
@@ -166,6 +168,8 @@ def subclasses(kind: type[NbloaderError]) -> list[type[NbloaderError]]:
         (replace(GOOD, plan=PICKLED, allow_pickle=True), {"safety": W}),
         (replace(GOOD, plan=PICKLED, pickles=(TENSORS,)), {}),
         (replace(GOOD, plan=PICKLED, pickles=(HARMFUL,)), {"safety": F}),
+        (replace(GOOD, plan=PICKLED, pickles=(HARMFUL,), allow_pickle=True), {"safety": F}),
+        (replace(GOOD, plan=PICKLED, pickles=(OLD_FORMAT,), allow_pickle=True), {"safety": W}),
         (replace(GOOD, plan=WITH_CODE), {"safety": W}),
         # the disk
         (replace(GOOD, disk=replace(DISK, free=99 * MB)), {"disk": F}),
@@ -301,14 +305,53 @@ OLD_TORCH = {**PACKAGES, "torch": PackageFacts(name="torch", installed="2.5.1+cu
             "transformer/pytorch_model.bin (not looked through)",
         ),
         (
-            replace(GOOD, pickles=(HARMFUL,), allow_pickle=True),
-            "pickled weights will be loaded: "
-            r"transformer/pytorch_model.bin (it names 'os.system', 'posix.\x1b[2J')",
+            replace(GOOD, pickles=(OLD_FORMAT,), allow_pickle=True),
+            "pickled weights will be loaded: transformer/pytorch_model.bin (it is old)",
         ),
     ],
 )
 def test_of_pickled_weights_it_is_told_what_they_hold(facts: Facts, message: str) -> None:
     assert found(replace(facts, plan=PICKLED), "safety").message == message
+
+
+SEARCH = "Look for a repository or a revision with safetensors weights"
+ALLOW = f"{SEARCH}. If you trust this one, pass `allow_pickle=True`."
+BY_NAME = (
+    f"{SEARCH}: diffusers loads pickles with `weights_only=True` alone, which takes what this one "
+    "names only after `torch.serialization.add_safe_globals`."
+)
+NEVER = f"{SEARCH}: diffusers loads pickles with `weights_only=True` alone, which refuses this one."
+BY_TRANSFORMERS = replace(PICKLED, kind=Kind.TRANSFORMERS)
+
+
+@pytest.mark.parametrize(
+    ("pickles", "more", "hint"),
+    [
+        (OLD_FORMAT, {}, ALLOW),
+        (replace(OLD_FORMAT, format="tar"), {}, NEVER),
+        (replace(OLD_FORMAT, format="TorchScript"), {"allow_pickle": True}, NEVER),
+        (HARMFUL, {}, BY_NAME),
+        (HARMFUL, {"allow_pickle": True}, BY_NAME),
+        (replace(HARMFUL, refused=("__builtin__.set",)), {}, ALLOW),
+        (HARMFUL, {"safe_globals": frozenset(HARMFUL.refused)}, ALLOW),
+        (HARMFUL, {"safe_globals": frozenset(HARMFUL.refused[:1])}, BY_NAME),
+    ],
+)
+def test_what_is_said_of_pickles_is_what_the_library_then_does(
+    pickles: PickleFacts, more: dict[str, Any], hint: str
+) -> None:
+    result = found(replace(GOOD, plan=PICKLED, pickles=(pickles,), **more), "safety")
+    assert (result.status, result.hint) == (F, hint)
+
+
+def test_pickles_want_a_torch_that_is_safe() -> None:
+    facts = replace(GOOD, packages=OLD_TORCH, pickles=(TENSORS,))
+    result = found(replace(facts, plan=PICKLED), "safety")
+    assert (result.status, '"torch>=2.6"' in result.hint) == (F, True)
+    # diffusers goes on below, if it may; transformers does not.
+    allowed = replace(facts, allow_pickle=True)
+    assert found(replace(allowed, plan=PICKLED), "safety").status is W
+    assert found(replace(allowed, plan=BY_TRANSFORMERS), "safety").status is F
 
 
 def test_a_shortage_names_required_and_available_and_a_bigger_disk() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 import time
@@ -32,6 +33,7 @@ from nbloader.transfer import xet_probe
 from nbloader.transfer.protocol import Start
 from nbloader.transfer.supervisor import transfer
 from tests.conftest import Publish
+from tests.pickled import saved
 
 LATENCY_S = 0.05
 LIMIT_S = 2.0
@@ -244,6 +246,64 @@ def test_a_damaged_header_in_the_cache_costs_the_figures_only(
     assert found.weights == (
         ComponentWeights(name="model", bytes_by_dtype={"F32": size}, counted=False),
     )
+
+
+# --- pickled weights ------------------------------------------------------------------------------
+
+SHARDS = tuple(f"pytorch_model-0000{number}-of-00003.bin" for number in (1, 2, 3))
+BIN_INDEX = "pytorch_model.bin.index.json"
+
+
+@pytest.fixture
+def pickled(publish: Publish) -> str:
+    """The same model in pickled shards, of a megabyte and more each."""
+    files = {}
+    weight_map: dict[str, str] = {}
+    for number, shard in enumerate(SHARDS):
+        part = dict(list(LAYERS.items())[100 * number : 100 * (number + 1)])
+        files[shard] = saved(lambda part=part: part)  # type: ignore[misc]
+        weight_map |= dict.fromkeys(part, shard)
+    index = {"metadata": {"total_size": 300 * 64 * 64 * 4}, "weight_map": weight_map}
+    files["config.json"] = b'{"model_type": "bert"}'
+    files[BIN_INDEX] = json.dumps(index).encode()
+    return publish(files)
+
+
+def test_pickled_weights_are_looked_through_by_two_ranges_of_each(
+    hub: LocalHub, pickled: str, tmp_path: Path
+) -> None:
+    found = planned(hub, pickled, tmp_path)
+    assert asked(hub) == expected(pickled, ["config.json", BIN_INDEX], dict.fromkeys(SHARDS, 2))
+    assert [(each.path, each.tensors_only) for each in found.pickles] == [
+        (shard, True) for shard in SHARDS
+    ]
+    read = sum(each.bytes_read for each in found.pickles)
+    assert hub.counters().of(RequestClass.CDN_GET).body_bytes == read
+    assert read < 3 * 50_000
+    assert found.weights == (SHARDED,)
+
+    hub.reset_counters()
+    assert planned(hub, pickled, tmp_path, loads=False).pickles == ()
+    assert RequestClass.CDN_GET not in {request.request_class for request in hub.requests()}
+
+
+def test_pickled_weights_are_looked_through_where_they_are(
+    hub: LocalHub, pickled: str, tmp_path: Path
+) -> None:
+    cold = planned(hub, pickled, tmp_path)
+    nbloader.download(pickled, endpoint=hub.endpoint, cache_dir=tmp_path, view="none")
+    hub.reset_counters()
+    local = planned(hub, pickled, tmp_path, local_files_only=True)
+    assert (local.pickles, local.weights, asked(hub)) == (cold.pickles, cold.weights, Counter())
+
+
+def test_a_range_of_a_pickle_is_asked_for_again(
+    hub: LocalHub, pickled: str, tmp_path: Path
+) -> None:
+    hub.set_faults([Fault(RequestClass.CDN_GET, status=503, times=2)])
+    policy = TransferPolicy(max_retries=3, retry_delay_min_s=0.0, retry_delay_max_s=0.0)
+    found = planned(hub, pickled, tmp_path, policy=policy)
+    assert all(each.tensors_only for each in found.pickles)
 
 
 # --- Xet storage ----------------------------------------------------------------------------------

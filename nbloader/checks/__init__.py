@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from nbloader.checks import _disk, _files, _hub, _memory, _packages
+from nbloader.checks import _disk, _files, _hub, _memory, _packages, _safety
 from nbloader.checks._disk import LOW_DISK_BYTES
 from nbloader.checks._facts import Facts
 from nbloader.checks._packages import (
@@ -80,7 +80,7 @@ CHECKS: tuple[Check, ...] = (
     Check("license", ("access",), _hub.license_),
     Check("rate-limit", ("access",), _hub.rate_limit),
     Check("files", ("access",), _files.files),
-    Check("safety", ("files",), _files.safety),
+    Check("safety", ("files",), _safety.safety),
     Check("xet", ("files",), _hub.xet),
     Check("cache", ("access",), _disk.cache),
     Check("disk", ("access",), _disk.disk),

@@ -46,6 +46,7 @@ class Facts:
         places_itself: whether the caller's own arguments settle where the model goes.
         handed_in: names that the caller passes on to the library.
         allow_pickle: whether weights that can run code may be loaded.
+        safe_globals: names that the caller has added to what torch's restricted unpickler allows.
         required_disk_bytes: free space to ask for; None for the exact missing bytes.
     """
 
@@ -71,6 +72,7 @@ class Facts:
     places_itself: bool = False
     handed_in: frozenset[str] = frozenset()
     allow_pickle: bool = False
+    safe_globals: frozenset[str] = frozenset()
     check_network: bool = True
     check_disk_space: bool = True
     required_disk_bytes: int | None = None

@@ -1,11 +1,15 @@
-"""The four things that a check can say."""
+"""The four things that a check can say, and how it names several."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from nbloader.errors import NbloaderError
 from nbloader.records import CheckResult, CheckStatus
 
-__all__ = ["failed", "failed_with", "passed", "skipped", "warned"]
+__all__ = ["failed", "failed_with", "named", "passed", "skipped", "warned"]
+
+MAX_NAMES = 5
 
 
 def passed(name: str, message: str) -> CheckResult:
@@ -49,3 +53,9 @@ def failed(
 def failed_with(name: str, error: NbloaderError, *, link: str = "") -> CheckResult:
     """Make the result of a check that found this error."""
     return failed(name, type(error), error.message, hint=error.hint, link=link)
+
+
+def named(names: Sequence[str]) -> str:
+    """Name the first few, and count the rest."""
+    more = len(names) - MAX_NAMES
+    return ", ".join(names[:MAX_NAMES]) + (f" and {more} more" if more > 0 else "")

@@ -40,6 +40,7 @@ _LOCAL = struct.Struct("<4s5H3L2H")
 _LOCAL_SIGNATURE = b"PK\3\4"
 _IN_64_BITS = 0xFFFFFFFF
 _ODD_FLAGS = 0x2061  # encrypted, patched, or with a hidden directory
+_FOLDER = 0x10  # among the attributes that come from DOS
 _SIZES_BEHIND = 0x0008  # the sizes stand in a descriptor behind the content
 
 
@@ -164,7 +165,7 @@ def _entry(content: bytes, position: int) -> tuple[_Entry, int]:
     """Read an entry of the directory; gives where the next one begins, too."""
     if position + _ENTRY.size > len(content):
         raise Unclear("the directory of its zip ends too early")
-    signature, _, _, flags, method, _, _, _, packed, size, *lengths, disk, _, _, offset = (
+    signature, _, _, flags, method, _, _, _, packed, size, *lengths, disk, _, kind, offset = (
         _ENTRY.unpack_from(content, position)
     )
     name_at = position + _ENTRY.size
@@ -178,6 +179,9 @@ def _entry(content: bytes, position: int) -> tuple[_Entry, int]:
         size, packed, offset = _in_64_bits(extra, [size, packed, offset])
     if method or packed != size or flags & _ODD_FLAGS:
         raise Unclear("its zip is compressed or encrypted, which torch does not write")
+    if name.endswith("/") != bool(kind & _FOLDER) or (size and kind & _FOLDER):
+        # miniz reads nothing of a folder, and torch would go on with what is in memory.
+        raise Unclear("its zip has a file that is said to be a folder")
     return _Entry(name, offset, size, flags), end
 
 

@@ -62,9 +62,6 @@ DTYPES = {
     "torch.int32": ("I32", 4),
     "torch.int64": ("I64", 8),
     "torch.int8": ("I8", 1),
-    "torch.uint16": ("U16", 2),
-    "torch.uint32": ("U32", 4),
-    "torch.uint64": ("U64", 8),
     "torch.uint8": ("U8", 1),
 }
 """The same of dtypes."""
@@ -372,6 +369,13 @@ def _parameter(tensor: Any, gradient: Any, hooks: Any) -> _Parameter:
     return _Parameter(tensor)
 
 
+def _parameter_with_state(tensor: Any, gradient: Any, hooks: Any, state: Any) -> _Parameter:
+    # transformers leaves this mark on the parameters that it has loaded.
+    if type(state) is not _Dict or state.items != {"_is_hf_initialized": True}:
+        raise Unclear("its data.pkl sets attributes that torch does not write")
+    return _parameter(tensor, gradient, hooks)
+
+
 def _view(
     storage: _Storage, dtype: str, element: int, start: Any, shape: Any, stride: Any
 ) -> Tensor:
@@ -429,6 +433,7 @@ _CALLS: dict[str, Callable[..., object]] = {
     "collections.OrderedDict": _ordered_dict,
     "torch.Size": _size,
     "torch._utils._rebuild_parameter": _parameter,
+    "torch._utils._rebuild_parameter_with_state": _parameter_with_state,
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor_v2,
     "torch._utils._rebuild_tensor_v3": _tensor_v3,
@@ -438,7 +443,39 @@ _CALLS: dict[str, Callable[..., object]] = {
 ALLOWED = frozenset({*_CALLS, *STORAGES, *DTYPES})
 """What a pickle may name. A part of `_get_allowed_globals()` in torch 2.6's
 `torch/_weights_only_unpickler.py`, the first that is safe (CVE-2025-32434); left out is what no
-checkpoint of a model has: sparse, quantized, nested and wrapped tensors, sets, numpy's arrays."""
+checkpoint of a model has: sparse, quantized, nested and wrapped tensors, sets, dtypes that came
+later."""
+
+
+NOT_FOLLOWED = frozenset(
+    {
+        *(f"__builtin__.{name}" for name in ("bytearray", "complex", "set")),
+        *(f"builtins.{name}" for name in ("bytearray", "complex", "set")),
+        *(
+            f"torch._utils._rebuild_{name}"
+            for name in (
+                "device_tensor_from_numpy",
+                "meta_tensor_no_storage",
+                "nested_tensor",
+                "qtensor",
+                "sparse_tensor",
+                "wrapper_subclass",
+            )
+        ),
+        *(f"torch.{name}Storage" for name in ("QInt32", "QInt8", "QUInt8")),
+        *(f"torch.per_{name}_affine" for name in ("channel", "tensor")),
+        "collections.Counter",
+        "torch.Tensor",
+        "torch._tensor._rebuild_from_type_v2",
+        "torch.complex32",
+        "torch.nn.parameter.Parameter",
+        "torch.serialization._get_layout",
+        "torch.uint16",
+        "torch.uint32",
+        "torch.uint64",
+    }
+)
+"""What torch's unpickler may take, too: a file that names it may load there."""
 
 
 def value_of(content: bytes, storages: Mapping[str, int]) -> object:

@@ -8,15 +8,23 @@ enters the cache only once its hash is that of the listing of the same commit.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from nbloader.plan._archive import Archive, Read, Unclear, read_archive
-from nbloader.plan._unpickler import ALLOWED, Refused, Tensor, globals_of, value_of
+from nbloader.plan._unpickler import (
+    ALLOWED,
+    NOT_FOLLOWED,
+    Refused,
+    Tensor,
+    globals_of,
+    value_of,
+)
 from nbloader.plan.headers import Header, header_of
 from nbloader.quoting import plain
 from nbloader.records import PickleFacts, Plan, RepoFile
 
-__all__ = ["LookedThrough", "look_through", "pickled"]
+__all__ = ["LookedThrough", "look_through", "pickled", "torch_refuses"]
 
 _MAX_NAMES = 5
 _NAME_CHARACTERS = 80
@@ -85,6 +93,17 @@ def look_through(file: RepoFile, read: Read) -> LookedThrough:
         ),
         header,
     )
+
+
+def torch_refuses(found: PickleFacts, safe_globals: Collection[str] = ()) -> bool:
+    """Tell whether torch's restricted unpickler is sure to refuse a file.
+
+    Args:
+        safe_globals: names that were added to what it allows.
+    """
+    if found.format in ("tar", "TorchScript"):
+        return True
+    return any(name not in NOT_FOLLOWED and name not in safe_globals for name in found.refused)
 
 
 def _header(value: object, length: int) -> Header | None:
