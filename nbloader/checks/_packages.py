@@ -24,6 +24,7 @@ from nbloader.environment import changed_since_import, distribution_name
 from nbloader.errors import (
     ConflictingPackagesError,
     DoesNotFitError,
+    InvalidArgumentError,
     MissingComponentError,
     MissingPackageError,
     NbloaderError,
@@ -361,7 +362,12 @@ def _unsupported(
     methods: Collection[str] = (),
 ) -> Iterator[_Finding]:
     families = {component.model_type for component in plan.components}
-    code = {part.model_type or part.class_name: part.code for part in plan.components if part.code}
+    code = {
+        name: part.code
+        for part in plan.components
+        for name in (part.model_type, part.class_name)
+        if part.code and name
+    }
     lacking: dict[str, list[str]] = {}
     for fact in classes:
         if fact.found is False:
@@ -371,7 +377,14 @@ def _unsupported(
             kind = "model type " if fact.name in families else ""
             kind = "quantization " if fact.name in methods else kind
             what = f"{kind}{quote(fact.name)}"
-            if library == "transformers" and fact.name in code:
+            if plan.task_asked and fact.name == plan.task:
+                yield _Finding(
+                    error=InvalidArgumentError,
+                    message=f"transformers {_version(packages, library) or '?'} has no pipeline "
+                    f"for the task {what}",
+                    advice="Leave out task= to get what the files name, or name another.",
+                )
+            elif library == "transformers" and fact.name in code:
                 version = _version(packages, library) or "?"
                 yield _own_code(plan, f"transformers {version} has no {what}", code[fact.name])
             elif fact.successor:

@@ -41,6 +41,7 @@ _UNREADABLE = {
 _REGISTERED = frozenset({"sdnq"})
 """Methods that a package of the same name adds to those of a library when it is imported."""
 
+_OF_PROCESSOR = re.compile(r"processor_config\.json$|^(tokenizer|vocab|spiece)\b")
 _MODEL_TYPE = re.compile(r"[a-zA-Z0-9][\w.-]{0,63}", re.ASCII)
 
 
@@ -71,6 +72,8 @@ def class_facts(
         libraries.family(name) if is_family else libraries.facts(library, name)
         for library, name, is_family in dict.fromkeys(_wanted(plan, takes))
     ]
+    if plan.kind is Kind.TRANSFORMERS:
+        facts += libraries.of_task(plan)
     if plan.custom_code and plan.kind is not Kind.DIFFUSERS:
         facts = [fact if fact.found else replace(fact, found=None) for fact in facts]
     facts += [libraries.quantizer(library, method) for library, method in quantizations]
@@ -102,6 +105,11 @@ def _is_among(method: str, known: frozenset[str]) -> bool:
     return not {form.replace("_", "-") for form in forms}.isdisjoint(
         name.replace("_", "-") for name in known
     )
+
+
+def _has_processor(plan: Plan) -> bool:
+    """Tell whether the root has a file that a processor or tokenizer is made of."""
+    return any("/" not in file.path and _OF_PROCESSOR.search(file.path) for file in plan.files)
 
 
 class _Libraries:
@@ -164,6 +172,38 @@ class _Libraries:
         if sources is None or not is_class_name(name) or successor == name:
             return ""
         return successor if _transformers.find_class(sources, successor) else ""
+
+    def of_task(self, plan: Plan) -> list[ClassFacts]:
+        """Look for what the task of a plan needs, and for the class where no task names another.
+
+        A task that the caller asks for is among the facts by its own name. The Hub's is not: where
+        the library has none of that name, the class decides, which then has to be there. Packages
+        are told only where the pipeline can be made of the files; else the model comes alone.
+        """
+        sources = self._open("transformers")
+        known = _transformers.tasks(sources) if sources is not None else None
+        component = next((part for part in plan.components if part.name == "model"), None)
+        if sources is None or known is None or component is None:
+            return []
+        named, family = component.class_name, component.model_type
+        chosen = known.get(plan.task) if plan.task else None
+        facts = []
+        if plan.task_asked and plan.task:
+            facts.append(
+                ClassFacts(library="transformers", name=plan.task, found=chosen is not None)
+            )
+        elif chosen is None or not chosen.takes(family):
+            chosen = next((task for task in known.values() if task.builds(named)), None)
+            # Without a family the class was looked for already.
+            if chosen is None and family is not None and named is not None:
+                facts.append(replace(self.facts("transformers", named), needs=()))
+        if chosen is not None and chosen.needs and _has_processor(plan):
+            needs = sorted(_PACKAGES.get(need, need) for need in chosen.needs - {"torch"})
+            name = f"the pipeline {chosen.name}"
+            facts.append(
+                ClassFacts(library="transformers", name=name, found=True, needs=tuple(needs))
+            )
+        return facts
 
     def _open(self, library: str) -> Sources | None:
         if library not in self._sources:

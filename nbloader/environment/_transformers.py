@@ -7,11 +7,12 @@ on import it reads the `__all__` and the decorators of all their modules.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from nbloader.environment._sources import Found, Sources, backends_of, body_of
 
-__all__ = ["find_class", "has_family", "needs_of"]
+__all__ = ["Task", "find_class", "has_family", "needs_of", "tasks"]
 
 _TEXTS = re.compile(r"[\"'](\w+)[\"']")
 _WORDS = re.compile(r"\w+")
@@ -150,3 +151,80 @@ def has_family(sources: Sources, model_type: str) -> bool | None:
         return None
     entry = rf'"{re.escape(model_type)}"(?:, |: )"\w+Config"'
     return re.search(entry, text) is not None
+
+
+# -- tasks -----------------------------------------------------------------------------------------
+
+_PIPELINES = "pipelines/__init__.py"
+_AUTO = "models/auto/modeling_auto.py"
+
+_TASK = re.compile(r'^    "([a-z0-9-]+)": \{\n(.*?)^    \},', re.MULTILINE | re.DOTALL)
+_AUTO_CLASS = re.compile(r"\bAutoModel\w*\b")
+_ALIAS = re.compile(r'^    "([\w-]+)": "([\w-]+)",', re.MULTILINE)
+_REPLACED = re.compile(r'if task == "([\w-]+)":.*?return "([\w-]+)"', re.DOTALL)
+_INCLUDED = re.compile(r"\*list\((\w+)\.items\(\)\)")
+_MAPPING = re.compile(r"^    _model_mapping = (\w+)", re.MULTILINE)
+_ALWAYS_REQUIRED = re.compile(r'^        requires_backends\(self, "(\w+)"\)', re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A task that the library has a pipeline for.
+
+    Attributes:
+        name: in the library's own spelling.
+        needs: backends without which the pipeline cannot be made or called.
+        classes: the tables of the classes that its auto classes build, as text.
+    """
+
+    name: str
+    needs: frozenset[str]
+    classes: str
+
+    def takes(self, model_type: str | None) -> bool:
+        """Tell whether a family is in its tables."""
+        return model_type is not None and f'"{model_type}"' in self.classes
+
+    def builds(self, class_name: str | None) -> bool:
+        """Tell whether a class is in its tables."""
+        return class_name is not None and f'"{class_name}"' in self.classes
+
+
+def tasks(sources: Sources) -> dict[str, Task] | None:
+    """Give the tasks of the library, aliases too, in its own order; None if they cannot be read."""
+    text = sources.text(_PIPELINES)
+    listed = text.partition("\nSUPPORTED_TASKS = {")[2].partition("\nPIPELINE_REGISTRY")[0]
+    found = {name: _task(sources, name, body) for name, body in _TASK.findall(listed)}
+    aliases = text.partition("\nTASK_ALIASES = {")[2].partition("\n}")[0]
+    replaced = text.partition("def _resolve_deprecated_task")[2].partition("\ndef ")[0]
+    for other, name in (*_ALIAS.findall(aliases), *_REPLACED.findall(replaced)):
+        if name in found:
+            found[other] = found[name]
+    return found or None
+
+
+def _task(sources: Sources, name: str, body: str) -> Task:
+    code = sources.text(f"pipelines/{name.replace('-', '_')}.py")  # so are they all named
+    autos = dict.fromkeys(_AUTO_CLASS.findall(body))
+    return Task(
+        name=name,
+        needs=frozenset(_ALWAYS_REQUIRED.findall(code)),
+        classes="".join(_table(sources, auto) for auto in autos),
+    )
+
+
+def _table(sources: Sources, auto: str) -> str:
+    """Give the text of the table that an auto class takes its classes from."""
+    text = sources.text(_AUTO)
+    mapping = re.search(
+        rf"^class {auto}\(.*?_model_mapping = (\w+)", text, re.MULTILINE | re.DOTALL
+    )
+    if mapping is None:
+        return ""
+    table = _body_of_table(text, f"{mapping[1]}_NAMES")
+    included = (_body_of_table(text, name) for name in _INCLUDED.findall(table))
+    return "".join((table, *included))
+
+
+def _body_of_table(text: str, name: str) -> str:
+    return text.partition(f"\n{name} = OrderedDict(")[2].partition("\n)\n")[0]
