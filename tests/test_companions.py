@@ -140,7 +140,7 @@ def test_code_that_is_not_trusted_is_not_even_listed() -> None:
 
 def test_code_that_is_named_with_the_repositorys_own_id_is_its_own() -> None:
     plan = planned({OWN: model({"AutoModel": f"{OWN}--modeling.Own"}) | {"modeling.py": ...}})
-    assert (companions(plan), plan.custom_code) == ([], True)
+    assert (companions(plan), plan.custom_code) == ([(OWN, "code", "main")], True)
     assert "modeling.py" in {file.path for file in plan.files}
 
 

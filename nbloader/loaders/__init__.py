@@ -11,6 +11,7 @@ from typing import Any
 
 from nbloader.errors import MissingTensorsError, ModelLoadError, NbloaderError
 from nbloader.frames import clear_frames
+from nbloader.loaders._adapters import replaced_modules
 from nbloader.loaders._arguments import DTYPES, PLACING, places_itself
 from nbloader.loaders._build import build, current, modules_of, uses_pooler
 from nbloader.loaders.alive import bytes_of, copies, loaded, remember
@@ -117,7 +118,12 @@ class Building:
             for module in modules
             for part in (module.modules() if hasattr(module, "modules") else (module,))
         }
-        found = lacking(self._reports, classes, pooled=uses_pooler(model, self._plan))
+        found = lacking(
+            self._reports,
+            classes,
+            pooled=uses_pooler(model, self._plan),
+            replaced={name for module in modules for name in replaced_modules(module)},
+        )
         self._reports.clear()
         if found and not self._forced:
             del model, modules

@@ -13,8 +13,9 @@ from typing import Any
 
 from nbloader.errors import InvalidArgumentError, ModelLoadError
 from nbloader.frames import clear_frames
+from nbloader.loaders._adapters import Places, adapted, replaced_modules
 from nbloader.loaders._arguments import DTYPES, WHOLE, BuildSteps, with_model_kwargs
-from nbloader.loaders._names import rename
+from nbloader.loaders._companions import code_arguments
 from nbloader.loaders._placing import Steps
 from nbloader.loaders._tasks import Choice, Offer, Wanted, decide, processors_of
 from nbloader.loaders.reports import Reports, lacking
@@ -67,29 +68,39 @@ def build(
     arguments = with_model_kwargs(todo.arguments, loader_kwargs)
     given = arguments.pop("task", None)
     asked = given or (plan.task if plan.task_asked else None)
-    builder = _Builder(plan, folder, arguments)
-    if asked is not None:
-        built = builder.pipeline(builder.known(asked))
-    else:
-        built, notice = builder.chosen()
-        if notice is not None:
-            yield notice
-    rename(built, folder, plan.repo_id)
+    code = code_arguments(plan, folder)
+    with adapted(plan, folder) as places:
+        builder = _Builder(plan, places, arguments, code)
+        if asked is not None:
+            built = builder.pipeline(builder.known(asked))
+        else:
+            built, notice = builder.chosen()
+            if notice is not None:
+                yield notice
+    places.rename(built)
     return built
 
 
 class _Builder:
-    """One folder, and the library's own calls on it."""
+    """One model, and the library's own calls on its folder.
 
-    def __init__(self, plan: Plan, folder: Path, arguments: dict[str, Any]) -> None:
+    Args:
+        code: the arguments for code that is named with its repository.
+    """
+
+    def __init__(
+        self, plan: Plan, places: Places, arguments: dict[str, Any], code: dict[str, Any]
+    ) -> None:
         import transformers
 
         self._library: Any = transformers
         self._plan = plan
-        self._folder = folder
+        self._places = places
+        self._folder = folder = places.base
         if any(key in arguments["model_kwargs"] for key in DTYPES):
             arguments = {key: value for key, value in arguments.items() if key not in DTYPES}
-        self._arguments = arguments
+        self._arguments = {**arguments, "model_kwargs": {**code, **arguments["model_kwargs"]}}
+        self._code = code
         self._raw = _read(folder / "config.json")
         trusted = bool(arguments.get("trust_remote_code"))
         self._auto_map = _references(self._raw.get("auto_map")) if trusted else {}
@@ -179,7 +190,7 @@ class _Builder:
             return given
         trusted = self._arguments.get("trust_remote_code")
         return self._library.AutoConfig.from_pretrained(
-            given or str(self._folder), trust_remote_code=trusted
+            given or str(self._folder), trust_remote_code=trusted, **self._code
         )
 
     def _named(self) -> str | None:
@@ -231,14 +242,15 @@ class _Builder:
         """Build the pipeline of a task."""
         # The library writes into the arguments of the model.
         own = {"model_kwargs": dict(self._arguments["model_kwargs"])}
-        arguments = {"model": str(self._folder), **self._arguments, **own}
+        arguments = {"model": str(self._places.model), **self._arguments, **own}
         with _reporting(self._reports):
             return self._library.pipeline(task, **arguments)
 
     def _lacks(self, built: Any) -> bool:
         """Tell whether tensors of a model that was just built were in no file."""
         classes = {type(module).__name__ for module in built.model.modules()}
-        return bool(lacking(self._reports.found, classes, pooled=False))
+        replaced = replaced_modules(built.model)
+        return bool(lacking(self._reports.found, classes, pooled=False, replaced=replaced))
 
     def _alone(self, name: str | None) -> Any:
         """Build the model of a class that is named, in the mode in which it is called.
@@ -247,13 +259,13 @@ class _Builder:
             ModelLoadError: there is no such class.
         """
         rest = {key: value for key, value in self._arguments.items() if key not in _OF_PIPELINES}
-        nested = rest.pop("model_kwargs")
+        nested = dict(rest.pop("model_kwargs"))
         device = rest.pop("device", None)
-        code_revision = rest.pop("code_revision", None)
+        revisions = [given.pop("code_revision", None) for given in (rest, nested)]
         cls, auto = self._builder_of(name)
-        if auto and code_revision is not None:
-            rest["code_revision"] = code_revision
-        model = cls.from_pretrained(str(self._folder), **rest, **nested).eval()
+        for code_revision in filter(None, revisions if auto else ()):
+            rest.setdefault("code_revision", code_revision)
+        model = cls.from_pretrained(str(self._places.model), **rest, **nested).eval()
         placed = "device_map" in nested or "device_map" in rest
         return model if placed or device is None else model.to(device)
 
@@ -319,11 +331,12 @@ class _Builder:
             cls = "AutoFeatureExtractor" if audio else "AutoImageProcessor"
         else:
             return "Its repository has no tokenizer or processor: call it with tensors."
-        more = "" if self._plan.revision == "main" else f', revision="{self._plan.revision}"'
+        revision = self._places.revision
+        more = "" if revision == "main" else f', revision="{revision}"'
         more += ", trust_remote_code=True" if self._auto_map else ""
         what = "tokenizer" if cls == "AutoTokenizer" else "processor"
         return (
-            f"Its {what}: transformers.{cls}.from_pretrained({json.dumps(self._plan.repo_id)}"
+            f"Its {what}: transformers.{cls}.from_pretrained({json.dumps(self._places.base_id)}"
             f"{more})"
         )
 

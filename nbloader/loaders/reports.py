@@ -109,6 +109,9 @@ last hidden states, and many encoders are published without it."""
 _HEADED = re.compile(r"For[A-Z]")
 """Models with a head, such as a classifier, which computes with what that layer gives."""
 
+_REPLACING = ".modules_to_save."
+"""In the name of a tensor of an adapter that stands for one of the model."""
+
 _HINT = (
     "The files do not fit this class: look for another revision (revision=...) or repository, or "
     "tell its author. With `force=True` the load goes on; what is missing is then random or empty."
@@ -116,20 +119,34 @@ _HINT = (
 
 
 def lacking(
-    reports: Iterable[LoadReport], classes: Collection[str], *, pooled: bool = True
+    reports: Iterable[LoadReport],
+    classes: Collection[str],
+    *,
+    pooled: bool = True,
+    replaced: Collection[str] = (),
 ) -> list[LoadReport]:
     """Give the last report of each model that is of use and lacks tensors.
 
     Args:
         classes: of the models that came out; libraries may have tried others before.
         pooled: whether the layer over the first token is used, also where no head does.
+        replaced: names of modules that come from an adapter, whatever the model's own file has.
     """
     last = {(report.model, report.source): report for report in reports if report.model in classes}
+    replaced_names = frozenset(replaced)
+
+    def brought(key: str) -> bool:
+        return _REPLACING not in key and not replaced_names.isdisjoint(key.split("."))
+
     left = [
-        report
-        if pooled or _HEADED.search(report.model)
-        else replace(
-            report, missing=tuple(key for key in report.missing if not _UNUSED.search(key))
+        replace(
+            report,
+            missing=tuple(
+                key
+                for key in report.missing
+                if not brought(key)
+                and (pooled or _HEADED.search(report.model) or not _UNUSED.search(key))
+            ),
         )
         for report in last.values()
     ]

@@ -63,8 +63,7 @@ def references(
     """
     family = Family(request=request, known=known, listings=others)
     _planned(listing, family)
-    wanted = {one.repo_id: one for one in family.references.values() if one.repo_id not in others}
-    return tuple(wanted.values())
+    return _unlisted(listing, family)
 
 
 def reads(
@@ -110,7 +109,7 @@ def make_plan(
     """
     family = Family(request=request, known=known, listings=others)
     repo, kind, class_name, components = _planned(listing, family)
-    unlisted = [one.repo_id for one in family.references.values() if one.repo_id not in others]
+    unlisted = [one.repo_id for one in _unlisted(listing, family)]
     if family.missing or unlisted:
         raise ValueError(f"not read yet: {', '.join(sorted([*family.missing, *unlisted]))}")
     wanted = {path for component in components for path in component.paths}
@@ -151,12 +150,20 @@ def make_plan(
             Companion(
                 repo_id=one.repo_id,
                 role=one.role,
-                revision=others[one.repo_id].revision,
-                commit_hash=others[one.repo_id].commit_hash,
+                revision=found.revision,
+                commit_hash=found.commit_hash,
             )
             for one in family.references.values()
+            for found in [listing if one.repo_id == listing.repo_id else others[one.repo_id]]
         ),
     )
+
+
+def _unlisted(listing: Listing, family: Family) -> tuple[Reference, ...]:
+    """The other repositories that are not listed yet, each once."""
+    listed = {listing.repo_id, *family.listings}
+    wanted = {one.repo_id: one for one in family.references.values() if one.repo_id not in listed}
+    return tuple(wanted.values())
 
 
 def _planned(

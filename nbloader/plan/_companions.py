@@ -35,7 +35,9 @@ _MAX_MODULE = 128
 
 
 def companion(repo: Repo, reference: Reference, *, where: str) -> Repo | None:
-    """Give another repository that `repo` refers to; None as long as it is not listed.
+    """Give a repository that `repo` refers to; None as long as it is not listed.
+
+    A reference to the plan's own repository is one to its own files.
 
     Args:
         where: the file that names it.
@@ -49,30 +51,30 @@ def companion(repo: Repo, reference: Reference, *, where: str) -> Repo | None:
     if reference.revision is not None and not is_revision(reference.revision):
         raise malformed(where, f"names the revision {quote(reference.revision)}, which is none")
     family = repo.family
-    own = next(iter(family.repos.values()))
-    if reference.repo_id == own.repo_id:
-        return own
-    _note(repo, reference, where)
+    _check_bounds(repo, reference, where)
+    family.references.setdefault((reference.repo_id, reference.role), reference)
     if (known := family.repos.get(reference.repo_id)) is not None:
         return known
     listing = family.listings.get(reference.repo_id)
     return None if listing is None else Repo(listing, family, depth=repo.depth + 1)
 
 
-def _note(repo: Repo, reference: Reference, where: str) -> None:
-    """Add a reference to those of the plan."""
-    references = repo.family.references
+def _check_bounds(repo: Repo, reference: Reference, where: str) -> None:
+    family = repo.family
+    own = next(iter(family.repos))
+    others = {one.repo_id for one in family.references.values()} - {own}
     revisions = {
-        known.revision for known in references.values() if known.repo_id == reference.repo_id
+        one.revision for one in family.references.values() if one.repo_id == reference.repo_id
     }
-    if revisions and revisions != {reference.revision}:
+    if revisions - {reference.revision}:
         raise UnsupportedRepoError(
             f"{quote(reference.repo_id)} is needed at two revisions: the file {quote(where)} "
             "names another one than before.",
             hint="Load it with the library itself.",
         )
-    references.setdefault((reference.repo_id, reference.role), reference)
-    if len({known.repo_id for known in references.values()}) > MAX_COMPANIONS:
+    if reference.repo_id in {own, *others}:
+        return
+    if len(others) >= MAX_COMPANIONS:
         raise UnsupportedRepoError(
             f"{quote(repo.repo_id)} needs more than {MAX_COMPANIONS} other repositories.",
             hint="Load it with the library itself, if you trust it.",
@@ -112,16 +114,17 @@ def code_of(repo: Repo, repo_id: str, module: str, *, where: str) -> list[str]:
     """
     if len(module) > _MAX_MODULE or not _MODULE.fullmatch(module):
         raise malformed(where, f"names the code {quote(module)}, which can be no module")
-    family = repo.family
-    family.code.add(repo_id)
-    if len(family.code) > 1:
+    named = {name for name, role in repo.family.references if role == CODE} | {repo_id}
+    if len(named) > 1:
         # The libraries take one commit for all code that is named with its repository.
         raise UnsupportedRepoError(
             f"The code of {quote(repo.repo_id)} is in several repositories: "
-            f"{', '.join(map(quote, sorted(family.code)))}.",
+            f"{', '.join(map(quote, sorted(named)))}.",
             hint="Load it with the library itself, if you trust all of them.",
         )
-    other = companion(repo, Reference(repo_id=repo_id, role=CODE), where=where)
+    known = [one for (name, _), one in repo.family.references.items() if name == repo_id]
+    revision = known[0].revision if known else None
+    other = companion(repo, Reference(repo_id=repo_id, role=CODE, revision=revision), where=where)
     if other is None:
         return []
     folder, name = folder_and_name(join(other.root, f"{module}.py"))

@@ -68,7 +68,6 @@ class Family:
         known: content of the files that were read so far.
         listings: those of the other repositories that were listed so far, by id.
         references: what the planners asked for, by id and role, in that order.
-        code: ids that code is named with, be it that of the plan's own.
         repos: the repositories by id, that of the plan first.
         missing: files that a planner asked for and that are not known yet.
     """
@@ -77,7 +76,6 @@ class Family:
     known: Mapping[str, bytes]
     listings: Mapping[str, Listing]
     references: dict[tuple[str, str], Reference] = field(default_factory=dict)
-    code: set[str] = field(default_factory=set)
     repos: dict[str, Repo] = field(default_factory=dict)
     missing: set[str] = field(default_factory=set)
 

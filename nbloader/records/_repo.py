@@ -177,7 +177,8 @@ class Plan:
         task: what a model of transformers is to be used for: what the caller asked for, else what
             the Hub names; None if neither does.
         task_asked: whether the caller named the task.
-        companions: the other repositories that files of the plan come from.
+        companions: the other repositories that files of the plan come from; its own among them,
+            where its files name code of its own with its id.
     """
 
     repo_id: str

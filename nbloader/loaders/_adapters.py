@@ -1,0 +1,98 @@
+"""A model of transformers with an adapter of PEFT: where its parts lie, and their names.
+
+The library finds the base model by the name in `adapter_config.json`, and asks the Hub for it. Here
+it finds a folder instead: the adapter is handed to it in a folder of its own, whose configuration
+names the snapshot of the base.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nbloader.loaders._companions import snapshot_of
+from nbloader.loaders._names import rename
+from nbloader.records import Plan
+
+__all__ = ["Places", "adapted", "replaced_modules"]
+
+_CONFIG = "adapter_config.json"
+_BASE_NAME = "base_model_name_or_path"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """Where a model is loaded from.
+
+    Attributes:
+        model: what `from_pretrained` of a model is given.
+        base: the folder of the configuration, of the tokenizer and of the processors.
+        base_id: the repository that `base` is of.
+        revision: what was asked for of it.
+    """
+
+    model: Path
+    base: Path
+    base_id: str
+    revision: str
+
+    def rename(self, loaded: Any) -> None:
+        """Put ids of repositories wherever a folder stands for one."""
+        rename(loaded, self.base, self.base_id)
+        model = getattr(loaded, "model", loaded)
+        for config in getattr(model, "peft_config", {}).values():
+            if getattr(config, _BASE_NAME, None) == str(self.base):
+                setattr(config, _BASE_NAME, self.base_id)
+
+
+@contextmanager
+def adapted(plan: Plan, folder: Path) -> Iterator[Places]:
+    """Give where the model of a plan is loaded from, while it is built.
+
+    A model without another as its base, be there an adapter beside it or not, is loaded from its
+    own folder.
+    """
+    named = next((one for one in plan.companions if one.role == "base-model"), None)
+    if named is None:
+        yield Places(model=folder, base=folder, base_id=plan.repo_id, revision=plan.revision)
+        return
+    base = snapshot_of(plan, folder, named.repo_id)
+    # Links: the weights stay where they are, and mapped, when the folder is gone.
+    private = Path(tempfile.mkdtemp(prefix="nbloader-adapter-"))
+    try:
+        config = json.loads((folder / _CONFIG).read_text("utf-8"))
+        (private / _CONFIG).write_text(json.dumps(config | {_BASE_NAME: str(base)}), "utf-8")
+        parts = next(part for part in plan.components if part.library == "peft")
+        for path in parts.weights:
+            _link(folder / path, private / path)
+        yield Places(model=private, base=base, base_id=named.repo_id, revision=named.revision)
+    finally:
+        # A system that keeps files that are mapped keeps this one until it cleans up by itself.
+        shutil.rmtree(private, ignore_errors=True)
+
+
+def replaced_modules(model: Any) -> frozenset[str]:
+    """Name the modules of a model that an adapter brings whole, such as a new head."""
+    configs = getattr(model, "peft_config", None)
+    found = configs.values() if isinstance(configs, dict) else ()
+    return frozenset(
+        name for config in found for name in getattr(config, "modules_to_save", None) or ()
+    )
+
+
+def _link(source: Path, target: Path) -> None:
+    """Make a file appear at another place, at the least cost that the file system allows."""
+    source = source.resolve()
+    for make in (target.symlink_to, target.hardlink_to):
+        try:
+            make(source)
+        except OSError:
+            continue
+        return
+    shutil.copyfile(source, target)

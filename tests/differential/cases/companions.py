@@ -1,0 +1,326 @@
+"""Models of transformers that need another repository: adapters, and code that lies elsewhere."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from nbloader.records import Kind
+from tests.differential.harness import Case
+from tests.models import WORDS, save_classifier
+
+CODE = """
+from transformers import BertConfig, BertForSequenceClassification, PreTrainedConfig
+from .parts import WIDTH
+
+
+class OwnConfig(BertConfig):
+    model_type = "of-its-own"
+
+
+class OwnClassifier(BertForSequenceClassification):
+    config_class = OwnConfig
+    width = WIDTH
+"""
+SIZES = {
+    "vocab_size": len(WORDS),
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+}
+
+
+def save_llama(folder: Path) -> None:
+    """Write a language model with its tokenizer."""
+    import transformers
+
+    config = transformers.LlamaConfig(
+        **SIZES, num_key_value_heads=2, pad_token_id=0, bos_token_id=2, eos_token_id=3
+    )
+    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    (folder / "vocab.txt").write_text("\n".join(WORDS))
+    transformers.BertTokenizerFast(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
+
+
+def save_bert(folder: Path) -> None:
+    """Write an encoder without a head, with its tokenizer."""
+    import transformers
+
+    transformers.BertModel(transformers.BertConfig(**SIZES)).save_pretrained(folder)
+    (folder / "vocab.txt").write_text("\n".join(WORDS))
+    transformers.BertTokenizerFast(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
+
+
+def save_adapter(
+    base: Callable[[], Any], base_id: str, folder: Path, card: str = "", **config: Any
+) -> None:
+    """Write an adapter whose matrices are not zero, as PEFT saves it."""
+    import peft
+    import torch
+
+    kind = config.pop("kind", peft.LoraConfig)
+    model = peft.get_peft_model(base(), kind(**config))
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name or "modules_to_save" in name or "ia3" in name:
+            torch.nn.init.normal_(parameter)
+    model.save_pretrained(folder)
+    (folder / "README.md").write_text(card)
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": base_id}))
+
+
+def _llama() -> Any:
+    import transformers
+
+    return transformers.LlamaForCausalLM(transformers.LlamaConfig(**SIZES, num_key_value_heads=2))
+
+
+def _classifier_of_three() -> Any:
+    import transformers
+
+    config = transformers.BertConfig(**SIZES, num_labels=2)
+    return transformers.BertForSequenceClassification(config)
+
+
+def _save_lora(folder: Path, base_id: str = "adapted/llama") -> None:
+    save_adapter(
+        _llama, base_id, folder, target_modules=["q_proj", "v_proj"], r=4, task_type="CAUSAL_LM"
+    )
+
+
+def _save_ia3(folder: Path) -> None:
+    import peft
+
+    save_adapter(
+        _llama,
+        "adapted/llama",
+        folder,
+        kind=peft.IA3Config,
+        target_modules=["k_proj", "v_proj", "down_proj"],
+        feedforward_modules=["down_proj"],
+        task_type="CAUSAL_LM",
+    )
+
+
+def _save_classifying(folder: Path) -> None:
+    save_adapter(
+        _classifier_of_three,
+        "adapted/bert",
+        folder,
+        target_modules=["query"],
+        r=4,
+        task_type="SEQ_CLS",
+    )
+
+
+def _save_beside(folder: Path) -> None:
+    """A whole model, and the adapter that belongs to it, with the name of another machine."""
+    _save_lora(folder, "/home/someone/llama")
+    save_llama(folder)
+
+
+def _with_base(folder: Path, repo_id: str) -> Path:
+    """Give a copy of an adapter that names the folder of its base."""
+    copied = Path(tempfile.mkdtemp(), folder.name)
+    shutil.copytree(folder, copied)
+    config = copied / "adapter_config.json"
+    base = str(folder.parents[1] / repo_id)
+    config.write_text(
+        json.dumps(json.loads(config.read_text()) | {"base_model_name_or_path": base})
+    )
+    return copied
+
+
+def _adapted(task: str, repo_id: str, folder: Path) -> Any:
+    import transformers
+
+    return transformers.pipeline(task, model=str(_with_base(folder, repo_id)), device="cpu")
+
+
+def _beside(folder: Path) -> Any:
+    import transformers
+
+    return transformers.pipeline("text-generation", model=str(folder), device="cpu")
+
+
+def _generate(made: Any) -> Any:
+    return made("a good", max_new_tokens=3, do_sample=False)
+
+
+# --- code -----------------------------------------------------------------------------------------
+
+
+def _save_code(folder: Path) -> None:
+    (folder / "own_classifier.py").write_text(CODE)
+    (folder / "parts.py").write_text("WIDTH = 32\n")
+
+
+def _save_coded(folder: Path, where: str = "coded/code") -> None:
+    """A classifier whose configuration and class are in another repository."""
+    save_classifier(folder)
+    path = folder / "config.json"
+    config = json.loads(path.read_text()) | {
+        "model_type": "of-its-own",
+        "architectures": ["OwnClassifier"],
+        "auto_map": {
+            "AutoConfig": f"{where}--own_classifier.OwnConfig",
+            "AutoModelForSequenceClassification": f"{where}--own_classifier.OwnClassifier",
+        },
+    }
+    path.write_text(json.dumps(config))
+
+
+def _save_coded_itself(folder: Path) -> None:
+    _save_coded(folder, "transformers/code-named-with-its-own-id")
+    _save_code(folder)
+
+
+def _coded(where: str, folder: Path) -> Any:
+    """The library's own load, from a cache that holds the code."""
+    import transformers
+
+    cache, commit = Path(tempfile.mkdtemp()), "c" * 40
+    snapshot = cache / f"models--{where.replace('/', '--')}" / "snapshots" / commit
+    snapshot.mkdir(parents=True)
+    _save_code(snapshot)
+    return transformers.pipeline(
+        "text-classification",
+        model=str(folder),
+        device="cpu",
+        trust_remote_code=True,
+        code_revision=commit,
+        model_kwargs={"cache_dir": str(cache)},
+    )
+
+
+def _classify(made: Any) -> Any:
+    return made(["a good b", "bad"])
+
+
+_LLAMA = {"adapted/llama": save_llama}
+
+CASES = (
+    Case(
+        name="adapter-lora",
+        kind=Kind.TRANSFORMERS,
+        save=_save_lora,
+        plain=partial(_adapted, "text-generation", "adapted/llama"),
+        call=_generate,
+        companions=_LLAMA,
+    ),
+    Case(
+        name="adapter-lora-bfloat16",
+        kind=Kind.TRANSFORMERS,
+        save=_save_lora,
+        plain=lambda folder: _in_bfloat16(folder),
+        call=_generate,
+        companions=_LLAMA,
+        arguments={"dtype": "bfloat16"},
+    ),
+    Case(
+        name="adapter-ia3",
+        kind=Kind.TRANSFORMERS,
+        save=_save_ia3,
+        plain=partial(_adapted, "text-generation", "adapted/llama"),
+        call=_generate,
+        companions=_LLAMA,
+    ),
+    Case(
+        name="adapter-with-a-head",
+        kind=Kind.TRANSFORMERS,
+        save=_save_classifying,
+        plain=partial(_adapted, "text-classification", "adapted/bert"),
+        call=_classify,
+        companions={"adapted/bert": save_bert},
+    ),
+    Case(
+        name="adapter-beside-its-model",
+        kind=Kind.TRANSFORMERS,
+        save=_save_beside,
+        plain=_beside,
+        call=_generate,
+    ),
+    Case(
+        name="adapter-of-another-kind",
+        kind=Kind.TRANSFORMERS,
+        save=lambda folder: _save_prompts(folder),
+        companions=_LLAMA,
+        refused="unsupported-repo",
+    ),
+    Case(
+        name="code-elsewhere",
+        kind=Kind.TRANSFORMERS,
+        save=_save_coded,
+        plain=partial(_coded, "coded/code"),
+        call=_classify,
+        companions={"coded/code": _save_code},
+        arguments={"trust_remote_code": True},
+    ),
+    Case(
+        name="code-elsewhere-not-trusted",
+        kind=Kind.TRANSFORMERS,
+        save=_save_coded,
+        companions={"coded/code": _save_code},
+        refused="unsupported-repo",
+    ),
+    Case(
+        name="code-named-with-its-own-id",
+        kind=Kind.TRANSFORMERS,
+        save=_save_coded_itself,
+        plain=partial(_coded, "transformers/code-named-with-its-own-id"),
+        call=_classify,
+        arguments={"trust_remote_code": True},
+    ),
+    Case(
+        name="adapter-of-a-model-with-code-elsewhere",
+        kind=Kind.TRANSFORMERS,
+        save=lambda folder: _save_on_coded(folder),
+        plain=lambda folder: _on_coded(folder),
+        call=_classify,
+        companions={"adapted/coded": _save_coded, "coded/code": _save_code},
+        arguments={"trust_remote_code": True},
+    ),
+)
+
+
+def _in_bfloat16(folder: Path) -> Any:
+    import transformers
+
+    copied = _with_base(folder, "adapted/llama")
+    return transformers.pipeline(
+        "text-generation", model=str(copied), device="cpu", dtype="bfloat16"
+    )
+
+
+def _save_prompts(folder: Path) -> None:
+    import peft
+
+    save_adapter(
+        _llama,
+        "adapted/llama",
+        folder,
+        kind=peft.PromptTuningConfig,
+        num_virtual_tokens=2,
+        task_type="CAUSAL_LM",
+    )
+
+
+def _save_on_coded(folder: Path) -> None:
+    import transformers
+
+    def base() -> Any:
+        config = transformers.BertConfig(**SIZES | {"hidden_size": 64, "intermediate_size": 64})
+        return transformers.BertForSequenceClassification(config)
+
+    save_adapter(base, "adapted/coded", folder, target_modules=["query"], r=4)
+
+
+def _on_coded(folder: Path) -> Any:
+    copied = _with_base(folder, "adapted/coded")
+    return _coded("coded/code", copied)
