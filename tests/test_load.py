@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -152,6 +153,7 @@ def test_wrong_arguments_are_refused_before_anything_is_started(cache: Path) -> 
 
 
 NO_SOCKETS = """
+import json
 import sys
 import nbloader
 
@@ -171,8 +173,15 @@ def hook(name, args):
     seen.append(name)
 
 sys.addaudithook(hook)
-for repo_id in sys.argv[3:]:
-    nbloader.load(repo_id, endpoint=sys.argv[1], cache_dir=sys.argv[2], device="cpu", view="none")
+for repo_id, arguments in json.loads(sys.argv[3]).items():
+    nbloader.load(
+        repo_id,
+        endpoint=sys.argv[1],
+        cache_dir=sys.argv[2],
+        device="cpu",
+        view="none",
+        **arguments,
+    )
 print(seen)
 import socket
 socket.socket().close()
@@ -184,7 +193,7 @@ def test_the_parent_opens_no_socket(demo_hub: LocalHub, tmp_path: Path) -> None:
     done = subprocess.run(
         [
             *(sys.executable, "-c", NO_SOCKETS),
-            *(demo_hub.endpoint, str(tmp_path), MINILM, QWEN_IMAGE_EDIT),
+            *(demo_hub.endpoint, str(tmp_path), json.dumps({MINILM: {}, QWEN_IMAGE_EDIT: {}})),
         ],
         capture_output=True,
         text=True,

@@ -88,7 +88,7 @@ def _classifier_of_three() -> Any:
     return transformers.BertForSequenceClassification(config)
 
 
-def _save_lora(folder: Path, base_id: str = "adapted/llama") -> None:
+def save_lora(folder: Path, base_id: str = "adapted/llama") -> None:
     save_adapter(
         _llama, base_id, folder, target_modules=["q_proj", "v_proj"], r=4, task_type="CAUSAL_LM"
     )
@@ -121,7 +121,7 @@ def _save_classifying(folder: Path) -> None:
 
 def _save_beside(folder: Path) -> None:
     """A whole model, and the adapter that belongs to it, with the name of another machine."""
-    _save_lora(folder, "/home/someone/llama")
+    save_lora(folder, "/home/someone/llama")
     save_llama(folder)
 
 
@@ -156,12 +156,12 @@ def _generate(made: Any) -> Any:
 # --- code -----------------------------------------------------------------------------------------
 
 
-def _save_code(folder: Path) -> None:
+def save_code(folder: Path) -> None:
     (folder / "own_classifier.py").write_text(CODE)
     (folder / "parts.py").write_text("WIDTH = 32\n")
 
 
-def _save_coded(folder: Path, where: str = "coded/code") -> None:
+def save_coded(folder: Path, where: str = "coded/code") -> None:
     """A classifier whose configuration and class are in another repository."""
     save_classifier(folder)
     path = folder / "config.json"
@@ -177,8 +177,8 @@ def _save_coded(folder: Path, where: str = "coded/code") -> None:
 
 
 def _save_coded_itself(folder: Path) -> None:
-    _save_coded(folder, "transformers/code-named-with-its-own-id")
-    _save_code(folder)
+    save_coded(folder, "transformers/code-named-with-its-own-id")
+    save_code(folder)
 
 
 def _coded(where: str, folder: Path) -> Any:
@@ -188,7 +188,7 @@ def _coded(where: str, folder: Path) -> Any:
     cache, commit = Path(tempfile.mkdtemp()), "c" * 40
     snapshot = cache / f"models--{where.replace('/', '--')}" / "snapshots" / commit
     snapshot.mkdir(parents=True)
-    _save_code(snapshot)
+    save_code(snapshot)
     return transformers.pipeline(
         "text-classification",
         model=str(folder),
@@ -209,7 +209,7 @@ CASES = (
     Case(
         name="adapter-lora",
         kind=Kind.TRANSFORMERS,
-        save=_save_lora,
+        save=save_lora,
         plain=partial(_adapted, "text-generation", "adapted/llama"),
         call=_generate,
         companions=_LLAMA,
@@ -217,7 +217,7 @@ CASES = (
     Case(
         name="adapter-lora-bfloat16",
         kind=Kind.TRANSFORMERS,
-        save=_save_lora,
+        save=save_lora,
         plain=lambda folder: _in_bfloat16(folder),
         call=_generate,
         companions=_LLAMA,
@@ -256,17 +256,17 @@ CASES = (
     Case(
         name="code-elsewhere",
         kind=Kind.TRANSFORMERS,
-        save=_save_coded,
+        save=save_coded,
         plain=partial(_coded, "coded/code"),
         call=_classify,
-        companions={"coded/code": _save_code},
+        companions={"coded/code": save_code},
         arguments={"trust_remote_code": True},
     ),
     Case(
         name="code-elsewhere-not-trusted",
         kind=Kind.TRANSFORMERS,
-        save=_save_coded,
-        companions={"coded/code": _save_code},
+        save=save_coded,
+        companions={"coded/code": save_code},
         refused="unsupported-repo",
     ),
     Case(
@@ -283,7 +283,7 @@ CASES = (
         save=lambda folder: _save_on_coded(folder),
         plain=lambda folder: _on_coded(folder),
         call=_classify,
-        companions={"adapted/coded": _save_coded, "coded/code": _save_code},
+        companions={"adapted/coded": save_coded, "coded/code": save_code},
         arguments={"trust_remote_code": True},
     ),
 )
