@@ -74,6 +74,8 @@ def is_encoder(repo: Repo) -> bool:
     """
     if "config.json" not in repo.paths:
         return False  # an adapter alone
+    if "adapter_config.json" in repo.paths and repo.library_name != _LIBRARY:
+        return False  # whose base may be another model than the one beside it
     config = repo.read_object("config.json") or {}
     architectures = _architectures(config)
     return (
