@@ -45,7 +45,7 @@ from nbloader.records import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Row", "main", "measure", "render"]
+__all__ = ["FusedAttention", "LiveBytes", "Row", "default_dtype", "main", "measure", "render"]
 
 _STORED = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 _ROOMY = 1 << 50
@@ -67,7 +67,7 @@ class Row:
     activations: tuple[int, int]
 
 
-class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own
+class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own
     """Counts the bytes of live tensors."""
 
     def __init__(self) -> None:
@@ -102,7 +102,7 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's o
         self._live -= self._sizes.pop(key)
 
 
-class _FusedAttention(TorchFunctionMode):
+class FusedAttention(TorchFunctionMode):
     """Attention that keeps no matrix of scores, as the kernels on GPUs do."""
 
     def __torch_function__(
@@ -164,7 +164,7 @@ def measure(
 def _measure_part(
     part: Part, device: str, dtype: torch.dtype, tiny: bool
 ) -> tuple[int, int, ComponentWeights]:
-    with torch.device(device), _default_dtype(dtype), torch.no_grad():
+    with torch.device(device), default_dtype(dtype), torch.no_grad():
         before = _allocated(device)
         model = part.build(tiny).eval()
         tensors = [*model.parameters(), *model.buffers()]
@@ -209,10 +209,10 @@ def _peak(step: Callable[..., object], model: Any, device: str, tiny: bool) -> i
         step(model, make, tiny)
         torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated() - before
-    counter = _Counter()
+    counter = LiveBytes()
     for tensor in [*model.parameters(), *model.buffers()]:
         counter.leave_out(tensor)
-    with _FusedAttention(), counter:
+    with FusedAttention(), counter:
         step(model, make, tiny)
     return counter.peak
 
@@ -230,7 +230,7 @@ def _context_bytes(device: str) -> int:
 
 
 @contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from nbloader.fit._families import (
     EMBEDDINGS,
@@ -12,6 +15,7 @@ from nbloader.fit._families import (
     activation_bytes,
     family_of,
 )
+from nbloader.fit._senses import SENSES
 from nbloader.records import Component, Kind, Plan
 
 FAMILIES = [*PIPELINES, *EMBEDDINGS, *MODELS]
@@ -88,11 +92,90 @@ def test_unknown_pipeline_with_a_text_encoder_that_overflows() -> None:
         (Kind.TRANSFORMERS, "llama", "language model"),
         (Kind.TRANSFORMERS, "gemma2", "Gemma"),
         (Kind.TRANSFORMERS, "umt5", "T5"),
-        (Kind.TRANSFORMERS, "whisper", "unknown model"),
+        (Kind.TRANSFORMERS, "gemma3", "Gemma"),
+        (Kind.TRANSFORMERS, "my_own", "unknown model"),
+        (Kind.SENTENCE_TRANSFORMERS, "mpnet", "MPNet"),
+        (Kind.SENTENCE_TRANSFORMERS, "clip", "image and text embeddings"),
     ],
 )
 def test_models_by_their_type(kind: Kind, model_type: str | None, family: str) -> None:
     assert family_of(plan(kind, None, part(None, model_type))).name == family
+
+
+@pytest.mark.parametrize(
+    ("model_type", "workload"),
+    [
+        ("vit", "one image of 224 x 224"),
+        ("dinov2", "one image of 224 x 224"),
+        ("convnextv2", "one image of 224 x 224"),
+        ("clip", "one image of 384 x 384 and 8 captions"),
+        ("siglip2", "one image of 384 x 384 and 8 captions"),
+        ("sam", "one image of 1024 x 1024"),
+        ("sam2_video", "one image of 1024 x 1024"),
+        ("detr", "one image of 1333 x 800"),
+        ("rt_detr_v2", "one image of 1333 x 800"),
+        ("conditional_detr", "one image of 1333 x 800"),
+        ("grounding-dino", "one image of 1333 x 800"),
+        ("depth_anything", "one image of 512 x 512"),
+        ("segformer", "one image of 512 x 512"),
+        ("videomae", "16 frames of 224 x 224"),
+        ("wav2vec2", "30 s of speech at 16 kHz"),
+        ("hubert", "30 s of speech at 16 kHz"),
+        ("whisper", "30 s of speech at 16 kHz, 448 tokens of text"),
+        ("vits", "10 s of speech"),
+        ("bark", "10 s of speech"),
+        ("musicgen", "30 s of music"),
+        ("qwen2_vl", "one image of 1024 x 1024 and 4096 tokens of context"),
+        ("llava_next", "one image of 1024 x 1024 and 4096 tokens of context"),
+        ("idefics3", "one image of 1024 x 1024 and 4096 tokens of context"),
+        ("qwen2_audio", "30 s of speech and 4096 tokens of context"),
+        ("bart", "1024 tokens of text"),
+        ("llama", "4096 tokens of context"),
+        ("qwen3_moe", "4096 tokens of context"),
+        ("gpt_oss", "4096 tokens of context"),
+        ("bert", "32 texts of 512 tokens"),
+        ("deberta-v2", "32 texts of 512 tokens"),
+    ],
+)
+def test_what_a_model_is_used_for(model_type: str, workload: str) -> None:
+    assert family_of(plan(Kind.TRANSFORMERS, None, part(None, model_type))).workload == workload
+
+
+@pytest.mark.parametrize(
+    ("class_name", "task", "workload"),
+    [
+        ("MyForImageClassification", None, "one image of 224 x 224"),
+        ("MyForCTC", None, "30 s of speech at 16 kHz"),
+        ("MyForCausalLM", None, "4096 tokens of context"),
+        ("MyForTokenClassification", None, "32 texts of 512 tokens"),
+        (None, "image-segmentation", "one image of 512 x 512"),
+        (None, "text-to-speech", "10 s of speech"),
+        # What a class says goes before what a model is called.
+        ("MyForImageClassification", "text-to-speech", "one image of 224 x 224"),
+    ],
+)
+def test_what_a_model_of_no_known_type_is_used_for(
+    class_name: str | None, task: str | None, workload: str
+) -> None:
+    own = plan(Kind.TRANSFORMERS, None, part(class_name, "my_own"))
+    assert family_of(replace(own, task=task)).workload == workload
+
+
+def test_a_type_of_the_library_is_matched_by_one_family_that_means_it() -> None:
+    """No pattern for models of one sense takes those of another along."""
+    types = [name for name in CONFIG_MAPPING_NAMES if _first(name) in SEEING]
+    assert len(types) > 100
+    language = {"llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "phi3", "gpt2", "olmo2"}
+    assert not language & set(types)
+    texts = {"bert", "roberta", "t5", "mpnet", "deberta", "xlm-roberta", "marian", "modernbert"}
+    assert not texts & set(types)
+
+
+SEEING = {family.name for family in SENSES}
+
+
+def _first(model_type: str) -> str:
+    return family_of(plan(Kind.TRANSFORMERS, None, part(None, model_type))).name
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from benchmarks import workloads
 from benchmarks.architectures import ARCHITECTURES
 from benchmarks.memory import Row, main, measure
-from nbloader.fit._families import PIPELINES
+from benchmarks.workloads import PASSES, Pass
+from nbloader.fit._families import PIPELINES, activation_bytes
 
 
 def test_tiny_models_run_on_the_cpu(capsys: pytest.CaptureFixture[str]) -> None:
@@ -34,6 +36,15 @@ def test_counted_activations_of_flux() -> None:
     assert counted == pytest.approx(0.457 * 1024**3, rel=0.01)
     assert predicted == family.by_component["transformer"]
     assert all(0 < row.activations[0] <= row.activations[1] for row in rows.values())
+
+
+@pytest.mark.parametrize("wanted", PASSES, ids=lambda wanted: wanted.name)
+def test_counted_passes_are_within_the_predicted(wanted: Pass) -> None:
+    model_type, counted = workloads.count(wanted)
+    found = workloads.family(model_type, wanted.class_name)
+
+    assert 0 < counted < activation_bytes(found, "bfloat16")
+    assert not found.name.startswith("unknown")
 
 
 def count(name: str) -> dict[str, Row]:
