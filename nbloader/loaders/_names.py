@@ -49,7 +49,9 @@ def _rename(thing: Any, folder: str, repo_id: str, seen: set[int], depth: int) -
     if settings is not None and _inside(settings.get("_name_or_path"), folder):
         thing.register_to_config(_name_or_path=repo_id)
     for part in _parts(thing):
-        _rename(part, folder, repo_id, seen, depth + 1)
+        # The modules of a model are on its own level, however deep they are in it.
+        down = not (_is_module(thing) and _is_module(part))
+        _rename(part, folder, repo_id, seen, depth + down)
 
 
 def _inside(name: Any, folder: str) -> bool:
@@ -61,9 +63,7 @@ def _inside(name: Any, folder: str) -> bool:
 
 def _parts(thing: Any) -> Iterator[Any]:
     """Give what keeps names inside a thing: its parts, and their configurations."""
-    import torch
-
-    if isinstance(thing, torch.nn.Module):
+    if _is_module(thing):
         for module in thing.modules():
             if module is not thing:
                 yield module
@@ -72,6 +72,12 @@ def _parts(thing: Any) -> Iterator[Any]:
             yield from (part for part in value if _is_named(part))
         elif _is_named(value):
             yield value
+
+
+def _is_module(value: Any) -> bool:
+    import torch
+
+    return isinstance(value, torch.nn.Module)
 
 
 def _is_named(value: Any) -> bool:

@@ -35,6 +35,9 @@ _SURPLUS = re.compile(r"Unexpected key\(s\) in state_dict: (?P<keys>[^\n]*)")
 _MISSHAPEN = re.compile(r"size mismatch for (?P<key>[\w.]+):")
 _KEY = re.compile(r'"([^"]+)"')
 
+_BY_NAME = re.compile(r"\.weight$|^embeddings$")
+"""What WordEmbeddings, StaticEmbedding and the projection of ColBERT take out of their files."""
+
 
 def build(
     plan: Plan,
@@ -178,8 +181,7 @@ def _lack(plan: Plan, folder: Path, error: Exception) -> MissingTensorsError | N
     text = str(error)
     if isinstance(error, KeyError):
         key = error.args[0] if error.args else None
-        # WordEmbeddings, StaticEmbedding and ColBERT's projection take their tensors by name.
-        if not isinstance(key, str) or not key.endswith(".weight"):
+        if not isinstance(key, str) or not _BY_NAME.search(key):
             return None
         report = LoadReport(model=plan.class_name or "", source=str(folder), missing=(key,))
         return missing_tensors(plan.repo_id, [report], folder)

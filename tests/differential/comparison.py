@@ -289,7 +289,7 @@ def _same_bits(ours: Any, theirs: Any) -> bool:
     import torch
 
     if theirs.layout != torch.strided:
-        return bool(torch.equal(ours, theirs))
+        ours, theirs = ours.to_dense(), theirs.to_dense()
     mine, other = (
         t.detach().cpu().contiguous().flatten().view(torch.uint8) for t in (ours, theirs)
     )
@@ -297,7 +297,7 @@ def _same_bits(ours: Any, theirs: Any) -> bool:
 
 
 def _first(tensor: Any) -> str:
-    return str(tensor.detach().flatten()[:3].tolist())
+    return str(tensor.detach().to_dense().flatten()[:3].tolist())
 
 
 def _tied(model: Any) -> list[list[str]]:

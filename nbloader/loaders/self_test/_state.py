@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import random
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from copy import copy
+from operator import is_
 from typing import Any
 
 __all__ = ["as_it_was"]
@@ -55,28 +58,36 @@ def _gpus(*modules: Any) -> list[int]:
     return sorted(device.index or 0 for device in devices if device.type == "cuda")
 
 
+_HOLDERS = (dict, list, OrderedDict, set)
+
+
 def _attributes(part: Any) -> dict[str, tuple[Any, Any]]:
-    """Give the attributes of a module, each with a copy of what it holds if that is a mapping."""
+    """Give the attributes of a module, each with a copy of what it holds if it can be changed."""
     return {
-        name: (value, dict(value) if type(value) is dict else None)
+        name: (value, copy(value) if type(value) in _HOLDERS else None)
         for name, value in vars(part).items()
     }
 
 
 def _put_back(part: Any, attributes: dict[str, tuple[Any, Any]]) -> None:
+    """Restore attributes and what they held: hooks that know a flag have to go with it."""
     now = vars(part)
     for name in now.keys() - attributes.keys():
         del now[name]
     for name, (value, held) in attributes.items():
         now[name] = value
-        if held is not None and _differ(value, held):
+        if held is not None and not _same(value, held):
             value.clear()
-            value.update(held)
+            value.extend(held) if isinstance(value, list) else value.update(held)
 
 
-def _differ(value: dict[Any, Any], held: dict[Any, Any]) -> bool:
-    """Compare what two mappings hold by what it is: tensors have no equality."""
-    return value.keys() != held.keys() or any(value[key] is not held[key] for key in held)
+def _same(value: Any, held: Any) -> bool:
+    """Compare what two hold by what it is: tensors have no equality."""
+    if len(value) != len(held):
+        return False
+    if isinstance(value, dict):
+        return all(key in value and value[key] is held[key] for key in held)
+    return value == held if isinstance(value, set) else all(map(is_, value, held))
 
 
 def _cores(value: Any) -> Iterator[Any]:
