@@ -80,7 +80,7 @@ def assert_no_trace(cache: Path, repo_id: str) -> None:
             {"README.md": b"# x"},
             "unsupported-repo",
             "'{repo}' cannot be loaded: it has no model_index.json, modules.json or config.json.",
-            "Name the library with kind='diffusers', 'sentence-transformers' or 'transformers'.",
+            "Its card at https://huggingface.co/{repo} says what it is.",
             id="nothing to load",
         ),
         pytest.param(
@@ -169,7 +169,7 @@ def test_a_broken_repository(
     assert (error.reference, error.message, error.hint) == (
         reference,
         message.format(repo=repo_id),
-        hint,
+        hint.replace("{repo}", repo_id),
     )
     assert refused.cdn_bytes <= FIRST_READ_BYTES
     assert_no_trace(tmp_path, repo_id)

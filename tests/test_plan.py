@@ -758,7 +758,7 @@ TINY_PIPELINE = diffusers_files({"unet": UNET}, unet=["config.json", f"{D}.safet
         (unused("v1-5-pruned.ckpt"), PlanRequest(), UnsupportedRepoError, "bare checkpoint"),
         (unused("pytorch_lora_weights.safetensors"), PlanRequest(), UnsupportedRepoError, "LoRA"),
         (unused("modular_model_index.json"), PlanRequest(), UnsupportedRepoError, "modular"),
-        (unused("notes.txt"), PlanRequest(), UnsupportedRepoError, "kind="),
+        (unused("notes.txt"), PlanRequest(), UnsupportedRepoError, "Its card at"),
         (MODEL | unused("x.gguf"), PlanRequest(), UnsupportedRepoError, "GGUF"),
         (MODEL | unused("onnx/model.onnx"), PlanRequest(), UnsupportedRepoError, "ONNX"),
         (MODEL | unused("tf_model.h5"), PlanRequest(), UnsupportedRepoError, "PyTorch"),

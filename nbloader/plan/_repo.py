@@ -96,8 +96,7 @@ class Repo:
         variant: the variant of the weights that was asked for; None for the plain ones.
         task: what the caller, or else the Hub, says that the model is for; None if neither does.
         task_asked: whether the caller names the task.
-        pipeline_tag: the task that the Hub names; None if none.
-        library_name: the library that the Hub names; None if none.
+        pipeline_tag, library_name, base_models: what the Hub says; see `Listing`.
         handed_in: components that the caller hands in, or leaves out.
         custom_pipeline: where the caller says that the code of a pipeline is; None for none.
         written_with: the version of the library that wrote the repository, where a planner has
@@ -120,6 +119,7 @@ class Repo:
         self.task_asked = request.task is not None
         self.pipeline_tag = listing.pipeline_tag
         self.library_name = listing.library_name
+        self.base_models = listing.base_models
         self.trust_remote_code = request.trust_remote_code
         self.handed_in = frozenset(request.handed_in)
         self.custom_pipeline = request.custom_pipeline
@@ -152,6 +152,10 @@ class Repo:
     def existing(self, folder: str, *names: str) -> list[str]:
         """Paths of those of `names` that `folder` has, in their order."""
         return [path for name in names if (path := join(folder, name)) in self.paths]
+
+    def size_of(self, path: str) -> int:
+        """Bytes of a file of the listing."""
+        return self._sizes[path]
 
     def leave_out(self, paths: Iterable[object]) -> None:
         """Treat `paths` as if the repository did not have them."""

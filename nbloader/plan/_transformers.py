@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from nbloader.errors import UnsupportedRepoError
 from nbloader.hub_names import join
 from nbloader.plan._companions import code_of, split_reference
-from nbloader.plan._formats import no_weights
+from nbloader.plan._formats import no_weights, refuse_other_libraries
 from nbloader.plan._paths import check_safe
 from nbloader.plan._repo import Repo, is_name, malformed
 from nbloader.plan._weights import (
@@ -102,12 +101,7 @@ def plan_transformers(repo: Repo) -> tuple[str | None, list[Component]]:
         find_weights(repo, root, TRANSFORMERS, repo.variant)
         code_files(repo, root)
         return None, []
-    if "_diffusers_version" in config:
-        raise UnsupportedRepoError(
-            f"{quote(repo.repo_id)} is one model of diffusers, not a whole pipeline: "
-            f"{quote(config.get('_class_name'))}.",
-            hint="Load the pipeline that uses it, and hand the model to it.",
-        )
+    refuse_other_libraries(repo, config)
     weights = model_weights(repo, root, config)
     architectures = config.get("architectures")
     first = architectures[0] if isinstance(architectures, list) and architectures else None
