@@ -92,6 +92,38 @@ def test_the_error_names_the_first_and_counts_the_rest() -> None:
     )
 
 
+def test_what_torch_says_of_a_layer_is_read() -> None:
+    import torch
+
+    kept = {"weight": torch.zeros(3, 2), "module.bias": torch.zeros(2)}
+    with pytest.raises(RuntimeError) as caught:
+        torch.nn.Linear(2, 2).load_state_dict(kept)
+    assert parse_report(str(caught.value)) == LoadReport(
+        model="Linear",
+        source="",
+        missing=("bias",),
+        mismatched=("weight",),
+        unexpected=("module.bias",),
+    )
+
+
+def test_what_diffusers_says_of_a_shape_is_read(tmp_path: Path) -> None:
+    from diffusers import UNet2DConditionModel
+
+    save_pipeline(tmp_path)
+    unet = tmp_path / "unet"
+    change(
+        unet / "diffusion_pytorch_model.safetensors",
+        lambda tensors: {**tensors, "conv_out.bias": tensors["conv_out.bias"][:1].clone()},
+    )
+    with pytest.raises(ValueError, match="expected shape") as caught:
+        UNet2DConditionModel.from_pretrained(unet)
+    report = parse_report(str(caught.value))
+    assert report == LoadReport(model="", source="", mismatched=("conv_out.bias",))
+    told = missing_tensors("org/name", [report], tmp_path).message
+    assert told == "org/name: of another shape are 'conv_out.bias'"
+
+
 @pytest.mark.parametrize("text", ["", "LOAD REPORT", "Some weights", "x LOAD REPORT from: \n|||"])
 def test_other_messages_are_no_reports(text: str) -> None:
     report = parse_report(text)

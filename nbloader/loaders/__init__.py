@@ -18,7 +18,7 @@ from nbloader.loaders.alive import bytes_of, copies, loaded, remember
 from nbloader.loaders.device import check_device, devices, spare_bytes
 from nbloader.loaders.imports import Import
 from nbloader.loaders.quiet import quiet
-from nbloader.loaders.reports import LoadReport, lacking, missing_tensors, told_of
+from nbloader.loaders.reports import LoadReport, lacking, missing_tensors, parse_report, told_of
 from nbloader.loaders.self_test import check_call, check_embeddings, check_modules
 from nbloader.records import ComponentLoaded, Method, Notice, Placement, Plan
 
@@ -138,10 +138,12 @@ class Building:
         )
 
     def _lack(self, error: BaseException) -> MissingTensorsError | None:
-        """Tell whether a library stumbled over tensors that it has reported missing before."""
+        """Tell whether a library stumbled over tensors that lack, as it says now or has before."""
         if not isinstance(error, Exception) or isinstance(error, NbloaderError):
             return None
-        found = lacking(self._reports, {report.model for report in self._reports})
+        last = parse_report(str(error))
+        reports = [*self._reports, last] if last else self._reports
+        found = lacking(reports, {report.model for report in reports})
         return missing_tensors(self._plan.repo_id, found, self._folder) if found else None
 
     def model(self) -> Any:

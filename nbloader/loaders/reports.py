@@ -32,14 +32,23 @@ _MISSING = re.compile(
 )
 _KEYS = re.compile(r"'([^']+)'|^- (\S+): found shape", re.MULTILINE)
 
+# Errors: of torch, where a library wants every tensor (modules of sentence-transformers), and of
+# diffusers (`models/model_loading_utils.py`).
+_STRICT = re.compile(
+    r"^Error\(s\) in loading state_dict for (?P<model>\w+):(?P<rest>.*)", re.DOTALL
+)
+_STRICT_KEYS = re.compile(r"(?P<what>Missing|Unexpected) key\(s\) in state_dict: (?P<keys>.*)")
+_STRICT_SHAPE = re.compile(r"size mismatch for (\S+): copying")
+_SHAPE = re.compile(r"^Cannot load (?P<source>.*?) *because (?P<key>\S+) expected shape")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadReport:
     """What a library said of one model that it has loaded.
 
     Attributes:
-        model: the class.
-        source: the folder that it was loaded from, as the library names it.
+        model: the class; empty if the library does not say.
+        source: the folder that it was loaded from, as the library names it; empty if it does not.
         missing: names of the tensors that it needs and no file had; the libraries write the numbers
             of layers together, as in `layers.{0, 1}.weight`.
         mismatched: those that the files have in another shape.
@@ -54,7 +63,7 @@ class LoadReport:
 
 
 def parse_report(text: str) -> LoadReport | None:
-    """Read a message of a library's log; None if it reports no load."""
+    """Read a message of a library's log, or of an error; None if it reports no load."""
     text = _ANSI.sub("", text)
     if title := _TITLE.search(text):
         rows = [(row["status"], row["key"]) for row in _ROW.finditer(text, title.end())]
@@ -74,6 +83,20 @@ def parse_report(text: str) -> LoadReport | None:
             missing=() if shapes else keys,
             mismatched=keys if shapes else (),
         )
+    if strict := _STRICT.match(text):
+        named = {
+            line["what"]: tuple(sorted(re.findall('"([^"]+)"', line["keys"])))
+            for line in _STRICT_KEYS.finditer(strict["rest"])
+        }
+        return LoadReport(
+            model=strict["model"],
+            source="",
+            missing=named.get("Missing", ()),
+            mismatched=tuple(sorted(_STRICT_SHAPE.findall(strict["rest"]))),
+            unexpected=named.get("Unexpected", ()),
+        )
+    if shape := _SHAPE.match(text):
+        return LoadReport(model="", source=shape["source"], mismatched=(shape["key"],))
     return None
 
 
@@ -177,7 +200,7 @@ def _line(repo_id: str, report: LoadReport, folder: Path) -> str:
         )
         if keys
     ]
-    line = f"{place} ({report.model}): {', '.join(parts)}"
+    line = f"{place}{f' ({report.model})' if report.model else ''}: {', '.join(parts)}"
     if report.missing and report.unexpected:
         line += f"; the files have {_names(report.unexpected)} in their place"
     return line

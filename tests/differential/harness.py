@@ -260,5 +260,5 @@ def _about_refusals(
     return found
 
 
-_AFTER_DOWNLOAD = frozenset({"missing-tensors"})
+_AFTER_DOWNLOAD = frozenset({"missing-tensors", "model-load-failed"})
 """What a load can say only once it builds; a preflight says it before."""
