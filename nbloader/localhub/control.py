@@ -47,6 +47,7 @@ class Control:
         app.router.add_put("/access/{org}/{name}", self._put_access)
         app.router.add_put("/listed/{org}/{name}", self._put_listed)
         app.router.add_put("/refs/{org}/{name}", self._put_ref)
+        app.router.add_put("/renamed/{org}/{name}", self._put_renamed)
         app.router.add_put("/rate-limits", self._put_rate_limits)
         app.router.add_put("/tokens", self._put_token)
         app.router.add_post("/xet-uploads/{org}/{name}", self._post_xet_upload)
@@ -88,6 +89,10 @@ class Control:
     async def _put_listed(self, request: web.Request) -> web.Response:
         paths = await request.json()
         self._state.listed[self._repo_id(request)] = list(map(str, paths))
+        return web.Response()
+
+    async def _put_renamed(self, request: web.Request) -> web.Response:
+        self._state.renamed[str(await request.json())] = self._repo_id(request)
         return web.Response()
 
     async def _put_ref(self, request: web.Request) -> web.Response:

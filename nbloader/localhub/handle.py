@@ -206,6 +206,14 @@ class LocalHub:
         answer = self._call("PUT", f"/refs/{quote(repo_id)}", ref)
         return str(answer["sha"])
 
+    def add_old_name(self, repo_id: str, old: str) -> None:
+        """Let requests by an old name of a repository be redirected to its own.
+
+        Args:
+            old: `org/name`, or `name` alone, as the oldest repositories are called.
+        """
+        self._call("PUT", f"/renamed/{quote(repo_id)}", old)
+
     def upload_to_xet(
         self, repo_id: str, paths: Iterable[str] | None = None, *, timeout_s: float = 600.0
     ) -> None:

@@ -57,6 +57,7 @@ class HubState:
         endpoint: URL of the Hub, with no slash at the end; so are `cdn` and `cas`.
         tokens: by their value.
         access: by repository; goes before the `<name>.access.json` beside its folder.
+        renamed: new names of repositories by their old ones.
         listed: paths, by repository, that its listings name although there is no such file. What
             a hostile Hub might say.
     """
@@ -74,6 +75,7 @@ class HubState:
     cas: str = ""
     tokens: dict[str, Token] = field(default_factory=dict)
     access: dict[str, Access] = field(default_factory=dict)
+    renamed: dict[str, str] = field(default_factory=dict)
     listed: dict[str, list[str]] = field(default_factory=dict)
 
 
@@ -82,6 +84,18 @@ class Hub:
 
     def __init__(self, state: HubState) -> None:
         self._state = state
+
+    def moved(self, request: web.Request) -> Answer | None:
+        """Return the redirect for a request by the old name of a repository, as the Hub does.
+
+        None if the name is none of those. An old name may lack the owner, such as `gpt2`.
+        """
+        for old, new in self._state.renamed.items():
+            for prefix in ("/api/models/", "/"):
+                rest = request.raw_path.removeprefix(f"{prefix}{old}")
+                if rest != request.raw_path and rest[:1] in ("", "/", "?"):
+                    return Answer(307, {"Location": f"{prefix}{new}{rest}"})
+        return None
 
     async def model_info(self, request: web.Request) -> Answer:
         """`GET /api/models/{id}[/revision/{rev}]`."""

@@ -123,8 +123,18 @@ def _hub_app(hub: Hub, control: Control) -> web.Application:
         ("GET", resolved, RequestClass.RESOLVE_GET, hub.resolve),
         ("*", "/{rest:.*}", RequestClass.OTHER, hub.other),
     ):
-        app.router.add_route(method, path, _served(request_class, handler, control))
+        served = _served(request_class, _by_old_names(hub, handler), control)
+        app.router.add_route(method, path, served)
     return app
+
+
+def _by_old_names(hub: Hub, handler: Handler) -> Handler:
+    """Lead requests by an old name of a repository to the new one."""
+
+    async def handle(request: web.Request) -> Answer:
+        return hub.moved(request) or await handler(request)
+
+    return handle
 
 
 def _cdn_app(cdn: Cdn, control: Control) -> web.Application:
