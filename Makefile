@@ -7,7 +7,7 @@ STAMP = .venv/.installed-
 HUB_VERSIONS := $(basename $(notdir $(wildcard tests/hub_versions/*.txt)))
 LIBRARIES := $(basename $(notdir $(wildcard tests/library_versions/*.txt)))
 
-.PHONY: demo test test-browser test-faults test-models check notebooks screenshots \
+.PHONY: demo test test-browser test-cuda test-faults test-models check notebooks screenshots \
   test-hub-versions test-library-versions bench-transfer format clean
 
 demo: $(STAMP)demo
@@ -25,6 +25,11 @@ test-faults: $(STAMP)test
 # tenth of them. Writes docs/compatibility.md, or compares with it: make test-models ARGS=--check
 test-models: $(STAMP)test
 	$(BIN)/python -m tests.differential $(ARGS)
+
+# What only a GPU can show: every plan on the first one that torch sees. Without one each test is
+# skipped, and says so.
+test-cuda: $(STAMP)test
+	$(BIN)/python -m pytest -rs tests/cuda
 
 # Run the notebooks and store what they print; `make test` compares with that.
 notebooks: $(STAMP)test

@@ -121,7 +121,9 @@ def picture(pipeline: Any) -> Any:
     """Run one step of such a pipeline, from noise that is the same on every device."""
     import torch
 
-    latents = torch.randn((1, 4, 8, 8), generator=torch.Generator().manual_seed(1))
+    # Pipelines take latents as they are, and move them only.
+    noise = torch.randn((1, 4, 8, 8), generator=torch.Generator().manual_seed(1))
+    latents = noise.to(pipeline.unet.dtype)
     pipeline.set_progress_bar_config(disable=True)
     made = pipeline(
         "a",
@@ -135,20 +137,25 @@ def picture(pipeline: Any) -> Any:
     return made.images[0]
 
 
-def save_classifier(folder: Path) -> None:
-    """Write a text classifier of some 20 thousand parameters with its tokenizer."""
+def save_classifier(folder: Path, **config_of: int) -> None:
+    """Write a text classifier of some 20 thousand parameters with its tokenizer.
+
+    Args:
+        config_of: what is to be other than in this small one.
+    """
     from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.txt").write_text("\n".join(WORDS))
-    config = BertConfig(
-        vocab_size=len(WORDS),
-        hidden_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        num_labels=32,  # bitsandbytes computes in 4-bit on a CPU with multiples of 32
-    )
+    small = {
+        "vocab_size": len(WORDS),
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "num_labels": 32,  # bitsandbytes computes in 4-bit on a CPU with multiples of 32
+    }
+    config = BertConfig(**{**small, **config_of})
     seeded(lambda: BertForSequenceClassification(config)).save_pretrained(folder)
     BertTokenizerFast(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.architectures import ARCHITECTURES
+from benchmarks.memory import measure
 from nbloader import loaders
 from nbloader.environment import torch_facts
 from nbloader.records import Method, PlacedComponent, Placement, Plan, Quantization
@@ -143,6 +146,57 @@ def test_models_of_transformers(folder: Path, method: Method) -> None:
     assert {tensor.device.type for tensor in embedder.parameters()} == {"cuda"}
 
 
+def test_a_model_whose_last_layers_wait_in_memory(tmp_path: Path) -> None:
+    """12 layers of 1.6 MB and embeddings: half of them fit into what the GPU may have."""
+    place = tmp_path / "deep"
+    save_classifier(
+        place, hidden_size=256, num_hidden_layers=12, num_attention_heads=4, intermediate_size=1024
+    )
+    plan = plan_of(place)
+    plain = load(place, placed(plan, Method.GPU))
+    [expected] = plain("a good b")
+    del plain
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    wanted = placed(plan, Method.CPU_OFFLOAD, max_memory={"cuda:0": 10 * MB, "cpu": 20 * MB})
+    there = tuple(replace(part, device="cuda:0,cpu") for part in wanted.components)
+    classifier = load(place, replace(wanted, components=there))
+    assert set(classifier.model.hf_device_map.values()) == {0, "cpu"}
+    for _ in range(2):  # The second use of the hooks is the same.
+        [found] = classifier("a good b")
+        assert found["label"] == expected["label"]
+        assert found["score"] == pytest.approx(expected["score"], abs=0.01)
+    weights = list(classifier.model.parameters())
+    assert {weight.device.type for weight in weights} == {"cuda", "meta"}
+    assert sum(weight.nbytes for weight in weights if weight.is_cuda) <= 10 * MB
+    # Those that wait have come one by one, and gone again.
+    assert torch.cuda.max_memory_allocated() - before < 12 * MB
+
+
+def test_an_embedder_whose_layers_are_dealt_out(folder: Path) -> None:
+    place = folder / "embedder"
+    plan = plan_of(place)
+    expected = load(place, placed(plan, Method.GPU)).encode("a good b")
+    wanted = placed(plan, Method.CPU_OFFLOAD, max_memory={"cuda:0": 200_000, "cpu": MB})
+    there = tuple(replace(part, device="cuda:0,cpu") for part in wanted.components)
+    embedder = load(place, replace(wanted, components=there))
+    assert np.allclose(embedder.encode("a good b"), expected, atol=0.01)
+
+
+@pytest.mark.parametrize("name", ["MiniLM-L6", "stable-diffusion-v1-5"])
+def test_no_peak_is_above_the_predicted(name: str) -> None:
+    """Of models of their true size, one part after the other; within a tenth where it was tuned."""
+    (architecture,) = [found for found in ARCHITECTURES if name in found.repo_id]
+    old = torch.cuda.get_device_capability() < (8, 0)
+    dtype = torch.float16 if old else torch.bfloat16
+    *_, whole = measure(architecture, device="cuda", dtype=dtype, tiny=False)
+    measured = whole.weights[0] + whole.activations[0]
+    predicted = whole.weights[1] + whole.activations[1]
+    assert measured <= predicted
+    if "H200" in torch.cuda.get_device_name():
+        assert predicted <= 1.1 * measured
+
+
 @pytest.mark.parametrize("method", [Method.MULTI_GPU, Method.FOUR_BIT_MULTI_GPU])
 def test_components_spread_over_two_gpus(folder: Path, method: Method) -> None:
     if torch.cuda.device_count() < 2:
@@ -210,10 +264,18 @@ def test_what_a_full_gpu_held_is_freed(folder: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(StableDiffusionPipeline, "from_pretrained", full)
     place = folder / "pipeline"
-    with pytest.raises(ModelLoadError, match="does not fit on cuda with gpu") as caught:
-        load(place, placed(plan_of(place), Method.GPU))
-    assert 'plan="' in caught.value.hint
-    assert torch.cuda.memory_allocated() == before
+    plan = plan_of(place)
+    building = loaders.Building(
+        plan, place, placed(plan, Method.GPU), {}, next_method=Method.GROUP_OFFLOAD
+    )
+    with (
+        closing(building),
+        pytest.raises(ModelLoadError, match="does not fit on cuda with gpu") as caught,
+    ):
+        building.step()
+    assert 'plan="group-offload"' in caught.value.hint
+    # What tests before have left may be freed along with it.
+    assert torch.cuda.memory_allocated() <= before
 
 
 def test_the_gpus_that_torch_finds() -> None:
