@@ -30,6 +30,7 @@ from nbloader.fit import fit
 from nbloader.records import (
     CheckResult,
     CheckStatus,
+    Component,
     ComponentWeights,
     DiskFacts,
     Fit,
@@ -383,6 +384,64 @@ def test_the_token_is_named_by_its_source() -> None:
     )
     message = found(facts, "access").message
     assert message == "org/name is gated and can be read, with a token (HF_TOKEN)"
+
+
+def one_model(model_type: str, total: int, machine: MachineFacts) -> Facts:
+    """The facts of a model of transformers in bfloat16, of some layers."""
+    component = Component(
+        name="model",
+        library="transformers",
+        model_type=model_type,
+        paths=("model.safetensors",),
+        weights=("model.safetensors",),
+    )
+    plan = replace(PLAN, kind=Kind.TRANSFORMERS, class_name=None, components=(component,))
+    weights = ComponentWeights(
+        name="model",
+        bytes_by_dtype={"BF16": total},
+        largest_tensor=total // 50,
+        largest_block=total // 30,
+    )
+    return replace(
+        GOOD,
+        plan=plan,
+        weights=(weights,),
+        machine=machine,
+        fit=fit(plan, (weights,), machine),
+    )
+
+
+@pytest.mark.parametrize(
+    ("model_type", "used_for"),
+    [
+        ("vit", "one image of 224 x 224"),
+        ("wav2vec2", "30 s of speech at 16 kHz"),
+        ("videomae", "16 frames of 224 x 224"),
+        ("vits", "10 s of speech"),
+        ("llama", "4096 tokens of context"),
+    ],
+)
+def test_the_peak_is_told_for_what_a_model_is_used_for(model_type: str, used_for: str) -> None:
+    result = found(one_model(model_type, GB, replace(CPU, gpus=(L4,))), "vram")
+    assert result.status is P
+    assert result.message.endswith(f", for {used_for}")
+
+
+def test_layers_that_wait_in_memory_are_told_of_as_slow() -> None:
+    memory = MemoryFacts(available=120 * GB, total=128 * GB)
+    plain = {"accelerate": PackageFacts(name="accelerate", installed="1.12.0")}
+    machine = replace(CPU, gpus=(L4,), memory=memory, packages=plain)
+    result = found(one_model("llama", 30 * GB, machine), "placement")
+    assert result.status is W
+    assert re.fullmatch(
+        r"cpu-offload in bfloat16, the fastest that fits: 1\d\.\d GB of the weights come to the "
+        "GPU anew for each step, which is slow",
+        result.message,
+    )
+    assert result.hint.startswith("With bitsandbytes, 4-bit fits: run `pip install bitsandbytes`")
+    large = found(one_model("llama", 90 * GB, machine), "placement")
+    assert "cpu-offload" in large.message
+    assert large.hint == "A GPU with more memory or a smaller model is many times faster."
 
 
 def test_what_does_not_fit_is_refused_with_the_figures() -> None:
