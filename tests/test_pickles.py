@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from nbloader.plan._archive import Unclear, read_archive
 from nbloader.plan._unpickler import ALLOWED, DTYPES, NOT_FOLLOWED, STORAGES
 from nbloader.plan.headers import Header
-from nbloader.plan.pickles import LookedThrough, look_through
+from nbloader.plan.pickles import LookedThrough, look_through, sketched
 from nbloader.records import PickleFacts, RepoFile
 from tests.pickled import (
     CANARY,
@@ -712,6 +712,26 @@ def test_a_file_that_is_cut_short_while_it_is_read_is_not_vouched_for() -> None:
     file = RepoFile(path="pytorch_model.bin", size=len(REAL), etag="0" * 40)
     found = look_through(file, lambda first, last: REAL[first:last][:-1])
     assert found.facts.problem == "it is not as long as it should be"
+
+
+@pytest.mark.parametrize("name", VOUCHED)
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol 3")
+def test_a_sketch_holds_the_same_tensors_without_what_is_in_them(name: str) -> None:
+    content = VOUCHED[name]()
+    file = RepoFile(path="pytorch_model.bin", size=len(content), etag="0" * 40)
+    parts = sketched(file, lambda first, last: content[first:last])
+    assert parts is not None
+    hollow = bytearray(len(content))
+    for offset, part in parts.items():
+        hollow[offset : offset + len(part)] = part
+    assert look(bytes(hollow)).header == look(content).header
+    loaded(bytes(hollow))
+
+
+def test_there_is_no_sketch_of_what_cannot_be_vouched_for() -> None:
+    for content in (EVIL, OTHERS["the old format"][0], archive(UNCLEAR["no end"][0])):
+        file = RepoFile(path="pytorch_model.bin", size=len(content), etag="0" * 40)
+        assert sketched(file, lambda first, last, content=content: content[first:last]) is None  # type: ignore[misc]
 
 
 # --- what holds of every file ---------------------------------------------------------------------

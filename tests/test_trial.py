@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from nbloader.transfer.sketch import write_sketch
 from nbloader.trial import Task, Trial, task_of, verdict
 from nbloader.trial._task import MAX_SHARDS
 from nbloader.trial.child import answer
-from tests.models import planned, save_classifier, save_pipeline
+from tests.models import planned, save_classifier, save_embedder, save_pipeline
 
 
 @pytest.fixture(scope="session")
@@ -95,7 +95,7 @@ def test_it_is_said_why_it_cannot_be_made(
     ("paths", "made"),
     [
         (["model.safetensors"], True),
-        (["pytorch_model.bin"], False),
+        (["pytorch_model.bin"], True),
         ([f"{number}.safetensors" for number in range(MAX_SHARDS)], True),
         ([f"{number}.safetensors" for number in range(MAX_SHARDS + 1)], False),
     ],
@@ -136,10 +136,14 @@ def test_weights_are_holes_behind_their_headers(tmp_path: Path) -> None:
     small = RepoFile(path="config.json", size=2, etag="a")
     large = RepoFile(path="unet/model.safetensors", size=50_000_000_000, etag="b")
     (folder := tmp_path / "sketch").mkdir()
-    write_sketch(folder, {small: tmp_path / "config.json"}, {large: b"header"})
+    write_sketch(
+        folder, {small: tmp_path / "config.json"}, {large: {0: b"header", 40_000_000_000: b"end"}}
+    )
     hollow = folder / large.path
     with hollow.open("rb") as opened:
         assert opened.read(8) == b"header\0\0"
+        opened.seek(40_000_000_000)
+        assert opened.read(8) == b"end\0\0\0\0\0"
     assert (folder / "config.json").read_text() == "{}"
     assert hollow.stat().st_size == large.size
     assert hollow.stat().st_blocks * 512 < 100_000
@@ -186,6 +190,59 @@ def test_a_missing_tensor_is_told_and_no_weight_is_fetched(
     assert not [path for path in tmp_path.rglob("*.safetensors") if path.exists()]
     size = (classifier / "model.safetensors").stat().st_size
     assert hub.counters().file_bytes < size / 4
+
+
+def pickled(folder: Path, *, old: bool = False, drop: str = "") -> None:
+    """Put pickles in place of the safetensors in a folder."""
+    import torch
+    from safetensors.torch import load_file as load_tensors
+
+    for path in folder.rglob("*.safetensors"):
+        name = "pytorch_model" if path.stem == "model" else path.stem
+        tensors = {key: each for key, each in load_tensors(path).items() if key != drop}
+        torch.save(tensors, path.with_name(f"{name}.bin"), _use_new_zipfile_serialization=not old)
+        path.unlink()
+
+
+def test_a_missing_tensor_of_a_pickle_is_told_and_no_weight_is_fetched(
+    hub: LocalHub, hub_root: Path, tmp_path: Path
+) -> None:
+    repo_id = "org/trial-pickle-missing"
+    folder = hub_root / "models" / repo_id
+    save_classifier(folder)
+    pickled(folder, drop="classifier.weight")
+    report = nbloader.preflight(repo_id, device="cpu", endpoint=hub.endpoint, cache_dir=tmp_path)
+    assert not report.ok
+    result = report.results[-1]
+    assert (result.name, result.reference) == ("trial", "missing-tensors")
+    assert "'classifier.weight'" in result.message
+    assert not [path for path in tmp_path.rglob("*.bin") if path.exists()]
+
+
+@pytest.mark.parametrize("save", [save_classifier, save_pipeline, save_embedder])
+def test_pickles_that_are_whole_are_built(
+    hub: LocalHub, hub_root: Path, tmp_path: Path, save: Callable[[Path], None]
+) -> None:
+    repo_id = f"org/trial-pickle-{save.__name__}"
+    save(hub_root / "models" / repo_id)
+    pickled(hub_root / "models" / repo_id)
+    report = nbloader.preflight(repo_id, device="cpu", endpoint=hub.endpoint, cache_dir=tmp_path)
+    assert report.ok, report
+    assert [each.status for each in report.results if each.name == "trial"] == [CheckStatus.PASSED]
+
+
+def test_a_pickle_that_cannot_be_looked_through_is_not_built(
+    hub: LocalHub, hub_root: Path, tmp_path: Path
+) -> None:
+    repo_id = "org/trial-pickle-old"
+    folder = hub_root / "models" / repo_id
+    save_classifier(folder)
+    pickled(folder, old=True)
+    report = nbloader.preflight(
+        repo_id, device="cpu", endpoint=hub.endpoint, cache_dir=tmp_path, allow_pickle=True
+    )
+    assert report.ok, report
+    assert "is not at hand" in report.results[-1].message
 
 
 def test_a_pipeline_that_is_whole_is_built(hub: LocalHub, hub_root: Path, tmp_path: Path) -> None:

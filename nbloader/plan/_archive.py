@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-__all__ = ["Archive", "Read", "Unclear", "read_archive"]
+__all__ = ["Archive", "Read", "Unclear", "outline", "read_archive"]
 
 Read: TypeAlias = Callable[[int, int], bytes]
 """Gives the bytes of a file from an offset up to another, all of them."""
@@ -30,6 +30,12 @@ MAX_PICKLE_BYTES = 16 << 20
 
 _SPARE_BYTES = 192
 """For what aligns the content behind a local header; torch's default fills up to 64 bytes."""
+
+_ALIGNMENT = 64
+
+_MAX_RECORDS = 16
+_MAX_RECORD_BYTES = 1024
+"""Of what is beside the pickle and the storages: `version`, `byteorder` and the like."""
 
 _END = struct.Struct("<4s4H2LH")
 _END_64 = struct.Struct("<4sQ2H2L4Q")
@@ -71,10 +77,18 @@ class Archive:
     Attributes:
         content: of `data.pkl`.
         storages: bytes of each storage, by its key.
+        root: the folder that holds everything.
+        entries: what the directory lists.
+        ends: the offset at which each ends at the latest, by its name.
+        directory: the offset of the directory.
     """
 
     content: bytes
     storages: Mapping[str, int]
+    root: str
+    entries: tuple[_Entry, ...]
+    ends: Mapping[str, int]
+    directory: int
 
 
 def read_archive(size: int, read: Read) -> Archive:
@@ -108,7 +122,46 @@ def read_archive(size: int, read: Read) -> Archive:
     return Archive(
         content,
         {e.name.removeprefix(prefix): e.size for e in entries if e.name.startswith(prefix)},
+        root,
+        tuple(entries),
+        ends,
+        directory,
     )
+
+
+def outline(archive: Archive, size: int, read: Read) -> dict[int, bytes]:
+    """Give the parts of an archive, by their offsets, that it takes beside its storages.
+
+    With zeros between them, they are an archive of the same tensors, all of zeros.
+
+    Args:
+        size: of the file.
+
+    Raises:
+        Unclear: it has more than torch writes.
+    """
+    storages = f"{archive.root}/data/"
+    pickle = f"{archive.root}/data.pkl"
+    small = [e for e in archive.entries if e.name != pickle and not e.name.startswith(storages)]
+    if len(small) > _MAX_RECORDS or any(entry.size > _MAX_RECORD_BYTES for entry in small):
+        raise Unclear("its zip has files that torch does not write")
+    contents = {e.name: _content(e, archive.ends[e.name], read) if e.size else b"" for e in small}
+    contents[pickle] = archive.content
+    parts = {archive.directory: read(archive.directory, size)}
+    for entry in archive.entries:
+        name = entry.name.encode()
+        start = entry.offset + _LOCAL.size + len(name)
+        # As torch aligns them, so that they can be mapped; what fills up is not read here.
+        gap = -start % _ALIGNMENT
+        if start + gap + entry.size > archive.ends[entry.name]:
+            gap = 0
+        numbers = (45, entry.flags, 0, 0, 0, 0, entry.size, entry.size, len(name), gap)
+        sized = (min(each, _IN_64_BITS) for each in numbers)
+        content = contents.get(entry.name)
+        parts[entry.offset] = _LOCAL.pack(_LOCAL_SIGNATURE, *sized) + name
+        if content:
+            parts[start + gap] = content
+    return parts
 
 
 def _entries(size: int, read: Read) -> tuple[list[_Entry], int]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from nbloader.plan._archive import Archive, Read, Unclear, read_archive
+from nbloader.plan._archive import Archive, Read, Unclear, outline, read_archive
 from nbloader.plan._unpickler import (
     ALLOWED,
     NOT_FOLLOWED,
@@ -24,7 +24,7 @@ from nbloader.plan.headers import Header, header_of
 from nbloader.quoting import plain
 from nbloader.records import PickleFacts, Plan, RepoFile
 
-__all__ = ["LookedThrough", "look_through", "pickled", "torch_refuses"]
+__all__ = ["LookedThrough", "look_through", "pickled", "sketched", "torch_refuses"]
 
 _MAX_NAMES = 5
 _NAME_CHARACTERS = 80
@@ -93,6 +93,23 @@ def look_through(file: RepoFile, read: Read) -> LookedThrough:
         ),
         header,
     )
+
+
+def sketched(file: RepoFile, read: Read) -> dict[int, bytes] | None:
+    """Give the parts of a file of pickled weights that it takes beside its tensors, by offset.
+
+    With zeros between them, they are a file of the same tensors, all of zeros. None for a file that
+    cannot be vouched for.
+
+    Args:
+        read: gives bytes of the file.
+    """
+    try:
+        archive = read_archive(file.size, read)
+        value_of(archive.content, archive.storages)
+        return outline(archive, file.size, read)
+    except (Refused, Unclear):
+        return None
 
 
 def torch_refuses(found: PickleFacts, safe_globals: Collection[str] = ()) -> bool:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from huggingface_hub.file_download import repo_folder_name
 
 from nbloader.errors import CacheNotWritableError, MalformedFileError
 from nbloader.plan.headers import FIRST_READ_BYTES, Header, header_end, parse_header
-from nbloader.plan.pickles import LookedThrough, look_through
+from nbloader.plan.pickles import LookedThrough, look_through, sketched
 from nbloader.records import Listing, Notice, RepoFile, TransferPolicy
 from nbloader.transfer.cache import ListingStore, RepoCache
 from nbloader.transfer.download import Downloads
@@ -182,21 +183,44 @@ class Repository:
 
     def look_through(self, commit_hash: str, file: RepoFile) -> LookedThrough | None:
         """Look through pickled weights where they are; None for those that cannot be read."""
-        content = self.cache.content(commit_hash, file)
-        if content is None:
-            if self.listing is None:
-                return None
-            return look_through(file, functools.partial(self.hub.read_range, commit_hash, file))
         try:
-            with content.open("rb") as opened:
-
-                def read(first: int, last: int) -> bytes:
-                    opened.seek(first)
-                    return opened.read(last - first)
-
-                return look_through(file, read)
+            with self._reading(commit_hash, file) as read:
+                return look_through(file, read) if read else None
         except OSError:
             return None
+
+    def outline(self, commit_hash: str, file: RepoFile) -> Mapping[int, bytes] | None:
+        """Read what describes the tensors of a file of weights, by offset, and not the tensors.
+
+        None where neither cache nor Hub has it at hand, or it is not understood.
+
+        Raises:
+            MalformedFileError: it is wrong.
+            OSError: the cache cannot be read.
+        """
+        if file.path.endswith(".safetensors"):
+            header = self.header_bytes(commit_hash, file)
+            return None if header is None else {0: header}
+        with self._reading(commit_hash, file) as read:
+            return sketched(file, read) if read else None
+
+    @contextmanager
+    def _reading(
+        self, commit_hash: str, file: RepoFile
+    ) -> Iterator[Callable[[int, int], bytes] | None]:
+        """Give what reads ranges of a file where it is; None if it is nowhere. Raises OSError."""
+        content = self.cache.content(commit_hash, file)
+        if content is None:
+            there = self.listing is not None
+            yield functools.partial(self.hub.read_range, commit_hash, file) if there else None
+            return
+        with content.open("rb") as opened:
+
+            def read(first: int, last: int) -> bytes:
+                opened.seek(first)
+                return opened.read(last - first)
+
+            yield read
 
     def left_bytes(self) -> dict[str, int]:
         """Tell how much of which files an earlier download has left, by etag."""

@@ -363,8 +363,8 @@ class Session:
     def sketch(self, folder: Path) -> None:
         """Write the files of the plan into a folder, those of weights without what is in them.
 
-        They have their size and their header, and take no more of the disk than that. The others
-        are fetched into the cache, where a load finds them. All are of one repository.
+        They have their size and what describes their tensors, and take no more of the disk. The
+        others are fetched into the cache, where a load finds them. All are of one repository.
 
         Raises:
             NbloaderError: of the tree under `RepoError` or `TransferError`.
@@ -376,11 +376,11 @@ class Session:
         hollow = [file for file in plan.files if file.path in weights]
         if one.listing is not None:
             one.fetch(small, done=lambda file: None, verify=self._start.verify)  # noqa: ARG005
-        read = functools.partial(one.header_bytes, plan.commit_hash)
+        read = functools.partial(one.outline, plan.commit_hash)
         with ThreadPoolExecutor(self._hub.policy.max_workers) as pool:
-            headers = dict(zip(hollow, pool.map(read, hollow), strict=True))
+            outlines = dict(zip(hollow, pool.map(read, hollow), strict=True))
         content = {file: one.cache.pointer(plan.commit_hash, file.path) for file in small}
-        write_sketch(folder, content, headers)
+        write_sketch(folder, content, outlines)
 
     def _counting(self, plan: Plan) -> Callable[[RepoFile], None]:
         """Give what tells of complete files, and of components once their last file is there."""

@@ -1,4 +1,4 @@
-"""A copy of a repository in which the weights are holes behind their headers."""
+"""A copy of a repository in which the weights are holes between what describes them."""
 
 from __future__ import annotations
 
@@ -13,32 +13,39 @@ from nbloader.records import RepoFile
 __all__ = ["write_sketch"]
 
 _SPARE_BYTES = 1 << 20
-"""For blocks that a file system takes beside the header."""
+_BLOCK_BYTES = 1 << 14
+"""For blocks that a file system takes beside each part."""
 
 
 def write_sketch(
-    folder: Path, content: Mapping[RepoFile, Path], headers: Mapping[RepoFile, bytes | None]
+    folder: Path,
+    content: Mapping[RepoFile, Path],
+    outlines: Mapping[RepoFile, Mapping[int, bytes] | None],
 ) -> None:
     """Write such a copy into a folder.
 
     Args:
         content: where the small files are.
-        headers: of the files of weights, each up to its end.
+        outlines: what describes the tensors in each file of weights, by its offset.
 
     Raises:
-        DownloadError: a header is not known, or the disk writes out what is empty.
+        DownloadError: that is not known, or the disk writes out what is empty.
     """
     for file, place in content.items():
         shutil.copyfile(place, _place(folder, file))
-    for file, header in headers.items():
-        if header is None:
-            raise _impossible(f"the header of {file.path} is not at hand")
+    for file, parts in outlines.items():
+        if parts is None:
+            raise _impossible(f"what describes the tensors of {file.path} is not at hand")
+        allowed = _SPARE_BYTES
         with _place(folder, file).open("wb") as hollow:
-            hollow.write(header)
+            for offset, part in parts.items():
+                hollow.seek(offset)
+                hollow.write(part)
+                allowed += len(part) + _BLOCK_BYTES
             hollow.truncate(file.size)
             hollow.flush()
             taken = os.fstat(hollow.fileno()).st_blocks * 512
-        if taken > len(header) + _SPARE_BYTES:
+        if taken > allowed:
             raise _impossible("the temporary folder is on a disk without sparse files")
 
 

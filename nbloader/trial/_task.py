@@ -45,8 +45,6 @@ def task_of(
         return "files of several repositories are put together"
     if not files:
         return "it has no weights"
-    if any(not path.endswith(".safetensors") for path in files):
-        return "its weights are not safetensors"
     if any(part.quantization for part in weights):
         return "its weights are quantized"
     if len(files) > MAX_SHARDS:

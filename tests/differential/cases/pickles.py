@@ -60,6 +60,26 @@ def _pickled(*paths: str, **options: Any) -> Change:
     return change
 
 
+def _changed(path: str, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Change:
+    """Change the tensors in such a pickle."""
+
+    def changed(folder: Path) -> None:
+        import torch
+
+        place = _bin_of(folder / path)
+        torch.save(change(torch.load(place, weights_only=True)), place)
+
+    return changed
+
+
+def _without_one(tensors: dict[str, Any]) -> dict[str, Any]:
+    return {name: tensors[name] for name in sorted(tensors)[1:]}
+
+
+def _prefixed(tensors: dict[str, Any]) -> dict[str, Any]:
+    return {f"module.{name}": tensor for name, tensor in tensors.items()}
+
+
 def _state_dict(folder: Path) -> None:
     """Write what a training loop writes: parameters, buffers, metadata, what is tied twice."""
     import torch
@@ -162,6 +182,15 @@ CASES = (
     _of_transformers("old-format-allowed", _pickled(CLASSIFIER, **OLD), arguments=ALLOWED),
     _of_transformers("whole-module", _whole_module, refused="pickled-weights"),
     _of_transformers("other-class", _default_dict, arguments=ALLOWED, refused="pickled-weights"),
+    _of_transformers(
+        "missing",
+        _pickled(CLASSIFIER),
+        _changed(CLASSIFIER, _without_one),
+        refused="missing-tensors",
+    ),
+    _of_transformers(
+        "prefixed", _pickled(CLASSIFIER), _changed(CLASSIFIER, _prefixed), refused="missing-tensors"
+    ),
     _of_transformers("harm", _harm(CLASSIFIER), refused="pickled-weights"),
     Case(
         name="pickled-transformer-and-dense",
@@ -197,6 +226,12 @@ CASES = (
         plain=_pipeline,
         call=picture,
         arguments=ALLOWED,
+    ),
+    Case(
+        name="pickled-unet-missing",
+        kind=Kind.DIFFUSERS,
+        save=_with(save_pipeline, _pickled(UNET), _changed(UNET, _without_one)),
+        refused="missing-tensors",
     ),
     Case(
         name="pickled-unet-harm",
