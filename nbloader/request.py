@@ -125,6 +125,7 @@ def checked(
             task=arguments.check_task(own["task"]),
             safetensors_only=taken.safetensors_only,
             custom_pipeline=_custom_pipeline(taken.passed_on.get("custom_pipeline")),
+            custom_revision=_custom_revision(taken.passed_on.get("custom_revision")),
             handed_in=tuple(sorted(taken.passed_on)),
         ),
         settings=_settings(settings),
@@ -199,6 +200,11 @@ def _custom_pipeline(given: object) -> str | None:
             hint="Pass the path of a Python file, or of a folder with a pipeline.py.",
         )
     return name
+
+
+def _custom_revision(given: object) -> str | None:
+    """Give the revision of a pipeline's code; None if it is not said."""
+    return None if given is None else arguments.check_revision(given)
 
 
 def _settings(given: object) -> Settings:

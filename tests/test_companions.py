@@ -203,6 +203,33 @@ def test_a_file_that_looks_like_one_of_another_repository_is_refused() -> None:
         planned({OWN: own, "org/code": CODE})
 
 
+PIPELINE = {
+    "model_index.json": {
+        "_class_name": "StableDiffusionPipeline",
+        "unet": ["diffusers", "UNet2DConditionModel"],
+    },
+    "unet/config.json": ...,
+    "unet/diffusion_pytorch_model.safetensors": ...,
+}
+
+
+def test_the_code_of_a_pipeline_may_be_in_another_repository() -> None:
+    request = replace(TRUST, custom_pipeline="org/code", custom_revision="v1")
+    code = {"pipeline.py": ..., "parts.py": ..., "README.md": ...}
+    plan = planned({OWN: PIPELINE, "org/code": code}, request)
+    assert companions(plan) == [("org/code", "code", "v1")]
+    assert plan.components[-1].paths == (
+        "model_index.json",
+        "org/code:parts.py",
+        "org/code:pipeline.py",
+    )
+    assert (plan.custom_code, plan.custom_pipeline) == (True, True)
+    with pytest.raises(UnsupportedRepoError, match=r"without a pipeline\.py"):
+        planned({OWN: PIPELINE, "org/code": {"own.py": ...}}, request)
+    with pytest.raises(UnsupportedRepoError, match="trust_remote_code=True"):
+        planned({OWN: PIPELINE, "org/code": code}, replace(request, trust_remote_code=False))
+
+
 # --- adapters -----------------------------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nbloader.loaders._arguments import DTYPES, BuildSteps, joined, objects_of, places_itself
+from nbloader.loaders._companions import snapshot_of
 from nbloader.loaders._names import rename
 from nbloader.loaders._placing import Part, Steps
 from nbloader.records import ComponentLoaded, Placement, Plan
@@ -43,6 +44,9 @@ def _build(
     named = None if plan.custom_pipeline else plan.class_name
     pipeline_class = getattr(diffusers, named or "DiffusionPipeline")
     arguments = joined(todo.arguments, loader_kwargs)
+    code = next((one.repo_id for one in plan.companions if one.role == "code"), None)
+    if code is not None:
+        arguments["custom_pipeline"] = str(snapshot_of(plan, folder, code))
     if "device_map" in loader_kwargs:
         return pipeline_class.from_pretrained(str(folder), **arguments)
     if places_itself(loader_kwargs):

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 
 from nbloader.errors import UnsupportedRepoError
+from nbloader.hub_names import is_repo_id
+from nbloader.plan._companions import CODE, companion
 from nbloader.plan._formats import has_foreign_weights, no_weights
 from nbloader.plan._paths import check_safe
 from nbloader.plan._repo import Repo, check_name, is_name, malformed
@@ -21,7 +23,7 @@ from nbloader.plan._weights import (
     variant_not_found,
 )
 from nbloader.quoting import quote
-from nbloader.records import Component
+from nbloader.records import Component, Reference
 
 __all__ = ["plan_diffusers"]
 
@@ -54,6 +56,8 @@ _LISTS_AT_HAND = frozenset(
         "SD3MultiControlNetModel",
     }
 )
+
+_CUSTOM_CODE = "pipeline.py"  # `CUSTOM_PIPELINE_FILE_NAME` of diffusers
 
 # `get_relative_imports` of diffusers.
 _RELATIVE_IMPORT = re.compile(r"^\s*(?:import\s+\.(\S+)\s*$|from\s+\.(\S+)\s+import)", re.MULTILINE)
@@ -114,7 +118,8 @@ def _pipeline_class(repo: Repo, index: dict[str, object]) -> tuple[str, list[str
     if custom is not None and f"{custom}.py" in repo.paths:
         return class_name, _code(repo, f"{custom}.py")
     if custom is not None and not module:
-        return class_name, []  # The code of another place, whatever the class is here.
+        # The code of another place, whatever the class is here.
+        return class_name, _code_elsewhere(repo, custom) if _is_repository(custom) else []
     if class_name.startswith(("Onnx", "Flax")):
         raise _other_framework(f"{quote(repo.repo_id)} is a pipeline", class_name)
     if not module and class_name.endswith("CombinedPipeline"):
@@ -128,6 +133,30 @@ def _pipeline_class(repo: Repo, index: dict[str, object]) -> tuple[str, list[str
     if path not in repo.paths:
         raise malformed(INDEX, f"names the pipeline code {quote(path)}, which is not there")
     return class_name, _code(repo, path)
+
+
+def _is_repository(custom: str) -> bool:
+    """Tell whether `custom_pipeline` is the id of a repository; paths are given in full."""
+    return "/" in custom and is_repo_id(custom)
+
+
+def _code_elsewhere(repo: Repo, custom: str) -> list[str]:
+    """The code of a pipeline that is in another repository: all Python files in its root.
+
+    Raises:
+        UnsupportedRepoError: it has none.
+    """
+    reference = Reference(repo_id=custom, role=CODE, revision=repo.family.request.custom_revision)
+    other = companion(repo, reference, where="custom_pipeline")
+    if other is None:
+        return []
+    if not other.existing(other.root, _CUSTOM_CODE):
+        raise UnsupportedRepoError(
+            f"custom_pipeline={quote(custom)} names a repository without a {_CUSTOM_CODE}.",
+            hint="Check its name and its revision (custom_revision).",
+        )
+    names = [name for name in other.names(other.root) if name.endswith(".py")]
+    return other.existing(other.root, *names)
 
 
 def _check_custom_pipeline(repo: Repo) -> None:

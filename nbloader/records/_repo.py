@@ -88,6 +88,7 @@ class PlanRequest:
             None lets the Hub and the files decide.
         custom_pipeline: where the code of a pipeline of diffusers is: a repository, a name of the
             library's community pipelines, or a path; None for none.
+        custom_revision: the revision of that repository; None for `main`.
         safetensors_only: whether weights in another format are refused.
         handed_in: names that the caller passes on to the library. A component of that name is not
             loaded: it is there already, or left out.
@@ -98,6 +99,7 @@ class PlanRequest:
     trust_remote_code: bool = False
     task: str | None = None
     custom_pipeline: str | None = None
+    custom_revision: str | None = None
     safetensors_only: bool = False
     handed_in: tuple[str, ...] = ()
 

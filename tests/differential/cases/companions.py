@@ -12,7 +12,7 @@ from typing import Any
 
 from nbloader.records import Kind
 from tests.differential.harness import Case
-from tests.models import WORDS, save_classifier
+from tests.models import WORDS, picture, save_classifier, save_pipeline
 
 CODE = """
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedConfig
@@ -203,6 +203,29 @@ def _classify(made: Any) -> Any:
     return made(["a good b", "bad"])
 
 
+# --- the code of a pipeline -----------------------------------------------------------------------
+
+
+def _save_piped(folder: Path) -> None:
+    (folder / "pipeline.py").write_text(
+        "from diffusers import StableDiffusionPipeline\nfrom .beside import NUMBER\n\n\n"
+        "class ElsewherePipeline(StableDiffusionPipeline):\n    answer = NUMBER\n"
+    )
+    (folder / "beside.py").write_text("NUMBER = 42\n")
+
+
+def _piped(folder: Path) -> Any:
+    import diffusers
+    import torch
+
+    return diffusers.DiffusionPipeline.from_pretrained(
+        str(folder),
+        custom_pipeline=str(folder.parents[1] / "piped/code"),
+        trust_remote_code=True,
+        torch_dtype=torch.float32,
+    )
+
+
 _LLAMA = {"adapted/llama": save_llama}
 
 CASES = (
@@ -276,6 +299,26 @@ CASES = (
         plain=partial(_coded, "transformers/code-named-with-its-own-id"),
         call=_classify,
         arguments={"trust_remote_code": True},
+    ),
+    Case(
+        name="pipeline-with-code-elsewhere",
+        kind=Kind.DIFFUSERS,
+        save=save_pipeline,
+        plain=_piped,
+        call=picture,
+        companions={"piped/code": _save_piped},
+        arguments={
+            "trust_remote_code": True,
+            "loader_kwargs": {"custom_pipeline": "piped/code"},
+        },
+    ),
+    Case(
+        name="pipeline-with-code-elsewhere-not-trusted",
+        kind=Kind.DIFFUSERS,
+        save=save_pipeline,
+        companions={"piped/code": _save_piped},
+        arguments={"loader_kwargs": {"custom_pipeline": "piped/code"}},
+        refused="unsupported-repo",
     ),
     Case(
         name="adapter-of-a-model-with-code-elsewhere",
