@@ -20,7 +20,7 @@ from nbloader.loaders._companions import snapshot_of
 from nbloader.loaders._names import rename
 from nbloader.records import Plan
 
-__all__ = ["Places", "adapted", "replaced_modules"]
+__all__ = ["Places", "adapted", "replaced_modules", "whole_folder"]
 
 _CONFIG = "adapter_config.json"
 _BASE_NAME = "base_model_name_or_path"
@@ -77,12 +77,41 @@ def adapted(plan: Plan, folder: Path) -> Iterator[Places]:
         shutil.rmtree(private, ignore_errors=True)
 
 
+@contextmanager
+def whole_folder(plan: Plan, folder: Path) -> Iterator[Path]:
+    """Give a folder with a plan's own files, in which an adapter names the snapshot of its base.
+
+    It is `folder` where no other repository has the base.
+    """
+    named = next((one for one in plan.companions if one.role == "base-model"), None)
+    if named is None:
+        yield folder
+        return
+    base = snapshot_of(plan, folder, named.repo_id)
+    private = Path(tempfile.mkdtemp(prefix="nbloader-adapter-"))
+    try:
+        for path in (file.path for file in plan.files if not file.repo_id):
+            (private / path).parent.mkdir(parents=True, exist_ok=True)
+            if path.rpartition("/")[2] == _CONFIG:
+                config = json.loads((folder / path).read_text("utf-8"))
+                (private / path).write_text(json.dumps(config | {_BASE_NAME: str(base)}), "utf-8")
+            else:
+                _link(folder / path, private / path)
+        yield private
+    finally:
+        shutil.rmtree(private, ignore_errors=True)
+
+
 def replaced_modules(model: Any) -> frozenset[str]:
     """Name the modules of a model that an adapter brings whole, such as a new head."""
-    configs = getattr(model, "peft_config", None)
-    found = configs.values() if isinstance(configs, dict) else ()
+    parts = model.modules() if hasattr(model, "modules") else (model,)
+    found = (getattr(part, "peft_config", None) for part in parts)
     return frozenset(
-        name for config in found for name in getattr(config, "modules_to_save", None) or ()
+        name
+        for configs in found
+        if isinstance(configs, dict)
+        for config in configs.values()
+        for name in getattr(config, "modules_to_save", None) or ()
     )
 
 

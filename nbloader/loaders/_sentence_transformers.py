@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from nbloader.errors import MissingTensorsError
+from nbloader.loaders._adapters import whole_folder
 from nbloader.loaders._arguments import WHOLE, BuildSteps, with_model_kwargs
+from nbloader.loaders._companions import code_arguments, snapshot_of
 from nbloader.loaders._names import rename
 from nbloader.loaders._placing import Steps
-from nbloader.loaders.reports import LoadReport, missing_tensors
+from nbloader.loaders.reports import LoadReport, told_of
 from nbloader.quoting import plain
 from nbloader.records import Notice, Placement, Plan
 
@@ -56,19 +58,28 @@ def build(
         key: dict(each) if isinstance(each, dict) else each for key, each in loader_kwargs.items()
     }
     arguments = with_model_kwargs(todo.arguments, given)
-    with _told() as told:
+    if code := code_arguments(plan, folder):
+        arguments["cache_folder"] = code["cache_dir"]
+        for key in ("model_kwargs", "config_kwargs"):
+            arguments[key] = {"code_revision": code["code_revision"], **(arguments.get(key) or {})}
+    with _told() as told, whole_folder(plan, folder) as place:
         try:
-            model = model_class(str(folder), **arguments)
+            model = model_class(str(place), **arguments)
         except (RuntimeError, KeyError) as error:
-            raise _lack(plan, folder, error) or error from None
+            raise _lack(plan, place, error) or error from None
     _align_routes(model)
     if plan.repo_id in _INSTRUCTOR:
         model.set_pooling_include_prompt(include_prompt=False)
-    rename(model, folder, plan.repo_id)
+    rename(model, place, plan.repo_id)
+    for other in plan.companions:
+        _name_base(model, snapshot_of(plan, folder, other.repo_id), other.repo_id)
+    if place != folder:
+        _move_files(model, place, folder)
     asked = loader_kwargs.get("model_card_data")
     if asked is None or not asked.local_files_only:
         _fill_card(model, plan)
-    yield from _notices(plan, model, folder, told)
+    heard = [message.replace(str(place), plan.repo_id) for message in told]
+    yield from _notices(plan, model, folder, heard)
     return model
 
 
@@ -100,6 +111,34 @@ def _align_routes(model: Any) -> None:
             if weight is not None and weight.is_floating_point():
                 for other in others:
                     other.to(weight.dtype)
+
+
+def _name_base(model: Any, base: Path, repo_id: str) -> None:
+    """Name the base model of an adapter after its repository."""
+    rename(model, base, repo_id)
+    for part in model.modules():
+        configs = getattr(part, "peft_config", None)
+        for config in configs.values() if isinstance(configs, dict) else ():
+            if getattr(config, "base_model_name_or_path", None) == str(base):
+                config.base_model_name_or_path = repo_id
+
+
+def _move_files(model: Any, place: Path, folder: Path) -> None:
+    """Let tokenizers find the files that they read in a folder that is gone."""
+    holders = [vars(part) for part in model.modules()]
+    holders += [vars(each) for held in holders for each in held.values() if _has_files(each)]
+    holders += [vars(held["tokenizer"]) for held in holders if _has_files(held.get("tokenizer"))]
+    holders += [
+        held["init_kwargs"] for held in holders if isinstance(held.get("init_kwargs"), dict)
+    ]
+    for held in holders:
+        for key, value in held.items():
+            if isinstance(value, str) and value.startswith(f"{place}/"):
+                held[key] = f"{folder}{value[len(str(place)) :]}"
+
+
+def _has_files(value: Any) -> bool:
+    return hasattr(value, "save_pretrained") and hasattr(value, "__dict__")
 
 
 def _fill_card(model: Any, plan: Plan) -> None:
@@ -163,8 +202,7 @@ def _notices(plan: Plan, model: Any, folder: Path, told: Sequence[str]) -> Itera
     for message in told[:_MOST_TOLD]:
         yield Notice(
             reference="library-warning",
-            message="sentence-transformers warns: "
-            + plain(message.replace(str(folder), plan.repo_id), 400),
+            message="sentence-transformers warns: " + plain(message, 400),
             hint="The model is as the library makes it.",
         )
 
@@ -184,7 +222,7 @@ def _lack(plan: Plan, folder: Path, error: Exception) -> MissingTensorsError | N
         if not isinstance(key, str) or not _BY_NAME.search(key):
             return None
         report = LoadReport(model=plan.class_name or "", source=str(folder), missing=(key,))
-        return missing_tensors(plan.repo_id, [report], folder)
+        return _missing(plan, report, folder)
     state = _STATE.search(text)
     if state is None:
         return None
@@ -202,4 +240,12 @@ def _lack(plan: Plan, folder: Path, error: Exception) -> MissingTensorsError | N
         mismatched=misshapen,
         unexpected=surplus,
     )
-    return missing_tensors(plan.repo_id, [report], folder)
+    return _missing(plan, report, folder)
+
+
+def _missing(plan: Plan, report: LoadReport, folder: Path) -> MissingTensorsError:
+    return MissingTensorsError(
+        told_of(plan.repo_id, [report], folder),
+        hint="The files do not fit this module, and the library takes no other: look for another "
+        "revision (revision=...) or repository, or tell its author.",
+    )

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 
 from nbloader.errors import UnsupportedRepoError
 from nbloader.hub_names import join
+from nbloader.plan._adapters import ADAPTER_CONFIG, adapter, base_of
+from nbloader.plan._companions import code_of, split_reference
 from nbloader.plan._encoders import (
     CROSS_ENCODER,
     MODULES,
@@ -89,8 +91,8 @@ def plan_sentence_transformers(repo: Repo) -> tuple[str | None, list[Component]]
     card = ["README.md"] if MODULES in repo.paths else []
     shared = {*repo.existing("", MODULES, SETTINGS, *card)}
     if class_name == CROSS_ENCODER:
-        own = SETTINGS if MODULES in repo.paths else "config.json"
-        _activation(repo, *repo.existing("", own))
+        where = SETTINGS if MODULES in repo.paths else "config.json"
+        _activation(repo, *repo.existing("", where))
     if class_name == MULTI_VECTOR_ENCODER:
         shared.update(repo.existing("", _COLBERT_SETTINGS))
     components: list[Component] = []
@@ -98,6 +100,10 @@ def plan_sentence_transformers(repo: Repo) -> tuple[str | None, list[Component]]
     names: set[str] = set()
     for position, (folder, class_ref) in enumerate(_all_modules(repo, class_name)):
         files, weights = _module(repo, folder, class_ref)
+        own = adapter(repo, folder) if _is_own(class_ref, _TRANSFORMERS) else None
+        if own is not None:
+            components.append(own)
+            taken.update(own.paths)
         code, needs = _outside(repo, folder, class_ref)
         shared.update(code)
         taken.update(code)
@@ -144,7 +150,7 @@ def _modules(repo: Repo, class_name: str | None) -> list[tuple[str, str]]:
     for entry in listed:
         match entry:
             case {"path": str(folder), "type": str(class_ref), "name": str()} if class_ref:
-                check_name(class_ref, MODULES, dotted=True)
+                check_name(class_ref.rpartition("--")[2], MODULES, dotted=True)
                 if class_name == MULTI_VECTOR_ENCODER:
                     class_ref = _OF_PYLATE.get(class_ref, class_ref)
                 if "." not in class_ref:
@@ -200,30 +206,36 @@ def _model_config(repo: Repo, folder: str, class_ref: str) -> Mapping[str, objec
     """The configuration of a module that is a model of transformers; empty for another module."""
     own = class_ref.startswith(_NAMESPACE)
     is_model = _is_own(class_ref, _TRANSFORMERS) if own else not folder
-    paths = repo.existing(folder, "config.json") if is_model else []
-    return (repo.read_object(paths[0]) or {}) if paths else {}
+    home, place = _home(repo, folder) if is_model else (None, folder)
+    paths = home.existing(place, "config.json") if home is not None else []
+    return (home.read_object(paths[0]) or {}) if home is not None and paths else {}
 
 
 def _transformer(repo: Repo, folder: str) -> tuple[set[str], Weights]:
-    if adapter := repo.existing(folder, "adapter_config.json"):
-        base = (repo.read_object(adapter[0]) or {}).get("base_model_name_or_path")
-        raise UnsupportedRepoError(
-            f"{quote(repo.repo_id)} is an adapter for {quote(base)}.",
-            hint="Load it with sentence_transformers itself, which needs peft.",
-        )
-    if not repo.existing(folder, "config.json"):
+    home, place = _home(repo, folder)
+    files = {*processing_files(repo, folder), *repo.existing(folder, *_TRANSFORMER_CONFIGS)}
+    if home is None:
+        return files, Weights(())
+    if not home.existing(place, "config.json"):
         raise malformed(MODULES, f"has a Transformer in {quote(folder)} without a config.json")
-    files = {
-        *config_files(repo, folder),
-        *processing_files(repo, folder),
-        *repo.existing(folder, *_TRANSFORMER_CONFIGS),
-        *code_files(repo, folder),
-    }
-    config = repo.read_object(join(folder, "config.json"))
+    files.update(config_files(home, place), code_files(home, place))
+    config = home.read_object(join(place, "config.json"))
     if config is None:
         # What else will be read is asked for in the same round.
-        return files, find_weights(repo, folder, TRANSFORMERS, repo.variant) or Weights(())
-    return files, model_weights(repo, folder, config)
+        return files, find_weights(home, place, TRANSFORMERS, repo.variant) or Weights(())
+    return files, model_weights(home, place, config)
+
+
+def _home(repo: Repo, folder: str) -> tuple[Repo | None, str]:
+    """The repository and the folder of the model of a Transformer: those of an adapter's base.
+
+    The tokenizer, and what the module says of itself, are the adapter's own. None as long as the
+    base is not known.
+    """
+    if not repo.existing(folder, ADAPTER_CONFIG):
+        return repo, folder
+    base = base_of(repo, folder)
+    return base, folder if base in (repo, None) else base.root
 
 
 def _custom(repo: Repo, folder: str) -> tuple[set[str], Weights | None]:
@@ -242,16 +254,20 @@ def _foreign(repo: Repo, class_ref: str) -> tuple[list[str], tuple[str, ...]]:
     Raises:
         UnsupportedRepoError: neither may be run.
     """
-    module = class_ref.rpartition(".")[0]
+    place, module, _ = split_reference(class_ref)
     own = "." not in module and f"{module}.py" in repo.paths
     package = module.partition(".")[0]
     if not repo.trust_remote_code:
         what = "code of its own" if own else f"code of the package {quote(package)}"
         where = "its code on the Hub" if own else "what the package does"
+        if place:
+            what, where = f"code of {quote(place)}", "that code on the Hub"
         raise UnsupportedRepoError(
             f"{quote(repo.repo_id)} has a module with {what}: {quote(class_ref)}.",
             hint=f"Read {where}; if you trust it, pass trust_remote_code=True.",
         )
+    if place:
+        return code_of(repo, place, module, where=MODULES), ()
     repo.runs_code = True
     if not own:
         return [], (package,)
@@ -305,7 +321,7 @@ def _routed(repo: Repo, folder: str, class_ref: str, depth: int = 0) -> Iterator
     for name, inner_ref in types.items():
         if not isinstance(inner_ref, str) or "." not in inner_ref:
             raise malformed(configs[0], f"has no type for {quote(name)}")
-        check_name(inner_ref, configs[0], dotted=True)
+        check_name(inner_ref.rpartition("--")[2], configs[0], dotted=True)
         inner = join(folder, _folder(name, configs[0]))
         yield inner, inner_ref
         yield from _routed(repo, inner, inner_ref, depth + 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -440,6 +441,81 @@ def _described(folder: Path, write: Callable[..., Path], **described: str) -> No
     (folder / "README.md").write_text("\n".join(["---", *lines, "---", ""]))
 
 
+_CODE = """
+from sentence_transformers.base.modules import Module, Transformer
+
+
+class Tripled(Module):
+    def forward(self, features, **kwargs):
+        features["sentence_embedding"] = features["sentence_embedding"] * 3
+        return features
+
+    def save(self, output_path, *args, **kwargs):
+        self.save_config(output_path)
+
+
+class Own(Transformer):
+    pass
+"""
+
+
+def _with_code(folder: Path, place: str = "") -> None:
+    """Write an embedder with modules of its own, in its own repository or in another."""
+    _save(lambda folder: [_transformer(folder), _pooling()], folder)
+    listed = json.loads((folder / "modules.json").read_text("utf-8"))
+    listed[0]["type"] = f"{place}tiny_modules.Own"
+    last = {"idx": 2, "name": "2", "path": "2_Tripled", "type": f"{place}tiny_modules.Tripled"}
+    (folder / "modules.json").write_text(json.dumps([*listed, last]), "utf-8")
+    (folder / "2_Tripled").mkdir()
+    (folder / "2_Tripled" / "config.json").write_text("{}")
+    if not place:
+        _code(folder)
+
+
+def _code(folder: Path) -> None:
+    (folder / "tiny_modules.py").write_text(_CODE)
+
+
+def _with_code_beside(folder: Path) -> Any:
+    """Give a copy of an embedder, with the code that it names of another repository in it."""
+    copied = folder.parents[2] / "copies" / folder.name
+    shutil.copytree(folder, copied, dirs_exist_ok=True)
+    _rewritten(
+        copied / "modules.json",
+        lambda listed: [{**each, "type": each["type"].rpartition("--")[2]} for each in listed],
+    )
+    _code(copied)
+    return _plain("SentenceTransformer", copied, trust_remote_code=True)
+
+
+def _adapted(folder: Path, modules: _Modules, *, class_name: str, **settings: Any) -> None:
+    """Write a model of which only an adapter is saved."""
+    import sentence_transformers
+    import torch
+    from peft import LoraConfig
+
+    model = getattr(sentence_transformers, class_name)(modules=modules(folder), device="cpu")
+    model.add_adapter(LoraConfig(target_modules=["query"], r=4, **settings))
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:  # as they are made they change nothing
+            torch.nn.init.normal_(weight)
+    model.save_pretrained(str(folder))
+    base = f"{Kind.SENTENCE_TRANSFORMERS}/base"
+    _rewritten(folder / "adapter_config.json", lambda old: {**old, "base_model_name_or_path": base})
+
+
+def _with_base(class_name: str, folder: Path) -> Any:
+    """Load a copy of an adapter that names the folder of its base."""
+    copied = folder.parents[2] / "copies" / folder.name
+    shutil.copytree(folder, copied, dirs_exist_ok=True)
+    base = str(folder.parent / "base")
+    _rewritten(copied / "adapter_config.json", lambda old: {**old, "base_model_name_or_path": base})
+    made = _plain(class_name, copied)
+    for config in made.transformers_model.peft_config.values():
+        config.base_model_name_or_path = f"{Kind.SENTENCE_TRANSFORMERS}/base"
+    return made
+
+
 # -- how it is loaded and called -------------------------------------------------------------------
 
 
@@ -681,6 +757,33 @@ CASES = (
         "SentenceTransformer",
         arguments={"kind": "sentence-transformers"},
         notices=frozenset({"default-pooling"}),
+    ),
+    _written(
+        "adapter",
+        partial(
+            _adapted,
+            modules=partial(_pooled, "mean"),
+            class_name="SentenceTransformer",
+        ),
+        "SentenceTransformer",
+        plain=partial(_with_base, "SentenceTransformer"),
+        companions={f"{Kind.SENTENCE_TRANSFORMERS}/base": _bert},
+    ),
+    _written(
+        "code-of-its-own",
+        _with_code,
+        "SentenceTransformer",
+        plain=partial(_plain, "SentenceTransformer", trust_remote_code=True),
+        arguments={"trust_remote_code": True},
+    ),
+    _written("code-not-trusted", _with_code, "SentenceTransformer", refused="unsupported-repo"),
+    _written(
+        "code-elsewhere",
+        partial(_with_code, place=f"{Kind.SENTENCE_TRANSFORMERS}/code--"),
+        "SentenceTransformer",
+        plain=_with_code_beside,
+        arguments={"trust_remote_code": True},
+        companions={f"{Kind.SENTENCE_TRANSFORMERS}/code": _code},
     ),
     # The layer over the first token: nothing for an embedding, and half of a classifier.
     _case("without-pooler", partial(_pooled, "mean"), then=_spoilt(_MODEL, _drop("pooler."))),
