@@ -49,6 +49,19 @@ def test_load_tells_its_stages(
     assert lines[-1].endswith(": SentenceTransformer on cpu, float32")
 
 
+@pytest.mark.parametrize("command", ["load", "download", "preflight"])
+def test_a_task_and_an_address_are_taken_as_in_a_call(
+    command: str, demo_hub: LocalHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    address = f"{demo_hub.endpoint}/{MINILM}/tree/main"
+    where = ("--endpoint", demo_hub.endpoint, "--cache-dir", str(tmp_path), "--json")
+    run = Run(capsys, command, address, "--task", "fill-mask", *where)
+    assert run.status == 1
+    assert "task= is for models of transformers" in run.out
+    wrong = Run(capsys, command, address, "--task", "no task", *where)
+    assert (wrong.status, wrong.json["error"]["reference"]) == (2, "invalid-argument")
+
+
 def test_download_in_json(
     demo_hub: LocalHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -311,6 +311,7 @@ def test_one_model_of_diffusers_is_handed_to_its_pipeline(name: str, argument: s
     config = {"_class_name": name, "_diffusers_version": "0.42.1"}
     of = shape("diffusion_pytorch_model.safetensors", config=config, base=True)
     error = refusal(of)
+    assert refusal(of, Kind.DIFFUSERS).hint == error.hint
     assert error.message == (
         f"'org/name' is one model of diffusers, not a whole pipeline: '{name}'."
     )
@@ -385,3 +386,8 @@ def test_there_is_a_refusal_for_every_listing(names: list[str], library: str | N
     assert isinstance(error, NbloaderError)
     assert error.hint
     assert len(str(error)) < 1200
+
+
+def test_a_model_of_transformers_is_none_of_diffusers() -> None:
+    error = refusal(shape("model.safetensors", config=BERT), Kind.DIFFUSERS)
+    assert error.hint == "Its files are for transformers: leave out kind=."

@@ -6,6 +6,8 @@ import re
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nbloader.environment._packages import package_folder
 from nbloader.plan._needs import _TOKENIZER_OF, _TOKENIZERS
@@ -119,7 +121,16 @@ def test_the_options_of_a_tokenizer_tell(options: dict[str, Any], needs: tuple[s
         ),
         ({"model_type": "layoutlmv2"}, ["tokenizer.json"], {}, ("detectron2",)),
         ({"model_type": "dinat"}, [], {}, ("natten",)),
-        ({"model_type": "mask2former"}, [], {}, ("scipy",)),
+        (
+            {
+                "model_type": "mask2former",
+                "architectures": ["Mask2FormerForUniversalSegmentation"],
+            },
+            [],
+            {},
+            ("scipy",),
+        ),
+        ({"model_type": "mask2former", "architectures": ["Mask2FormerModel"]}, [], {}, ()),
         ({"model_type": "detr", "backbone": "resnet50"}, [], {}, ("timm",)),
         ({"model_type": "detr", "backbone": "x", "use_timm_backbone": False}, [], {}, ()),
         (
@@ -175,6 +186,53 @@ def test_a_model_that_comes_without_its_tokenizer_needs_nothing_for_it(
     )
     assert needs_of(files) == (() if alone else ("sentencepiece",))
     assert needs_of(files, PlanRequest(task="fill-mask")) == ("sentencepiece",)
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.sampled_from(["bert", "mecab", "detr", "x"]),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(st.sampled_from(["model_type", "mecab_dic"]), inner, max_size=2)
+    ),
+    max_leaves=4,
+)
+
+
+@given(
+    config=st.dictionaries(
+        st.sampled_from(
+            [
+                "architectures",
+                "backbone",
+                "backbone_config",
+                "model_type",
+                "tokenizer_class",
+                "use_timm_backbone",
+                "vision_config",
+            ]
+        ),
+        VALUES,
+    ),
+    small=st.dictionaries(
+        st.sampled_from(
+            [
+                "auto_map",
+                "do_word_tokenize",
+                "feature_extractor_type",
+                "mecab_kwargs",
+                "processor_class",
+                "tokenizer_class",
+                "word_tokenizer_type",
+            ]
+        ),
+        VALUES | st.just("BertJapaneseTokenizer"),
+    ),
+)
+def test_whatever_stands_in_the_small_files_there_is_an_answer(
+    config: dict[str, Any], small: dict[str, Any]
+) -> None:
+    files = model(config, tokenizer_config=small, preprocessor_config=small)
+    assert all(re.fullmatch(r"[\w.]+", name) for name in needs_of(files))
 
 
 def test_a_tokenizer_of_the_repositorys_own_code_is_not_judged() -> None:

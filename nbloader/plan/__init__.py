@@ -15,7 +15,7 @@ from nbloader.errors import NoWeightsError, UnsupportedRepoError
 from nbloader.plan._adapters import ADAPTER_CONFIG, plan_adapted
 from nbloader.plan._diffusers import plan_diffusers
 from nbloader.plan._encoders import is_encoder
-from nbloader.plan._formats import unsupported
+from nbloader.plan._formats import refuse_other_libraries, unsupported
 from nbloader.plan._needs import with_needs
 from nbloader.plan._paths import check_portable
 from nbloader.plan._repo import Family, Repo
@@ -216,6 +216,12 @@ def _kind_of_files(repo: Repo, request: PlanRequest) -> Kind:
         return kinds[0]
     # sentence-transformers can make an embedding model of any transformers model.
     fits = kind in kinds or (kind is Kind.SENTENCE_TRANSFORMERS and Kind.TRANSFORMERS in kinds)
+    if kind is Kind.DIFFUSERS and kinds == [Kind.TRANSFORMERS] and "config.json" in repo.paths:
+        # It may be one model of diffusers, and leaving out kind= would not help then.
+        config = repo.read_object("config.json")
+        if config is None:
+            return Kind.TRANSFORMERS
+        refuse_other_libraries(repo, config)
     if not fits and kinds:
         raise UnsupportedRepoError(
             f"{quote(repo.repo_id)} has no {_MARKS[kind][0]}, so {kind} cannot load it.",

@@ -39,7 +39,6 @@ _TOKENIZERS: Mapping[str, tuple[str, ...]] = {
     "GPTSw3Tokenizer": ("sentencepiece",),
     "M2M100Tokenizer": ("sentencepiece",),
     "MarianTokenizer": ("sentencepiece",),
-    "MLukeTokenizer": ("sentencepiece",),
     "PLBartTokenizer": ("sentencepiece",),
     "Pop2PianoTokenizer": ("pretty_midi",),
     "RoFormerTokenizer": ("rjieba",),
@@ -61,7 +60,6 @@ _TOKENIZER_OF: Mapping[str, str] = {
     "gpt-sw3": "GPTSw3Tokenizer",
     "m2m_100": "M2M100Tokenizer",
     "marian": "MarianTokenizer",
-    "mluke": "MLukeTokenizer",
     "plbart": "PLBartTokenizer",
     "roformer": "RoFormerTokenizer",
     "siglip": "SiglipTokenizer",
@@ -96,7 +94,6 @@ _PREPROCESSORS: Mapping[str, tuple[str, ...]] = {
 _PROCESSORS: Mapping[str, tuple[str, ...]] = {
     "MgpstrProcessor": ("sentencepiece",),
     "SmolVLMProcessor": ("num2words",),
-    "VoxtralProcessor": ("mistral_common",),
     "VoxtralRealtimeProcessor": ("mistral_common",),
 }
 
@@ -104,13 +101,12 @@ _PROCESSORS: Mapping[str, tuple[str, ...]] = {
 _MODELS: Mapping[str, tuple[str, ...]] = {
     "dinat": ("natten",),
     "layoutlmv2": ("detectron2",),
-    "mask2former": ("scipy",),
-    "maskformer": ("scipy",),
     "nat": ("natten",),
-    "oneformer": ("scipy",),
     "timm_backbone": ("timm",),
     "timm_wrapper": ("timm",),
 }
+# Their heads are made with what computes their loss, which asks for scipy.
+_MATCHING = frozenset({"mask2former", "maskformer", "oneformer"})
 # Their backbone is one of timm, unless the configuration says otherwise.
 _BY_TIMM = frozenset(
     {
@@ -255,6 +251,8 @@ def _read(repo: Repo, folder: str, name: str) -> _Config:
 
 def _of_model(config: _Config) -> list[str]:
     needs = list(_MODELS.get(_text(config, "model_type"), ()))
+    if _text(config, "model_type") in _MATCHING and _head(config).endswith("Segmentation"):
+        needs.append("scipy")
     if _uses_timm(config):
         needs.append("timm")
     return needs
@@ -268,7 +266,7 @@ def _uses_timm(config: _Config) -> bool:
         return True
     if config.get("backbone_config") is not None or not isinstance(config.get("backbone"), str):
         return False
-    by_default = config.get("model_type") in _BY_TIMM
+    by_default = _text(config, "model_type") in _BY_TIMM
     return config.get("use_timm_backbone", by_default) is True
 
 
@@ -276,13 +274,11 @@ def _comes_alone(repo: Repo, config: _Config) -> bool:
     """Tell whether the library makes no pipeline of a model, so that it comes as it is."""
     if repo.task_asked or (repo.task is not None and repo.task not in _TASKS_GONE):
         return False
-    named = config.get("architectures")
-    head = named[0] if isinstance(named, list) and named else None
-    if not isinstance(head, str):
+    head = _head(config)
+    if not head:
         return repo.task is None
-    family = config.get("model_type")
     return head.endswith(_HEADS_ALONE) or (
-        head.endswith("ForConditionalGeneration") and family in _TEXT_TO_TEXT
+        head.endswith("ForConditionalGeneration") and _text(config, "model_type") in _TEXT_TO_TEXT
     )
 
 
@@ -328,8 +324,8 @@ def _japanese(options: _Config) -> list[str]:
             given = options.get("mecab_kwargs")
             chosen = given if isinstance(given, Mapping) else {}
             dictionary = chosen.get("mecab_dic", "unidic_lite")
-            if dictionary in _DICTIONARIES:
-                needs.append(str(dictionary))
+            if isinstance(dictionary, str) and dictionary in _DICTIONARIES:
+                needs.append(dictionary)
     return needs
 
 
@@ -344,6 +340,13 @@ def _vocabulary(paths: Iterable[str]) -> list[str]:
         # transformers 5 converts the vocabulary, and reads the model's file with protobuf.
         return ["sentencepiece", "google.protobuf"]
     return ["tiktoken"] if "tiktoken.model" in names else []
+
+
+def _head(config: _Config) -> str:
+    """The first class that a configuration names."""
+    named = config.get("architectures")
+    first = named[0] if isinstance(named, list) and named else None
+    return first if isinstance(first, str) else ""
 
 
 def _text(config: _Config, key: str) -> str:
