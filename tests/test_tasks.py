@@ -71,6 +71,7 @@ BERT = offers(
 VIT = offers(**headless("ViTModel"), image_classification="ViTForImageClassification")
 CLIP = offers(**headless("CLIPModel"), zero_shot_image_classification="CLIPModel")
 CLAP = offers(**headless("ClapModel"))
+MBART = offers(**headless("MBartModel"), fill_mask="MBartForConditionalGeneration")
 T5 = offers(**headless("T5Model"), text_generation=None)
 MASKS = offers(**headless("Mask2FormerModel"), image_segmentation=None)
 GEMMA = offers(
@@ -103,6 +104,15 @@ def alone(cls: str | None) -> Choice:
         (GEMMA, "Gemma3ForConditionalGeneration", None, BOTH, "image text", "image-text-to-text"),
         (GEMMA, "Gemma3ForConditionalGeneration", None, TEXT, "image text", "text-generation"),
         (T5, "T5ForConditionalGeneration", None, TEXT, "text", alone("T5ForConditionalGeneration")),
+        (
+            MBART,
+            "MBartForConditionalGeneration",
+            None,
+            TEXT,
+            "text",
+            alone("MBartForConditionalGeneration"),
+        ),
+        (MBART, "MBartForConditionalGeneration", "fill-mask", TEXT, "text", "fill-mask"),
         # Without the processors that the pipeline needs.
         (BERT, "BertModel", None, frozenset(), "text", alone("BertModel")),
         (BERT, "BertForMaskedLM", "fill-mask", IMAGE, "text", alone("BertForMaskedLM")),
@@ -176,6 +186,15 @@ def test_the_task_follows_the_tag_and_the_class(
     assert (choice if isinstance(expected, Choice) else choice.task) == expected
 
 
+def test_code_of_the_repository_says_nothing_of_its_inputs() -> None:
+    wanted = Wanted(named="OwnModel", processors=TEXT, own=True)
+    of = offers(**headless("OwnModel"))
+    assert decide(wanted, of) == alone("OwnModel")
+    assert decide(replace(wanted, tag="feature-extraction"), of).task == "feature-extraction"
+    headed = (*of, *offers(text_generation="OwnModel"))
+    assert decide(wanted, headed).task == "text-generation"
+
+
 @pytest.mark.parametrize(
     ("names", "config", "expected"),
     [
@@ -237,11 +256,11 @@ def test_a_head_without_a_pipeline_comes_as_the_model_and_is_told(
 ) -> None:
     import transformers
 
-    folder = bert("BertForQuestionAnswering")
+    folder = bert("BertForPreTraining")
     told, model = told_and_built(plan_of(folder), folder)
-    assert (type(model).__name__, model.training) == ("BertForQuestionAnswering", False)
+    assert (type(model).__name__, model.training) == ("BertForPreTraining", False)
     assert told == [
-        "org/name comes as the model itself, BertForQuestionAnswering: transformers "
+        "org/name comes as the model itself, BertForPreTraining: transformers "
         f"{transformers.__version__} has no pipeline for it | "
         'Its tokenizer: transformers.AutoTokenizer.from_pretrained("org/name")'
     ]
@@ -301,6 +320,12 @@ def test_without_architectures_the_family_names_the_class(bert: Callable[..., Pa
     assert [line.partition(":")[0] for line in told] == [
         "org/name comes as the model itself, BertModel"
     ]
+
+
+def test_without_a_family_the_class_that_is_named_comes_alone(bert: Callable[..., Path]) -> None:
+    folder = bert("BertForMaskedLM", model_type=None)
+    told, model = told_and_built(plan_of(folder), folder)
+    assert (type(model).__name__, len(told)) == ("BertForMaskedLM", 1)
 
 
 def test_a_model_bears_the_name_of_its_repository(bert: Callable[..., Path]) -> None:

@@ -46,6 +46,10 @@ _HEADLESS: Mapping[str, frozenset[str]] = {
 """The tasks that take models without a head, which nearly every family has, and the inputs that
 their pipelines give."""
 
+_NOT_MEANT: Mapping[str, str] = {"fill-mask": "ForConditionalGeneration"}
+"""Endings of classes that a task takes and that were hardly made for it: translators that were
+trained in the beginning on words left out."""
+
 _RARELY_MEANT = ("zero-shot-classification", "any-to-any", "decision")
 """Tasks whose classes another task takes as well, which says more of the model."""
 
@@ -84,12 +88,14 @@ class Wanted:
         tag: the task that the Hub names, in the library's own spelling; None if none.
         processors: those that the files can give, see `processors_of`.
         modalities: the kinds of input of the class that is named, such as `image`.
+        own: whether that class is of the repository's own code, which says nothing of its inputs.
     """
 
     named: str | None
     tag: str | None = None
     processors: frozenset[str] = frozenset()
     modalities: frozenset[str] = frozenset({"text"})
+    own: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,12 +151,20 @@ def _by_class(wanted: Wanted, offers: Sequence[Offer]) -> Choice:
         if wanted.named is not None
         and offer.builds == wanted.named
         and offer.needs <= wanted.processors
-        and wanted.modalities == _HEADLESS.get(offer.task, wanted.modalities)
+        and _suits(wanted, offer.task)
     ]
     if not fitting:
         return Choice(task=None, builds=wanted.named)
     best = min(fitting, key=lambda offer: (offer.task in _HEADLESS, _rank(offer.task)))
     return Choice(task=best.task, builds=wanted.named)
+
+
+def _suits(wanted: Wanted, task: str) -> bool:
+    """Tell whether a task that takes the class that is named can be what it was made for."""
+    assert wanted.named is not None
+    if task in _HEADLESS and (wanted.own or wanted.modalities != _HEADLESS[task]):
+        return False
+    return not (task in _NOT_MEANT and wanted.named.endswith(_NOT_MEANT[task]))
 
 
 def _rank(task: str) -> int:

@@ -136,7 +136,7 @@ class _Builder:
         failed: Exception | None = None
         while choice is not None and choice.task is not None:
             try:
-                built = self.pipeline(choice.task)
+                built = self.pipeline(self._spelt(choice.task))
             except Exception as error:
                 if isinstance(error, (ImportError, MemoryError)) or _out_of_memory(error):
                     raise
@@ -163,8 +163,10 @@ class _Builder:
             task = self._plan.task if self._plan.task in self._custom else self._custom[0]
             return Choice(task=task, builds=None)
         self._tag = self._task_of(self._plan.task) if self._plan.task else None
-        config = self._config()
         named = self._named()
+        if named is not None and not self._names_family():
+            return Choice(task=None, builds=named)
+        config = self._config()
         cls = self._class(named) if named else None
         modalities = getattr(cls, "input_modalities", "text")
         names = [path.name for path in self._folder.iterdir()]
@@ -174,6 +176,7 @@ class _Builder:
             tag=self._tag,
             processors=processors_of(names, self._raw) | handed,
             modalities=frozenset((modalities,) if isinstance(modalities, str) else modalities),
+            own=any(_class_name(reference) == named for reference in self._auto_map.values()),
         )
         return decide(wanted, tuple(self._offers(config, named)))
 
@@ -183,6 +186,19 @@ class _Builder:
             return str(self._library.pipelines.check_task(name)[0])
         except Exception:  # KeyError by its word, but it is the library's to say
             return None
+
+    def _names_family(self) -> bool:
+        """Tell whether the auto classes can make a configuration, which every pipeline asks for.
+
+        Where a family is not named, a class that is can still read the configuration by itself.
+        """
+        keys = {"model_type", "pretrained_cfg"}  # of transformers, of timm
+        given = "config" in self._arguments or "AutoConfig" in self._auto_map
+        return given or not keys.isdisjoint(self._raw)
+
+    def _spelt(self, task: str) -> str:
+        """Give the Hub's name of a task where that is meant: the pipeline keeps it."""
+        return self._plan.task if self._plan.task and task == self._tag else task
 
     def _config(self) -> Any:
         given = self._arguments.get("config")
@@ -244,7 +260,9 @@ class _Builder:
         own = {"model_kwargs": dict(self._arguments["model_kwargs"])}
         arguments = {"model": str(self._places.model), **self._arguments, **own}
         with _reporting(self._reports):
-            return self._library.pipeline(task, **arguments)
+            built = self._library.pipeline(task, **arguments)
+        _make_saveable(built)
+        return built
 
     def _lacks(self, built: Any) -> bool:
         """Tell whether tensors of a model that was just built were in no file."""
@@ -339,6 +357,22 @@ class _Builder:
             f"Its {what}: transformers.{cls}.from_pretrained({json.dumps(self._places.base_id)}"
             f"{more})"
         )
+
+
+def _make_saveable(pipe: Any) -> None:
+    """Take the number format out of the tokenizer of a processor, where it is of no use.
+
+    The library hands all arguments of the model on to the processor. A tokenizer writes what it was
+    made with when it is saved, and cannot write an object of torch; "auto" is what the library
+    leaves there where no format is asked for.
+    """
+    import torch
+
+    tokenizer = getattr(getattr(pipe, "processor", None), "tokenizer", None)
+    made_with = getattr(tokenizer, "init_kwargs", {})
+    for name in DTYPES:
+        if isinstance(made_with.get(name), torch.dtype):
+            made_with[name] = "auto"
 
 
 def _out_of_memory(error: Exception) -> bool:

@@ -194,8 +194,8 @@ def code_files(repo: Repo, folder: str) -> list[str]:
     uses_code = False
     elsewhere: list[str] = []
     for path in repo.existing(folder, *_CODE_MAPS):
-        auto_map = (repo.read_object(path) or {}).get("auto_map")
-        for reference in _strings(auto_map):
+        content = repo.read_object(path) or {}
+        for reference in (*_strings(content.get("auto_map")), *_own_pipelines(content)):
             place, module, _ = split_reference(reference)
             uses_code = uses_code or place in ("", repo.repo_id)
             if place:
@@ -228,6 +228,14 @@ def untrusted_code(repo: Repo, folder: str, config: Mapping[str, object]) -> tup
         elif module:
             paths.update(repo.existing(folder, f"{module}.py"))
     return tuple(sorted(paths))
+
+
+def _own_pipelines(config: Mapping[str, object]) -> list[str]:
+    """The classes of pipelines for tasks of its own that a `config.json` names."""
+    custom = config.get("custom_pipelines")
+    entries = custom.values() if isinstance(custom, dict) else ()
+    named = [entry.get("impl") for entry in entries if isinstance(entry, dict)]
+    return [name for name in named if isinstance(name, str)]
 
 
 def _strings(value: object) -> list[str]:

@@ -60,14 +60,14 @@ def check_model(built: Any, placement: Placement | None) -> list[Notice]:
 
     alone = isinstance(built, torch.nn.Module)
     model = built if alone else built.model
-    task = None if alone else built.task
+    task = None if alone else _task_of(built)
     if not _is_cheap(model, placement, task):
         return []
     with ExitStack() as kept:
         for context in (as_it_was(model), _settings_kept(model), *_surroundings(built, alone)):
             kept.enter_context(context)
         try:
-            call = _of_model(model) if alone else _of_pipeline(built)
+            call = _of_pipeline(built, task) if task is not None else _of_model(model)
             if call is None:
                 return []
             with torch.no_grad():
@@ -165,14 +165,23 @@ def _holds_nan(value: Any) -> bool:
 # -- a pipeline ------------------------------------------------------------------------------------
 
 
-def _of_pipeline(pipe: Any) -> _Call | None:
+def _task_of(pipe: Any) -> str:
+    """Give the library's own name of the task of a pipeline, which keeps the one it was given."""
+    from transformers.pipelines import check_task
+
+    with suppress(Exception):  # A task of the repository's own.
+        return str(check_task(pipe.task)[0])
+    return str(pipe.task)
+
+
+def _of_pipeline(pipe: Any, task: str) -> _Call | None:
     """Give the smallest call that suits the task; None if there is none."""
     word = _word(pipe)
-    if pipe.task in _TEXT and word is None:
+    if task in _TEXT and word is None:
         return None
     labels = {"candidate_labels": [word or "a"]}
     brief = {"max_new_tokens": 1, "do_sample": False}
-    match pipe.task:
+    match task:
         case "feature-extraction" | "text-classification" | "token-classification":
             return lambda: pipe(word)
         case "text-generation":
