@@ -6,6 +6,9 @@ until there are none, and then calls `component_weights`.
 Of a sharded model one header is read. It shows the dtype; the bytes of all shards stand in their
 index (`metadata.total_size`), and are believed if what the files hold beyond them can be their
 headers. All headers are read only where the dtypes mix, or where the index cannot be right.
+
+Pickled files that were looked through count by what they describe; a caller hands that in with the
+headers. Of others only their size is known.
 """
 
 from __future__ import annotations

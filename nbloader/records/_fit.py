@@ -14,9 +14,9 @@ class ComponentWeights:
     """The tensors of a component, as they are stored.
 
     Attributes:
-        bytes_by_dtype: by the names of safetensors, such as `BF16`. Of a file in another format
-            only its size is known, which then stands under the dtype that its configuration
-            names, or under `F32`.
+        bytes_by_dtype: by the names of safetensors, such as `BF16`. Of a pickled file that cannot
+            be looked through only its size is known, which then stands under the dtype that its
+            configuration names, or under `F32`.
         largest_tensor: bytes of the largest tensor whose size is known.
         largest_block: bytes of the largest of its repeated blocks (`blocks.0`, `blocks.1`, ...);
             0 if it has none.
