@@ -73,8 +73,18 @@ test-hub-versions: $(STAMP)test $(HUB_VERSIONS:%=.venv-hub/%/.installed)
 
 # What is read in the files of old and new diffusers, transformers and sentence-transformers, against
 # what they say themselves. They are unpacked without what they require: 280 MB, three minutes.
-test-library-versions: $(STAMP)test $(LIBRARIES:%=.venv/libraries/%/.installed)
+# Then models are compared in an environment with the oldest versions that are allowed together.
+test-library-versions: $(STAMP)test $(LIBRARIES:%=.venv/libraries/%/.installed) .venv/oldest/.installed
 	$(BIN)/python -m pytest tests/library_versions
+	.venv/oldest/bin/python -m tests.differential --part oldest $(ARGS)
+
+# Its own packages come first, then those of the other environment: torch is not installed twice.
+.venv/oldest/.installed: tests/differential/oldest.txt $(STAMP)test
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(@D)
+	$(BIN)/uv pip install --quiet --no-deps --python $(@D)/bin/python --compile-bytecode --requirement $<
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+	  > "$$($(@D)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/nbloader.pth"
+	touch $@
 
 .venv/libraries/%/.installed: tests/library_versions/%.txt | $(BIN)/uv
 	rm -rf $(@D)

@@ -18,8 +18,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--models",
         default="sample",
-        help="which cases are compared with the libraries' own loads: sample, all, or one part of "
-        "several, as 2/3",
+        help="which cases are compared with the libraries' own loads: sample, all, oldest (those "
+        "for the oldest versions), or one part of several, as 2/3",
     )
     parser.addoption("--outcomes", help="a file for what came of these cases, as JSON")
 

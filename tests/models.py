@@ -163,8 +163,12 @@ def save_classifier(folder: Path, **config_of: int) -> None:
 def save_embedder(folder: Path) -> None:
     """Write an embedding model whose last module, a Dense layer, is no model of transformers."""
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import Dense, Pooling, Transformer
     from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    try:
+        from sentence_transformers.sentence_transformer.modules import Dense, Pooling, Transformer
+    except ModuleNotFoundError:  # as they were called before
+        from sentence_transformers.models import Dense, Pooling, Transformer
 
     inner = folder.with_name(f"{folder.name}-transformer")
     inner.mkdir(parents=True)

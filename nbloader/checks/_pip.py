@@ -43,7 +43,7 @@ _FITTED = ("torch", "torchvision")
 _OWN_BOUNDS = {"huggingface_hub": ">=1.8,<3"}
 """What this package requires itself, so that the line does not break it."""
 
-_LEAST = {"diffusers": ">=0.37", "sentence_transformers": ">=5"}
+_LEAST = {"diffusers": ">=0.37", "sentence_transformers": ">=5.2"}
 """The oldest that is worth to be installed anew: this package's extras."""
 
 _TORCH_BUILD = re.compile(r"\+(cu\d+|cpu|xpu|rocm\d+(?:\.\d+)*)")

@@ -31,14 +31,23 @@ def main() -> int:
     )
     parser.add_argument("arguments", nargs="*", help="of pytest")
     given = parser.parse_args()
+    oldest = given.part == "oldest"
+    parts = 1 if oldest else given.processes
     with tempfile.TemporaryDirectory() as folder:
-        files = [Path(folder) / f"{number}.json" for number in range(given.processes)]
+        files = [Path(folder) / f"{number}.json" for number in range(1, parts + 1)]
         running = [
             subprocess.Popen(
                 [
                     sys.executable,
-                    *("-m", "pytest", "--quiet", "-p", "no:cacheprovider", "tests/differential"),
-                    f"--models={number}/{given.processes}",
+                    *(
+                        "-m",
+                        "pytest",
+                        "--quiet",
+                        "-p",
+                        "no:cacheprovider",
+                        "tests/differential/test_models.py",
+                    ),
+                    f"--models={'oldest' if oldest else f'{number}/{parts}'}",
                     f"--outcomes={file}",
                     *given.arguments,
                 ]

@@ -29,9 +29,11 @@ def all_cases() -> list[Case]:
 
 
 def chosen(found: list[Case], which: str) -> list[Case]:
-    """Give all cases, a sample of them, or one part of several (`2/3`)."""
+    """Give all cases, a sample, those for the oldest versions, or one part of several (`2/3`)."""
     if which == "all":
         return found
+    if which == "oldest":
+        return [case for case in found if case.oldest]
     if which == "sample":
         return [case for case in found if zlib.crc32(case.id.encode()) % SAMPLED == 0]
     part, _, parts = which.partition("/")

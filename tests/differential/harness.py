@@ -69,6 +69,7 @@ class Case:
         notices: references that the load has to tell.
         ours: makes of what `load` gives what is compared with `plain`, where that is not the whole.
         group: what stands in the table of what was compared, such as a task; the class if None.
+        oldest: whether it is compared with the oldest versions that are allowed, too.
     """
 
     name: str
@@ -82,6 +83,7 @@ class Case:
     notices: frozenset[str] = frozenset()
     ours: Callable[[Any], Any] | None = None
     group: str | None = None
+    oldest: bool = False
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):

@@ -104,6 +104,7 @@ def _cases(place: _Place) -> list[Case]:
                 call=whole.call if loads else None,
                 refused=None if loads else error.reference,
                 group=f"{fault} tensors",
+                oldest=True,
             )
         )
     return cases

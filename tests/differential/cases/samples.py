@@ -31,6 +31,7 @@ def _pipeline(folder: Path) -> Any:
 CASES = (
     Case(
         name="bert-text-classification",
+        oldest=True,
         kind=Kind.TRANSFORMERS,
         save=save_classifier,
         plain=_classifier,
@@ -38,6 +39,7 @@ CASES = (
     ),
     Case(
         name="transformer-pooling-dense",
+        oldest=True,
         kind=Kind.SENTENCE_TRANSFORMERS,
         save=save_embedder,
         plain=_embedder,
@@ -45,6 +47,7 @@ CASES = (
     ),
     Case(
         name="stable-diffusion",
+        oldest=True,
         kind=Kind.DIFFUSERS,
         save=save_pipeline,
         plain=_pipeline,
