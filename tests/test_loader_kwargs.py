@@ -120,6 +120,11 @@ def test_none_says_nothing_and_is_left_out(name: str) -> None:
         ({"model": "other/name"}, "names another model", "nbloader.load('other/name')"),
         ({"model_name_or_path": "a/b"}, "names another model", "nbloader.load('a/b')"),
         ({"model": object()}, "names another model", "first"),
+        (
+            {"tokenizer": "other/name"},
+            "loader_kwargs['tokenizer'] names another repository: 'other/name'",
+            "{\"tokenizer\": transformers.AutoTokenizer.from_pretrained('other/name')}",
+        ),
         ({"use_safetensors": False}, "pickled weights", "Leave it out"),
         ({"verify": True}, "verify is an argument of load", "nbloader.load(..., verify=...)"),
         ({"kind": "diffusers"}, "kind is an argument of load", "nbloader.load(..., kind=...)"),
@@ -187,6 +192,12 @@ def test_arguments_for_the_parts_are_looked_through_too() -> None:
 )
 def test_what_is_the_librarys_own_is_passed_on(loader_kwargs: dict[str, Any]) -> None:
     assert request_of(loader_kwargs).loader_kwargs == loader_kwargs
+
+
+def test_a_part_may_be_handed_in_or_be_the_one_that_comes_anyway() -> None:
+    part = object()
+    request = request_of({"tokenizer": part, "image_processor": "org/name"})
+    assert request.loader_kwargs == {"tokenizer": part}
 
 
 def test_use_safetensors_is_kept_to() -> None:

@@ -125,7 +125,12 @@ DEMO = pytest.mark.parametrize(
     [
         (
             MINILM,
-            ["config.json", "modules.json", "tokenizer_config.json"],
+            [
+                "config.json",
+                "config_sentence_transformers.json",
+                "modules.json",
+                "tokenizer_config.json",
+            ],
             {"model.safetensors": 1},
         ),
         (

@@ -107,6 +107,17 @@ _IDS = frozenset(
         "repo_id",
     }
 )
+# What may be handed in as an object, and what makes one. As the id of a repository, the library
+# would ask the Hub for it in the middle of a load, unchecked.
+_HANDED_IN: Mapping[str, str] = {
+    "assistant_model": "AutoModelForCausalLM",
+    "config": "AutoConfig",
+    "feature_extractor": "AutoFeatureExtractor",
+    "image_processor": "AutoImageProcessor",
+    "processor": "AutoProcessor",
+    "tokenizer": "AutoTokenizer",
+    "video_processor": "AutoVideoProcessor",
+}
 _WITHOUT_MEANING = frozenset({"resume_download"})
 """Downloads are always gone on with; the Hub's library has given this argument up."""
 
@@ -182,6 +193,8 @@ class _Taking:
             return self._id(name, value)
         if name == "use_safetensors":
             return self._safetensors(value)
+        if name in _HANDED_IN and isinstance(value, str):
+            return self._part(name, value)
         self._refuse(name, value)
         return False
 
@@ -239,6 +252,15 @@ class _Taking:
             hint=f"Pass the id first: nbloader.load({quote(value)})."
             if isinstance(value, str)
             else "Pass the id of a repository first; a model that is there already is loaded.",
+        )
+
+    def _part(self, name: str, value: str) -> bool:
+        if value == self.arguments.get("repo_id"):
+            return True  # What is loaded anyway.
+        line = f"transformers.{_HANDED_IN[name]}.from_pretrained({quote(value)})"
+        raise InvalidArgumentError(
+            f"loader_kwargs[{name!r}] names another repository: {quote(value)}",
+            hint=f'Hand in the object: loader_kwargs={{"{name}": {line}}}.',
         )
 
     def _safetensors(self, value: object) -> bool:
