@@ -1,8 +1,8 @@
 """A model of transformers with an adapter of PEFT: where its parts lie, and their names.
 
-The library finds the base model by the name in `adapter_config.json`, and asks the Hub for it. Here
-it finds a folder instead: the adapter is handed to it in a folder of its own, whose configuration
-names the snapshot of the base.
+The library finds the base model by the name in `adapter_config.json`, and asks the Hub for it; the
+first of version 5 do so even where the base lies beside. Here it finds a folder: the adapter is
+handed to it in a folder of its own, whose configuration names the snapshot of the base.
 """
 
 from __future__ import annotations
@@ -35,12 +35,14 @@ class Places:
         base: the folder of the configuration, of the tokenizer and of the processors.
         base_id: the repository that `base` is of.
         revision: what was asked for of it.
+        base_name: what an adapter calls its base.
     """
 
     model: Path
     base: Path
     base_id: str
     revision: str
+    base_name: object = None
 
     def rename(self, loaded: Any) -> None:
         """Put ids of repositories wherever a folder stands for one."""
@@ -48,30 +50,35 @@ class Places:
         model = getattr(loaded, "model", loaded)
         for config in getattr(model, "peft_config", {}).values():
             if getattr(config, _BASE_NAME, None) == str(self.base):
-                setattr(config, _BASE_NAME, self.base_id)
+                setattr(config, _BASE_NAME, self.base_name)
 
 
 @contextmanager
 def adapted(plan: Plan, folder: Path) -> Iterator[Places]:
     """Give where the model of a plan is loaded from, while it is built.
 
-    A model without another as its base, be there an adapter beside it or not, is loaded from its
-    own folder.
+    A model without an adapter is loaded from its own folder.
     """
-    named = next((one for one in plan.companions if one.role == "base-model"), None)
-    if named is None:
+    adapter = next((part for part in plan.components if part.library == "peft"), None)
+    if adapter is None:
         yield Places(model=folder, base=folder, base_id=plan.repo_id, revision=plan.revision)
         return
-    base = snapshot_of(plan, folder, named.repo_id)
+    other = next((one for one in plan.companions if one.role == "base-model"), None)
+    base = snapshot_of(plan, folder, other.repo_id) if other else folder
     # Links: the weights stay where they are, and mapped, when the folder is gone.
     private = Path(tempfile.mkdtemp(prefix="nbloader-adapter-"))
     try:
         config = json.loads((folder / _CONFIG).read_text("utf-8"))
         (private / _CONFIG).write_text(json.dumps(config | {_BASE_NAME: str(base)}), "utf-8")
-        parts = next(part for part in plan.components if part.library == "peft")
-        for path in parts.weights:
+        for path in adapter.weights:
             _link(folder / path, private / path)
-        yield Places(model=private, base=base, base_id=named.repo_id, revision=named.revision)
+        yield Places(
+            model=private,
+            base=base,
+            base_id=other.repo_id if other else plan.repo_id,
+            revision=other.revision if other else plan.revision,
+            base_name=config.get(_BASE_NAME),
+        )
     finally:
         # A system that keeps files that are mapped keeps this one until it cleans up by itself.
         shutil.rmtree(private, ignore_errors=True)

@@ -259,6 +259,10 @@ class _Builder:
         # The library writes into the arguments of the model.
         own = {"model_kwargs": dict(self._arguments["model_kwargs"])}
         arguments = {"model": str(self._places.model), **self._arguments, **own}
+        if self._code and self._places.model == self._places.base:
+            # Up to transformers 5.21 a pipeline reads a configuration with one revision of the code
+            # alone, and all else with another.
+            arguments.setdefault("config", self._config())
         with _reporting(self._reports):
             built = self._library.pipeline(task, **arguments)
         _make_saveable(built)

@@ -189,13 +189,19 @@ def _coded(where: str, folder: Path) -> Any:
     snapshot = cache / f"models--{where.replace('/', '--')}" / "snapshots" / commit
     snapshot.mkdir(parents=True)
     save_code(snapshot)
+    code = {"code_revision": commit, "cache_dir": str(cache)}
+    given: dict[str, Any] = {}
+    if (folder / "config.json").exists():
+        # Older pipelines read it without the revision of the code.
+        config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=True, **code)
+        given["config"] = config
     return transformers.pipeline(
         "text-classification",
         model=str(folder),
         device="cpu",
         trust_remote_code=True,
-        code_revision=commit,
-        model_kwargs={"cache_dir": str(cache)},
+        model_kwargs=code,
+        **given,
     )
 
 
