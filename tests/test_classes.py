@@ -10,7 +10,7 @@ from typing import Any
 
 from nbloader.checks._packages import check_packages, quantizations_of
 from nbloader.environment import class_facts
-from nbloader.environment._diffusers import SUCCESSORS, Signature, signature_of
+from nbloader.environment._diffusers import SUCCESSORS, required_by
 from nbloader.environment._sources import Found, Sources
 from nbloader.records import CheckStatus, ClassFacts, Component, ComponentWeights
 from tests.samples import PLAN
@@ -45,7 +45,7 @@ def test_what_a_pipeline_cannot_do_without_is_what_diffusers_asks_for() -> None:
     assert told == asked
 
 
-def test_what_a_pipeline_takes_is_read_from_its_source(tmp_path: Path) -> None:
+def test_what_a_pipeline_needs_is_read_from_its_source(tmp_path: Path) -> None:
     (tmp_path / "pipelines").mkdir()
     (tmp_path / "__init__.py").write_text('_import_structure["pipelines"] = ["Own", "Odd"]\n')
     (tmp_path / "pipelines/a.py").write_text(
@@ -60,13 +60,14 @@ def test_what_a_pipeline_takes_is_read_from_its_source(tmp_path: Path) -> None:
         "from .a import Base\nclass Own(Base, LoraMixin):\n    pass\n"
     )
     sources = Sources(tmp_path)
-    assert signature_of(sources, Found(PurePosixPath("pipelines/b.py")), "Own") == Signature(
-        required=(("text", ""), ("unet", "M"), ("vae", "AutoencoderKL")),
-        takes=frozenset({"vae", "extra", "text", "unet", "size"}),
+    assert required_by(sources, Found(PurePosixPath("pipelines/b.py")), "Own") == (
+        ("text", ""),
+        ("unet", "M"),
+        ("vae", "AutoencoderKL"),
     )
     # Where it is not written out, nothing is said.
-    assert signature_of(sources, Found(PurePosixPath("pipelines/a.py")), "Odd") is None
-    assert signature_of(sources, Found(None), "Gone") is None
+    assert required_by(sources, Found(PurePosixPath("pipelines/a.py")), "Odd") is None
+    assert required_by(sources, Found(None), "Gone") is None
 
 
 HIDREAM = ClassFacts(
@@ -92,13 +93,6 @@ def test_a_part_that_the_class_needs_and_nobody_brings_is_asked_for() -> None:
     handed_in = {"text_encoder_4", "tokenizer_4"}
     found = check_packages(PIPELINE, installed(), [HIDREAM], handed_in=handed_in)
     assert found.status is CheckStatus.PASSED
-
-
-def test_what_the_class_does_not_take_is_not_judged() -> None:
-    surplus = Component(name="surplus", library="diffusers", class_name="OfTomorrow", paths=())
-    vae = Component(name="vae", library="diffusers", class_name="AutoencoderKL", paths=())
-    plan = replace(PLAN, class_name="FluxPipeline", components=(surplus, vae))
-    assert [fact.name for fact in class_facts(plan)] == ["FluxPipeline", "AutoencoderKL"]
 
 
 # -- classes that are gone -------------------------------------------------------------------------

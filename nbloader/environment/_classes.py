@@ -55,7 +55,7 @@ def class_facts(
 
     A family (`model_type`) stands among the classes of transformers, by its own name. With custom
     code, what is not found may be in the repository: its `found` is None. Of a pipeline, what comes
-    from code is left out, as is what its class does not take: the library does not load it.
+    from code is left out.
 
     Args:
         quantizations: libraries, each with a method that it has to read quantized weights of; they
@@ -64,13 +64,11 @@ def class_facts(
     """
     libraries = _Libraries(find)
     facts: list[ClassFacts] = []
-    takes: frozenset[str] | None = None
     if plan.kind is Kind.DIFFUSERS and plan.class_name and not plan.custom_pipeline:
-        fact, takes = libraries.pipeline(plan.class_name)
-        facts.append(fact)
+        facts.append(libraries.pipeline(plan.class_name))
     facts += [
         libraries.family(name) if is_family else libraries.facts(library, name)
-        for library, name, is_family in dict.fromkeys(_wanted(plan, takes))
+        for library, name, is_family in dict.fromkeys(_wanted(plan))
     ]
     if plan.kind is Kind.TRANSFORMERS:
         facts += libraries.of_task(plan)
@@ -80,15 +78,12 @@ def class_facts(
     return tuple(facts)
 
 
-def _wanted(plan: Plan, takes: frozenset[str] | None) -> Iterator[tuple[str, str, bool]]:
+def _wanted(plan: Plan) -> Iterator[tuple[str, str, bool]]:
     """Library, name, and whether it is that of a family of models."""
     if plan.kind is Kind.SENTENCE_TRANSFORMERS and plan.class_name:
         yield "sentence_transformers", plan.class_name, False
     for component in plan.components:
-        if plan.kind is Kind.DIFFUSERS and (
-            (takes is not None and component.name not in takes)
-            or any(path.endswith(".py") for path in component.paths)
-        ):
+        if plan.kind is Kind.DIFFUSERS and any(path.endswith(".py") for path in component.paths):
             continue
         # transformers takes the class that its tables name for the family, whatever the
         # configuration names.
@@ -135,17 +130,15 @@ class _Libraries:
         found = None if known is None or method in _REGISTERED else _is_among(method, known)
         return ClassFacts(library=library, name=method, found=found)
 
-    def pipeline(self, name: str) -> tuple[ClassFacts, frozenset[str] | None]:
-        """Look for the class of a pipeline; gives what it takes too, where that can be told."""
+    def pipeline(self, name: str) -> ClassFacts:
+        """Look for the class of a pipeline, and for what it cannot do without."""
         fact = self.facts("diffusers", name)
         sources = self._open("diffusers")
         if sources is None or not fact.found:
-            return replace(fact, successor=_diffusers.SUCCESSORS.get(name, "")), None
+            return replace(fact, successor=_diffusers.SUCCESSORS.get(name, ""))
         found = sources.listed(name)
-        signature = _diffusers.signature_of(sources, found, name) if found else None
-        if signature is None:
-            return fact, None
-        return replace(fact, components=signature.required), signature.takes
+        required = _diffusers.required_by(sources, found, name) if found else None
+        return replace(fact, components=required or ())
 
     def facts(self, library: str, name: str) -> ClassFacts:
         """Look for a class."""

@@ -5,19 +5,17 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from nbloader.environment._sources import Found, Sources, backends_of
 
 __all__ = [
     "SUCCESSORS",
-    "Signature",
     "adds_to_transformers",
     "find_in_pipeline",
     "needs_of",
     "renamed_classes",
-    "signature_of",
+    "required_by",
 ]
 
 _GUARDED_IMPORT = re.compile(r"^if is_(\w+?)_available\(\):\n((?:[ \t].*\n|\n)+)", re.MULTILINE)
@@ -70,22 +68,11 @@ def adds_to_transformers(sources: Sources, name: str) -> bool:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Signature:
-    """What the `__init__` of a pipeline takes.
+def required_by(sources: Sources, found: Found, name: str) -> tuple[tuple[str, str], ...] | None:
+    """Read which components a pipeline cannot do without; None where the files do not tell it.
 
-    Attributes:
-        required: the components that it cannot do without, sorted, each with the class that it
-            should be of; the class is empty where it is none that can be named in a word.
-        takes: all names; what else a repository declares is not loaded.
-    """
-
-    required: tuple[tuple[str, str], ...]
-    takes: frozenset[str]
-
-
-def signature_of(sources: Sources, found: Found, name: str) -> Signature | None:
-    """Read what the class of a pipeline takes; None where the files do not tell it.
+    Sorted, each with the class that it should be of, which is empty where it is none that can be
+    named in a word.
 
     It is `_get_signature_keys` of the library and what follows it: a parameter without a default is
     a component; it may be left out only where `_optional_components` names it.
@@ -112,12 +99,7 @@ def signature_of(sources: Sources, found: Found, name: str) -> Signature | None:
     only = zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
     without_default += [each for each, value in only if value is None]
     needed = {each.arg: _of_class(each.annotation) for each in without_default}
-    return Signature(
-        required=tuple(
-            (each, needed[each]) for each in sorted(needed.keys() - (optional or frozenset()))
-        ),
-        takes=frozenset(each.arg for each in (*positional, *arguments.kwonlyargs)),
-    )
+    return tuple((each, needed[each]) for each in sorted(needed.keys() - (optional or frozenset())))
 
 
 def _of_class(annotation: ast.expr | None) -> str:

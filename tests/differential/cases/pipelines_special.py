@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,10 @@ TRUSTED = {"trust_remote_code": True}
 NAMED = {"loader_kwargs": {"custom_pipeline": "own"}}
 
 
+def _null(name: str) -> Change:
+    return lambda folder: _index(folder, **{name: [None, None]})
+
+
 # -- files -----------------------------------------------------------------------------------------
 
 
@@ -139,24 +144,6 @@ def _bin(folder: Path) -> None:
     unet = _plain(folder).unet
     (folder / UNET).unlink()
     unet.save_pretrained(folder / "unet", safe_serialization=False)
-
-
-def _without(path: str, part: str) -> Change:
-    return lambda folder: _rewrite(
-        folder / path, lambda all_: {key: t for key, t in all_.items() if part not in key}
-    )
-
-
-def _prefixed(path: str) -> Change:
-    return lambda folder: _rewrite(
-        folder / path, lambda all_: {f"module.{key}": tensor for key, tensor in all_.items()}
-    )
-
-
-def _misshapen(path: str, key: str) -> Change:
-    return lambda folder: _rewrite(
-        folder / path, lambda all_: all_ | {key: all_[key][..., :-1].clone()}
-    )
 
 
 def _surplus(path: str) -> Change:
@@ -204,4 +191,19 @@ CASES = (
     _case("shards", _shards),
     _case("bin", _bin, arguments={"allow_pickle": True}),
     _case("surplus", _surplus(UNET), _surplus(TEXT_ENCODER)),
+    _case(
+        "left-out",
+        plain=lambda f: _plain(f, text_encoder=None, tokenizer=None),
+        arguments={"loader_kwargs": {"text_encoder": None, "tokenizer": None}},
+        call=None,
+    ),
+    _case("lacking-a-part", _null("tokenizer"), refused="missing-component"),
+    _case(
+        "gone-class",
+        partial(_index, _class_name="LuminaText2ImgPipeline"),
+        refused="unsupported-class",
+    ),
+    _case(
+        "foreign-library", partial(_index, vae=["os", "AutoencoderKL"]), refused="unsupported-class"
+    ),
 )
