@@ -51,7 +51,6 @@ PIPELINES: dict[str, tuple[str, ...]] = {
     "StableDiffusionXLInstructPix2PixPipeline": TEXT,
     "StableDiffusionXLPipeline": TEXT,
     "TextToVideoSDPipeline": (),
-    "VersatileDiffusionTextToImagePipeline": ("text_unet",),
     # Other ways from words to pictures.
     "AuraFlowPipeline": (),
     "BriaPipeline": (),
@@ -92,7 +91,6 @@ PIPELINES: dict[str, tuple[str, ...]] = {
     "LTXImageToVideoPipeline": (),
     "LTXPipeline": (),
     "LattePipeline": (),
-    "WanImageToVideoPipeline": ("transformer", "image_encoder", "image_processor"),
     "WanPipeline": ("transformer", "transformer_2"),
     # Sound.
     "AudioLDMPipeline": (),
