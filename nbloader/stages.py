@@ -242,10 +242,11 @@ class _Loading:
     """
 
     def __init__(self, attempt: Attempt, facts: Facts) -> None:
-        from nbloader.loaders import Import
+        from nbloader.loaders import Import, check_arguments
 
         assert facts.plan is not None
         assert facts.fit is not None
+        check_arguments(facts.plan, attempt.request.loader_kwargs)
         placement = facts.fit.chosen or facts.fit.nearest  # the second only if it is forced
         if placement is None:
             raise DoesNotFitError(facts.fit.problem, hint=facts.fit.hint)

@@ -18,13 +18,16 @@ import nbloader
 from nbloader import loaders
 from nbloader.checks._pip import NOT_RELEASED
 from nbloader.errors import (
+    InvalidArgumentError,
     LoadError,
     MissingPackageError,
     SelfTestError,
     UnsupportedClassError,
 )
+from nbloader.loaders._sentence_transformers import _TAKEN, _TAKEN_BY
 from nbloader.loaders.imports import Import, _import, targets
 from nbloader.loaders.quiet import quiet
+from nbloader.loaders.self_test._state import as_it_was
 from nbloader.localhub import LocalHub
 from nbloader.localhub.demo import MINILM
 from nbloader.records import Component, Event, Kind, Method, Notice, Placement
@@ -157,6 +160,69 @@ def test_odd_embeddings_are_told_and_refuse_nothing(vectors: Any, told: list[str
     encoder = Encoder(vectors)
     assert [notice.message for notice in loaders.check_embeddings(encoder)] == told
     assert encoder.given == ["good", "bad"]
+
+
+@pytest.mark.parametrize(
+    ("class_name", "loader_kwargs", "message"),
+    [
+        ("CrossEncoder", {"truncate_dim": 3}, "CrossEncoder takes no argument 'truncate_dim'"),
+        ("SentenceTransformer", {"modules": []}, "takes no argument 'modules'"),
+        ("SparseEncoder", {"max_active_dim": 3}, "Do you mean max_active_dims?"),
+        ("SentenceTransformer", {"truncate_dim": 3, "prompts": {}}, None),
+        (None, {"anything": 3}, None),
+    ],
+)
+def test_an_argument_that_a_class_does_not_take_is_named(
+    class_name: str | None, loader_kwargs: dict[str, Any], message: str | None
+) -> None:
+    plan = replace(PLAN, kind=Kind.SENTENCE_TRANSFORMERS, class_name=class_name)
+    if message is None:
+        loaders.check_arguments(plan, loader_kwargs)
+        return
+    with pytest.raises(InvalidArgumentError, match=re.escape(message)):
+        loaders.check_arguments(plan, loader_kwargs)
+
+
+def test_the_arguments_are_those_of_the_classes() -> None:
+    import inspect
+
+    import sentence_transformers
+
+    ours = {"cache_folder", "model_name_or_path", "modules", "revision", "self", "token"}
+    for class_name, own in _TAKEN_BY.items():
+        made = getattr(sentence_transformers, class_name).__init__
+        names = set(inspect.signature(made).parameters) - ours - {"use_auth_token"}
+        assert names - _TAKEN == own
+
+
+def test_a_call_leaves_a_model_and_the_generators_as_they_were() -> None:
+    import random
+
+    import torch
+
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout())
+    model.register_buffer("mask", torch.zeros(1))
+    hook = torch.nn.Identity()
+    before = [dict(vars(part)) for part in model.modules()]
+    states = random.getstate(), torch.get_rng_state()
+    with as_it_was(model):
+        model.eval()
+        model.register_buffer("made", torch.ones(1))
+        model.mask = torch.ones(1)
+        model.cache = torch.ones(1)
+        model[0].register_forward_hook(hook)
+        random.random()
+        torch.rand(1)
+    for part, attributes in zip(model.modules(), before, strict=True):
+        assert vars(part).keys() == attributes.keys()
+        assert all(vars(part)[name] is value for name, value in attributes.items())
+    assert (list(model.state_dict()), len(model[0]._forward_hooks)) == (
+        ["mask", "0.weight", "0.bias"],
+        0,
+    )
+    assert not model.mask.any()
+    assert random.getstate() == states[0]
+    assert torch.equal(torch.get_rng_state(), states[1])
 
 
 def test_the_libraries_are_silent_during_a_load_and_as_before_after_it(

@@ -467,6 +467,108 @@ def test_a_plain_transformer_can_be_asked_for_as_an_embedding_model() -> None:
     assert parts(plan) == {"model": ["config.json", "model.safetensors", "tokenizer.json"]}
 
 
+SETTINGS = "config_sentence_transformers.json"
+WEIGHTS = unused("model.safetensors")
+TRANSFORMER = modules(("", f"{LEGACY}Transformer"))
+LATE = modules(("", f"{LEGACY}Transformer"), ("1_Dense", "pylate.models.Dense.Dense"))
+LATE_FILES = {"config.json": {}, **WEIGHTS, **unused("1_Dense/model.safetensors")}
+
+
+def of(architecture: str, **keys: object) -> dict[str, object]:
+    """A model of transformers alone."""
+    return {"config.json": {"architectures": [architecture], **keys}, **WEIGHTS}
+
+
+@pytest.mark.parametrize(
+    ("files", "described", "class_name"),
+    [
+        (TRANSFORMER | of("BertModel"), {}, "SentenceTransformer"),
+        (TRANSFORMER | of("BertModel") | {SETTINGS: {"prompts": {}}}, {}, "SentenceTransformer"),
+        (TRANSFORMER | of("X") | {SETTINGS: {"model_type": "CrossEncoder"}}, {}, "CrossEncoder"),
+        (TRANSFORMER | of("X") | {SETTINGS: {"model_type": "SparseEncoder"}}, {}, "SparseEncoder"),
+        (TRANSFORMER | of("X") | {SETTINGS: {"model_type": "OfTomorrow"}}, {}, "OfTomorrow"),
+        # ColBERT, by PyLate and by its authors.
+        (LATE | LATE_FILES | {SETTINGS: {"model_type": "ColBERT"}}, {}, "MultiVectorEncoder"),
+        (LATE | LATE_FILES, {}, "MultiVectorEncoder"),
+        (TRANSFORMER | of("HF_ColBERT"), {}, "MultiVectorEncoder"),
+        (of("HF_ColBERT"), {}, "MultiVectorEncoder"),
+        # Cross-encoders of before version 5.4.
+        (of("BertForSequenceClassification", sentence_transformers={}), {}, "CrossEncoder"),
+        (
+            of("BertForSequenceClassification", sbert_ce_default_activation_function=None),
+            {},
+            "CrossEncoder",
+        ),
+        # What the Hub says.
+        (of("BertModel"), {"library_name": "sentence-transformers"}, "SentenceTransformer"),
+        (
+            of("BertForSequenceClassification"),
+            {"library_name": "sentence-transformers", "pipeline_tag": "text-ranking"},
+            "CrossEncoder",
+        ),
+        (
+            of("Qwen3ForCausalLM"),
+            {"library_name": "sentence-transformers", "pipeline_tag": "text-ranking"},
+            "CrossEncoder",
+        ),
+        (
+            of("ColPaliForRetrieval"),
+            {"library_name": "sentence-transformers"},
+            "MultiVectorEncoder",
+        ),
+        # Models of transformers.
+        (of("BertForSequenceClassification"), {"pipeline_tag": "text-ranking"}, None),
+        (of("BertModel"), {"library_name": "transformers"}, None),
+        (of("BertModel", sentence_transformers={}), {}, None),
+    ],
+)
+def test_the_class_of_sentence_transformers_that_a_repository_is_for(
+    files: Files, described: dict[str, str], class_name: str | None
+) -> None:
+    listing = replace(listing_of(files), **described)  # type: ignore[arg-type]
+    known: dict[str, bytes] = {}
+    while wanted := reads(listing, PlanRequest(), known):
+        known |= {path: content(files[path]) for path in wanted}
+    plan = make_plan(listing, PlanRequest(), known)
+    if class_name is None:
+        assert plan.kind is Kind.TRANSFORMERS
+    else:
+        assert (plan.kind, plan.class_name) == (Kind.SENTENCE_TRANSFORMERS, class_name)
+
+
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        (of("BertModel") | {SETTINGS: {"model_type": "SparseEncoder"}}, "'BertModel'"),
+        (of("BertModel") | {SETTINGS: {"model_type": "MultiVectorEncoder"}}, "'BertModel'"),
+        (TRANSFORMER | of("BertModel") | {SETTINGS: {"query_prefix": "[Q]"}}, "no Dense module"),
+    ],
+)
+def test_a_class_that_would_get_a_random_layer_is_refused(files: Files, told: str) -> None:
+    with pytest.raises(UnsupportedRepoError, match=f"{told}: it would get a layer of random"):
+        plan_of(files)
+
+
+@pytest.mark.parametrize(
+    ("class_ref", "told"),
+    [
+        ("own.Part", "has a module with code of its own: 'own.Part'"),
+        ("package.deep.Part", "has a module with code of the package 'package'"),
+        ("org/code--own.Part", "has a module with code of 'org/code'"),
+    ],
+)
+def test_whose_code_a_module_would_run_is_said(class_ref: str, told: str) -> None:
+    files = modules(("", f"{LEGACY}Transformer"), ("1_Part", class_ref)) | of("BertModel")
+    files |= {"own.py": b"", "1_Part/config.json": {}}
+    with pytest.raises(UnsupportedRepoError) as caught:
+        plan_of(files)
+    assert told in caught.value.message
+    if "--" not in class_ref:
+        plan = plan_of(files, PlanRequest(trust_remote_code=True))
+        needs = ("package",) if class_ref.startswith("package") else ()
+        assert (plan.custom_code, plan.components[1].needs) == (True, needs)
+
+
 # --- diffusers ----------------------------------------------------------------------------------
 
 

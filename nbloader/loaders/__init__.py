@@ -13,7 +13,7 @@ from nbloader.errors import MissingTensorsError, ModelLoadError, NbloaderError
 from nbloader.frames import clear_frames
 from nbloader.loaders._adapters import replaced_modules
 from nbloader.loaders._arguments import DTYPES, PLACING, places_itself
-from nbloader.loaders._build import build, current, modules_of, uses_pooler
+from nbloader.loaders._build import build, check_arguments, current, modules_of, uses_pooler
 from nbloader.loaders.alive import bytes_of, copies, loaded, remember
 from nbloader.loaders.device import check_device, devices, spare_bytes
 from nbloader.loaders.imports import Import
@@ -28,6 +28,7 @@ __all__ = [
     "Building",
     "Import",
     "bytes_of",
+    "check_arguments",
     "check_call",
     "check_device",
     "check_embeddings",

@@ -14,7 +14,7 @@ from nbloader.loaders._arguments import BuildSteps
 from nbloader.loaders._placing import steps
 from nbloader.records import Kind, Placement, Plan
 
-__all__ = ["build", "current", "modules_of", "uses_pooler", "versions"]
+__all__ = ["build", "check_arguments", "current", "modules_of", "uses_pooler", "versions"]
 
 _PACKAGES = ("accelerate", "bitsandbytes", "diffusers", "sentence-transformers", "transformers")
 
@@ -49,6 +49,16 @@ def modules_of(model: Any, plan: Plan) -> dict[str, Any]:
     """Give the parts of a built model that may hold tensors, by name."""
     found: dict[str, Any] = _BUILDERS[plan.kind].modules_of(model)
     return found
+
+
+def check_arguments(plan: Plan, loader_kwargs: Mapping[str, Any]) -> None:
+    """See that what a plan is built with takes the caller's arguments.
+
+    Raises:
+        InvalidArgumentError: it does not.
+    """
+    if plan.kind is Kind.SENTENCE_TRANSFORMERS:
+        _sentence_transformers.check_arguments(plan, loader_kwargs)
 
 
 def uses_pooler(model: Any, plan: Plan) -> bool:

@@ -2,28 +2,61 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from nbloader.errors import MissingTensorsError
+from nbloader.errors import InvalidArgumentError, MissingTensorsError
 from nbloader.loaders._adapters import whole_folder
 from nbloader.loaders._arguments import WHOLE, BuildSteps, with_model_kwargs
 from nbloader.loaders._companions import code_arguments, snapshot_of
 from nbloader.loaders._names import rename
 from nbloader.loaders._placing import Steps
 from nbloader.loaders.reports import LoadReport, told_of
-from nbloader.quoting import plain
+from nbloader.quoting import plain, quote
 from nbloader.records import Notice, Placement, Plan
 
-__all__ = ["build", "modules_of", "uses_pooler"]
+__all__ = ["build", "check_arguments", "modules_of", "uses_pooler"]
 
 _INSTRUCTOR = frozenset(f"hkunlp/instructor-{size}" for size in ("base", "large", "xl"))
 """The models whose prompts the library keeps out of the pooling, by their ids alone
 (`SentenceTransformer.__init__`)."""
+
+_TAKEN = frozenset(
+    {
+        "backend",
+        "config_kwargs",
+        "default_prompt_name",
+        "device",
+        "device_map",
+        "dtype",
+        "local_files_only",
+        "model_card_data",
+        "model_kwargs",
+        "processor_kwargs",
+        "prompts",
+        "quantization_config",
+        "tokenizer_kwargs",
+        "torch_dtype",
+        "trust_remote_code",
+    }
+)
+_TAKEN_BY: Mapping[str, frozenset[str]] = MappingProxyType(
+    {
+        "CrossEncoder": frozenset(
+            {"activation_fn", "keep_in_fp32_modules", "max_length", "num_labels"}
+        ),
+        "MultiVectorEncoder": frozenset({"similarity_fn_name"}),
+        "SentenceTransformer": frozenset({"similarity_fn_name", "truncate_dim"}),
+        "SparseEncoder": frozenset({"max_active_dims", "similarity_fn_name"}),
+    }
+)
+"""Arguments of the classes, of versions 5.2 to 6.2, and those that are handed on to the model."""
 
 _UNHEARD = re.compile(r"\bdeprecated\b|^Default prompt name is set to ")
 """What the library warns of and the reader of a load can do nothing about."""
@@ -39,6 +72,26 @@ _KEY = re.compile(r'"([^"]+)"')
 
 _BY_NAME = re.compile(r"\.weight$|^embeddings$")
 """What WordEmbeddings, StaticEmbedding and the projection of ColBERT take out of their files."""
+
+
+def check_arguments(plan: Plan, loader_kwargs: Mapping[str, Any]) -> None:
+    """See that the class of a plan takes the arguments, before anything is fetched for it.
+
+    Raises:
+        InvalidArgumentError: names the first that it does not take.
+    """
+    own = _TAKEN_BY.get(plan.class_name or "")
+    if own is None:
+        return
+    for name in loader_kwargs:
+        if name not in _TAKEN | own:
+            near = difflib.get_close_matches(name, sorted(_TAKEN | own), n=1)
+            raise InvalidArgumentError(
+                f"{plan.class_name} takes no argument {quote(name)}",
+                hint=f"Do you mean {near[0]}?"
+                if near
+                else f"Beside those for the model it takes {', '.join(sorted(own))}.",
+            )
 
 
 def build(

@@ -132,6 +132,8 @@ def plan_sentence_transformers(repo: Repo) -> tuple[str | None, list[Component]]
 def _all_modules(repo: Repo, class_name: str | None) -> Iterator[tuple[str, str]]:
     """Folder and class of each module, those inside of a Router after it."""
     for folder, class_ref in _modules(repo, class_name):
+        if class_name is None and not class_ref.startswith(_NAMESPACE):
+            continue  # The class may have a way of its own with it.
         yield folder, class_ref
         yield from _routed(repo, folder, class_ref)
 
