@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,14 @@ def _changed(cls: str, extra: str, *changes: Change) -> Callable[[Path], None]:
     return write
 
 
+def _has_pipeline(task: str) -> bool:
+    """Tell whether the installed version has a task, without an import."""
+    found = find_spec("transformers")
+    assert found is not None
+    assert found.origin is not None
+    return (Path(found.origin).parent / "pipelines" / f"{task}.py").exists()
+
+
 def _case(name: str, write: Callable[[Path], object], **more: Any) -> Case:
     return Case(name=name, kind=Kind.TRANSFORMERS, save=write, **{"group": "files", **more})
 
@@ -133,6 +142,20 @@ def _refused(name: str, cls: str, reference: str, *changes: Change, **more: Any)
 _CLASSIFIER = "BertForSequenceClassification"
 _TRUST = {"arguments": {"trust_remote_code": True}}
 _ALONE = {"notices": frozenset({"no-pipeline"})}
+
+_DECISIONS = tuple(
+    _case(
+        "a-task-for-any-language-model",
+        _changed("LlamaForCausalLM", "chat"),
+        plain=partial(plain, "LlamaForCausalLM", task),
+        call=call_of(task),
+        arguments={"task": task},
+        group=task,
+    )
+    for task in ("decision",)
+    if _has_pipeline(task)
+)
+"""A task that only newer versions have."""
 
 CASES = (
     # Tensors.
@@ -191,6 +214,7 @@ CASES = (
         "feature-extraction",
         arguments={"task": "feature-extraction"},
     ),
+    *_DECISIONS,
     _refused(
         "a-task-that-is-none", _CLASSIFIER, "invalid-argument", arguments={"task": "summarization"}
     ),

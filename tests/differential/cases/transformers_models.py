@@ -16,7 +16,22 @@ from nbloader.records import Kind
 from tests.differential.harness import Case
 
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "<image>"]
-WORDS = [*_SPECIAL, "a", "b", "good", "bad", "cat", "mat", "this", "is", "an", "example", "of"]
+WORDS = [
+    *_SPECIAL,
+    "a",
+    "b",
+    "good",
+    "bad",
+    "cat",
+    "mat",
+    "this",
+    "is",
+    "an",
+    "example",
+    "of",
+    "yes",
+    "no",
+]
 VOCABULARY = 32
 PIXELS = 32
 
@@ -262,6 +277,9 @@ _CALLS: Mapping[str, Callable[[Any], Any]] = {
     ),
     "depth-estimation": lambda made: made(_picture()),
     "mask-generation": lambda made: made(_picture(), points_per_crop=4),
+    "decision": lambda made: made(
+        {"state": "cat", "questions": {"q": {"type": "noul", "instructions": "good"}}}
+    ),
     "any-to-any": lambda made: made(text="a cat", max_new_tokens=2),
     "keypoint-matching": lambda made: made([_picture(), _picture()]),
 }
