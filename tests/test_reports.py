@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,11 +86,15 @@ def test_the_error_names_the_first_and_counts_the_rest() -> None:
         mismatched=("f",),
         unexpected=("module.a",),
     )
-    error = missing_tensors("org/name", [report], Path("/cache"))
+    error = missing_tensors("org/name", [report], Path("/cache"), forceable=True)
     assert error.message == (
         "'unet' of org/name (CLIPTextModel): no file has the tensors 'a', 'b', 'c' and 2 more, "
         "of another shape are 'f'; the files have 'module.a' in their place"
     )
+    assert "force=True" not in error.hint
+    one = replace(report, mismatched=())
+    assert "force=True" in missing_tensors("o/n", [one], Path(), forceable=True).hint
+    assert "force=True" not in missing_tensors("o/n", [one], Path(), forceable=False).hint
 
 
 def test_what_torch_says_of_a_layer_is_read() -> None:
@@ -120,7 +125,7 @@ def test_what_diffusers_says_of_a_shape_is_read(tmp_path: Path) -> None:
         UNet2DConditionModel.from_pretrained(unet)
     report = parse_report(str(caught.value))
     assert report == LoadReport(model="", source="", mismatched=("conv_out.bias",))
-    told = missing_tensors("org/name", [report], tmp_path).message
+    told = missing_tensors("org/name", [report], tmp_path, forceable=False).message
     assert told == "org/name: of another shape are 'conv_out.bias'"
 
 
@@ -128,3 +133,34 @@ def test_what_diffusers_says_of_a_shape_is_read(tmp_path: Path) -> None:
 def test_other_messages_are_no_reports(text: str) -> None:
     report = parse_report(text)
     assert report is None or not (report.missing or report.mismatched or report.unexpected)
+
+
+def test_what_a_pipeline_lacks_is_made_up_if_that_is_forced(tmp_path: Path) -> None:
+    from contextlib import closing
+
+    import torch
+
+    from nbloader import loaders
+    from nbloader.errors import MissingTensorsError
+    from nbloader.records import Method, Notice, Placement
+    from tests.models import picture, plan_of
+
+    save_pipeline(tmp_path)
+    change(
+        tmp_path / "unet" / "diffusion_pytorch_model.safetensors",
+        lambda tensors: {key: value for key, value in tensors.items() if "conv_out" not in key},
+    )
+    plan = plan_of(tmp_path)
+    placement = Placement(method=Method.CPU, device="cpu", dtype="float32")
+    with (
+        closing(loaders.Building(plan, tmp_path, placement, {})) as building,
+        pytest.raises(MissingTensorsError, match="conv_out") as caught,
+    ):
+        building.step()
+    assert "force=True" in caught.value.hint
+    with closing(loaders.Building(plan, tmp_path, placement, {}, forced=True)) as building:
+        told = [each for each in iter(building.step, None) if isinstance(each, Notice)]
+        pipeline = building.model()
+    assert [each.reference for each in told] == ["missing-tensors"]
+    assert torch.equal(pipeline.unet.conv_out.bias, torch.zeros(4))
+    assert picture(pipeline).shape == (16, 16, 3)

@@ -20,7 +20,7 @@ from nbloader.loaders.imports import Import
 from nbloader.loaders.quiet import quiet
 from nbloader.loaders.reports import LoadReport, lacking, missing_tensors, parse_report, told_of
 from nbloader.loaders.self_test import check_call, check_embeddings, check_modules
-from nbloader.records import ComponentLoaded, Method, Notice, Placement, Plan
+from nbloader.records import ComponentLoaded, Kind, Method, Notice, Placement, Plan
 
 __all__ = [
     "DTYPES",
@@ -74,7 +74,7 @@ class Building:
         self._reports: list[LoadReport] = []
         self._placement = placement
         self._next_method = next_method
-        self._steps = build(plan, folder, placement, loader_kwargs)
+        self._steps = build(plan, folder, placement, loader_kwargs, fills=forced)
         self._built: list[Any] = []
         self._holds = True
 
@@ -129,7 +129,7 @@ class Building:
         if found and not self._forced:
             del model, modules
             self.close()
-            raise missing_tensors(self._plan.repo_id, found, self._folder)
+            raise missing_tensors(self._plan.repo_id, found, self._folder, forceable=True)
         if not found:
             return None
         return Notice(
@@ -140,12 +140,18 @@ class Building:
 
     def _lack(self, error: BaseException) -> MissingTensorsError | None:
         """Tell whether a library stumbled over tensors that lack, as it says now or has before."""
-        if not isinstance(error, Exception) or isinstance(error, NbloaderError):
+        if not isinstance(error, Exception) or isinstance(error, (NbloaderError, ImportError)):
+            return None
+        if _is_full(error):
             return None
         last = parse_report(str(error))
         reports = [*self._reports, last] if last else self._reports
         found = lacking(reports, {report.model for report in reports})
-        return missing_tensors(self._plan.repo_id, found, self._folder) if found else None
+        if not found:
+            return None
+        # What diffusers leaves empty it stumbles over; filled, it would go on.
+        forceable = self._plan.kind is Kind.DIFFUSERS and not self._forced
+        return missing_tensors(self._plan.repo_id, found, self._folder, forceable=forceable)
 
     def model(self) -> Any:
         """Hand over the model that is complete; nothing of it is kept."""
@@ -177,7 +183,7 @@ def _told(
             else "No slower plan fits here: take a larger GPU or a smaller model."
         )
         hint += " Models of before may fill the GPU: a restart frees it."
-    elif isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):
+    elif _is_full_memory(error):
         message = f"{plan.repo_id} does not fit into the memory of this machine"
         hint = "Restart the kernel to free what is taken, or use a machine with more memory."
         if placement.method is Method.CPU and placement.dtype == "float32":
@@ -187,6 +193,15 @@ def _told(
     else:
         hint = "The model may need a newer library: upgrade it, restart the kernel, and load again."
     return ModelLoadError(message, hint=hint)
+
+
+def _is_full(error: BaseException) -> bool:
+    """Tell whether there was no room, on a GPU or in memory."""
+    return type(error).__name__ == "OutOfMemoryError" or _is_full_memory(error)
+
+
+def _is_full_memory(error: BaseException) -> bool:
+    return isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def _release(error: BaseException) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import MappingProxyType, ModuleType
@@ -28,9 +29,17 @@ _BUILDERS: Mapping[Kind, ModuleType] = MappingProxyType(
 
 
 def build(
-    plan: Plan, folder: Path, placement: Placement, loader_kwargs: Mapping[str, Any]
+    plan: Plan,
+    folder: Path,
+    placement: Placement,
+    loader_kwargs: Mapping[str, Any],
+    *,
+    fills: bool = False,
 ) -> BuildSteps:
     """Build the model that `plan` describes from `folder`, without the network.
+
+    Args:
+        fills: whether tensors that no file has are made up, so that the model can be used.
 
     Yields:
         Each component that is loaded by itself, once it is where it belongs, and notices.
@@ -41,7 +50,7 @@ def build(
     Raises:
         ModelLoadError: the libraries cannot place it so.
     """
-    todo = steps(plan, placement, versions())
+    todo = replace(steps(plan, placement, versions()), fills=fills)
     return (yield from _BUILDERS[plan.kind].build(plan, folder, placement, todo, loader_kwargs))
 
 

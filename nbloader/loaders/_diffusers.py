@@ -59,6 +59,8 @@ def _build(
         loaded[part.name] = _component(part, folder, loader_kwargs)
         yield ComponentLoaded(name=part.name, seconds=time.monotonic() - began)
     pipeline = pipeline_class.from_pretrained(str(folder), **arguments, **loaded)
+    if todo.fills:
+        _fill(pipeline)
     if todo.others is not None:
         _place_others(pipeline, loaded, todo.others)
     if any(part.meets_inputs for part in parts):
@@ -87,6 +89,28 @@ def _component(part: Part, folder: Path, loader_kwargs: Mapping[str, Any]) -> An
             skip_keys=getattr(component, "_skip_keys", None),
         )
     return component
+
+
+def _fill(pipeline: Any) -> None:
+    """Make up the parameters that no file had, which the library leaves without storage.
+
+    They are what a layer commonly begins with: small random numbers for matrices and convolutions,
+    zeros for the rest.
+    """
+    import torch
+
+    for component in pipeline.components.values():
+        if not isinstance(component, torch.nn.Module):
+            continue
+        device = next((each.device for each in component.parameters() if not each.is_meta), "cpu")
+        for module in component.modules():
+            for name, empty in list(module.named_parameters(recurse=False)):
+                if empty.is_meta:
+                    made = torch.zeros(empty.shape, dtype=empty.dtype, device=device)
+                    if made.dim() > 1:
+                        made.normal_(std=0.02)
+                    parameter = torch.nn.Parameter(made, requires_grad=empty.requires_grad)
+                    setattr(module, name, parameter)
 
 
 def _place_others(pipeline: Any, loaded: Mapping[str, Any], device: str) -> None:

@@ -99,12 +99,14 @@ class Steps:
         others: the device for the components that are not in `parts`, with `parts` only; None if
             they stay.
         calls: made afterwards, in this order.
+        fills: whether tensors that no file has are made up, where the library leaves them empty.
     """
 
     arguments: Arguments
     parts: tuple[Part, ...] = ()
     others: str | None = None
     calls: tuple[Call, ...] = ()
+    fills: bool = False
 
 
 def steps(plan: Plan, placement: Placement, versions: Mapping[str, str]) -> Steps:

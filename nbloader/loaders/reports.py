@@ -137,8 +137,9 @@ _REPLACING = ".modules_to_save."
 
 _HINT = (
     "The files do not fit this class: look for another revision (revision=...) or repository, or "
-    "tell its author. With `force=True` the load goes on; what is missing is then random or empty."
+    "tell its author."
 )
+_FORCE = " With `force=True` the load goes on; what is missing is then random."
 
 
 def lacking(
@@ -177,10 +178,16 @@ def lacking(
 
 
 def missing_tensors(
-    repo_id: str, reports: Sequence[LoadReport], folder: Path
+    repo_id: str, reports: Sequence[LoadReport], folder: Path, *, forceable: bool
 ) -> MissingTensorsError:
-    """Give the error for models that lack tensors."""
-    return MissingTensorsError(told_of(repo_id, reports, folder), hint=_HINT)
+    """Give the error for models that lack tensors.
+
+    Args:
+        forceable: whether the library would go on. It never does with tensors of another shape.
+    """
+    misshapen = any(report.mismatched for report in reports)
+    hint = _HINT + (_FORCE if forceable and not misshapen else "")
+    return MissingTensorsError(told_of(repo_id, reports, folder), hint=hint)
 
 
 def told_of(repo_id: str, reports: Sequence[LoadReport], folder: Path) -> str:
