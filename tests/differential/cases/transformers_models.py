@@ -111,6 +111,14 @@ def _untyped(folder: Path) -> Any:
     return _tokenizer(folder, model_input_names=["input_ids", "attention_mask"])
 
 
+def _tables(folder: Path) -> None:
+    from transformers import TapasTokenizer
+
+    vocab = folder / "vocab.txt"
+    vocab.write_text("\n".join(["[EMPTY]", *WORDS]))
+    TapasTokenizer(vocab_file=str(vocab), model_max_length=64).save_pretrained(folder)
+
+
 def _letters(folder: Path) -> Any:
     import json
 
@@ -204,6 +212,7 @@ _PARTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 
 _EXTRA: Mapping[str, Callable[[Path], object]] = {
     "text": _tokenizer,
+    "tables": _tables,
     "chat": _chat,
     "letters": _letters,
     "speech": _speech,
@@ -511,7 +520,7 @@ _TABLE: tuple[_Line, ...] = (
     *_image("video-classification", "VideoMAEForVideoClassification", extra="videos", num_frames=2),
     # Questions about pages and tables.
     *_text("document-question-answering", "LayoutLMForQuestionAnswering"),
-    *_text("table-question-answering", "TapasForQuestionAnswering"),
+    *_image("table-question-answering", "TapasForQuestionAnswering", extra="tables"),
     # Sounds.
     *_image(
         "automatic-speech-recognition",
