@@ -77,7 +77,8 @@ def load(
         allow_pickle: allow pickled weights (`.bin`) that hold, or may hold, more than tensors, so
             that loading them could run code. Those that hold tensors alone need no leave.
         verify: hash what the cache holds already, too. Downloads are always hashed.
-        force: go on although a check failed (disk space, packages, memory).
+        force: go on although a check failed (disk space, packages, memory), or the files lack
+            tensors, which are then random.
         settings: `Settings` or a mapping of their fields.
         view: `auto` (a widget in a notebook, a bar on a terminal, text elsewhere), `widget`,
             `html`, `text`, `tqdm`, `none`.
@@ -88,7 +89,9 @@ def load(
         unknown: refused, with the name that is meant.
 
     Returns:
-        The diffusers pipeline, the SentenceTransformer, or the transformers pipeline.
+        The diffusers pipeline; the SentenceTransformer, CrossEncoder, SparseEncoder or
+        MultiVectorEncoder; the transformers pipeline, or the model itself where no pipeline takes
+        it, with a notice.
 
     Raises:
         InputError: an argument or a setting is wrong, or unknown.
