@@ -506,14 +506,19 @@ def _tried(
     task = task_of(plan, weights, request.loader_kwargs)
     if isinstance(task, str):
         return task
-    with tempfile.TemporaryDirectory(prefix="nbloader-trial-") as folder, Trial(task) as building:
-        try:
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix="nbloader-trial-") as folder,
+            Trial(task) as building,
+        ):
             _look(
                 request,
                 approve=lambda planned: None,  # noqa: ARG005 - it was approved before
                 commit_hash=plan.commit_hash,
                 order=Sketch(folder=folder),
             )
-        except (RepoError, TransferError) as error:
-            return error.message
-        return building.build(Path(folder))
+            return building.build(Path(folder))
+    except (RepoError, TransferError) as error:
+        return error.message
+    except (OSError, ValueError) as error:  # No temporary folder, no process, an odd name.
+        return f"{type(error).__name__}: {error}"[:200]

@@ -276,6 +276,11 @@ def test_the_revision_that_an_adapter_names_is_that_of_its_base() -> None:
     assert companions(plan) == [("org/base", "base-model", "v1")]
 
 
+def test_an_empty_revision_of_an_adapter_is_none() -> None:
+    plan = planned({OWN: adapter(revision=""), "org/base": BASE})
+    assert companions(plan) == [("org/base", "base-model", "main")]
+
+
 def test_a_base_in_shards_is_planned_by_its_index() -> None:
     index = {"metadata": {}, "weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
     base = {

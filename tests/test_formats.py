@@ -391,3 +391,26 @@ def test_there_is_a_refusal_for_every_listing(names: list[str], library: str | N
 def test_a_model_of_transformers_is_none_of_diffusers() -> None:
     error = refusal(shape("model.safetensors", config=BERT), Kind.DIFFUSERS)
     assert error.hint == "Its files are for transformers: leave out kind=."
+
+
+def test_a_family_of_transformers_may_bear_the_name_of_a_library() -> None:
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    from nbloader.plan._formats import _ALSO_OF_TRANSFORMERS
+
+    both = {name for name in CONFIG_MAPPING_NAMES if name.replace("-", "_") in _LIBRARIES}
+    assert both == set(_ALSO_OF_TRANSFORMERS)
+
+
+@pytest.mark.parametrize(
+    ("config", "library"),
+    [
+        ({"model_type": "sam2", "architectures": ["Sam2Model"]}, "sam2"),
+        ({"model_type": "llama", "architectures": ["LlamaModel"], "quantization": {}}, None),
+    ],
+)
+def test_what_transformers_loads_is_not_refused(
+    config: Mapping[str, object], library: str | None
+) -> None:
+    with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
+        refusal(shape("model.safetensors", config=config, library=library))

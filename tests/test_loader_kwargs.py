@@ -103,8 +103,8 @@ def test_none_says_nothing_and_is_left_out(name: str) -> None:
             "transformers.AutoModel.from_pretrained('org/name', subfolder='fp32')",
         ),
         ({"force_download": True}, "force_download=True", "verify=True"),
-        ({"proxies": {"https": "http://p"}}, "proxies=", "HTTPS_PROXY"),
-        ({"mirror": "tuna"}, "mirror='tuna'", "endpoint="),
+        ({"proxies": {"https": "http://u:s3cret@p"}}, "proxies is not supported", "HTTPS_PROXY"),
+        ({"mirror": "https://u:s3cret@m"}, "mirror is not supported", "endpoint="),
         ({"from_tf": True}, "from_tf=True", "safetensors"),
         ({"use_onnx": True}, "use_onnx=True", "PyTorch"),
         (

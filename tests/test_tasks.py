@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from nbloader.errors import InvalidArgumentError, MissingTensorsError
-from nbloader.loaders import Building
+from nbloader.errors import InvalidArgumentError, MissingTensorsError, ModelLoadError
+from nbloader.loaders import Building, _transformers
 from nbloader.loaders._tasks import Choice, Offer, Wanted, decide, processors_of
 from nbloader.records import Method, Notice, Placement, Plan
 from tests.models import WORDS, plan_of, save_classifier, seeded
@@ -275,6 +275,45 @@ def test_a_tag_that_drops_a_head_is_followed_and_told(bert: Callable[..., Path])
         "name 'BertForMaskedLM' | With another task comes another class: "
         "nbloader.load(..., task=...)."
     ]
+
+
+def test_it_is_told_where_the_pipeline_of_the_tag_cannot_be_made(
+    bert: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = bert("BertForMaskedLM")
+    make = _transformers._Builder.pipeline
+
+    def fails(builder: Any, task: str) -> Any:
+        if task == "feature-extraction":
+            raise ValueError("no word for it")
+        return make(builder, task)
+
+    monkeypatch.setattr(_transformers._Builder, "pipeline", fails)
+    told, built = told_and_built(replace(plan_of(folder), task="feature-extraction"), folder)
+    assert built.task == "fill-mask"
+    assert told == [
+        "org/name comes as FillMaskPipeline of BertForMaskedLM: the pipeline for "
+        "'feature-extraction', which the Hub names, could not be made: ValueError: no word for it "
+        "| With another task comes another pipeline: nbloader.load(..., task=...)."
+    ]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ImportError("peft"), MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: ...")],
+)
+def test_what_another_pipeline_would_not_mend_is_raised(
+    bert: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    folder = bert("BertForMaskedLM")
+
+    def fails(builder: Any, task: str) -> Any:
+        raise error
+
+    monkeypatch.setattr(_transformers._Builder, "pipeline", fails)
+    with pytest.raises(ModelLoadError) as caught:
+        told_and_built(replace(plan_of(folder), task="feature-extraction"), folder)
+    assert caught.value.__cause__ is error
 
 
 def test_a_tag_that_would_make_a_head_up_is_not_followed(bert: Callable[..., Path]) -> None:

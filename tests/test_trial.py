@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -263,6 +264,24 @@ def test_nothing_is_tried_where_another_check_fails(
     report = nbloader.preflight("org/not-there", endpoint=hub.endpoint, cache_dir=tmp_path)
     assert not report.ok
     assert "trial" not in {each.name for each in report.results}
+
+
+def test_where_nothing_can_be_tried_the_other_checks_stand(
+    hub: LocalHub, hub_root: Path, classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(classifier, hub_root / "models" / "org" / "untried")
+
+    def full(*_arguments: object, **_more: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tempfile.mkdtemp", full)
+    report = nbloader.preflight(
+        "org/untried", endpoint=hub.endpoint, cache_dir=tmp_path, device="cpu"
+    )
+    assert report.ok
+    (tried,) = (each for each in report.results if each.name == "trial")
+    assert tried.status is CheckStatus.SKIPPED
+    assert "No space left on device" in tried.message
 
 
 @pytest.mark.parametrize(

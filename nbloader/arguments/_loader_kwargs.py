@@ -288,8 +288,10 @@ class _Taking:
                 f"{self._repo}, backend={quote(value)}).",
             )
         if name in _REFUSED and value:
+            # An address of these may hold a password.
+            shown = name if name in ("mirror", "proxies") else f"{name}={quote(value)}"
             raise InvalidArgumentError(
-                f"{name}={quote(value)} is not supported",
+                f"{shown} is not supported",
                 hint=_REFUSED[name].format(
                     repo=self._repo, value=quote(value), config=quote(f"{value}/config.json")
                 ),

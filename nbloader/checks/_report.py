@@ -168,6 +168,7 @@ class PreflightReport:
             raise NotImplementedError
         if choose(ViewName.AUTO, front_end()) is not ViewName.WIDGET:
             raise NotImplementedError
+        _ = self.results  # The trial takes seconds: here it can be interrupted.
         from nbloader.views.display import NotebookDisplay
         from nbloader.views.report_widget import ReportWidget, notebook_events
 

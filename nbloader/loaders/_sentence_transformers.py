@@ -49,7 +49,12 @@ _TAKEN = frozenset(
 _TAKEN_BY: Mapping[str, frozenset[str]] = MappingProxyType(
     {
         "CrossEncoder": frozenset(
-            {"activation_fn", "keep_in_fp32_modules", "max_length", "num_labels"}
+            {
+                *("activation_fn", "keep_in_fp32_modules", "max_length", "num_labels"),
+                # Older names, which 6.2 still takes with a warning.
+                *("automodel_args", "classifier_dropout", "config_args"),
+                *("default_activation_function", "tokenizer_args"),
+            }
         ),
         "MultiVectorEncoder": frozenset({"similarity_fn_name"}),
         "SentenceTransformer": frozenset({"similarity_fn_name", "truncate_dim"}),

@@ -138,14 +138,15 @@ class _Builder:
             try:
                 built = self.pipeline(self._spelt(choice.task))
             except Exception as error:
-                if isinstance(error, (ImportError, MemoryError)) or _out_of_memory(error):
+                if _stops(error):
                     raise
                 failed = failed or error
                 clear_frames(error)
                 following = choice.instead or Choice(task=None, builds=choice.builds)
             else:
                 if choice.instead is None or not self._lacks(built):
-                    return built, self._of_other_class(choice, built.model)
+                    told = self._of_other_class(choice, built.model)
+                    return built, told if failed is None else self._comes_instead(built, failed)
                 following = choice.instead
                 del built
             gc.collect()
@@ -154,7 +155,9 @@ class _Builder:
         try:
             model = self._alone(choice.builds)
         except Exception as error:
-            raise failed or error from None
+            if failed is None or _stops(error):
+                raise
+            raise failed from None
         return model, self._comes_alone(model, failed)
 
     def _choice(self) -> Choice:
@@ -326,6 +329,17 @@ class _Builder:
             hint="With another task comes another class: nbloader.load(..., task=...).",
         )
 
+    def _comes_instead(self, built: Any, failed: Exception) -> Notice:
+        """Say that another pipeline comes than the Hub's tag means."""
+        text = " ".join(str(failed).split())[:200]
+        return Notice(
+            reference="class-by-task",
+            message=f"{self._plan.repo_id} comes as {type(built).__name__} of "
+            f"{type(built.model).__name__}: the pipeline for {quote(self._plan.task)}, which the "
+            f"Hub names, could not be made: {type(failed).__name__}: {text}",
+            hint="With another task comes another pipeline: nbloader.load(..., task=...).",
+        )
+
     def _comes_alone(self, model: Any, failed: Exception | None) -> Notice:
         """Say that a model comes without a pipeline, and how to go on."""
         tag = f" ({quote(self._plan.task)} on the Hub)" if self._plan.task else ""
@@ -379,8 +393,14 @@ def _make_saveable(pipe: Any) -> None:
             made_with[name] = "auto"
 
 
-def _out_of_memory(error: Exception) -> bool:
-    return "OutOfMemoryError" in f"{type(error).__name__} {error}"
+def _stops(error: Exception) -> bool:
+    """Tell whether another pipeline would fail as well: a package is missing, or memory is full.
+
+    The library puts the errors of all classes that it tried into the text of one.
+    """
+    text = f"{type(error).__name__} {error}"
+    full = "OutOfMemoryError" in text or "DefaultCPUAllocator" in text
+    return full or isinstance(error, (ImportError, MemoryError))
 
 
 @contextmanager

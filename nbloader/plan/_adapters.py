@@ -91,7 +91,7 @@ def base_of(repo: Repo, folder: str) -> Repo | None:
     if config is None:
         return None
     name, revision = config.get("base_model_name_or_path"), config.get("revision")
-    if "config.json" in repo.paths and not _is_other(name, repo):
+    if repo.existing(folder, "config.json") and not _is_other(name, repo):
         # As it was saved: beside the whole model, with the name of the folder it was saved in.
         return repo
     if not is_repo_id(name):
@@ -107,7 +107,9 @@ def base_of(repo: Repo, folder: str) -> Repo | None:
             hint="Tell the repository's author.",
         )
     reference = Reference(
-        repo_id=name, role=BASE, revision=revision if isinstance(revision, str) else None
+        repo_id=name,
+        role=BASE,
+        revision=revision if isinstance(revision, str) and revision else None,
     )
     base = companion(repo, reference, where=where)
     if base is not None:

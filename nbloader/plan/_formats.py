@@ -53,6 +53,10 @@ def unsupported(repo: Repo, missing: str) -> UnsupportedRepoError:
     )
 
 
+_ALSO_OF_TRANSFORMERS = ("sam2",)
+"""Libraries whose name is that of a family of models of transformers, too."""
+
+
 def refuse_other_libraries(repo: Repo, config: Mapping[str, object]) -> None:
     """Refuse a repository whose `config.json` is none of transformers.
 
@@ -65,7 +69,9 @@ def refuse_other_libraries(repo: Repo, config: Mapping[str, object]) -> None:
         raise _one_model_of_diffusers(repo, config.get("_class_name"))
     quantized = config.get("quantization_config")
     method = quantized.get("quant_method") if isinstance(quantized, Mapping) else None
-    if isinstance(config.get("quantization"), Mapping) and method is None:
+    by_mlx = config.get("quantization")
+    told = isinstance(by_mlx, Mapping) and not by_mlx.keys().isdisjoint(("bits", "group_size"))
+    if told and method is None:
         raise UnsupportedRepoError(
             f"{quote(repo.repo_id)} is quantized by MLX, which transformers cannot load.",
             hint=f"Load it with MLX: mlx_lm.load({_line(repo.repo_id)}).{_made_from(repo)}",
@@ -74,7 +80,8 @@ def refuse_other_libraries(repo: Repo, config: Mapping[str, object]) -> None:
         return  # transformers wraps the models of timm.
     family = config.get("model_type")
     own = _normal(repo.library_name or "")
-    if own in _LIBRARIES and (family is None or _normal(str(family)) == own):
+    taken_over = family in _ALSO_OF_TRANSFORMERS
+    if own in _LIBRARIES and (family is None or (_normal(str(family)) == own and not taken_over)):
         seen = _of_library(repo)
         assert seen is not None
         raise UnsupportedRepoError(f"{quote(repo.repo_id)} is {seen.what}.", hint=seen.hint)

@@ -169,12 +169,17 @@ def config_files(repo: Repo, folder: str) -> list[str]:
     return repo.existing(folder, "config.json", "generation_config.json", *names)
 
 
+_OPENED_BESIDES = frozenset({"spk_dict.pt"})
+"""What a class opens in its `from_pretrained` beside its weights: the voices of Qwen2.5-Omni, read
+with torch's restricted unpickler, without which it cannot be built."""
+
+
 def processing_files(repo: Repo, folder: str) -> list[str]:
     """Everything in `folder` that a tokenizer, processor or feature extractor opens."""
     names = [
         name
         for name in repo.names(folder)
-        if name in _PROCESSING or _VERSIONED_TOKENIZER.fullmatch(name)
+        if name in _PROCESSING | _OPENED_BESIDES or _VERSIONED_TOKENIZER.fullmatch(name)
     ]
     templates = join(folder, "additional_chat_templates")
     jinja = [name for name in repo.names(templates) if name.endswith(".jinja")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -21,6 +22,9 @@ __all__ = ["Trial", "verdict"]
 
 LIMIT_S = 180.0
 """Imports take 5 to 20 s, the build of 100 GB half a minute."""
+
+KILL_LIMIT_S = 2.0
+"""A process that waits for a dead disk cannot be collected, and is not to be waited for."""
 
 _LINES = 5
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
@@ -77,12 +81,16 @@ class Trial:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        # What it has started goes with it; else it could hold the pipes open.
+        with contextlib.suppress(OSError, AttributeError):  # Windows has no such groups.
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.kill()
-        self._process.wait()
-        self._listener.join()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(KILL_LIMIT_S)
+        self._listener.join(KILL_LIMIT_S)
         for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
             with contextlib.suppress(OSError):
-                if stream:
+                if stream and not self._listener.is_alive():
                     stream.close()
 
     def build(self, folder: Path) -> NbloaderError | str | None:

@@ -151,6 +151,7 @@ class ReportWidget:
         report: Report | None = None
         try:
             report = self._again()
+            _ = report.results  # The trial takes seconds, for which the lock is not held.
             note = f"checked again in {format_duration(self._clock() - began)}"
         except Exception as error:
             note = f"the checks could not be made: {type(error).__name__}: {error}"
