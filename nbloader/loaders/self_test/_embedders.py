@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from nbloader.errors import SelfTestError
@@ -80,31 +81,43 @@ _Call = Callable[[_Input, dict[str, Any]], Any]
 
 
 def _way(model: Any) -> _Call:
-    """Give the call that suits the class; it gives rows of numbers, one array for each input."""
+    """Give the call that suits the class; it gives rows of numbers, one array for each input.
 
-    def score(given: _Input, task: dict[str, Any]) -> Any:
-        return [model.predict([(given.first, given.second)], show_progress_bar=False, **task)]
-
-    def embed(given: _Input, task: dict[str, Any]) -> Any:
-        both = [given.first, given.second]
-        return model.encode(both, show_progress_bar=False, convert_to_numpy=True, **task)
-
-    def embed_sparsely(given: _Input, task: dict[str, Any]) -> Any:
-        both = [given.first, given.second]
-        found = model.encode(both, show_progress_bar=False, convert_to_sparse_tensor=False, **task)
-        return found.float().cpu().numpy()
-
-    def embed_tokens(given: _Input, task: dict[str, Any]) -> Any:
-        query = model.encode_query([given.first], show_progress_bar=False, **task)
-        document = model.encode_document([given.second], show_progress_bar=False, **task)
-        return [_array(each) for each in (*query, *document)]
-
+    The functions get the model as an argument: the frames of an error keep what they close over.
+    """
     names = {each.__name__ for each in type(model).__mro__}
-    if "CrossEncoder" in names:
-        return score
-    if "SparseEncoder" in names:
-        return embed_sparsely
-    return embed_tokens if "MultiVectorEncoder" in names else embed
+    for name, way in _WAYS.items():
+        if name in names:
+            return partial(way, model)
+    return partial(_embed, model)
+
+
+def _score(model: Any, given: _Input, task: dict[str, Any]) -> Any:
+    return [model.predict([(given.first, given.second)], show_progress_bar=False, **task)]
+
+
+def _embed(model: Any, given: _Input, task: dict[str, Any]) -> Any:
+    both = [given.first, given.second]
+    return model.encode(both, show_progress_bar=False, convert_to_numpy=True, **task)
+
+
+def _embed_sparsely(model: Any, given: _Input, task: dict[str, Any]) -> Any:
+    both = [given.first, given.second]
+    found = model.encode(both, show_progress_bar=False, convert_to_sparse_tensor=False, **task)
+    return found.float().cpu().numpy()
+
+
+def _embed_tokens(model: Any, given: _Input, task: dict[str, Any]) -> Any:
+    query = model.encode_query([given.first], show_progress_bar=False, **task)
+    document = model.encode_document([given.second], show_progress_bar=False, **task)
+    return [_array(each) for each in (*query, *document)]
+
+
+_WAYS: Mapping[str, Callable[[Any, _Input, dict[str, Any]], Any]] = {
+    "CrossEncoder": _score,
+    "SparseEncoder": _embed_sparsely,
+    "MultiVectorEncoder": _embed_tokens,
+}
 
 
 def _array(rows: Any) -> Any:

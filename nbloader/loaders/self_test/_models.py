@@ -46,7 +46,8 @@ _CERTAIN = _TEXT | {
 """Tasks whose input is surely of the kind that the model wants. Of the others some want more of it,
 such as words that stand for a picture, so that an error says nothing."""
 
-_Call = Callable[[], Any]
+_Call = Callable[[Any], Any]
+"""It gets what it calls as an argument: the frames of an error keep what they close over."""
 
 
 def check_model(built: Any, placement: Placement | None) -> list[Notice]:
@@ -71,7 +72,7 @@ def check_model(built: Any, placement: Placement | None) -> list[Notice]:
             if call is None:
                 return []
             with torch.no_grad():
-                given = call()
+                given = call(built)
         except Exception as error:
             if task not in _CERTAIN:
                 return []
@@ -183,46 +184,46 @@ def _of_pipeline(pipe: Any, task: str) -> _Call | None:
     brief = {"max_new_tokens": 1, "do_sample": False}
     match task:
         case "feature-extraction" | "text-classification" | "token-classification":
-            return lambda: pipe(word)
+            return lambda pipe: pipe(word)
         case "text-generation":
-            return lambda: pipe(word, **brief)
+            return lambda pipe: pipe(word, **brief)
         case "fill-mask":
             mask = pipe.tokenizer.mask_token
-            return None if mask is None else lambda: pipe(f"{word} {mask}")
+            return None if mask is None else lambda pipe: pipe(f"{word} {mask}")
         case "zero-shot-classification":
-            return lambda: pipe(word, **labels, hypothesis_template="{}")
+            return lambda pipe: pipe(word, **labels, hypothesis_template="{}")
         case "image-classification" | "image-feature-extraction" | "object-detection":
-            return lambda: pipe(_picture(pipe.image_processor))
+            return lambda pipe: pipe(_picture(pipe.image_processor))
         case "depth-estimation" | "image-segmentation":
-            return lambda: pipe(_picture(pipe.image_processor))
+            return lambda pipe: pipe(_picture(pipe.image_processor))
         case "zero-shot-image-classification":
-            return lambda: pipe(_picture(), **labels, hypothesis_template="{}")
+            return lambda pipe: pipe(_picture(), **labels, hypothesis_template="{}")
         case "zero-shot-object-detection":
-            return lambda: pipe(_picture(), **labels)
+            return lambda pipe: pipe(_picture(), **labels)
         case "audio-classification":
-            return lambda: pipe(_sound(pipe))
+            return lambda pipe: pipe(_sound(pipe))
         case "automatic-speech-recognition":
             more = {"generate_kwargs": {"max_new_tokens": 1}} if pipe.model.can_generate() else {}
-            return lambda: pipe(_sound(pipe), **more)
+            return lambda pipe: pipe(_sound(pipe), **more)
         case "zero-shot-audio-classification":
-            return lambda: pipe(_sound(pipe)["raw"], **labels, hypothesis_template="{}")
+            return lambda pipe: pipe(_sound(pipe)["raw"], **labels, hypothesis_template="{}")
         case "text-to-audio":
             # How long those speak that generate cannot be bounded in a way that all know.
             if word is None or pipe.model.can_generate():
                 return None
-            return lambda: _said_fast(pipe, word)
+            return lambda pipe: _said_fast(pipe, word)
         case "image-text-to-text" | "any-to-any":
             return _of_chat(pipe, word)
         case "video-classification":
-            return lambda: _video_seen(pipe)
+            return lambda pipe: _video_seen(pipe)
         case "document-question-answering":
             if pipe.model.can_generate():
                 return None
             boxes = [(word or "a", [0, 0, 9, 9])]
-            return lambda: pipe(image=_picture(), question=word or "a", word_boxes=boxes)
+            return lambda pipe: pipe(image=_picture(), question=word or "a", word_boxes=boxes)
         case "table-question-answering":
             table = {word or "a": [word or "a"]}
-            return lambda: pipe(table=table, query=word or "a")
+            return lambda pipe: pipe(table=table, query=word or "a")
         case _:
             return None
 
@@ -265,8 +266,8 @@ def _of_chat(pipe: Any, word: str | None) -> _Call | None:
         return None
     if getattr(pipe.processor, "chat_template", None):
         content = [{"type": "text", "text": word}]
-        return lambda: pipe(text=[{"role": "user", "content": content}], **brief)
-    return lambda: pipe(_picture(), text=word, **brief)
+        return lambda pipe: pipe(text=[{"role": "user", "content": content}], **brief)
+    return lambda pipe: pipe(_picture(), text=word, **brief)
 
 
 def _picture(processor: Any = None) -> Any:
@@ -326,4 +327,4 @@ def _of_model(model: Any) -> _Call | None:
         inputs = {"pixel_values": pixels}
     else:
         return None
-    return lambda: model(**inputs)
+    return lambda model: model(**inputs)
