@@ -164,3 +164,30 @@ def test_what_a_pipeline_lacks_is_made_up_if_that_is_forced(tmp_path: Path) -> N
     assert [each.reference for each in told] == ["missing-tensors"]
     assert torch.equal(pipeline.unet.conv_out.bias, torch.zeros(4))
     assert picture(pipeline).shape == (16, 16, 3)
+
+
+def test_a_head_of_another_size_is_told_where_it_is_meant(tmp_path: Path) -> None:
+    from contextlib import closing
+
+    from nbloader import loaders
+    from nbloader.errors import MissingTensorsError
+    from nbloader.records import Method, Notice, Placement
+    from tests.models import plan_of
+
+    save_classifier(tmp_path)
+    plan = plan_of(tmp_path)
+    placement = Placement(method=Method.CPU, device="cpu", dtype="float32")
+    head = {"num_labels": 3}
+    with (
+        closing(loaders.Building(plan, tmp_path, placement, {"model_kwargs": head})) as building,
+        pytest.raises(MissingTensorsError, match="another shape"),
+    ):
+        building.step()
+    given = {"model_kwargs": {**head, "ignore_mismatched_sizes": True}}
+    with closing(loaders.Building(plan, tmp_path, placement, given)) as building:
+        told = [each for each in iter(building.step, None) if isinstance(each, Notice)]
+        built = building.model()
+    assert built.model.classifier.out_features == 3
+    assert [(each.reference, "ignore_mismatched_sizes" in each.hint) for each in told] == [
+        ("missing-tensors", True)
+    ]

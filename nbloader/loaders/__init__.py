@@ -74,6 +74,10 @@ class Building:
         self._reports: list[LoadReport] = []
         self._placement = placement
         self._next_method = next_method
+        nested = loader_kwargs.get("model_kwargs") or {}
+        self._ignores_shapes = any(
+            given.get("ignore_mismatched_sizes") is True for given in (loader_kwargs, nested)
+        )
         self._steps = build(plan, folder, placement, loader_kwargs, fills=forced)
         self._built: list[Any] = []
         self._holds = True
@@ -126,7 +130,9 @@ class Building:
             replaced={name for module in modules for name in replaced_modules(module)},
         )
         self._reports.clear()
-        if found and not self._forced:
+        # A new head, of another size than the one in the files, is what that argument is for.
+        meant = self._ignores_shapes and not any(report.missing for report in found)
+        if found and not (self._forced or meant):
             del model, modules
             self.close()
             raise missing_tensors(self._plan.repo_id, found, self._folder, forceable=True)
@@ -135,7 +141,8 @@ class Building:
         return Notice(
             reference=MissingTensorsError.reference,
             message=told_of(self._plan.repo_id, found, self._folder),
-            hint="You have allowed it with `force=True`: what is missing is random.",
+            hint="You have allowed it with "
+            f"`{'ignore_mismatched_sizes=True' if meant else 'force=True'}`: that part is random.",
         )
 
     def _lack(self, error: BaseException) -> MissingTensorsError | None:
