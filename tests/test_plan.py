@@ -23,6 +23,7 @@ from nbloader.errors import (
     VariantNotFoundError,
 )
 from nbloader.plan import make_plan, reads
+from nbloader.plan.sizes import component_weights
 from nbloader.records import Kind, Listing, Plan, PlanRequest, RepoFile
 
 # Path to content: a JSON value, or bytes as they are. `...` is a file that no plan may read.
@@ -46,6 +47,12 @@ def content(value: object) -> bytes:
     return value if isinstance(value, bytes) else json.dumps(value).encode()
 
 
+def _or_empty(path: str, files: Files) -> object:
+    """Give what a file holds; those of components of pipelines are read, whatever they say."""
+    of_component = "model_index.json" in files and path.rpartition("/")[2] == "config.json"
+    return {} if of_component and files[path] is ... else files[path]
+
+
 def plan_of(files: Files, request: PlanRequest | None = None, *, rounds: int = 3) -> Plan:
     """Plan as the worker does: read what is asked for, until nothing is."""
     request = request or PlanRequest()
@@ -56,7 +63,7 @@ def plan_of(files: Files, request: PlanRequest | None = None, *, rounds: int = 3
         if not wanted:
             break
         assert not known.keys() & set(wanted)
-        known |= {path: content(files[path]) for path in wanted}
+        known |= {path: content(_or_empty(path, files)) for path in wanted}
     plan = make_plan(listing, request, known)
     planned = [path for component in plan.components for path in component.paths]
     assert sorted(planned) == [file.path for file in plan.files]
@@ -685,6 +692,15 @@ def test_a_component_that_is_handed_in_is_not_fetched() -> None:
     }
 
 
+def test_what_a_component_is_quantized_with_is_known_from_its_configuration() -> None:
+    files = diffusers_files({"unet": UNET}, unet=["config.json", f"{D}.safetensors"])
+    config = {"quantization_config": {"quant_method": "torchao"}}
+    plan = plan_of({**files, "unet/config.json": config})
+    known = {"unet/config.json": content(config)}
+    (weights,) = component_weights(plan, known, {f"unet/{D}.safetensors": None})
+    assert weights.quantization == "torchao"
+
+
 def test_what_is_no_component_stays_behind() -> None:
     files = diffusers_files(
         {
@@ -704,7 +720,7 @@ def test_what_is_no_component_stays_behind() -> None:
         tokenizer=["merges.txt", "vocab.json", "LICENSE", "README.md", "picture.png"],
         scheduler=["scheduler_config.json", "config.json"],
     ) | unused("v1-5-pruned.ckpt", "v1-5.safetensors", "README.md", "pipeline.py", "config.json")
-    plan = plan_of(files, rounds=1)
+    plan = plan_of(files, rounds=2)
     assert parts(plan) == {
         "unet": ["unet/config.json", f"unet/{D}.safetensors"],
         "tokenizer": ["tokenizer/merges.txt", "tokenizer/vocab.json"],

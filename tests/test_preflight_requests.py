@@ -137,8 +137,11 @@ DEMO = pytest.mark.parametrize(
             QWEN_IMAGE_EDIT,
             [
                 "model_index.json",
+                "text_encoder/config.json",
                 "text_encoder/model.safetensors.index.json",
+                "transformer/config.json",
                 "transformer/diffusion_pytorch_model.safetensors.index.json",
+                "vae/config.json",
             ],
             {
                 "text_encoder/model-00001-of-00003.safetensors": 1,

@@ -49,12 +49,7 @@ _TAKEN = frozenset(
 _TAKEN_BY: Mapping[str, frozenset[str]] = MappingProxyType(
     {
         "CrossEncoder": frozenset(
-            {
-                *("activation_fn", "keep_in_fp32_modules", "max_length", "num_labels"),
-                # Older names, which 6.2 still takes with a warning.
-                *("automodel_args", "classifier_dropout", "config_args"),
-                *("default_activation_function", "tokenizer_args"),
-            }
+            {"activation_fn", "keep_in_fp32_modules", "max_length", "num_labels"}
         ),
         "MultiVectorEncoder": frozenset({"similarity_fn_name"}),
         "SentenceTransformer": frozenset({"similarity_fn_name", "truncate_dim"}),
@@ -62,6 +57,15 @@ _TAKEN_BY: Mapping[str, frozenset[str]] = MappingProxyType(
     }
 )
 """Arguments of the classes, of versions 5.2 to 6.2, and those that are handed on to the model."""
+
+_OLD_NAMES = frozenset(
+    {
+        *("automodel_args", "classifier_dropout", "config_args"),
+        *("default_activation_function", "tokenizer_args"),
+    }
+)
+"""Older names of arguments, which `CrossEncoder` still takes with a warning
+(`cross_encoder_init_args_decorator`)."""
 
 _UNHEARD = re.compile(r"\bdeprecated\b|^Default prompt name is set to ")
 """What the library warns of and the reader of a load can do nothing about."""
@@ -89,7 +93,8 @@ def check_arguments(plan: Plan, loader_kwargs: Mapping[str, Any]) -> None:
     if own is None:
         return
     for name in loader_kwargs:
-        if name not in _TAKEN | own:
+        old = name in _OLD_NAMES and plan.class_name == "CrossEncoder"
+        if name not in _TAKEN | own and not old:
             near = difflib.get_close_matches(name, sorted(_TAKEN | own), n=1)
             raise InvalidArgumentError(
                 f"{plan.class_name} takes no argument {quote(name)}",

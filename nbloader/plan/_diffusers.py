@@ -291,6 +291,8 @@ def _contents(
             config += repo.existing(folder, "generation_config.json")
         if not config and library in ("diffusers", "transformers"):
             raise malformed(INDEX, f"declares {quote(class_name)}, which has no config.json")
+        if library in ("diffusers", "transformers") and config:
+            repo.read_object(config[0])  # It tells what the weights are quantized with.
         return weights, config
     if not folder:
         raise malformed(INDEX, f"declares a {quote(class_name)}, which has no folder")
