@@ -208,7 +208,7 @@ PIPELINE = {
         "_class_name": "StableDiffusionPipeline",
         "unet": ["diffusers", "UNet2DConditionModel"],
     },
-    "unet/config.json": ...,
+    "unet/config.json": {},
     "unet/diffusion_pytorch_model.safetensors": ...,
 }
 
