@@ -387,7 +387,9 @@ def test_the_configuration_names_the_quantization(
     assert weights.quantization == method
 
 
-def test_a_component_without_a_configuration_at_hand_shows_it_in_its_header(tmp_path: Path) -> None:
+def test_a_component_whose_configuration_does_not_say_it_shows_it_in_its_header(
+    tmp_path: Path,
+) -> None:
     state = {
         "blocks.0.weight": torch.zeros(5000, dtype=torch.uint8),
         "blocks.0.weight.absmax": torch.zeros(40),
@@ -402,7 +404,7 @@ def test_a_component_without_a_configuration_at_hand_shows_it_in_its_header(tmp_
     )
     repo = Repo(tmp_path)
     (weights,) = repo.weights()
-    assert "transformer/config.json" not in repo.known
+    assert repo.known["transformer/config.json"] == b"{}"
     assert (weights.quantization, by_dtype([weights])) == ("bitsandbytes", repo.bytes_of_files())
 
 
