@@ -123,7 +123,7 @@ def test_another_plan_can_be_chosen(
     cache: Path,
     demo_hub: LocalHub,
 ) -> None:
-    # The driver that stands in tells of a GPU, so there are two plans to choose from.
+    # The driver that stands in tells of a GPU, so there are three plans to choose from: it, both, the CPU.
     demo_hub.set_faults([SLOW])
     notebook = open_cells(start(cache, gpus="0"), RESULT)
     looks = look(notebook)
@@ -133,7 +133,7 @@ def test_another_plan_can_be_chosen(
     assert "on cuda" in head_of(notebook), head_of(notebook)
     plans = notebook.wait_live().locator("select")
     options = plans.locator("option").all_inner_texts()
-    assert len(options) == 2, f"the plans to choose from: {options}"
+    assert len(options) == 3, f"the plans to choose from: {options}"
     (cpu,) = (number for number, option in enumerate(options) if "CPU" in option)
     plans.select_option(index=cpu)
     # All that stands above the buttons: the plans to choose from name both devices.
