@@ -123,7 +123,7 @@ def test_another_plan_can_be_chosen(
     cache: Path,
     demo_hub: LocalHub,
 ) -> None:
-    # The driver that stands in tells of a GPU, so there are three plans to choose from: it, both, the CPU.
+    # The driver that stands in tells of a GPU: there are its plan, that of both, and the CPU's.
     demo_hub.set_faults([SLOW])
     notebook = open_cells(start(cache, gpus="0"), RESULT)
     looks = look(notebook)
