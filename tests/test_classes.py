@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from nbloader.checks._packages import check_packages, quantizations_of
+from nbloader.checks import quantizations_of
+from nbloader.checks.packages import check_packages
 from nbloader.environment import class_facts
 from nbloader.environment._diffusers import SUCCESSORS, required_by
 from nbloader.environment._sources import Found, Sources

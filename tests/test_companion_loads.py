@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 import nbloader
-from nbloader.checks._packages import check_packages, required_packages
+from nbloader.checks import required_packages
+from nbloader.checks.packages import check_packages
 from nbloader.loaders._adapters import adapted
 from nbloader.localhub import LocalHub
 from nbloader.records import CheckStatus, Companion, Component, Kind, Plan

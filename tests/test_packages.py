@@ -17,15 +17,8 @@ from hypothesis import strategies as st
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from nbloader.checks import inspected_packages, install_hint, required_packages
 from nbloader.checks._conflicts import conflicts, found_conflicts
-from nbloader.checks._packages import (
-    _ENFORCED,
-    _OTHERS,
-    check_packages,
-    inspected_packages,
-    install_hint,
-    required_packages,
-)
 from nbloader.checks._pip import (
     _LEAST,
     _OWN_BOUNDS,
@@ -34,6 +27,7 @@ from nbloader.checks._pip import (
     normal_name,
     pip_line,
 )
+from nbloader.checks.packages import _ENFORCED, _OTHERS, check_packages
 from nbloader.environment import (
     class_facts,
     distribution_name,

@@ -10,7 +10,7 @@ from contextlib import nullcontext, suppress
 from functools import partial
 
 from nbloader.background import IMPORTING, Background
-from nbloader.checks._packages import inspected_packages, install_hint
+from nbloader.checks import inspected_packages, install_hint
 from nbloader.checks._pip import NOT_RELEASED, pip_hint
 from nbloader.environment import package_facts
 from nbloader.errors import LoadError, MissingPackageError, UnsupportedClassError

@@ -1,4 +1,4 @@
-"""Can loading the files run code?
+"""Can loading the files run code, and does the library build a model of them?
 
 All three libraries load pickles with torch's restricted unpickler and with nothing else:
 transformers, from 5.0 to 5.23, takes `weights_only=False` and passes over it. So there is what is
@@ -9,16 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nbloader.checks._facts import Facts
 from nbloader.checks._pip import pip_hint
-from nbloader.checks._results import failed, named, passed, skipped, warned
+from nbloader.checks.facts import Facts, failed, failed_with, named, passed, skipped, warned
 from nbloader.environment import is_one_of
-from nbloader.errors import PickledWeightsError
+from nbloader.errors import NbloaderError, PickledWeightsError
 from nbloader.plan.pickles import pickled, torch_refuses
 from nbloader.quoting import quote
 from nbloader.records import CheckResult, Kind, PickleFacts, Plan
-
-__all__ = ["safety"]
 
 SAFE_TORCH = ">=2.6"
 """Before it, a pickle could run code in spite of `weights_only=True` (CVE-2025-32434)."""
@@ -112,3 +109,16 @@ def _hint(facts: Facts, plan: Plan, hopeless: Sequence[str], old_torch: str | No
         if named_ones
         else ", which refuses this one."
     )
+
+
+def trial(found: NbloaderError | str | None) -> CheckResult:
+    """Judge a trial of the build.
+
+    Args:
+        found: the error that it ended with, why it was not made, or None if a model came of it.
+    """
+    if isinstance(found, NbloaderError):
+        return failed_with("trial", found)
+    if found is not None:
+        return skipped("trial", f"not built beforehand: {found}")
+    return passed("trial", "the library builds it: no tensor is missing")

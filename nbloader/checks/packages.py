@@ -5,12 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 from packaging.version import InvalidVersion, Version
 
-from nbloader.checks._conflicts import conflicts, found_conflicts
-from nbloader.checks._facts import Facts
+from nbloader.checks._conflicts import found_conflicts
 from nbloader.checks._pip import (
     NOT_RELEASED,
     RELATED,
@@ -19,7 +17,14 @@ from nbloader.checks._pip import (
     normal_name,
     pip_hint,
 )
-from nbloader.checks._results import failed, passed, skipped, warned
+from nbloader.checks.facts import Facts, failed, passed, skipped, warned
+from nbloader.checks.needs import (
+    INSTEAD,
+    Quantizations,
+    method_name,
+    quantizations_of,
+    required_packages,
+)
 from nbloader.environment import changed_since_import, distribution_name
 from nbloader.errors import (
     ConflictingPackagesError,
@@ -36,27 +41,12 @@ from nbloader.quoting import quote
 from nbloader.records import (
     CheckResult,
     ClassFacts,
-    ComponentWeights,
     Kind,
     PackageFacts,
     Plan,
     UnmetRequirement,
 )
 
-__all__ = [
-    "check_packages",
-    "inspected_packages",
-    "install_hint",
-    "packages",
-    "quantizations_of",
-    "required_packages",
-]
-
-_BY_KIND: Mapping[Kind, tuple[str, ...]] = {
-    Kind.DIFFUSERS: ("torch", "diffusers"),
-    Kind.SENTENCE_TRANSFORMERS: ("torch", "sentence_transformers"),
-    Kind.TRANSFORMERS: ("torch", "transformers"),
-}
 _FASTER: Mapping[Kind, tuple[str, ...]] = {Kind.DIFFUSERS: ("accelerate",)}
 """Without them the library loads in another way, that takes longer and more memory. A placement
 that needs them is left out by the fit."""
@@ -99,130 +89,10 @@ _LINKED = "It is a link to its sources (editable): restart only if they changed 
 _UNDERNEATH = ("transformers", "huggingface_hub", "tokenizers", "safetensors")
 """What each of them is built on, so that its requirements matter as well."""
 
-# Components that need more than their library. The files of the library tell it too, but only where
-# it is installed; this table completes the line that installs it.
-_BY_CLASS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    (r"\w*VLProcessor|\w*VideoProcessor", ("torchvision", "PIL")),
-    (r"\w*(ImageProcessor(Fast)?|FeatureExtractor)", ("PIL",)),
-)
-
-# By the `quant_method` of a configuration: what `validate_environment` of a library's quantizer
-# asks for (`AUTO_QUANTIZER_MAPPING` of diffusers 0.42 and transformers 5.23; of the second also
-# what it took before); each is loaded with accelerate. bitsandbytes_4bit and bitsandbytes_8bit are
-# bitsandbytes. fp8 and mxfp4 want no more.
-_BY_QUANTIZATION: Mapping[str, Mapping[str, tuple[str, ...]]] = {
-    "diffusers": {
-        "auto-round": ("auto_round",),
-        "bfl": (),
-        "bitsandbytes": ("bitsandbytes",),
-        "gguf": ("gguf",),
-        "modelopt": ("modelopt",),
-        "nunchaku-lite": ("kernels",),
-        "quanto": ("optimum.quanto",),
-        "sdnq": ("sdnq",),
-        "torchao": ("torchao",),
-    },
-    "transformers": {
-        "aqlm": ("aqlm",),
-        "auto-round": ("auto_round",),
-        "awq": ("gptqmodel",),
-        "bitnet": (),
-        "bitsandbytes": ("bitsandbytes",),
-        "compressed-tensors": ("compressed_tensors",),
-        "eetq": ("kernels",),
-        "fbgemm-fp8": ("kernels",),
-        "fouroversix": ("fouroversix",),
-        "fp-quant": ("fp_quant",),
-        "fp8": (),
-        "gptq": ("optimum", "gptqmodel"),
-        "hqq": ("hqq",),
-        "metal": ("kernels",),
-        "mxfp4": (),
-        "nvfp4": ("kernels",),
-        "quanto": ("optimum.quanto",),
-        "quark": ("quark",),
-        "sdnq": ("sdnq",),
-        "sinq": ("sinq",),
-        "spqr": ("spqr_quant",),
-        "torchao": ("torchao",),
-        "vptq": ("vptq",),
-    },
-}
 _WITH_GPU: Mapping[str, frozenset[str]] = {
     "diffusers": frozenset({"bitsandbytes", "nunchaku-lite"}),
 }
 """Methods whose weights a library does not even load without a GPU."""
-
-_INSTEAD: Mapping[str, tuple[str, ...]] = {"gptqmodel": ("awq", "auto_gptq")}
-"""What transformers 4 takes in place of a package that version 5 wants."""
-
-
-Quantizations: TypeAlias = Iterable[tuple[str, str]]
-"""Libraries, each with a method that it has to read quantized weights of."""
-
-
-def quantizations_of(plan: Plan, weights: Iterable[ComponentWeights]) -> list[tuple[str, str]]:
-    """Name the methods that weights of the plan are quantized with, by the library that reads them.
-
-    Args:
-        weights: what the tensors of each component take.
-    """
-    libraries = {
-        part.name: "diffusers" if part.library == "diffusers" else "transformers"
-        for part in plan.components
-    }
-    found = [
-        (libraries.get(part.name, "transformers"), part.quantization)
-        for part in weights
-        if part.quantization
-    ]
-    return list(dict.fromkeys(found))
-
-
-def required_packages(
-    plan: Plan, classes: Iterable[ClassFacts] = (), quantizations: Quantizations = ()
-) -> tuple[str, ...]:
-    """Name the packages, as they are imported, that the load of a plan needs.
-
-    Args:
-        classes: those that the plan names, as the installed libraries have them.
-        quantizations: those of `quantizations_of`.
-    """
-    more: list[str] = []
-    for component in plan.components:
-        for pattern, names in _BY_CLASS:
-            if re.fullmatch(pattern, component.class_name or ""):
-                more.extend(names)
-        more.extend(component.needs)
-        if (component.library or "").partition(".")[0] == "transformers":
-            more.append("transformers")
-    for fact in classes:
-        more.extend(fact.needs)
-    for library, method in quantizations:
-        more.extend(_for_quantization(library, method))
-    return tuple(dict.fromkeys((*_BY_KIND[plan.kind], *more)))
-
-
-def inspected_packages(
-    plan: Plan, classes: Iterable[ClassFacts] = (), quantizations: Quantizations = ()
-) -> tuple[str, ...]:
-    """Name the packages, as they are imported, whose versions `check_packages` looks at."""
-    required = required_packages(plan, classes, quantizations)
-    instead = (other for name in required for other in _INSTEAD.get(name, ()))
-    conflicting = (name for conflict in conflicts() for name in conflict.packages)
-    return tuple(dict.fromkeys((*required, *instead, *RELATED, *conflicting)))
-
-
-def install_hint(
-    missing: Iterable[str], packages: Mapping[str, PackageFacts], *, notebook: bool = True
-) -> str:
-    """Give the line to paste that installs what is missing, by the names of the imports.
-
-    Args:
-        packages: those of `inspected_packages`.
-        notebook: whether the line is for a cell, and not for a terminal.
-    """
-    return pip_hint(dict.fromkeys(missing, ""), packages, notebook=notebook)
 
 
 def packages(facts: Facts) -> CheckResult:
@@ -347,7 +217,7 @@ def _not_installed(names: Iterable[str], packages: Mapping[str, PackageFacts]) -
         name
         for name in names
         if name in packages
-        and not any(_is_installed(packages, one) for one in (name, *_INSTEAD.get(name, ())))
+        and not any(_is_installed(packages, one) for one in (name, *INSTEAD.get(name, ())))
     ]
 
 
@@ -455,7 +325,7 @@ def _renamed(plan: Plan, fact: ClassFacts, library: str, installed: str) -> _Fin
 def _without_gpu(plan: Plan, quantizations: Quantizations) -> Iterator[_Finding]:
     """Find weights that cannot be loaded where there is no GPU."""
     for library, method in quantizations:
-        if _method(method) in _WITH_GPU.get(library, ()):
+        if method_name(method) in _WITH_GPU.get(library, ()):
             yield _Finding(
                 error=DoesNotFitError,
                 message=f"weights of {plan.repo_id} are quantized with {quote(method)}, which "
@@ -545,18 +415,6 @@ def _upgraded(plan: Plan, packages: Mapping[str, PackageFacts]) -> Iterator[_Fin
 
 
 # -- names and versions ----------------------------------------------------------------------------
-
-
-def _for_quantization(library: str, method: str) -> tuple[str, ...]:
-    known = _BY_QUANTIZATION.get(library, {})
-    name = _method(method)
-    return (*known[name], "accelerate") if name in known else ()
-
-
-def _method(name: str) -> str:
-    """Give the one form of a method's name: `bitsandbytes` of `bitsandbytes_4bit`."""
-    name = name.lower().replace("_", "-")
-    return "bitsandbytes" if name.startswith("bitsandbytes") else name
 
 
 def _is_installed(packages: Mapping[str, PackageFacts], name: str) -> bool:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-from nbloader.checks._facts import Facts
-from nbloader.checks._results import failed_with, passed, skipped, warned
+from nbloader.checks.facts import Facts, failed_with, passed, skipped, warned
 from nbloader.errors import (
     GatedRepoError,
     HubUnreachableError,
@@ -16,8 +15,6 @@ from nbloader.errors import (
 )
 from nbloader.records import CheckResult, HubFacts
 from nbloader.units import format_duration
-
-__all__ = ["access", "hub", "license_", "rate_limit", "xet"]
 
 HUB = "https://huggingface.co"
 TOKENS = f"{HUB}/settings/tokens"

@@ -1,4 +1,4 @@
-"""The report of a preflight: shows itself as text, HTML and JSON."""
+"""All checks in their order, and the report of them: shows itself as text, HTML and JSON."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from nbloader.checks import files, hub, memory, packages, safety
+from nbloader.checks.facts import Facts, skipped
 from nbloader.errors import PreflightError, error_from_parts
 from nbloader.records import (
     CheckResult,
@@ -21,12 +23,62 @@ from nbloader.records import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["FORCEABLE", "PreflightReport"]
-
 _Given: TypeAlias = "tuple[CheckResult, ...] | Callable[[], tuple[CheckResult, ...]]"
 
 FORCEABLE = frozenset({"disk", "packages", "placement", "trial"})
 """Checks that reckon, and may be wrong. What is not safe has an argument of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One check.
+
+    Attributes:
+        name: short and stable.
+        requires: names of checks that must not have failed.
+        run: looks at the facts.
+    """
+
+    name: str
+    requires: tuple[str, ...]
+    run: Callable[[Facts], CheckResult]
+
+
+def run_checks(facts: Facts) -> tuple[CheckResult, ...]:
+    """Make all checks, in their order."""
+    results: dict[str, CheckResult] = {}
+    for check in CHECKS:
+        unmet = [name for name in check.requires if _unmet(results[name])]
+        results[check.name] = (
+            skipped(check.name, f"not checked: {unmet[0]} did not pass")
+            if unmet
+            else check.run(facts)
+        )
+    return tuple(results.values())
+
+
+def _unmet(result: CheckResult) -> bool:
+    """Tell whether a check that requires this one has to be skipped."""
+    if result.status is CheckStatus.SKIPPED:
+        return result.name != "hub"  # Then the cache answers in its place.
+    return result.status is CheckStatus.FAILED
+
+
+CHECKS: tuple[Check, ...] = (
+    Check("hub", (), hub.hub),
+    Check("access", ("hub",), hub.access),
+    Check("license", ("access",), hub.license_),
+    Check("rate-limit", ("access",), hub.rate_limit),
+    Check("files", ("access",), files.files),
+    Check("safety", ("files",), safety.safety),
+    Check("xet", ("files",), hub.xet),
+    Check("cache", ("access",), files.cache),
+    Check("disk", ("access",), files.disk),
+    Check("packages", ("files",), packages.packages),
+    Check("placement", ("files",), memory.placement),
+    Check("vram", ("placement",), memory.vram),
+    Check("ram", ("placement",), memory.ram),
+)
 
 
 class _Results:

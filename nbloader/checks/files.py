@@ -1,18 +1,34 @@
-"""Where the files go: can it be written, and is there room?"""
+"""The files of the load: can they be loaded, and is there room where they go?"""
 
 from __future__ import annotations
 
-from nbloader.checks._facts import Facts
-from nbloader.checks._results import failed, failed_with, passed, skipped, warned
+from nbloader.checks.facts import Facts, failed, failed_with, passed, skipped, warned
 from nbloader.errors import CacheNotWritableError, DiskFullError, DiskSpaceError
 from nbloader.records import CheckResult
 from nbloader.redaction import short_path
 from nbloader.units import format_bytes
 
-__all__ = ["LOW_DISK_BYTES", "cache", "disk"]
-
 LOW_DISK_BYTES = 1_000_000_000
 """With less than this left after the download, a notebook's machine soon runs into trouble."""
+
+_CACHE_ERRORS = (CacheNotWritableError, DiskFullError)  # the checks of cache and disk say so
+
+
+def files(facts: Facts) -> CheckResult:
+    """Which files will be loaded, and by what?"""
+    if facts.problem is not None and not isinstance(facts.problem, _CACHE_ERRORS):
+        return failed_with("files", facts.problem)
+    if facts.plan is None:
+        return skipped("files", "not checked: there is no plan")
+    plan = facts.plan
+    what = f"{plan.class_name} of {plan.kind}" if plan.class_name else str(plan.kind)
+    quantized = sorted({part.quantization for part in facts.weights if part.quantization})
+    already = f", quantized already ({', '.join(quantized)})" if quantized else ""
+    return passed(
+        "files",
+        f"{what}: {len(plan.files)} files, {format_bytes(plan.total)}{already}, "
+        f"{format_bytes(facts.missing_bytes)} to download",
+    )
 
 
 def cache(facts: Facts) -> CheckResult:
