@@ -19,7 +19,7 @@ from typing import Any
 from nbloader._version import __version__
 from nbloader.errors import InputError, InvalidArgumentError, NbloaderError
 from nbloader.units import format_bytes
-from nbloader.views.base import write
+from nbloader.views.text import write
 
 __all__ = ["main"]
 

@@ -21,10 +21,10 @@ from pathlib import Path
 
 from nbloader._version import __version__
 from nbloader.environment import home_of_environment
+from nbloader.quoting import plain
 from nbloader.records import Retry
 from nbloader.redaction import Redactor
 from nbloader.state import JobState, Status
-from nbloader.views.base import plain
 
 __all__ = ["MAX_JOBS", "History", "JobEntry", "RetryEntry", "entry_of", "remember"]
 

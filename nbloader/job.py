@@ -20,13 +20,13 @@ from nbloader.errors import (
 from nbloader.frames import clear_frames
 from nbloader.job_report import JobReport
 from nbloader.kernel import batch_told_by, running_kernel
+from nbloader.quoting import plain
 from nbloader.records import Method, Stage
 from nbloader.reporter import Reporter
 from nbloader.spool import Spool
 from nbloader.state import JobState, Status
 from nbloader.turns import Turns
-from nbloader.views.base import View, has_controls, plain
-from nbloader.views.choose import ViewName
+from nbloader.views import View, ViewName, has_controls
 from nbloader.views.words import ended_by_user
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from nbloader.records import Event, Failed, FileProgress, Ready, Stage, StageStarted
 from nbloader.state import JobState, Turn, advance, apply, progress
-from nbloader.views.base import View
+from nbloader.views import View
 
 __all__ = ["Reporter"]
 

@@ -17,7 +17,7 @@ from nbloader.quoting import quote
 from nbloader.records import Event, Kind, Method, PlanRequest, TokenFacts
 from nbloader.settings import Settings
 from nbloader.tokens import colab_token, token_origin
-from nbloader.views.choose import ViewName
+from nbloader.views import ViewName
 
 __all__ = ["Request", "checked"]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nbloader.views.base import plain
+from nbloader.quoting import plain
 from nbloader.views.markup import box, escape, fold, table
 
 __all__ = ["Row", "Section", "sections_html", "sections_json", "sections_text"]

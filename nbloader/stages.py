@@ -57,8 +57,7 @@ from nbloader.reporter import Reporter
 from nbloader.state import JobState
 from nbloader.turns import NoTurnError, Turns
 from nbloader.units import format_bytes
-from nbloader.views.base import View
-from nbloader.views.choose import choose, front_end, make
+from nbloader.views import View, choose_view, front_end, make_view
 
 if TYPE_CHECKING:
     from nbloader.request import Request
@@ -175,8 +174,8 @@ def view_of(
         actions: what its buttons act on; None for a view without buttons.
         stream: where text goes; None for the standard output.
     """
-    return make(
-        choose(request.view, front_end()),
+    return make_view(
+        choose_view(request.view, front_end()),
         stream=stream or sys.stdout,
         speed=request.settings.show_download_speed,
         eta=request.settings.show_eta,

@@ -5,7 +5,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbloader.views.pace import Budget
+from nbloader.views.budget import Budget
 from tests.notebook import Clock
 
 RANKS = {"head": 0, "bar": 1, "rows": 1, "log": 2, "pane 1": 2, "pane 2": 2}

@@ -8,12 +8,10 @@ from typing import Any, TextIO
 
 import pytest
 
-from nbloader.views.base import NoView, View
-from nbloader.views.choose import FrontEnd, ViewName, choose, front_end, make
-from nbloader.views.guard import Guarded
+from nbloader.views import FrontEnd, NoView, View, ViewName, choose_view, front_end, make_view
 from nbloader.views.html import HtmlView
-from nbloader.views.text import TextView
-from nbloader.views.tqdm_view import TqdmView
+from nbloader.views.text import TextView, TqdmView
+from nbloader.views.view import Guarded
 from nbloader.views.widget import WidgetView
 from tests.jobs import LOADED, last_state, states
 
@@ -53,7 +51,7 @@ BATCH = FrontEnd(kernel=True, interactive=False, ipywidgets=(8, 1, 9))
     ],
 )
 def test_which_view_is_shown_where(requested: str, facts: FrontEnd, chosen: str) -> None:
-    assert choose(ViewName(requested), facts) is ViewName(chosen)
+    assert choose_view(ViewName(requested), facts) is ViewName(chosen)
 
 
 def in_kernel(monkeypatch: pytest.MonkeyPatch, **kernel: object) -> None:
@@ -86,7 +84,7 @@ def test_a_kernel_knows_whether_someone_looks(
 
 def test_a_kernel_of_another_kind_gets_text(monkeypatch: pytest.MonkeyPatch) -> None:
     in_kernel(monkeypatch)
-    assert choose(ViewName.AUTO, front_end({})) is ViewName.TEXT
+    assert choose_view(ViewName.AUTO, front_end({})) is ViewName.TEXT
 
 
 class Terminal(io.StringIO):
@@ -129,7 +127,7 @@ def test_an_output_that_is_no_stream_is_no_terminal(
 
 def test_looking_around_imports_nothing() -> None:
     code = (
-        "import sys; from nbloader.views.choose import front_end; print(front_end()); "
+        "import sys; from nbloader.views import front_end; print(front_end()); "
         "print(sorted({'IPython', 'ipywidgets', 'tqdm', 'ipykernel'} & set(sys.modules)))"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -137,7 +135,7 @@ def test_looking_around_imports_nothing() -> None:
 
 
 def made(name: ViewName, stream: TextIO | None) -> View:
-    view = make(name, stream=stream)
+    view = make_view(name, stream=stream)
     return view.view if isinstance(view, Guarded) else view
 
 
@@ -169,7 +167,7 @@ def test_broken_ipywidgets_give_way_to_html(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_stream_that_is_closed_already_breaks_nothing(name: str) -> None:
     stream = io.StringIO()
     stream.close()
-    view = make(ViewName(name), stream=stream)
+    view = make_view(ViewName(name), stream=stream)
     for state in states(LOADED):
         view.update(state)
     view.close(last_state(LOADED))

@@ -8,11 +8,10 @@ import comm
 import pytest
 
 from nbloader.state import JobState
-from nbloader.views.base import NoView, View
-from nbloader.views.choose import ViewName, make
-from nbloader.views.guard import Guarded
+from nbloader.views import NoView, View, ViewName, make_view
 from nbloader.views.html import HtmlView
 from nbloader.views.text import TextView
+from nbloader.views.view import Guarded
 from nbloader.views.widget import WidgetView
 from tests.jobs import BROKEN, LOADED, last_state, states
 from tests.notebook import Comms, RecordedDisplay, open_widgets
@@ -119,7 +118,7 @@ class Closing(io.StringIO):
 @pytest.mark.parametrize("name", [ViewName.TEXT, ViewName.TQDM])
 @pytest.mark.parametrize("writes", [1, 2, 5, 9])
 def test_a_stream_that_closes_is_left_alone(name: ViewName, writes: int) -> None:
-    view = make(name, stream=Closing(writes))
+    view = make_view(name, stream=Closing(writes))
     show(view)
     assert isinstance(view, Guarded)
     assert type(view.error) is ValueError

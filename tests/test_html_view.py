@@ -24,10 +24,9 @@ from nbloader.records import (
     Retry,
 )
 from nbloader.state import JobState, Status, advance
-from nbloader.views import html, preflight, text
-from nbloader.views.base import ICONS
+from nbloader.views import ICONS, checks, html, text
+from nbloader.views.display import STYLE
 from nbloader.views.widget import traits
-from nbloader.views.widgets import STYLE
 from tests import jobs
 from tests.jobs import (
     BROKEN,
@@ -342,7 +341,7 @@ def test_a_time_that_no_calendar_knows_is_a_dash(seconds: float) -> None:
 
 def test_a_report_of_checks_as_text_and_as_html() -> None:
     failed = CheckResult(name="a<b", status=CheckStatus.FAILED, message="c\nd", hint="'e'")
-    assert preflight.render_text((*CHECKS, failed), (), None).splitlines() == [
+    assert checks.report_text((*CHECKS, failed), (), None).splitlines() == [
         "✓ hub: the Hub answered in 0.2 s",
         "⚠\ufe0e disk: 12 GB free",
         "  Free some.",
@@ -350,7 +349,7 @@ def test_a_report_of_checks_as_text_and_as_html() -> None:
         "✗ a<b: c d",
         "  'e'",
     ]
-    assert Reader(preflight.render_html((*CHECKS, failed), (), None)).lines == [
+    assert Reader(checks.report_html((*CHECKS, failed), (), None)).lines == [
         "✓ hub: the Hub answered in 0.2 s",
         "⚠\ufe0e disk: 12 GB free",
         "Free some.",
@@ -358,9 +357,9 @@ def test_a_report_of_checks_as_text_and_as_html() -> None:
         "✗ a<b: c d",
         "'e'",
     ]
-    assert preflight.render_text(CHECKS * 20, (), None).splitlines()[-1] == "and 30 more"
-    assert Reader(preflight.render_html(CHECKS * 20, (), None)).lines[-1] == "and 30 more"
-    assert (preflight.render_text((), (), None), preflight.render_html((), (), None)) == ("", "")
+    assert checks.report_text(CHECKS * 20, (), None).splitlines()[-1] == "and 30 more"
+    assert Reader(checks.report_html(CHECKS * 20, (), None)).lines[-1] == "and 30 more"
+    assert (checks.report_text((), (), None), checks.report_html((), (), None)) == ("", "")
 
 
 @given(
@@ -375,9 +374,9 @@ def test_a_report_of_checks_as_text_and_as_html() -> None:
     )
 )
 def test_nothing_foreign_in_a_check_becomes_markup(results: list[CheckResult]) -> None:
-    seen = Reader(preflight.render_html(results, (), None)).seen
+    seen = Reader(checks.report_html(results, (), None)).seen
     assert seen <= {"div", "b", "details", "summary"}
-    assert all(line.isprintable() for line in preflight.render_text(results, (), None).split("\n"))
+    assert all(line.isprintable() for line in checks.report_text(results, (), None).split("\n"))
 
 
 def test_every_status_has_its_mark() -> None:

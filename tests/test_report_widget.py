@@ -29,9 +29,8 @@ from nbloader.records import (
     PlacedComponent,
     Placement,
 )
-from nbloader.views.display import Bundle
+from nbloader.views.display import WIDGET_MIME, Bundle
 from nbloader.views.report_widget import ReportWidget
-from nbloader.views.widgets import WIDGET_MIME
 from nbloader.views.words import plans
 from tests.notebook import Comms, RecordedDisplay, open_widgets, recorded_comms, running_kernel
 from tests.samples import MB, PLAN
@@ -433,7 +432,7 @@ def test_a_real_kernel_shows_widgets_until_the_next_cell(tmp_path: Path) -> None
 def test_ipywidgets_that_are_broken_leave_it_to_the_static_forms(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from nbloader.views import choose
+    from nbloader import views
 
     real = builtins.__import__
 
@@ -442,8 +441,8 @@ def test_ipywidgets_that_are_broken_leave_it_to_the_static_forms(
             raise ImportError("broken")
         return real(name, *args, **keywords)
 
-    facts = choose.FrontEnd(kernel=True, interactive=True, ipywidgets=(8, 1))
-    monkeypatch.setattr(choose, "front_end", lambda: facts)
+    facts = views.FrontEnd(kernel=True, interactive=True, ipywidgets=(8, 1))
+    monkeypatch.setattr(views, "front_end", lambda: facts)
     monkeypatch.setattr("nbloader.views.report_widget.notebook_events", Cells)
     monkeypatch.setattr(builtins, "__import__", imports)
     with pytest.raises(NotImplementedError):

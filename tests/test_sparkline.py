@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbloader.state import advance
-from nbloader.views.sparkline import HEIGHT, MAX_POINTS, sparkline, speeds
+from nbloader.views.parts import HEIGHT, MAX_POINTS, sparkline, speeds
 from tests.jobs import DOWNLOADING, LOADED, STALLED, last_state
 
 histories = st.lists(

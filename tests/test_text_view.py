@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import pytest
 
+from nbloader.quoting import plain
 from nbloader.records import (
     Event,
     Failed,
@@ -20,7 +21,6 @@ from nbloader.records import (
     StageStarted,
 )
 from nbloader.state import JobState, advance, apply
-from nbloader.views.base import plain
 from nbloader.views.text import MAX_RETRIES, TextView, progress_line, render
 from tests.samples import MB, PLAN
 

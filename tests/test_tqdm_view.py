@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 
 from nbloader.records import Event, Failed, Stage, StageStarted
 from nbloader.state import JobState, advance
-from nbloader.views.base import write
-from nbloader.views.tqdm_view import TqdmView
+from nbloader.views.text import TqdmView, write
 from tests.jobs import BROKEN, DOWNLOADING, LOADED, events, last_state, states
 
 

@@ -25,11 +25,10 @@ from nbloader.records import (
 )
 from nbloader.reporter import Reporter
 from nbloader.state import JobState, advance, apply
-from nbloader.views import html
-from nbloader.views.base import View
+from nbloader.views import View, html
 from nbloader.views.controls import BUTTONS, RESTS
+from nbloader.views.display import WIDGET_MIME
 from nbloader.views.widget import WidgetView, traits
-from nbloader.views.widgets import WIDGET_MIME
 from tests import jobs
 from tests.jobs import (
     BROKEN,
@@ -586,13 +585,13 @@ def test_it_works_off_the_main_thread() -> None:
 IN_A_KERNEL = """
 import sys, time
 sys.path.insert(0, {root!r})
-from nbloader.views.choose import ViewName, choose, front_end, make
+from nbloader.views import ViewName, choose_view, front_end, make_view
 from nbloader.state import advance
 from tests.jobs import BROKEN, DOWNLOADING, LOADED, last_state, states
 from tests.notebook import open_widgets
 
-chosen = choose(ViewName.AUTO, front_end())
-view = make(chosen, stream=sys.stdout)
+chosen = choose_view(ViewName.AUTO, front_end())
+view = make_view(chosen, stream=sys.stdout)
 """
 
 A_WHOLE_JOB = """

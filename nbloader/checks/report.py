@@ -208,17 +208,17 @@ class PreflightReport:
         )
 
     def __str__(self) -> str:
-        from nbloader.views.preflight import render_text
+        from nbloader.views.checks import report_text
 
-        return render_text(self.results, self.weights, self.fit)
+        return report_text(self.results, self.weights, self.fit)
 
     def _ipython_display_(self) -> None:
         """Show it with a button and a chooser where they can act; else as `_repr_html_` does."""
-        from nbloader.views.choose import ViewName, choose, front_end
+        from nbloader.views import ViewName, choose_view, front_end
 
         if self._again is None or self._line is None:
             raise NotImplementedError
-        if choose(ViewName.AUTO, front_end()) is not ViewName.WIDGET:
+        if choose_view(ViewName.AUTO, front_end()) is not ViewName.WIDGET:
             raise NotImplementedError
         _ = self.results  # The trial takes seconds: here it can be interrupted.
         from nbloader.views.display import NotebookDisplay
@@ -237,9 +237,9 @@ class PreflightReport:
         shown.show()
 
     def _repr_html_(self) -> str:
-        from nbloader.views.preflight import render_html
+        from nbloader.views.checks import report_html
 
-        return render_html(self.results, self.weights, self.fit)
+        return report_html(self.results, self.weights, self.fit)
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         printer.text("PreflightReport(...)" if cycle else str(self))

@@ -43,7 +43,7 @@ from nbloader.redaction import Redactor
 from nbloader.sections import Row, Section
 from nbloader.state import JobState
 from nbloader.tokens import token_origin
-from nbloader.views.base import ICONS
+from nbloader.views import ICONS
 
 if TYPE_CHECKING:
     from nbloader.request import Request

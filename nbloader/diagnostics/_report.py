@@ -8,10 +8,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from nbloader.quoting import plain
 from nbloader.redaction import Redactor
 from nbloader.sections import Row, Section, sections_html, sections_json, sections_text
 from nbloader.units import format_duration
-from nbloader.views.base import plain
 
 __all__ = ["DoctorReport", "fenced", "redacted_sections"]
 

@@ -22,7 +22,7 @@ from nbloader.records import (
 )
 from nbloader.sections import Row
 from nbloader.units import format_bytes, format_duration
-from nbloader.views.base import ICONS
+from nbloader.views import ICONS
 
 __all__ = [
     "cache_rows",

@@ -1,1 +1,31 @@
-"""Views: functions of a `JobState`. A view starts nothing and decides nothing."""
+"""Views: functions of a `JobState`. A view starts nothing and decides nothing.
+
+What chooses a view and makes it is exported here. The views themselves are imported from their
+modules where they are made, because most jobs show one of them, and some show none.
+"""
+
+from __future__ import annotations
+
+from nbloader.views.view import (
+    FrontEnd,
+    NoView,
+    View,
+    ViewName,
+    choose_view,
+    front_end,
+    has_controls,
+    make_view,
+)
+from nbloader.views.words import ICONS
+
+__all__ = [
+    "ICONS",
+    "FrontEnd",
+    "NoView",
+    "View",
+    "ViewName",
+    "choose_view",
+    "front_end",
+    "has_controls",
+    "make_view",
+]

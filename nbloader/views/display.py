@@ -1,4 +1,4 @@
-"""Where a notebook's output goes."""
+"""Where a notebook's output goes, and what the outputs that are made of widgets share."""
 
 from __future__ import annotations
 
@@ -6,7 +6,39 @@ import uuid
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-__all__ = ["Bundle", "Display", "NotebookDisplay", "new_display_id"]
+__all__ = [
+    "ROOT_CLASS",
+    "STYLE",
+    "WIDGET_MIME",
+    "Bundle",
+    "Display",
+    "NotebookDisplay",
+    "OpenWidgets",
+    "bundle_of",
+    "new_display_id",
+]
+
+WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
+
+ROOT_CLASS = "nbloader"
+"""Of the widget that holds all others of a view."""
+
+# The themes of Jupyter space widgets out, give their rows a fixed height, and set the titles of an
+# accordion in a grey that is hard to read. Its classes begin with `p-` in ipywidgets 7 and with
+# `jupyter-widget-` in 8.
+STYLE = """<style>
+.nbloader .widget-html-content, .nbloader .widget-html { line-height: 1.5; height: auto; }
+.nbloader .widget-html, .nbloader .widget-html-content { min-width: 0; }
+.nbloader [class*="Collapse-header"] {
+  padding: 0; border: 0; background: none; color: inherit;
+  font-size: 13px; font-weight: normal; line-height: 1.6;
+}
+.nbloader [class*="Collapse-contents"] { padding: 0 0 2px 1.2em; border: 0; background: none; }
+.nbloader [class*="Collapse"] { margin: 0; }
+.nbloader .widget-dropdown > select { min-width: 0; text-overflow: ellipsis; }
+.nbloader .widget-dropdown > label { width: auto; }
+</style>"""
+"""To stand in one of the HTML widgets of a view."""
 
 Bundle = Mapping[str, Any]
 """The same output in several forms, by MIME type; a front end shows the richest that it knows."""
@@ -45,3 +77,31 @@ class NotebookDisplay:
 def new_display_id() -> str:
     """Make an id of an output. It goes to the front end only; a saved notebook does not hold it."""
     return f"nbloader-{uuid.uuid4().hex}"
+
+
+def bundle_of(root: Any) -> Bundle:
+    """Give the form of an output that shows a widget."""
+    return {WIDGET_MIME: {"version_major": 2, "version_minor": 0, "model_id": root.model_id}}
+
+
+class OpenWidgets:
+    """The widgets of a view, to be closed together.
+
+    Layouts and styles are widgets too, which closing their owner leaves open.
+    """
+
+    def __init__(self) -> None:
+        self._open: list[Any] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._open)
+
+    def keep(self, widget: Any) -> Any:
+        """Note a widget that has been opened, and give it back."""
+        self._open.append(widget)
+        return widget
+
+    def close(self) -> None:
+        """Close all of them, the last one first."""
+        while self._open:
+            self._open.pop().close()

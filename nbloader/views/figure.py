@@ -16,7 +16,7 @@ from matplotlib import style  # noqa: TID253 - see above
 from matplotlib.figure import Figure  # noqa: TID253 - see above
 from matplotlib.font_manager import FontProperties, findfont, get_font  # noqa: TID253
 
-from nbloader.views.base import plain
+from nbloader.quoting import plain
 
 __all__ = [
     "BLUE",

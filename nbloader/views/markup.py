@@ -10,7 +10,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Sequence
 
-from nbloader.views.base import plain
+from nbloader.quoting import plain
 
 __all__ = [
     "bar",

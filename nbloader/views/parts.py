@@ -1,20 +1,58 @@
-"""The components of a job and their files as HTML: how far each of them is."""
+"""The parts of a job as HTML: its components and files, its speed, its notices and retries."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import base64
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from itertools import pairwise
 
+from nbloader.quoting import plain
+from nbloader.records import CheckStatus, Notice, Retry
 from nbloader.state import ComponentState, FileState, JobState, Status, Step
-from nbloader.units import format_bytes, format_duration
-from nbloader.views.markup import bar, cell, escape, grid, spread
-from nbloader.views.words import step_words
+from nbloader.units import format_bytes, format_duration, format_speed
+from nbloader.views.markup import (
+    bar,
+    cell,
+    escape,
+    faint,
+    fold,
+    grid,
+    hint,
+    line,
+    link,
+    scrolled,
+    spread,
+    table,
+    whole,
+)
+from nbloader.views.words import ICONS, counted, step_words
 
-__all__ = ["components", "files", "largest", "there_of"]
+__all__ = ["components", "files", "largest", "log", "sparkline", "speeds", "there_of"]
 
 MAX_FILES = 30
+MAX_OPEN_RETRIES = 5
+MAX_NOTICES = 20
+MAX_EXPORTED = 200
+MAX_EXPORTED_CHARACTERS = 30_000
+
+MAX_POINTS = 60
+
+HEIGHT = 24
+"""Pixels. The place is kept from the start, so that nothing moves when the line appears."""
 
 _NAME_LIMIT = 60
 _PATH_LIMIT = 120
+
+_STEP_S = 0.5
+"""As close as the points of the history are."""
+
+_COLOR = "var(--jp-brand-color1,#2f81f7)"
+
+
+# -- components and files --------------------------------------------------------------------------
 
 
 def components(parts: Sequence[ComponentState], state: JobState, *, limit: int) -> str:
@@ -81,3 +119,186 @@ def _row(name: str, step: str, there: str, style: str = "") -> str:
     """Write a row of a grid: on one line, or on two where the page is narrow."""
     # Only what stands alone on a line takes all of it.
     return cell(name, "1000 1 15em", style) + cell(spread(step, there), "1 1 20em", "display:flex")
+
+
+# -- the speed -------------------------------------------------------------------------------------
+
+
+def sparkline(state: JobState, *, kept: bool = True) -> str:
+    """Draw the speed from the begin of the download until now, and say how high it was.
+
+    All that it says stands in text beside it, for places that show no SVG.
+
+    Args:
+        kept: whether its place is kept where there is nothing to draw.
+    """
+    points = speeds(state.history, _until(state))
+    top = max(points, default=0.0)
+    if not kept and (len(points) < 2 or not top):
+        return ""
+    label = f"fastest {format_speed(top)}" if top else ""
+    return (
+        f'<div style="display:flex;align-items:flex-end;gap:1em;height:{HEIGHT}px;margin:3px 0">'
+        f"{_svg(points, top, label)}"
+        f'<span style="flex:0 0 9em;text-align:right;opacity:0.7;line-height:1">{label}</span>'
+        "</div>"
+    )
+
+
+def speeds(history: Sequence[tuple[float, int]], until: float) -> list[float]:
+    """Give the mean speeds of up to `MAX_POINTS` equal stretches of time, in bytes per second.
+
+    Args:
+        history: (time, bytes so far), as in `JobState`. Where bytes fall, an attempt has started
+            over; that counts as no speed, not as a negative one.
+        until: where the last stretch ends; nothing has come since the last point.
+    """
+    points = list(dict(history).items())  # of points of the same time the last one counts
+    if len(points) < 2:
+        return []
+    begin, end = points[0][0], max(until, points[-1][0])
+    count = min(MAX_POINTS, int((end - begin) / _STEP_S))
+    if count < 1:
+        return []
+    step = (end - begin) / count
+    totals = [0.0] * count
+    for (since, before), (to, after) in pairwise(points):
+        if after <= before:
+            continue
+        first = min(count - 1, int((since - begin) / step))
+        last = min(count - 1, int((to - begin) / step))
+        for number in range(first, last + 1):
+            low = max(since, begin + number * step)
+            high = min(to, begin + (number + 1) * step)
+            totals[number] += (after - before) * (max(0.0, high - low) / (to - since))
+    return [total / step for total in totals]
+
+
+def _until(state: JobState) -> float:
+    if state.quiet_s is not None:
+        return state.updated_at
+    return state.history[-1][0] if state.history else state.updated_at
+
+
+def _svg(points: Sequence[float], top: float, label: str) -> str:
+    if len(points) < 2 or not top:
+        path = ""
+    else:
+        # A pixel of room above and below, so that the line is not cut in half.
+        line = " ".join(
+            f"{number},{HEIGHT - 1 - (HEIGHT - 2) * speed / top:.1f}"
+            for number, speed in enumerate(points)
+        )
+        edge = f"M{line.replace(' ', ' L')}"
+        path = (
+            f'<path d="{edge} L{len(points) - 1},{HEIGHT} L0,{HEIGHT} Z" '
+            f'style="fill:{_COLOR};fill-opacity:0.15;stroke:none"></path>'
+            f'<path d="{edge}" vector-effect="non-scaling-stroke" '
+            f'style="fill:none;stroke:{_COLOR};stroke-width:1.5px"></path>'
+        )
+    return (
+        f'<svg role="img" aria-label="speed over time{", " + label if label else ""}" '
+        f'viewBox="0 0 {max(1, len(points) - 1)} {HEIGHT}" preserveAspectRatio="none" '
+        f'style="flex:1 1 6em;min-width:0;height:{HEIGHT}px;display:block">{path}</svg>'
+    )
+
+
+# -- notices and retries ---------------------------------------------------------------------------
+
+
+def log(state: JobState, *, retries: int, folds: bool = True) -> str:
+    """Write the notices and the retries, the newest first.
+
+    Args:
+        retries: how many of them.
+        folds: whether many retries are folded. What the user has opened is closed by an update.
+    """
+    notices = [_notice(notice) for notice in reversed(state.notices[-MAX_NOTICES:])]
+    if len(state.notices) > MAX_NOTICES:
+        notices.append(line(faint(f"{len(state.notices) - MAX_NOTICES} earlier notes")))
+    return "".join(notices) + _retries(state.retries, retries, folds=folds)
+
+
+def _notice(notice: Notice) -> str:
+    return line(f"{ICONS[CheckStatus.WARNING]} {escape(notice.message)}{hint(escape(notice.hint))}")
+
+
+def _retries(retries: Sequence[Retry], limit: int, *, folds: bool) -> str:
+    if not retries:
+        return ""
+    count = counted(len(retries), "retry", "retries")
+    if len(retries) > limit:
+        count += f", the last {limit}"
+    rows = table(
+        [_retry(retry) for retry in retries[: -limit - 1 : -1]],
+        heads=tuple(map(whole, ("Time (UTC)", "File", "Reason", "Next in", "Attempt", "Over"))),
+    )
+    exported = _export(retries[-MAX_EXPORTED:])
+    if folds and min(len(retries), limit) > MAX_OPEN_RETRIES:
+        return fold(count, scrolled(rows) + line(exported))
+    return line(f"{count} · {exported}") + scrolled(rows)
+
+
+def _retry(retry: Retry) -> tuple[str, ...]:
+    file = escape(retry.path, _PATH_LIMIT) if retry.path else "the Hub"
+    return (
+        _time_of_day(retry.time),
+        _readable(file),
+        _readable(escape(retry.reason)),
+        whole(format_duration(retry.wait_s) if retry.wait_s else "at once"),
+        whole(f"{retry.attempt} of {retry.max_attempts}" if retry.attempt else "–"),
+        str(retry.route or "–"),
+    )
+
+
+def _readable(content: str) -> str:
+    """Keep a column from getting so narrow that each line holds a syllable."""
+    return f'<span style="display:inline-block;min-width:11em">{content}</span>'
+
+
+def _export(retries: Sequence[Retry]) -> str:
+    """Link to the retries as a file of CSV that the link itself holds."""
+    content = base64.b64encode(_csv(reversed(retries)).encode()).decode()
+    href = f"data:text/csv;base64,{content}"
+    return link(href, "retries.csv", ' download="retries.csv"')
+
+
+def _csv(retries: Iterable[Retry]) -> str:
+    """Write retries as CSV, in the order that they come in, as many as there is room for."""
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow(
+        ("time", "file", "reason", "wait_s", "attempt", "max_attempts", "route", "failed_route")
+    )
+    for retry in retries:
+        writer.writerow(
+            (
+                _time(retry.time),
+                _safe(plain(retry.path or "", _PATH_LIMIT)),
+                _safe(plain(retry.reason)),
+                retry.wait_s,
+                retry.attempt,
+                retry.max_attempts,
+                retry.route or "",
+                retry.failed_route or "",
+            )
+        )
+        if out.tell() > MAX_EXPORTED_CHARACTERS:
+            break
+    return out.getvalue()
+
+
+def _safe(content: str) -> str:
+    """Keep a spreadsheet from reading foreign text as a formula."""
+    return f"'{content}" if content.startswith(("=", "+", "-", "@")) else content
+
+
+def _time(seconds: float) -> str:
+    try:
+        return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+    except (ValueError, OverflowError, OSError):  # no time that a calendar knows
+        return ""
+
+
+def _time_of_day(seconds: float) -> str:
+    return _time(seconds)[11:19] or "–"

@@ -16,10 +16,17 @@ from nbloader.interrupts import interrupts_held
 from nbloader.quoting import printable
 from nbloader.records import CheckResult, ComponentWeights, Fit, Placement
 from nbloader.units import format_duration
-from nbloader.views.display import Bundle, Display, new_display_id
+from nbloader.views.checks import report_html, report_text
+from nbloader.views.display import (
+    ROOT_CLASS,
+    STYLE,
+    Bundle,
+    Display,
+    OpenWidgets,
+    bundle_of,
+    new_display_id,
+)
 from nbloader.views.markup import box, escape, faint, line
-from nbloader.views.preflight import render_html, render_text
-from nbloader.views.widgets import ROOT_CLASS, STYLE, OpenWidgets, bundle_of
 from nbloader.views.words import placement_label, plans
 
 __all__ = ["CellEvents", "Report", "ReportWidget", "notebook_events"]
@@ -178,7 +185,7 @@ class ReportWidget:
         report = self._report
         options = plans(report.fit)
         return {
-            "rows": {"value": render_html(report.results, report.weights, report.fit)},
+            "rows": {"value": report_html(report.results, report.weights, report.fit)},
             "again": {"disabled": self._checking},
             "note": {"value": _spoken(self._note)},
             "plan": {
@@ -210,8 +217,8 @@ class ReportWidget:
     def _static(self) -> Bundle:
         """Give what stays: the report, and under it the plan if one was chosen."""
         report = self._report
-        markup = render_html(report.results, report.weights, report.fit)
-        text = render_text(report.results, report.weights, report.fit)
+        markup = report_html(report.results, report.weights, report.fit)
+        text = report_text(report.results, report.weights, report.fit)
         if self._asked and self._plan is not None:
             markup += self._choice()
             text += f"\n\n{self._pasted(self._plan)}"

@@ -1,7 +1,7 @@
-"""A job as lines of text: for a terminal, a log file, or a batch run.
+"""A job as lines of text: for a terminal, a log file, or a batch run; for a terminal as a bar, too.
 
 On a terminal the newest line rewrites itself while bytes arrive; elsewhere lines are sparse, so
-that a log stays readable.
+that a log stays readable. tqdm is loaded only where its bar is drawn.
 """
 
 from __future__ import annotations
@@ -10,29 +10,35 @@ import shutil
 import time
 from bisect import bisect_right
 from collections.abc import Callable
-from typing import TextIO
+from typing import TYPE_CHECKING, Never, TextIO
 
+from nbloader.quoting import plain
 from nbloader.records import Notice, Retry, Stage
 from nbloader.state import STAGE_SPANS, JobState, StageState, Status
 from nbloader.units import format_bytes, format_duration, format_speed
-from nbloader.views.base import plain, write
 from nbloader.views.checks import checks_lines
 from nbloader.views.words import ended, ended_by_user, kept, placement_words, quiet, time_left
 
-__all__ = [
-    "TextView",
-    "end_line",
-    "notice_line",
-    "progress_line",
-    "render",
-    "retry_line",
-    "stage_line",
-]
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+__all__ = ["TextView", "TqdmView", "progress_line", "render", "write"]
 
 REWRITE_EVERY_S = 0.1
 LINE_EVERY_S = 10.0
 MAX_NOTICES = 20
 MAX_RETRIES = 50
+
+_NO_BYTES_YET = "{desc}"
+_BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}B of {total_fmt}B{postfix} [{elapsed}]"
+"""What a narrow terminal can do without stands at the end, where tqdm cuts."""
+
+
+def write(stream: TextIO, text: str) -> None:
+    """Write text with the characters that the stream can hold, `?` for the others, and flush."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    stream.write(text.encode(encoding, "replace").decode(encoding))
+    stream.flush()
 
 
 def stage_line(state: JobState, stage: Stage) -> str:
@@ -234,3 +240,99 @@ class TextView:
             write(self._stream, "\r\x1b[K")
             self._open_line = False
         write(self._stream, line + "\n")
+
+
+class TqdmView:
+    """Shows the stage and the bytes of a job as a bar, and above it what else happens.
+
+    The name of the repository stands above it as well, so that a narrow terminal has room for the
+    figures. tqdm draws; when, and what the figures are, is settled here, because its own speed does
+    not fall in a stall.
+
+    Args:
+        stream: where to.
+        speed, eta: whether the speed and the time left are shown.
+        clock: seconds, steady.
+    """
+
+    def __init__(
+        self,
+        stream: TextIO,
+        *,
+        speed: bool = True,
+        eta: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._stream = stream
+        self._speed = speed
+        self._eta = eta
+        self._clock = clock
+        self._drawn_at = clock()
+        self._bar: tqdm[Never] | None = None
+        self._stages = self._notices = self._retries = 0
+        self._checked = False
+
+    def update(self, state: JobState) -> None:
+        """Write what is new, and draw the bar ten times a second at most."""
+        if self._bar is None:
+            write(self._stream, plain(state.repo_id) + "\n")
+            self._bar = self._open()
+        news = self._news(state)
+        now = self._clock()
+        if news or len(state.stages) > self._stages or now - self._drawn_at >= REWRITE_EVERY_S:
+            self._drawn_at = now
+            self._stages = len(state.stages)
+            self._draw(self._bar, state, news)
+
+    def close(self, state: JobState) -> None:
+        """Leave the bar as it stands, if there were bytes to show, and write the end."""
+        self.update(state)
+        bar = self._bar
+        assert bar is not None
+        self._draw(bar, state, [])
+        bar.leave = bar.total is not None
+        bar.close()
+        write(self._stream, end_line(state) + "\n")
+
+    def _open(self) -> tqdm[Never]:
+        from tqdm import tqdm
+
+        return tqdm(
+            file=self._stream,
+            unit_scale=True,
+            dynamic_ncols=True,
+            bar_format=_NO_BYTES_YET,
+        )
+
+    def _draw(self, bar: tqdm[Never], state: JobState, news: list[str]) -> None:
+        if state.plan is not None and bar.total is None:
+            bar.bar_format = _BAR
+            bar.reset(total=state.total)
+        bar.n = min(state.there, state.total)
+        bar.set_description_str(str(state.stage or ""), refresh=False)
+        bar.set_postfix_str(", ".join(self._figures(state)), refresh=False)
+        if news:
+            with bar.external_write_mode(file=self._stream):
+                write(self._stream, "".join(f"{line}\n" for line in news))
+        else:
+            bar.refresh()
+
+    def _figures(self, state: JobState) -> list[str]:
+        """Give the speed, and the time left; in a stall its length."""
+        if state.stage is not Stage.DOWNLOAD or state.status is not Status.RUNNING:
+            return []
+        shown = self._speed and state.speed is not None
+        figures = (
+            quiet(state),
+            format_speed(state.speed) if shown else "",
+            time_left(state) if self._eta else "",
+        )
+        return [figure for figure in figures if figure]
+
+    def _news(self, state: JobState) -> list[str]:
+        checks = [] if self._checked else checks_lines(state.checks)
+        notices = [notice_line(notice).strip() for notice in state.notices[self._notices :]]
+        retries = [retry_line(retry).strip() for retry in state.retries[self._retries :]]
+        self._checked = self._checked or bool(checks)
+        self._notices, self._retries = len(state.notices), len(state.retries)
+        return [*checks, *notices, *retries]

@@ -15,17 +15,23 @@ from types import MappingProxyType
 from typing import Any
 
 from nbloader.interrupts import interrupts_held
+from nbloader.quoting import plain
 from nbloader.state import ComponentState, JobState, Status
 from nbloader.views import html
-from nbloader.views.base import plain
+from nbloader.views.budget import Budget, Pace
 from nbloader.views.checks import checks_markup
 from nbloader.views.controls import Actions, ControlWidgets
-from nbloader.views.display import Bundle, Display, new_display_id
-from nbloader.views.log import log
+from nbloader.views.display import (
+    ROOT_CLASS,
+    STYLE,
+    Bundle,
+    Display,
+    OpenWidgets,
+    bundle_of,
+    new_display_id,
+)
 from nbloader.views.markup import box, escape, unseen
-from nbloader.views.pace import Budget, Pace
-from nbloader.views.parts import components, files, largest
-from nbloader.views.widgets import ROOT_CLASS, STYLE, OpenWidgets, bundle_of
+from nbloader.views.parts import components, files, largest, log
 from nbloader.views.words import counted, ended_by_user
 
 __all__ = ["WidgetView", "traits"]

@@ -1,16 +1,17 @@
-"""A placement, a step, a silence and an end in words, as every view says them."""
+"""The marks and the words that every view has for a status, a placement, a silence and an end."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from nbloader.records import Fit, Method, Placement, Stage
+from nbloader.quoting import plain
+from nbloader.records import CheckStatus, Fit, Method, Placement, Stage
 from nbloader.state import JobState, Status, Step, Turn
 from nbloader.units import format_bytes, format_duration
-from nbloader.views.base import plain
 
 __all__ = [
+    "ICONS",
     "PLACEMENT_WORDS",
     "counted",
     "ended",
@@ -25,6 +26,19 @@ __all__ = [
     "time_left",
     "whole_seconds",
 ]
+
+ICONS: Mapping[Status | CheckStatus, str] = MappingProxyType(
+    {
+        Status.RUNNING: "●",
+        Status.READY: "✓",
+        Status.FAILED: "✗",
+        CheckStatus.PASSED: "✓",
+        CheckStatus.WARNING: "⚠\ufe0e",  # the selector keeps it from being drawn as an emoji
+        CheckStatus.FAILED: "✗",
+        CheckStatus.SKIPPED: "–",
+    }
+)
+"""The marks that stand for a status in every view."""
 
 PLACEMENT_WORDS: Mapping[Method, str] = MappingProxyType(
     {

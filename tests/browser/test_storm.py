@@ -19,7 +19,7 @@ from nbloader.records import (
     Component, FileProgress, Kind, Plan, Planned, RepoFile, Stage, StageStarted,
 )
 from nbloader.reporter import Reporter
-from nbloader.views.choose import choose, front_end, make, ViewName
+from nbloader.views import ViewName, choose_view, front_end, make_view
 
 paths = [f"part{{n // 10}}/model-{{n:05d}}.safetensors" for n in range(30)]
 plan = Plan(
@@ -30,7 +30,7 @@ plan = Plan(
         for n in range(3)
     ),
 )
-view = make(choose(ViewName.AUTO, front_end()), stream=None)
+view = make_view(choose_view(ViewName.AUTO, front_end()), stream=None)
 reporter = Reporter("org/name", view, None)
 used = 0.0
 

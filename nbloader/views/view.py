@@ -1,4 +1,4 @@
-"""Which view a job gets: a table of cases, the facts it is asked with, and the making."""
+"""What every view can do, which one a job gets, and the one that takes over when it breaks."""
 
 from __future__ import annotations
 
@@ -6,21 +6,55 @@ import contextlib
 import os
 import re
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Protocol, TextIO
 
 from nbloader.kernel import batch_told_by, running_kernel
-from nbloader.views.base import NoView, View
-from nbloader.views.guard import Guarded
+from nbloader.records import Notice
+from nbloader.state import JobState
 
 if TYPE_CHECKING:
     from nbloader.views.controls import Actions
 
-__all__ = ["FrontEnd", "ViewName", "choose", "front_end", "make"]
+__all__ = [
+    "FrontEnd",
+    "NoView",
+    "View",
+    "ViewName",
+    "choose_view",
+    "front_end",
+    "has_controls",
+    "make_view",
+]
 
 OLDEST_IPYWIDGETS = (7, 7)
+
+
+class View(Protocol):
+    """Shows a job. Called from one thread at a time."""
+
+    def update(self, state: JobState) -> None:
+        """Show the state; may pass over states that come too soon after one another."""
+
+    def close(self, state: JobState) -> None:
+        """Show the last state and leave only what may stay. Called once."""
+
+
+def has_controls(view: View) -> bool:
+    """Tell whether a view has buttons that act on the job."""
+    return bool(getattr(view, "has_controls", False))
+
+
+class NoView:
+    """Shows nothing."""
+
+    def update(self, state: JobState) -> None:
+        """Show nothing."""
+
+    def close(self, state: JobState) -> None:
+        """Show nothing."""
 
 
 class ViewName(StrEnum):
@@ -51,7 +85,7 @@ class FrontEnd:
     ipywidgets: tuple[int, ...] | None = None
 
 
-def choose(requested: ViewName, facts: FrontEnd) -> ViewName:
+def choose_view(requested: ViewName, facts: FrontEnd) -> ViewName:
     """Settle which view is shown.
 
     `auto` is the richest view that works for certain. A view that cannot be shown gives way to the
@@ -85,7 +119,7 @@ def front_end(environ: Mapping[str, str] = os.environ, *, stream: TextIO | None 
     return FrontEnd(kernel=True, interactive=not batch, ipywidgets=_installed("ipywidgets"))
 
 
-def make(
+def make_view(
     name: ViewName,
     *,
     stream: TextIO | None,
@@ -93,7 +127,7 @@ def make(
     eta: bool = True,
     actions: Actions | None = None,
 ) -> View:
-    """Make a view that `choose` has chosen. One that breaks gives way to text.
+    """Make a view that `choose_view` has chosen. One that breaks gives way to text.
 
     Args:
         stream: where the views of text write to; None for a program without a console.
@@ -114,7 +148,7 @@ def make(
         case ViewName.WIDGET | ViewName.HTML:
             return Guarded(_notebook_view(name, speed=speed, eta=eta, actions=actions), text)
         case ViewName.TQDM if stream is not None:
-            from nbloader.views.tqdm_view import TqdmView
+            from nbloader.views.text import TqdmView
 
             return Guarded(TqdmView(stream, speed=speed, eta=eta), text)
         case _:
@@ -150,3 +184,68 @@ def _installed(package: str) -> tuple[int, ...] | None:
     except PackageNotFoundError:
         return None
     return tuple(int(part) for part in found[0].split(".")) if found else None
+
+
+class Guarded:
+    """Shows a job by one view, and by another one from the moment at which the first breaks.
+
+    The second one says so once, as the first of its notices. Where it breaks too, nothing is shown
+    any more. Only an `Exception` counts as broken: an interrupt goes on to the caller.
+
+    Args:
+        view: the one that is wanted.
+        instead: makes the one that takes over.
+
+    Attributes:
+        view: the one that is in use.
+        error: what the first one broke with; None while it is whole.
+    """
+
+    def __init__(self, view: View, instead: Callable[[], View]) -> None:
+        self.view = view
+        self.error: Exception | None = None
+        self._instead = instead
+        self._notice: Notice | None = None
+
+    @property
+    def has_controls(self) -> bool:
+        """Whether the view in use has buttons."""
+        return has_controls(self.view)
+
+    def update(self, state: JobState) -> None:
+        """Show the state in the view that works."""
+        try:
+            self.view.update(self._told(state))
+        except Exception as error:
+            with contextlib.suppress(Exception):
+                self.view.close(state)
+            self._replace(error)
+            self.update(state)
+
+    def close(self, state: JobState) -> None:
+        """Show the last state in the view that works, and close it."""
+        try:
+            self.view.close(self._told(state))
+        except Exception as error:
+            self._replace(error)
+            self.close(state)
+
+    def _told(self, state: JobState) -> JobState:
+        """Add the notice, in front, so that the place of every other one stays the same."""
+        if self._notice is None:
+            return state
+        return replace(state, notices=(self._notice, *state.notices))
+
+    def _replace(self, error: Exception) -> None:
+        first = self.error is None
+        broken, self.view = self.view, NoView()
+        if not first:
+            return
+        self.error = error
+        self._notice = Notice(
+            reference="view-broken",
+            message=f"{type(broken).__name__} broke with {type(error).__name__}",
+            hint="The job goes on.",
+        )
+        with contextlib.suppress(Exception):
+            self.view = self._instead()
