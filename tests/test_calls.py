@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nbloader.loaders.quiet import quiet
-from nbloader.loaders.self_test import _models
-from nbloader.loaders.self_test._models import check_model
+from nbloader.loaders import quiet
+from nbloader.loaders.self_test import transformers as self_test
+from nbloader.loaders.self_test.transformers import check_model
 from nbloader.records import Method, Notice, Placement
 from tests.differential.comparison import differences
 from tests.models import seeded
@@ -125,7 +125,7 @@ def test_what_is_large_or_elsewhere_is_not_called(
     pipe = made("BertModel", "feature-extraction")
     calls: list[int] = []
     pipe.model.register_forward_hook(lambda *_: calls.append(1))
-    monkeypatch.setattr(_models, "_MOST_ON_CPU", 100)
+    monkeypatch.setattr(self_test, "_MOST_ON_CPU", 100)
     assert check_model(pipe, CPU) == []
     monkeypatch.undo()
     pipe.model.to("meta")
@@ -135,7 +135,7 @@ def test_what_is_large_or_elsewhere_is_not_called(
 @pytest.mark.parametrize("rows", [len(WORDS), 8, 3])
 def test_a_word_is_one_that_the_model_has_numbers_for(made: Callable[..., Any], rows: int) -> None:
     pipe = made("BertModel", "feature-extraction", vocab_size=rows)
-    word = _models._word(pipe)
+    word = self_test._word(pipe)
     if rows < 6:
         assert word is None
         assert check_model(pipe, CPU) == []

@@ -17,7 +17,7 @@ import pytest
 import nbloader
 from nbloader.checks import required_packages
 from nbloader.checks.packages import check_packages
-from nbloader.loaders._adapters import adapted
+from nbloader.loaders.folders import adapted
 from nbloader.localhub import LocalHub
 from nbloader.records import CheckStatus, Companion, Component, Kind, Plan
 from tests.differential.cases import companions as cases

@@ -24,10 +24,10 @@ from nbloader.errors import (
     SelfTestError,
     UnsupportedClassError,
 )
-from nbloader.loaders._sentence_transformers import _TAKEN, _TAKEN_BY
+from nbloader.loaders import quiet
 from nbloader.loaders.imports import Import, _import, targets
-from nbloader.loaders.quiet import quiet
-from nbloader.loaders.self_test._state import as_it_was
+from nbloader.loaders.self_test.state import as_it_was
+from nbloader.loaders.sentence_transformers import _TAKEN, _TAKEN_BY
 from nbloader.localhub import LocalHub
 from nbloader.localhub.demo import MINILM
 from nbloader.records import Component, Event, Kind, Method, Notice, Placement

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from nbloader.loaders.self_test._pipelines import check_pipeline
+from nbloader.loaders.self_test.diffusers import check_pipeline
 from nbloader.records import Method, Placement
 from tests.differential.pipeline_parts import make
 

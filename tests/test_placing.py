@@ -18,8 +18,9 @@ import pytest
 
 from nbloader import loaders
 from nbloader.errors import ModelLoadError, SelfTestError
-from nbloader.loaders import _build, _diffusers, _placing
-from nbloader.loaders._placing import Call, Part, Steps, steps
+from nbloader.loaders import build, placing
+from nbloader.loaders import diffusers as pipelines
+from nbloader.loaders.placing import Call, Part, Steps, steps
 from nbloader.records import (
     Component,
     ComponentLoaded,
@@ -340,7 +341,7 @@ def test_older_sentence_transformers_place_on_one_device_only() -> None:
 
 
 @pytest.mark.parametrize("plan", [EMBEDDINGS, LANGUAGE], ids=["embeddings", "language"])
-@pytest.mark.parametrize("method", sorted(_placing.OFFLOADING))
+@pytest.mark.parametrize("method", sorted(placing.OFFLOADING))
 def test_offload_is_for_pipelines(plan: Plan, method: Method) -> None:
     with pytest.raises(ModelLoadError, match=f"{method} is for pipelines of diffusers"):
         steps(plan, placement(method), VERSIONS)
@@ -359,7 +360,7 @@ def test_every_call_of_a_pipeline_binds(case: str) -> None:
     import diffusers
     import transformers
 
-    todo = steps(PIPELINE, TABLE[case][0], _build.versions())
+    todo = steps(PIPELINE, TABLE[case][0], build.versions())
     pipeline = diffusers.FluxPipeline
     inspect.signature(pipeline.from_pretrained).bind("folder", **todo.arguments)
     for each in todo.parts:
@@ -378,9 +379,9 @@ def test_every_call_of_one_model_binds(method: Method) -> None:
     from sentence_transformers import SentenceTransformer
 
     wanted = one_model(method)
-    language = steps(LANGUAGE, wanted, _build.versions()).arguments
+    language = steps(LANGUAGE, wanted, build.versions()).arguments
     inspect.signature(transformers.pipeline).bind("text-generation", "folder", **language)
-    embeddings = steps(EMBEDDINGS, wanted, _build.versions()).arguments
+    embeddings = steps(EMBEDDINGS, wanted, build.versions()).arguments
     inspect.signature(SentenceTransformer).bind("folder", **embeddings)
 
 
@@ -449,7 +450,7 @@ def test_a_pipeline_is_built_component_by_component(folder: Path) -> None:
 def made(monkeypatch: pytest.MonkeyPatch) -> list[weakref.ref[Any]]:
     """The components that are loaded by themselves, of which the third cannot be."""
     found: list[weakref.ref[Any]] = []
-    component = _diffusers._component
+    component = pipelines._component
 
     def noted(*arguments: Any) -> Any:
         if len(found) == 2:
@@ -458,7 +459,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[weakref.ref[Any]]:
         found.append(weakref.ref(loaded))
         return loaded
 
-    monkeypatch.setattr(_diffusers, "_component", noted)
+    monkeypatch.setattr(pipelines, "_component", noted)
     return found
 
 
@@ -788,7 +789,7 @@ def test_every_component_has_to_be_on_its_own_gpu() -> None:
 def test_a_large_weight_is_summed_in_pieces() -> None:
     import torch
 
-    from nbloader.loaders.self_test._weights import _PIECE
+    from nbloader.loaders.self_test.weights import _PIECE
 
     for dtype in (torch.float32, torch.bfloat16, torch.float8_e4m3fn):
         weight = torch.ones(3, _PIECE // 2 + 1, dtype=torch.float32).to(dtype)

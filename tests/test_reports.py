@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from nbloader.loaders.quiet import quiet
+from nbloader.loaders import quiet
 from nbloader.loaders.reports import LoadReport, lacking, missing_tensors, parse_report
 from tests.models import save_classifier, save_pipeline
 

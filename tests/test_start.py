@@ -20,7 +20,7 @@ from nbloader.errors import (
     DownloadError,
     InvalidArgumentError,
 )
-from nbloader.loaders import _placing
+from nbloader.loaders import placing
 from nbloader.localhub import Fault, LocalHub, RequestClass
 from nbloader.localhub.demo import MINILM, QWEN_IMAGE_EDIT
 from nbloader.records import ComponentLoaded, Event, Method, Stage, StageStarted
@@ -102,7 +102,7 @@ def test_it_can_be_cancelled_between_two_components(
     demo_hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As where it is spread over GPUs or quantized.
-    monkeypatch.setattr(_placing, "_BY_PARTS", frozenset({Method.CPU}))
+    monkeypatch.setattr(placing, "_BY_PARTS", frozenset({Method.CPU}))
     loaded: list[str] = []
     gate = Gate(lambda event: event.type == "component-loaded", hold=True)
 

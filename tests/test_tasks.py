@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from nbloader.errors import InvalidArgumentError, MissingTensorsError, ModelLoadError
-from nbloader.loaders import Building, _transformers
-from nbloader.loaders._tasks import Choice, Offer, Wanted, decide, processors_of
+from nbloader.loaders import Building
+from nbloader.loaders.tasks import Choice, Offer, Wanted, decide, processors_of
+from nbloader.loaders.transformers import _Builder
 from nbloader.records import Method, Notice, Placement, Plan
 from tests.models import WORDS, plan_of, save_classifier, seeded
 
@@ -281,14 +282,14 @@ def test_it_is_told_where_the_pipeline_of_the_tag_cannot_be_made(
     bert: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = bert("BertForMaskedLM")
-    make = _transformers._Builder.pipeline
+    make = _Builder.pipeline
 
     def fails(builder: Any, task: str) -> Any:
         if task == "feature-extraction":
             raise ValueError("no word for it")
         return make(builder, task)
 
-    monkeypatch.setattr(_transformers._Builder, "pipeline", fails)
+    monkeypatch.setattr(_Builder, "pipeline", fails)
     told, built = told_and_built(replace(plan_of(folder), task="feature-extraction"), folder)
     assert built.task == "fill-mask"
     assert told == [
@@ -310,7 +311,7 @@ def test_what_another_pipeline_would_not_mend_is_raised(
     def fails(builder: Any, task: str) -> Any:
         raise error
 
-    monkeypatch.setattr(_transformers._Builder, "pipeline", fails)
+    monkeypatch.setattr(_Builder, "pipeline", fails)
     with pytest.raises(ModelLoadError) as caught:
         told_and_built(replace(plan_of(folder), task="feature-extraction"), folder)
     assert caught.value.__cause__ is error

@@ -14,11 +14,9 @@ from nbloader.checks import inspected_packages, install_hint
 from nbloader.checks._pip import NOT_RELEASED, pip_hint
 from nbloader.environment import package_facts
 from nbloader.errors import LoadError, MissingPackageError, UnsupportedClassError
-from nbloader.loaders.quiet import quiet_loggers
+from nbloader.loaders.reports import quiet_loggers
 from nbloader.quoting import quote
 from nbloader.records import Kind, PackageFacts, Plan
-
-__all__ = ["Import", "targets"]
 
 _COMPONENT_LIBRARIES = frozenset({"diffusers", "transformers"})
 

@@ -10,7 +10,7 @@ import pytest
 from nbloader.environment import class_facts
 from nbloader.environment._sources import Sources
 from nbloader.environment._transformers import Task, tasks
-from nbloader.loaders.quiet import quiet
+from nbloader.loaders import quiet
 from nbloader.records import ClassFacts, Component, Kind, Plan, RepoFile
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from nbloader.loaders.quiet import quiet
-from nbloader.loaders.self_test._embedders import check_embeddings
-from nbloader.loaders.self_test._models import check_model
-from nbloader.loaders.self_test._pipelines import check_pipeline
-from nbloader.loaders.self_test._weights import check_modules
+from nbloader.loaders.reports import quiet
+from nbloader.loaders.self_test.diffusers import check_pipeline
+from nbloader.loaders.self_test.sentence_transformers import check_embeddings
+from nbloader.loaders.self_test.transformers import check_model
+from nbloader.loaders.self_test.weights import check_modules
 from nbloader.records import Kind, Notice, Placement, Plan
 
 __all__ = ["check_call", "check_embeddings", "check_modules"]

@@ -8,13 +8,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nbloader.loaders._arguments import DTYPES, BuildSteps, joined, objects_of, places_itself
-from nbloader.loaders._companions import snapshot_of
-from nbloader.loaders._names import rename
-from nbloader.loaders._placing import Part, Steps
+from nbloader.loaders.folders import rename, snapshot_of
+from nbloader.loaders.placing import (
+    DTYPES,
+    BuildSteps,
+    Part,
+    Steps,
+    joined,
+    objects_of,
+    places_itself,
+)
 from nbloader.records import ComponentLoaded, Placement, Plan
-
-__all__ = ["build", "modules_of"]
 
 
 def build(

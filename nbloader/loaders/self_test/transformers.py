@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from nbloader.errors import SelfTestError
-from nbloader.loaders.self_test._state import as_it_was
-from nbloader.loaders.self_test._weights import HINT
+from nbloader.loaders.self_test.state import (
+    as_it_was,
+    attributes_kept,
+    padding_kept,
+    settings_kept,
+)
+from nbloader.loaders.self_test.weights import HINT
 from nbloader.records import Notice, Placement
-
-__all__ = ["check_model"]
 
 _MOST_ON_CPU = 1_000_000_000
 """Parameters up to which some words of text are worth the wait on a CPU: about a second."""
@@ -65,7 +68,7 @@ def check_model(built: Any, placement: Placement | None) -> list[Notice]:
     if not _is_cheap(model, placement, task):
         return []
     with ExitStack() as kept:
-        for context in (as_it_was(model), _settings_kept(model), *_surroundings(built, alone)):
+        for context in (as_it_was(model), settings_kept(model), *_surroundings(built, alone)):
             kept.enter_context(context)
         try:
             call = _of_pipeline(built, task) if task is not None else _of_model(model)
@@ -101,52 +104,13 @@ def _is_cheap(model: Any, placement: Placement | None, task: str | None) -> bool
     return placement is not None
 
 
-@contextmanager
-def _settings_kept(model: Any) -> Iterator[None]:
-    """Put back what calls write into the configurations of a model."""
-    settings = [getattr(model, name, None) for name in ("config", "generation_config")]
-    kept = [(each, dict(vars(each))) for each in settings if hasattr(each, "__dict__")]
-    try:
-        yield
-    finally:
-        for each, values in kept:
-            vars(each).clear()
-            vars(each).update(values)
-
-
-@contextmanager
-def _attributes_kept(thing: Any) -> Iterator[None]:
-    """Put back the attributes of a pipeline: it counts calls, and keeps what it made for them."""
-    kept = {
-        name: dict(value) if type(value) is dict else value for name, value in vars(thing).items()
-    }
-    try:
-        yield
-    finally:
-        vars(thing).clear()
-        vars(thing).update(kept)
-
-
-@contextmanager
-def _padding_kept(tokenizer: Any) -> Iterator[None]:
-    core = getattr(tokenizer, "backend_tokenizer", None)
-    padding, truncation = getattr(core, "padding", None), getattr(core, "truncation", None)
-    try:
-        yield
-    finally:
-        if core is not None:
-            with suppress(Exception):  # Of a version that gives other names than it takes.
-                core.enable_padding(**padding) if padding else core.no_padding()
-                core.enable_truncation(**truncation) if truncation else core.no_truncation()
-
-
 def _surroundings(built: Any, alone: bool) -> list[Any]:
     if alone:
         return []
     processors = (built.tokenizer, getattr(getattr(built, "processor", None), "tokenizer", None))
     return [
-        _attributes_kept(built),
-        *(_padding_kept(each) for each in processors if each is not None),
+        attributes_kept(built),
+        *(padding_kept(each) for each in processors if each is not None),
     ]
 
 

@@ -11,14 +11,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from nbloader.errors import SelfTestError
-from nbloader.loaders._arguments import WHOLE
-from nbloader.loaders._placing import OFFLOADING
+from nbloader.loaders.placing import OFFLOADING, WHOLE
 from nbloader.records import PlacedComponent, Placement
 
 if TYPE_CHECKING:
     import torch
-
-__all__ = ["HINT", "check_modules"]
 
 HINT = (
     "The files may not fit the installed library. Load again with `verify=True`; if it stays so, "

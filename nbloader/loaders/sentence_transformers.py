@@ -12,16 +12,11 @@ from types import MappingProxyType
 from typing import Any
 
 from nbloader.errors import InvalidArgumentError, MissingTensorsError
-from nbloader.loaders._adapters import whole_folder
-from nbloader.loaders._arguments import WHOLE, BuildSteps, with_model_kwargs
-from nbloader.loaders._companions import code_arguments, snapshot_of
-from nbloader.loaders._names import rename
-from nbloader.loaders._placing import Steps
+from nbloader.loaders.folders import code_arguments, rename, snapshot_of, whole_folder
+from nbloader.loaders.placing import WHOLE, BuildSteps, Steps, with_model_kwargs
 from nbloader.loaders.reports import LoadReport, told_of
 from nbloader.quoting import plain, quote
 from nbloader.records import Notice, Placement, Plan
-
-__all__ = ["build", "check_arguments", "modules_of", "uses_pooler"]
 
 _INSTRUCTOR = frozenset(f"hkunlp/instructor-{size}" for size in ("base", "large", "xl"))
 """The models whose prompts the library keeps out of the pooling, by their ids alone

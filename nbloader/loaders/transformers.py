@@ -13,16 +13,12 @@ from typing import Any
 
 from nbloader.errors import InvalidArgumentError, ModelLoadError
 from nbloader.frames import clear_frames
-from nbloader.loaders._adapters import Places, adapted, replaced_modules
-from nbloader.loaders._arguments import DTYPES, WHOLE, BuildSteps, with_model_kwargs
-from nbloader.loaders._companions import code_arguments
-from nbloader.loaders._placing import Steps
-from nbloader.loaders._tasks import Choice, Offer, Wanted, decide, processors_of
+from nbloader.loaders.folders import Places, adapted, code_arguments, replaced_modules
+from nbloader.loaders.placing import DTYPES, WHOLE, BuildSteps, Steps, with_model_kwargs
 from nbloader.loaders.reports import Reports, lacking
+from nbloader.loaders.tasks import Choice, Offer, Wanted, decide, processors_of
 from nbloader.quoting import quote
 from nbloader.records import Notice, Placement, Plan
-
-__all__ = ["build", "modules_of"]
 
 _PROCESSORS = ("tokenizer", "image_processor", "video_processor", "feature_extractor", "processor")
 _OF_PIPELINES = frozenset(

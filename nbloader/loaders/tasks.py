@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Choice", "Offer", "Wanted", "decide", "processors_of"]
-
 _TOKENIZERS = frozenset(
     {
         "bpe.codes",

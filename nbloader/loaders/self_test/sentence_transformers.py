@@ -9,12 +9,10 @@ from functools import partial
 from typing import Any
 
 from nbloader.errors import SelfTestError
-from nbloader.loaders.self_test._state import as_it_was
-from nbloader.loaders.self_test._weights import HINT
+from nbloader.loaders.self_test.state import as_it_was
+from nbloader.loaders.self_test.weights import HINT
 from nbloader.quoting import plain
 from nbloader.records import Notice
-
-__all__ = ["check_embeddings"]
 
 _SENTENCES = ("A cat sits on the mat.", "Stock prices fell sharply today.")
 """Where the vocabulary of a model cannot be read."""

@@ -1,8 +1,8 @@
-"""From a placement to what the libraries are asked for, call by call. Pure.
+"""From a placement and the caller's arguments to what the libraries are asked for, call by call.
 
-Number formats and devices stand by torch's names, quantization by its settings: `_build` makes
-objects of them. Read in diffusers 0.37 to 0.42, transformers 5.0 to 5.23, sentence-transformers 5.0
-to 6.2, accelerate 1.15.
+Pure: number formats and devices stand by torch's names, quantization by its settings. Only
+`objects_of`, at the end, makes objects of them. Read in diffusers 0.37 to 0.42, transformers 5.0 to
+5.23, sentence-transformers 5.0 to 6.2, accelerate 1.15.
 
 A pipeline that is spread over GPUs or quantized is put together from components that are loaded one
 by one, each straight to where it belongs. The library's own `device_map="balanced"` deals the
@@ -13,11 +13,12 @@ first can be moved away.
 
 from __future__ import annotations
 
+import importlib
 import re
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeAlias
 
 from packaging.version import Version
 
@@ -25,15 +26,15 @@ from nbloader.errors import ModelLoadError
 from nbloader.quoting import quote
 from nbloader.records import (
     Component,
+    ComponentLoaded,
     Kind,
     Method,
+    Notice,
     PlacedComponent,
     Placement,
     Plan,
     Quantization,
 )
-
-__all__ = ["OFFLOADING", "Call", "Part", "Steps", "steps"]
 
 Arguments = Mapping[str, Any]
 
@@ -356,3 +357,67 @@ def _quantization(to: Quantization, dtype: str) -> dict[str, Any]:
         "bnb_4bit_quant_type": "nf4",
         "bnb_4bit_compute_dtype": dtype,
     }
+
+
+# -- ours and the caller's put together ------------------------------------------------------------
+
+WHOLE = "model"
+"""The name of a model that is one module."""
+
+BuildSteps: TypeAlias = Generator[ComponentLoaded | Notice, None, Any]
+"""What a build gives: the components that are loaded by themselves, what is to be told, and at the
+end the model."""
+
+PLACING = ("device_map", "quantization_config")
+DTYPES = ("dtype", "torch_dtype")
+
+
+def places_itself(loader_kwargs: Mapping[str, Any]) -> bool:
+    """Tell whether the caller's own arguments settle where the tensors go, or what they are."""
+    nested = loader_kwargs.get("model_kwargs") or {}
+    return any(key in given for given in (loader_kwargs, nested) for key in PLACING)
+
+
+def with_model_kwargs(ours: Arguments, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Join arguments as `joined` does, those for the model inside them too.
+
+    Where the caller places or quantizes the model, our placing is left out.
+    """
+    nested = dict(ours["model_kwargs"])
+    wanted = given.get("model_kwargs") or {}
+    arguments = joined(ours, given)
+    if places_itself(given):
+        placing = {*PLACING, "max_memory"}
+        nested = {key: value for key, value in nested.items() if key not in placing}
+        if ("device_map" in given or "device_map" in wanted) and "device" not in given:
+            arguments.pop("device", None)  # The libraries take one of the two.
+    return {**arguments, "model_kwargs": joined(nested, wanted)}
+
+
+def joined(ours: Arguments, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Put the caller's arguments over ours; either name of the dtype replaces the other."""
+    own_dtype = given.keys() & set(DTYPES)
+    kept = {key: value for key, value in ours.items() if not (own_dtype and key in DTYPES)}
+    return {**objects_of(kept), **given}
+
+
+def objects_of(arguments: Arguments, library: str = "transformers") -> dict[str, Any]:
+    """Replace the names of dtypes and devices, and settings of quantization, by the objects.
+
+    Args:
+        library: whose `BitsAndBytesConfig` is meant.
+    """
+    import torch
+
+    def objects(key: str, value: Any) -> Any:
+        if key in DTYPES and isinstance(value, str):
+            return getattr(torch, value)
+        if key in DTYPES and isinstance(value, Mapping):
+            return {name: getattr(torch, dtype) for name, dtype in value.items()}
+        if key.endswith("load_device"):
+            return torch.device(value)
+        if key == "quantization_config" and isinstance(value, Mapping):
+            return importlib.import_module(library).BitsAndBytesConfig(**value)
+        return value
+
+    return {key: objects(key, value) for key, value in arguments.items()}

@@ -10,8 +10,6 @@ from copy import copy
 from operator import is_
 from typing import Any
 
-__all__ = ["as_it_was"]
-
 
 @contextmanager
 def as_it_was(*modules: Any) -> Iterator[None]:
@@ -48,9 +46,51 @@ def as_it_was(*modules: Any) -> Iterator[None]:
         for part, attributes in kept:
             _put_back(part, attributes)
         for core, padding, truncation in tokenizers:
-            with suppress(Exception):  # Of a version that gives other names than it takes.
-                core.enable_padding(**padding) if padding else core.no_padding()
-                core.enable_truncation(**truncation) if truncation else core.no_truncation()
+            _restore_padding(core, padding, truncation)
+
+
+@contextmanager
+def settings_kept(model: Any) -> Iterator[None]:
+    """Put back what calls write into the configurations of a model."""
+    settings = [getattr(model, name, None) for name in ("config", "generation_config")]
+    kept = [(each, dict(vars(each))) for each in settings if hasattr(each, "__dict__")]
+    try:
+        yield
+    finally:
+        for each, values in kept:
+            vars(each).clear()
+            vars(each).update(values)
+
+
+@contextmanager
+def attributes_kept(thing: Any) -> Iterator[None]:
+    """Put back the attributes of a pipeline: it counts calls, and keeps what it made for them."""
+    kept = {
+        name: dict(value) if type(value) is dict else value for name, value in vars(thing).items()
+    }
+    try:
+        yield
+    finally:
+        vars(thing).clear()
+        vars(thing).update(kept)
+
+
+@contextmanager
+def padding_kept(tokenizer: Any) -> Iterator[None]:
+    """Put back how a tokenizer pads and cuts."""
+    core = getattr(tokenizer, "backend_tokenizer", None)
+    padding, truncation = getattr(core, "padding", None), getattr(core, "truncation", None)
+    try:
+        yield
+    finally:
+        if core is not None:
+            _restore_padding(core, padding, truncation)
+
+
+def _restore_padding(core: Any, padding: Any, truncation: Any) -> None:
+    with suppress(Exception):  # Of a version that gives other names than it takes.
+        core.enable_padding(**padding) if padding else core.no_padding()
+        core.enable_truncation(**truncation) if truncation else core.no_truncation()
 
 
 def _gpus(*modules: Any) -> list[int]:

@@ -16,14 +16,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from nbloader.errors import SelfTestError
-from nbloader.loaders._placing import OFFLOADING
-from nbloader.loaders.quiet import quiet
+from nbloader.loaders.placing import OFFLOADING
+from nbloader.loaders.reports import quiet
 from nbloader.records import Notice, Placement
 
 if TYPE_CHECKING:
     import torch
-
-__all__ = ["check_pipeline"]
 
 _TOKENS = 4
 _LATENT_PIXELS = 4

@@ -1,0 +1,314 @@
+"""From a folder of files to a model that works, with the library that the plan names."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import MappingProxyType, ModuleType
+from typing import Any
+
+from nbloader.errors import MissingTensorsError, ModelLoadError, NbloaderError
+from nbloader.frames import clear_frames
+from nbloader.loaders import diffusers, sentence_transformers, transformers
+from nbloader.loaders.folders import replaced_modules
+from nbloader.loaders.placing import BuildSteps, steps
+from nbloader.loaders.reports import (
+    LoadReport,
+    lacking,
+    missing_tensors,
+    parse_report,
+    quiet,
+    told_of,
+)
+from nbloader.records import ComponentLoaded, Kind, Method, Notice, Placement, Plan
+
+_PACKAGES = ("accelerate", "bitsandbytes", "diffusers", "sentence-transformers", "transformers")
+
+_BUILDERS: Mapping[Kind, ModuleType] = MappingProxyType(
+    {
+        Kind.DIFFUSERS: diffusers,
+        Kind.SENTENCE_TRANSFORMERS: sentence_transformers,
+        Kind.TRANSFORMERS: transformers,
+    }
+)
+
+_BUILDING = threading.Lock()
+"""Both libraries patch globals while they build: two models at once come out wrong."""
+
+
+class Building:
+    """The model that `plan` describes, built of its complete folder where `placement` says.
+
+    It is built in steps, between which others may build and the work can be left. To be closed.
+
+    Args:
+        loader_kwargs: passed on to the library, over our own choices.
+        forced: whether to go on with a model whose files lack tensors.
+        next_method: the one to name should a GPU be full; None if no other fits.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        folder: Path,
+        placement: Placement,
+        loader_kwargs: Mapping[str, Any],
+        *,
+        forced: bool = False,
+        next_method: Method | None = None,
+    ) -> None:
+        self._plan = plan
+        self._folder = folder
+        self._forced = forced
+        self._reports: list[LoadReport] = []
+        self._placement = placement
+        self._next_method = next_method
+        nested = loader_kwargs.get("model_kwargs") or {}
+        self._ignores_shapes = any(
+            given.get("ignore_mismatched_sizes") is True for given in (loader_kwargs, nested)
+        )
+        self._steps = build(plan, folder, placement, loader_kwargs, fills=forced)
+        self._built: list[Any] = []
+        self._holds = True
+
+    def step(self) -> ComponentLoaded | Notice | None:
+        """Load the next component; None once the model is complete.
+
+        Raises:
+            MissingTensorsError: the files lack tensors of the model.
+            ModelLoadError: the library could not build it.
+        """
+        with (
+            _BUILDING,
+            quiet() as reports,
+            _globals_kept(),
+            current(self._placement.device),
+        ):
+            try:
+                if self._built:
+                    return None
+                try:
+                    return next(self._steps)
+                finally:
+                    self._reports += reports.found
+            except StopIteration as end:
+                self._built.append(end.value)
+                return self._judged(end.value)
+            except BaseException as error:
+                told = self._lack(error) or _told(
+                    error, self._plan, self._placement, self._next_method
+                )
+                self._holds = False
+                _release(error)
+                if told is None:
+                    raise
+                raise told from error
+
+    def _judged(self, model: Any) -> Notice | None:
+        """Refuse a model that lacks tensors, or tell of them. Call it once more if it tells."""
+        modules = modules_of(model, self._plan).values()
+        classes = {
+            type(part).__name__
+            for module in modules
+            for part in (module.modules() if hasattr(module, "modules") else (module,))
+        }
+        found = lacking(
+            self._reports,
+            classes,
+            pooled=uses_pooler(model, self._plan),
+            replaced={name for module in modules for name in replaced_modules(module)},
+        )
+        self._reports.clear()
+        # A new head, of another size than the one in the files, is what that argument is for.
+        meant = self._ignores_shapes and not any(report.missing for report in found)
+        if found and not (self._forced or meant):
+            del model, modules
+            self.close()
+            raise missing_tensors(self._plan.repo_id, found, self._folder, forceable=True)
+        if not found:
+            return None
+        return Notice(
+            reference=MissingTensorsError.reference,
+            message=told_of(self._plan.repo_id, found, self._folder),
+            hint="You have allowed it with "
+            f"`{'ignore_mismatched_sizes=True' if meant else 'force=True'}`: that part is random.",
+        )
+
+    def _lack(self, error: BaseException) -> MissingTensorsError | None:
+        """Tell whether a library stumbled over tensors that lack, as it says now or has before."""
+        if not isinstance(error, Exception) or isinstance(error, (NbloaderError, ImportError)):
+            return None
+        if _is_full(error):
+            return None
+        last = parse_report(str(error))
+        reports = [*self._reports, last] if last else self._reports
+        found = lacking(reports, {report.model for report in reports})
+        if not found:
+            return None
+        # What diffusers leaves empty it stumbles over; filled, it would go on.
+        forceable = self._plan.kind is Kind.DIFFUSERS and not self._forced
+        return missing_tensors(self._plan.repo_id, found, self._folder, forceable=forceable)
+
+    def model(self) -> Any:
+        """Hand over the model that is complete; nothing of it is kept."""
+        self._holds = False
+        return self._built.pop()
+
+    def close(self) -> None:
+        """Free what was loaded of a model that nobody has taken."""
+        if self._holds:
+            self._holds = False
+            self._steps.close()
+            self._built.clear()
+            _free()
+
+
+def _told(
+    error: BaseException, plan: Plan, placement: Placement, next_method: Method | None
+) -> ModelLoadError | None:
+    """Say what an error of a library means; None where it is none, or says so itself."""
+    if isinstance(error, NbloaderError) or not isinstance(error, Exception):
+        return None
+    text = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+    message = f"{plan.repo_id} could not be built from its files: {text}"
+    if type(error).__name__ == "OutOfMemoryError":
+        message = f"{plan.repo_id} does not fit on {placement.device} with {placement.method}"
+        hint = (
+            f'Load with plan="{next_method}".'
+            if next_method
+            else "No slower plan fits here: take a larger GPU or a smaller model."
+        )
+        hint += " Models of before may fill the GPU: a restart frees it."
+    elif _is_full_memory(error):
+        message = f"{plan.repo_id} does not fit into the memory of this machine"
+        hint = "Restart the kernel to free what is taken, or use a machine with more memory."
+        if placement.method is Method.CPU and placement.dtype == "float32":
+            hint += ' dtype="bfloat16" takes half.'
+    elif isinstance(error, ImportError):
+        hint = "Install what is missing and restart the kernel."
+    else:
+        hint = "The model may need a newer library: upgrade it, restart the kernel, and load again."
+    return ModelLoadError(message, hint=hint)
+
+
+def _is_full(error: BaseException) -> bool:
+    """Tell whether there was no room, on a GPU or in memory."""
+    return type(error).__name__ == "OutOfMemoryError" or _is_full_memory(error)
+
+
+def _is_full_memory(error: BaseException) -> bool:
+    return isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error)
+
+
+def _release(error: BaseException) -> None:
+    """Free what a failed load holds.
+
+    A notebook keeps the last error, and with it the tensors in the frames of its traceback.
+    """
+    clear_frames(error)
+    _free()
+
+
+def _free() -> None:
+    """Give memory that nothing uses back, that of a GPU too."""
+    import torch
+
+    gc.collect()
+    torch.cuda.empty_cache()  # It does nothing where no GPU is in use.
+
+
+@contextmanager
+def _globals_kept() -> Iterator[None]:
+    """Restore what a failed construction can leave changed: both libraries patch it meanwhile."""
+    import torch
+
+    dtype, collecting = torch.get_default_dtype(), gc.isenabled()
+    register = torch.nn.Module.register_parameter
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(dtype)
+        torch.nn.Module.register_parameter = register  # type: ignore[method-assign]
+        if collecting:
+            gc.enable()
+
+
+# -- by the library of the plan --------------------------------------------------------------------
+
+
+def build(
+    plan: Plan,
+    folder: Path,
+    placement: Placement,
+    loader_kwargs: Mapping[str, Any],
+    *,
+    fills: bool = False,
+) -> BuildSteps:
+    """Build the model that `plan` describes from `folder`, without the network.
+
+    Args:
+        fills: whether tensors that no file has are made up, so that the model can be used.
+
+    Yields:
+        Each component that is loaded by itself, once it is where it belongs, and notices.
+
+    Returns:
+        The model.
+
+    Raises:
+        ModelLoadError: the libraries cannot place it so.
+    """
+    todo = replace(steps(plan, placement, versions()), fills=fills)
+    return (yield from _BUILDERS[plan.kind].build(plan, folder, placement, todo, loader_kwargs))
+
+
+def modules_of(model: Any, plan: Plan) -> dict[str, Any]:
+    """Give the parts of a built model that may hold tensors, by name."""
+    found: dict[str, Any] = _BUILDERS[plan.kind].modules_of(model)
+    return found
+
+
+def check_arguments(plan: Plan, loader_kwargs: Mapping[str, Any]) -> None:
+    """See that what a plan is built with takes the caller's arguments.
+
+    Raises:
+        InvalidArgumentError: it does not.
+    """
+    if plan.kind is Kind.SENTENCE_TRANSFORMERS:
+        sentence_transformers.check_arguments(plan, loader_kwargs)
+
+
+def uses_pooler(model: Any, plan: Plan) -> bool:
+    """Tell whether a built model computes with the layer over the first token of an encoder."""
+    if plan.kind is Kind.SENTENCE_TRANSFORMERS:
+        return sentence_transformers.uses_pooler(model)
+    return plan.kind is Kind.DIFFUSERS
+
+
+def versions() -> dict[str, str]:
+    """Give the versions of the packages that a placement depends on, of those that are there."""
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def current(device: str) -> AbstractContextManager[None]:
+    """Make a GPU the one that `cuda` means; the libraries quantize there unless told otherwise."""
+    return _on_gpu(device) if device.startswith("cuda:") else nullcontext()
+
+
+@contextmanager
+def _on_gpu(device: str) -> Iterator[None]:
+    import torch
+
+    with torch.cuda.device(device):
+        yield

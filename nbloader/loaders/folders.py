@@ -1,0 +1,239 @@
+"""The folders that a load reads from, and the names of repositories that it leaves in their place.
+
+The other repositories of a plan lie in the same cache as its own, under their commits, so the
+libraries need no network for any of them.
+
+They find the base model of an adapter of PEFT by the name in `adapter_config.json`, and ask the Hub
+for it; the first of transformers 5 do so even where the base lies beside. Here they find a folder:
+the adapter is handed to them in a folder of its own, whose configuration names the snapshot of the
+base.
+
+The libraries write the paths that they are given down: into configurations, and from there into
+whatever is saved of the model. After a download of their own the repository's id would stand there,
+so it is put there.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nbloader.records import Plan
+
+
+def snapshot_of(plan: Plan, folder: Path, repo_id: str) -> Path:
+    """Give the folder of another repository of a plan.
+
+    Args:
+        folder: the snapshot of the plan's own: `<cache>/models--org--name/snapshots/<commit>`.
+    """
+    commit = next(one.commit_hash for one in plan.companions if one.repo_id == repo_id)
+    name = f"models--{repo_id.replace('/', '--')}"
+    return _cache(folder) / name / "snapshots" / commit
+
+
+def code_arguments(plan: Plan, folder: Path) -> dict[str, Any]:
+    """Give the arguments that let transformers find code that is named with its repository.
+
+    It looks for `org/code--module.Class` in the Hub's cache; with the commit it asks nobody.
+    """
+    commit = next((one.commit_hash for one in plan.companions if one.role == "code"), None)
+    return {} if commit is None else {"code_revision": commit, "cache_dir": str(_cache(folder))}
+
+
+def _cache(folder: Path) -> Path:
+    return folder.parents[2]
+
+
+# -- adapters --------------------------------------------------------------------------------------
+
+_CONFIG = "adapter_config.json"
+_BASE_NAME = "base_model_name_or_path"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """Where a model is loaded from.
+
+    Attributes:
+        model: what `from_pretrained` of a model is given.
+        base: the folder of the configuration, of the tokenizer and of the processors.
+        base_id: the repository that `base` is of.
+        revision: what was asked for of it.
+        base_name: what an adapter calls its base.
+    """
+
+    model: Path
+    base: Path
+    base_id: str
+    revision: str
+    base_name: object = None
+
+    def rename(self, loaded: Any) -> None:
+        """Put ids of repositories wherever a folder stands for one."""
+        rename(loaded, self.base, self.base_id)
+        model = getattr(loaded, "model", loaded)
+        for config in getattr(model, "peft_config", {}).values():
+            if getattr(config, _BASE_NAME, None) == str(self.base):
+                setattr(config, _BASE_NAME, self.base_name)
+
+
+@contextmanager
+def adapted(plan: Plan, folder: Path) -> Iterator[Places]:
+    """Give where the model of a plan is loaded from, while it is built.
+
+    A model without an adapter is loaded from its own folder.
+    """
+    adapter = next((part for part in plan.components if part.library == "peft"), None)
+    if adapter is None:
+        yield Places(model=folder, base=folder, base_id=plan.repo_id, revision=plan.revision)
+        return
+    other = next((one for one in plan.companions if one.role == "base-model"), None)
+    base = snapshot_of(plan, folder, other.repo_id) if other else folder
+    # Links: the weights stay where they are, and mapped, when the folder is gone.
+    private = Path(tempfile.mkdtemp(prefix="nbloader-adapter-"))
+    try:
+        config = json.loads((folder / _CONFIG).read_text("utf-8"))
+        (private / _CONFIG).write_text(json.dumps(config | {_BASE_NAME: str(base)}), "utf-8")
+        for path in adapter.weights:
+            _link(folder / path, private / path)
+        yield Places(
+            model=private,
+            base=base,
+            base_id=other.repo_id if other else plan.repo_id,
+            revision=other.revision if other else plan.revision,
+            base_name=config.get(_BASE_NAME),
+        )
+    finally:
+        # A system that keeps files that are mapped keeps this one until it cleans up by itself.
+        shutil.rmtree(private, ignore_errors=True)
+
+
+@contextmanager
+def whole_folder(plan: Plan, folder: Path) -> Iterator[Path]:
+    """Give a folder with a plan's own files, in which an adapter names the snapshot of its base.
+
+    It is `folder` where no other repository has the base.
+    """
+    named = next((one for one in plan.companions if one.role == "base-model"), None)
+    if named is None:
+        yield folder
+        return
+    base = snapshot_of(plan, folder, named.repo_id)
+    private = Path(tempfile.mkdtemp(prefix="nbloader-adapter-"))
+    try:
+        for path in (file.path for file in plan.files if not file.repo_id):
+            (private / path).parent.mkdir(parents=True, exist_ok=True)
+            if path.rpartition("/")[2] == _CONFIG:
+                config = json.loads((folder / path).read_text("utf-8"))
+                (private / path).write_text(json.dumps(config | {_BASE_NAME: str(base)}), "utf-8")
+            else:
+                _link(folder / path, private / path)
+        yield private
+    finally:
+        shutil.rmtree(private, ignore_errors=True)
+
+
+def replaced_modules(model: Any) -> frozenset[str]:
+    """Name the modules of a model that an adapter brings whole, such as a new head."""
+    parts = model.modules() if hasattr(model, "modules") else (model,)
+    found = (getattr(part, "peft_config", None) for part in parts)
+    return frozenset(
+        name
+        for configs in found
+        if isinstance(configs, dict)
+        for config in configs.values()
+        for name in getattr(config, "modules_to_save", None) or ()
+    )
+
+
+def _link(source: Path, target: Path) -> None:
+    """Make a file appear at another place, at the least cost that the file system allows."""
+    source = source.resolve()
+    for make in (target.symlink_to, target.hardlink_to):
+        try:
+            make(source)
+        except OSError:
+            continue
+        return
+    shutil.copyfile(source, target)
+
+
+# -- names -----------------------------------------------------------------------------------------
+
+_NAMES = ("_name_or_path", "name_or_path")
+_LIBRARIES = ("diffusers", "transformers", "sentence_transformers", "peft")
+"""With the modules that they make of a repository's own code, such as `diffusers_modules`."""
+
+_DEEPEST = 4
+"""Levels of objects below a model that are looked at: a processor has a tokenizer, a configuration
+has others."""
+
+
+def rename(loaded: Any, folder: Path, repo_id: str) -> None:
+    """Put the repository's id wherever a path of `folder` stands for it; other names stay.
+
+    Args:
+        loaded: a pipeline, a model, a tokenizer, a processor.
+    """
+    seen: set[int] = set()
+    _rename(loaded, str(folder), repo_id, seen, 0)
+
+
+def _rename(thing: Any, folder: str, repo_id: str, seen: set[int], depth: int) -> None:
+    if id(thing) in seen or depth > _DEEPEST:
+        return
+    seen.add(id(thing))
+    held = getattr(thing, "__dict__", {})
+    for name in _NAMES:
+        if _inside(held.get(name), folder):
+            setattr(thing, name, repo_id)
+    # A tokenizer keeps its arguments for when it is saved.
+    arguments = held.get("init_kwargs")
+    if isinstance(arguments, dict) and _inside(arguments.get("name_or_path"), folder):
+        arguments["name_or_path"] = repo_id
+    # diffusers: a mapping that cannot be written to, replaced as a whole by its own method.
+    settings = held.get("_internal_dict")
+    if settings is not None and _inside(settings.get("_name_or_path"), folder):
+        thing.register_to_config(_name_or_path=repo_id)
+    for part in _parts(thing):
+        # The modules of a model are on its own level, however deep they are in it.
+        down = not (_is_module(thing) and _is_module(part))
+        _rename(part, folder, repo_id, seen, depth + down)
+
+
+def _inside(name: Any, folder: str) -> bool:
+    if not isinstance(name, (str, Path)):
+        return False
+    path = str(name)
+    return path == folder or path.startswith((f"{folder}/", f"{folder}\\"))
+
+
+def _parts(thing: Any) -> Iterator[Any]:
+    """Give what keeps names inside a thing: its parts, and their configurations."""
+    if _is_module(thing):
+        for module in thing.modules():
+            if module is not thing:
+                yield module
+    for value in list(getattr(thing, "__dict__", {}).values()):
+        if isinstance(value, (list, tuple)):
+            yield from (part for part in value if _is_named(part))
+        elif _is_named(value):
+            yield value
+
+
+def _is_module(value: Any) -> bool:
+    import torch
+
+    return isinstance(value, torch.nn.Module)
+
+
+def _is_named(value: Any) -> bool:
+    """Tell whether a value is an object of the libraries that may keep a name."""
+    return type(value).__module__.startswith(_LIBRARIES)
