@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nbloader.state import JobState
+from nbloader.views.sections import ShownReport
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -14,7 +15,7 @@ __all__ = ["JobReport"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JobReport:
+class JobReport(ShownReport):
     """A job as it stood at a moment. Shows itself in a notebook, and as text by `str`."""
 
     state: JobState
@@ -38,6 +39,3 @@ class JobReport:
         from nbloader.views.html import render
 
         return render(self.state)
-
-    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        printer.text("JobReport(...)" if cycle else str(self))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import scan_cache_dir, snapshot_download
+from IPython.lib.pretty import pretty
 
 import nbloader
 from nbloader.cache_care import ItemKind, cache
@@ -144,6 +145,8 @@ def test_text_html_and_json_have_the_same_content(cached: Cache) -> None:
     assert_same_content(report.sections(), str(report), report._repr_html_(), report.to_json())
     deleted = report.delete(dry_run=True)
     assert_same_content(deleted.sections(), str(deleted), deleted._repr_html_(), deleted.to_json())
+    for each in (report, deleted):
+        assert pretty(each) == str(each)  # type: ignore[no-untyped-call]
     assert [section.key for section in report.sections() if section.rows] == [
         "cache",
         "repositories",

@@ -11,20 +11,22 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from IPython.lib.pretty import pretty
 
 import nbloader
 from nbloader.cache_care import cache
 from nbloader.checks import PreflightReport
-from nbloader.diagnostics import DoctorReport, doctor, issue_of_job, redacted
-from nbloader.diagnostics._report import fenced, redacted_sections
-from nbloader.diagnostics._sections import (
+from nbloader.diagnostics import DoctorReport, doctor, issue_of_job
+from nbloader.diagnostics.gather import fenced, redacted_sections
+from nbloader.diagnostics.rows import (
+    hub_rows,
     job_rows,
     machine_rows,
     package_rows,
     preflight_rows,
+    redacted,
     token_rows,
 )
-from nbloader.diagnostics._variables import hub_rows
 from nbloader.errors import InvalidRepoIdError
 from nbloader.history import History, JobEntry, RetryEntry, entry_of
 from nbloader.localhub import LocalHub
@@ -45,7 +47,7 @@ from nbloader.records import (
 )
 from nbloader.redaction import Redactor
 from nbloader.request import checked
-from nbloader.sections import Row, Section, sections_html, sections_json, sections_text
+from nbloader.views.sections import Row, Section, sections_html, sections_json, sections_text
 from tests.jobs import BROKEN, last_state, texts
 from tests.same_content import assert_same_content
 
@@ -105,6 +107,7 @@ def test_the_whole_report(demo_hub: LocalHub, home: Path, monkeypatch: pytest.Mo
     History(home / "hf" / "nbloader").add(entry)
     report = doctor(MINILM)
     assert_same_content(report.sections, str(report), report._repr_html_(), report.to_json())
+    assert pretty(report) == str(report)  # type: ignore[no-untyped-call]
     found = json.loads(json.dumps(report.to_json()))
     assert [key for key in found if found[key]] == [
         "nbloader",
@@ -202,7 +205,7 @@ def test_the_report_of_a_job_tells_of_the_cache_that_it_used(
         asked.append(folder)
         return DiskFacts(folder=str(folder), free=1, total=2, writable=True)
 
-    monkeypatch.setattr("nbloader.diagnostics.disk_facts_or_none", disk)
+    monkeypatch.setattr("nbloader.diagnostics.gather.disk_facts_or_none", disk)
     folder = home / "own" if given else home / "hf" / "hub"
     request = checked(repo_id=MINILM, cache_dir=folder if given else None)
     issue = issue_of_job(request, last_state(BROKEN))
@@ -279,7 +282,7 @@ def test_a_machine_where_everything_fails(home: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)
     monkeypatch.setattr("psutil.virtual_memory", fail)
     monkeypatch.setattr("shutil.disk_usage", fail)
-    monkeypatch.setattr("nbloader.diagnostics.cache", fail)
+    monkeypatch.setattr("nbloader.diagnostics.gather.cache", fail)
     found = doctor().to_json()
     assert found["machine"]["memory"]["text"] == "unknown"
     assert found["machine"]["disk"] == "unknown: the file system of the cache cannot be asked"

@@ -10,14 +10,14 @@ from typing import Any
 from nbloader.cache_care._judge import items_of
 from nbloader.cache_care._records import CachedRepo, Item, ItemKind, Kept, Store
 from nbloader.redaction import Redactor
-from nbloader.sections import Row, Section, sections_html, sections_json, sections_text
 from nbloader.units import format_bytes
+from nbloader.views.sections import Row, Section, SectionsReport, sections_json
 
 __all__ = ["Deletion", "Report", "title_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class Report(SectionsReport):
     """What was found in a cache folder.
 
     Attributes:
@@ -48,7 +48,7 @@ class Report:
         return sum(item.bytes for item in self.items)
 
     def sections(self) -> tuple[Section, ...]:
-        """Give the report as rows, from which all its forms are made."""
+        """Return the report as rows, from which all its forms are made."""
         free = "" if self.disk_free is None else f"{format_bytes(self.disk_free)} free on its disk"
         return (
             Section(
@@ -100,22 +100,9 @@ class Report:
                 data={"files": store.files, "bytes": store.bytes},
             )
 
-    def to_json(self) -> dict[str, Any]:
-        """Give the report as plain values for `json.dumps`."""
-        return sections_json(self.sections())
-
-    def __str__(self) -> str:
-        return sections_text(self.sections())
-
-    def _repr_html_(self) -> str:
-        return sections_html(self.sections())
-
-    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        printer.text("CacheReport(...)" if cycle else str(self))
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Deletion:
+class Deletion(SectionsReport):
     """What was deleted.
 
     Attributes:
@@ -134,7 +121,7 @@ class Deletion:
         return sum(item.bytes for item in self.removed)
 
     def sections(self) -> tuple[Section, ...]:
-        """Give the report as rows, from which all its forms are made."""
+        """Return the report as rows, from which all its forms are made."""
         title = "Would be deleted" if self.dry_run else "Deleted"
         return (
             _sum_section("deleted", title, self.removed),
@@ -152,15 +139,6 @@ class Deletion:
     def to_json(self) -> dict[str, Any]:
         """Give the report as plain values for `json.dumps`."""
         return {"dry_run": self.dry_run, "bytes": self.bytes, **sections_json(self.sections())}
-
-    def __str__(self) -> str:
-        return sections_text(self.sections())
-
-    def _repr_html_(self) -> str:
-        return sections_html(self.sections())
-
-    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        printer.text("Deletion(...)" if cycle else str(self))
 
 
 def title_of(repo_type: str, repo_id: str) -> str:

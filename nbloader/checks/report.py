@@ -19,6 +19,7 @@ from nbloader.records import (
     MachineFacts,
     Plan,
 )
+from nbloader.views.sections import ShownReport
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -99,7 +100,7 @@ class _Results:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PreflightReport:
+class PreflightReport(ShownReport):
     """What the checks found. Shows itself in a notebook, and as text by `str`.
 
     The last check, `trial`, has the library build the model once without its weights. That takes
@@ -240,6 +241,3 @@ class PreflightReport:
         from nbloader.views.checks import report_html
 
         return report_html(self.results, self.weights, self.fit)
-
-    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        printer.text("PreflightReport(...)" if cycle else str(self))

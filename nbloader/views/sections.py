@@ -1,7 +1,8 @@
-"""A report of sections with rows, as text, as HTML and as JSON: the same content three times."""
+"""Reports that show themselves in a notebook; sections with rows, as text, HTML and JSON."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,12 +10,38 @@ from typing import Any
 from nbloader.quoting import plain
 from nbloader.views.markup import box, escape, fold, table
 
-__all__ = ["Row", "Section", "sections_html", "sections_json", "sections_text"]
+__all__ = [
+    "Row",
+    "Section",
+    "SectionsReport",
+    "ShownReport",
+    "sections_html",
+    "sections_json",
+    "sections_text",
+]
 
 NAME_LIMIT = 120
 TEXT_LIMIT = 600
 _WIDEST_NAME = 44
 """Longer names of a section do not push its texts to the right."""
+
+
+class ShownReport(ABC):
+    """Shows itself in a notebook as HTML, and as its `str` where there is only text."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def _repr_html_(self) -> str:
+        """Return the report as static HTML."""
+
+    def __init_subclass__(cls) -> None:
+        # IPython goes up the classes, and at each takes `__repr__`, which a dataclass has of its
+        # own, before it looks at what the next one has.
+        cls._repr_pretty_ = ShownReport._repr_pretty_  # type: ignore[method-assign]
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(f"{type(self).__name__}(...)" if cycle else str(self))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +75,26 @@ class Section:
     rows: tuple[Row, ...]
     total: str = ""
     opened: bool = False
+
+
+class SectionsReport(ShownReport):
+    """A report whose three forms are made of its sections."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def sections(self) -> tuple[Section, ...]:
+        """Return the report as rows, from which all its forms are made."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as plain values for `json.dumps`."""
+        return sections_json(self.sections())
+
+    def __str__(self) -> str:
+        return sections_text(self.sections())
+
+    def _repr_html_(self) -> str:
+        return sections_html(self.sections())
 
 
 def sections_text(sections: Iterable[Section]) -> str:
