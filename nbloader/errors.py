@@ -3,47 +3,19 @@
 Every error has a `reference` (kebab-case, stable, to search for), a `message` (what happened) and
 a `hint` (what to do, in words that can be pasted). All three stand in `str(error)`. A notebook
 shows them as a short card, headed by the first line of the documentation of the error's class, and
-the whole traceback with `%tb`.
+the whole traceback with `%tb`. The documentation goes on with the usual cause and its cure.
 
     NbloaderError
-    ├── InputError                    the call itself cannot work
-    │   ├── InvalidRepoIdError
-    │   ├── InvalidArgumentError
-    │   └── InvalidSettingError
-    ├── RepoError                     the repository, or the access to it
-    │   ├── RepoNotFoundError
-    │   ├── RevisionNotFoundError
-    │   ├── GatedRepoError
-    │   ├── InvalidTokenError
-    │   ├── UnsupportedRepoError
-    │   ├── NoWeightsError
-    │   ├── VariantNotFoundError
-    │   ├── MalformedFileError
-    │   ├── MissingComponentError
-    │   └── UnsafePathError
-    ├── PreflightError                a check failed before the first weight
-    │   ├── DiskSpaceError
-    │   ├── DoesNotFitError
-    │   └── PickledWeightsError
-    ├── TransferError                 the way from the Hub to the disk
-    │   ├── HubUnreachableError
-    │   ├── RateLimitedError
-    │   ├── DownloadError
-    │   ├── IntegrityError
-    │   ├── DiskFullError
-    │   ├── CacheNotWritableError
-    │   ├── NotCachedError
-    │   ├── ProtocolError
-    │   └── WorkerDiedError
-    ├── LoadError                     from the disk to a working model
-    │   ├── MissingPackageError
-    │   ├── UnsupportedClassError
-    │   ├── ConflictingPackagesError
-    │   ├── RestartNeededError
-    │   ├── ModelLoadError
-    │   │   └── MissingTensorsError
-    │   └── SelfTestError
-    └── CancelledError                the job was cancelled
+    ├── InputError      the call itself cannot work: InvalidRepoId, InvalidArgument, InvalidSetting
+    ├── RepoError       the repository, or the access to it: RepoNotFound, RevisionNotFound,
+    │                   GatedRepo, InvalidToken, UnsupportedRepo, NoWeights, VariantNotFound,
+    │                   MalformedFile, MissingComponent, UnsafePath
+    ├── PreflightError  a check failed before any weight: DiskSpace, DoesNotFit, PickledWeights
+    ├── TransferError   the way from the Hub to the disk: HubUnreachable, RateLimited, Download,
+    │                   Integrity, DiskFull, CacheNotWritable, NotCached, Protocol, WorkerDied
+    ├── LoadError       from the disk to a working model: MissingPackage, UnsupportedClass,
+    │                   ConflictingPackages, RestartNeeded, ModelLoad (MissingTensors), SelfTest
+    └── CancelledError  the job was cancelled
 """
 
 from __future__ import annotations
@@ -100,15 +72,12 @@ __all__ = [
     "error_from_parts",
 ]
 
-
 RUN_AGAIN = "Run the line again: what has arrived is kept."
 """The hint where nothing is wrong but the moment."""
 
 
 class NbloaderError(Exception):
-    """What was asked for could not be done.
-
-    It is the base of all errors that nbloader raises on purpose.
+    """What was asked for could not be done. All errors of nbloader are of this kind.
 
     Attributes:
         reference: stable kebab-case name of the kind of error.
@@ -141,19 +110,31 @@ class InputError(NbloaderError, ValueError):
 
 
 class InvalidRepoIdError(InputError):
-    """The value is no repository id of the Hub."""
+    """The value is no repository id of the Hub.
+
+    Cause: A file, a folder, a dataset, a page of another host, or a misspelt id was passed.
+    Cure: Pass `org/name` as it stands at the head of the model's page.
+    """
 
     reference = "invalid-repo-id"
 
 
 class InvalidArgumentError(InputError):
-    """An argument has a value that cannot be used."""
+    """An argument has a value that cannot be used.
+
+    Cause: A value is of the wrong type or out of range, or two arguments contradict each other.
+    Cure: The message names the argument and what it takes.
+    """
 
     reference = "invalid-argument"
 
 
 class InvalidSettingError(InputError):
-    """A setting is unknown or has a bad value, or the file of settings cannot be read."""
+    """A setting is unknown or has a bad value, or the file of settings cannot be read.
+
+    Cause: A key is misspelt, a value is out of its bounds, or a file of settings is no YAML.
+    Cure: Mend the place that the message names; see the page of settings for the keys.
+    """
 
     reference = "invalid-setting"
 
@@ -165,61 +146,101 @@ class RepoError(NbloaderError):
 
 
 class RepoNotFoundError(RepoError):
-    """The repository does not exist, is private, or is not available."""
+    """The repository does not exist, is private, or is not available.
+
+    Cause: The id is misspelt, or the token (or no token) may not see a private repository.
+    Cure: Check the id; pass a token that may read the repository.
+    """
 
     reference = "repo-not-found"
 
 
 class RevisionNotFoundError(RepoError):
-    """The repository has no such branch, tag or commit."""
+    """The repository has no such branch, tag or commit.
+
+    Cause: The branch or tag was misspelt or deleted.
+    Cure: Leave `revision=` out for `main`, or take one of those that the repository's page lists.
+    """
 
     reference = "revision-not-found"
 
 
 class GatedRepoError(RepoError):
-    """The repository is gated, and access to it is not granted."""
+    """The repository is gated, and access to it is not granted.
+
+    Cause: Its author lets people in who have agreed to conditions, or one by one.
+    Cure: Agree on its page with the account of the token, wait if you must, and run the line again.
+    """
 
     reference = "gated-repo"
 
 
 class InvalidTokenError(RepoError):
-    """The Hub does not accept the token, or not for this repository."""
+    """The Hub does not accept the token, or not for this repository.
+
+    Cause: The token was revoked, is cut off, or lacks the right to read this repository.
+    Cure: Make one with the right to read, and log in anew; `token=False` does without.
+    """
 
     reference = "invalid-token"
 
 
 class UnsupportedRepoError(RepoError):
-    """The repository cannot be loaded, or not in the way that was asked for."""
+    """The repository cannot be loaded, or not in the way that was asked for.
+
+    Cause: It holds a LoRA, GGUF, ONNX or another thing, or asks for a `kind` that it is not.
+    Cure: The hint has the line that loads it, or asks for `trust_remote_code=True`.
+    """
 
     reference = "unsupported-repo"
 
 
 class NoWeightsError(RepoError):
-    """The repository, or a part of it that is needed, has no weights that can be loaded."""
+    """The repository, or a part of it that is needed, has no weights that can be loaded.
+
+    Cause: The weights lie elsewhere, in another format, or were never uploaded.
+    Cure: Take another revision or repository; the message names the folders that were looked in.
+    """
 
     reference = "no-weights"
 
 
 class VariantNotFoundError(RepoError):
-    """The repository has no weights of the variant that was asked for."""
+    """The repository has no weights of the variant that was asked for.
+
+    Cause: No file of weights has the variant in its name.
+    Cure: Leave `variant=` out, or take one of those that the hint lists.
+    """
 
     reference = "variant-not-found"
 
 
 class MalformedFileError(RepoError):
-    """A file that decides the plan is wrong or cannot be read."""
+    """A file that decides the plan is wrong or cannot be read.
+
+    Cause: An upload that was cut off, a file edited by hand, or a header that cannot be right.
+    Cure: Take another revision, and tell the author.
+    """
 
     reference = "malformed-file"
 
 
 class MissingComponentError(RepoError):
-    """The repository lacks a part that the class of its pipeline cannot do without."""
+    """The repository lacks a part that the class of its pipeline cannot do without.
+
+    Cause: The repository is a part of a pipeline, or its author left the part to the user.
+    Cure: Hand the part in: `loader_kwargs={"name": part}`.
+    """
 
     reference = "missing-component"
 
 
 class UnsafePathError(RepoError):
-    """A file name of the repository is not safe to write."""
+    """A file name of the repository is not safe to write.
+
+    Cause: A name that leaves its folder, has control characters, or is reserved on some system.
+    Cure: Do not use the repository, or ask its author to rename what is only not portable.
+    """
 
     reference = "unsafe-path"
 
@@ -231,19 +252,31 @@ class PreflightError(NbloaderError):
 
 
 class DiskSpaceError(PreflightError):
-    """The disk of the cache has less free space than is required."""
+    """The disk of the cache has less free space than is required.
+
+    Cause: The missing bytes, or `required_disk_space_gb`, are more than what is free.
+    Cure: `nbloader.cache()` shows what can go; `cache_dir=` takes another disk.
+    """
 
     reference = "not-enough-disk"
 
 
 class DoesNotFitError(PreflightError):
-    """The model cannot be placed on this machine in any way that is allowed."""
+    """The model cannot be placed on this machine in any way that is allowed.
+
+    Cause: No plan fits the GPUs and the memory that are free, or not the plan that was asked for.
+    Cure: Free what other kernels hold, leave `plan=` out, or take a larger machine.
+    """
 
     reference = "does-not-fit"
 
 
 class PickledWeightsError(PreflightError):
-    """The weights are in a format that can run code when it is loaded."""
+    """The weights are in a format that can run code when it is loaded.
+
+    Cause: The files hold more than tensors, or cannot be looked through.
+    Cure: Look for safetensors; if you trust the author, `allow_pickle=True` where the hint says so.
+    """
 
     reference = "pickled-weights"
 
@@ -255,55 +288,90 @@ class TransferError(NbloaderError):
 
 
 class HubUnreachableError(TransferError):
-    """The Hub does not answer, or not like a Hub."""
+    """The Hub does not answer, or not like a Hub.
+
+    Cause: There is no network, a proxy stands between, or the endpoint is no Hub.
+    Cure: Connect; check `endpoint=` and HF_ENDPOINT. What is in the cache loads without the Hub.
+    """
 
     reference = "hub-unreachable"
 
 
 class RateLimitedError(TransferError):
-    """The Hub answers no more requests for a while."""
+    """The Hub answers no more requests for a while.
+
+    Cause: Too many requests came from this address or token; hosted machines share theirs.
+    Cure: Log in with a token: its limits are its own. Else wait as long as the message says.
+    """
 
     reference = "rate-limited"
 
 
 class DownloadError(TransferError):
-    """A part of the repository could not be downloaded."""
+    """A part of the repository could not be downloaded.
+
+    Cause: The link or the server failed in every attempt that was allowed in a row.
+    Cure: Run the line again, it goes on from what is there; on a bad link raise `max_retries`.
+    """
 
     reference = "download-failed"
 
 
 class IntegrityError(TransferError):
-    """A file has the wrong bytes."""
+    """A file has the wrong bytes.
+
+    Cause: A proxy, a mirror or a disk changed the bytes, in two attempts.
+    Cure: Try again later, or from another network; check the disk.
+    """
 
     reference = "wrong-bytes"
 
 
 class DiskFullError(TransferError):
-    """The disk of the cache has no room for what is still to come."""
+    """The disk of the cache has no room for what is still to come.
+
+    Cause: Something else filled the disk while the files were coming.
+    Cure: Free some space and run the line again: what has arrived is kept.
+    """
 
     reference = "disk-full"
 
 
 class CacheNotWritableError(TransferError):
-    """The cache folder cannot be used."""
+    """The cache folder cannot be used.
+
+    Cause: The folder belongs to another user, is read-only, or cannot replace files in one step.
+    Cure: Pass a folder of your own as `cache_dir=`, or set HF_HOME.
+    """
 
     reference = "cache-not-writable"
 
 
 class NotCachedError(TransferError):
-    """What was asked for is not in the cache, or not all of it."""
+    """What was asked for is not in the cache, or not all of it.
+
+    Cause: The network was ruled out, by `local_files_only=True` or HF_HUB_OFFLINE.
+    Cure: Run the line once with a network.
+    """
 
     reference = "not-cached"
 
 
 class ProtocolError(TransferError):
-    """The worker process and this one do not understand each other."""
+    """The worker process and this one do not understand each other.
+
+    Cause: nbloader was upgraded while this process had the old version imported.
+    Cure: Restart the kernel.
+    """
 
     reference = "worker-protocol"
 
 
 class WorkerDiedError(TransferError):
     """The worker process ended before its work was done.
+
+    Cause: It was killed, as systems do where memory runs out, or native code broke.
+    Cure: Run the line again: what has arrived is kept. If memory ran out, free some.
 
     Attributes:
         by_signal: whether a signal ended it, as it does where memory runs out.
@@ -320,49 +388,80 @@ class LoadError(NbloaderError):
 
 
 class MissingPackageError(LoadError, ImportError):
-    """A package that is needed is not installed."""
+    """A package that is needed is not installed.
+
+    Cause: The library of the model, or a package that a part of it needs, is missing.
+    Cure: Run the line of the hint, and restart the kernel.
+    """
 
     reference = "missing-package"
 
 
 class UnsupportedClassError(LoadError):
-    """The installed library does not have the class that the model needs."""
+    """The installed library does not have the class that the model needs.
+
+    Cause: The model is newer than the library, or the library has dropped the class.
+    Cure: Run the line of the hint, and restart the kernel.
+    """
 
     reference = "unsupported-class"
 
 
 class ConflictingPackagesError(LoadError):
-    """Installed packages that the model needs do not work together."""
+    """Installed packages that the model needs do not work together.
+
+    Cause: An upgrade of one package has left another behind.
+    Cure: Run the one line of the hint, which resolves them together, and restart the kernel.
+    """
 
     reference = "conflicting-packages"
 
 
 class RestartNeededError(LoadError):
-    """A package was changed after this process had imported it."""
+    """A package was changed after this process had imported it.
+
+    Cause: An install in a cell changed files under modules that were loaded before.
+    Cure: Restart the kernel, and run the line again: what has arrived is kept.
+    """
 
     reference = "restart-needed"
 
 
 class ModelLoadError(LoadError):
-    """The model could not be built from its files."""
+    """The model could not be built from its files.
+
+    Cause: The GPU or the memory is full, or the library does not take these files.
+    Cure: Take the plan of the hint, restart the kernel to free what it holds, or upgrade.
+    """
 
     reference = "model-load-failed"
 
 
 class MissingTensorsError(ModelLoadError):
-    """The files lack tensors that the model needs, or have them in another shape."""
+    """The files lack tensors that the model needs, or have them in another shape.
+
+    Cause: The files are of another model, of a part, or of another version of the library.
+    Cure: Take the repository that has them; `force=True` goes on with random numbers instead.
+    """
 
     reference = "missing-tensors"
 
 
 class SelfTestError(LoadError):
-    """The model was built, but does not work."""
+    """The model was built, but does not work.
+
+    Cause: Weights are on the wrong device or not finite, or a small call failed.
+    Cure: Try another dtype or plan; if it stays so, report it with `nbloader.doctor()`.
+    """
 
     reference = "self-test-failed"
 
 
 class CancelledError(NbloaderError):
-    """The job was cancelled before it had a result."""
+    """The job was cancelled before it had a result.
+
+    Cure: `job.retry()`, or the line again: what has arrived is kept.
+    """
 
     reference = "cancelled"
 

@@ -48,6 +48,8 @@ _UNREADABLE = (yaml.YAMLError, ValueError, RecursionError)
 class Settings(BaseSettings):
     """What can be tuned. Every field can be set in the environment, as `NBLOADER_MAX_RETRIES=3`.
 
+    The unit of a field stands in its `json_schema_extra`.
+
     Raises:
         InvalidSettingError: a key is unknown or a value is not allowed; the text names the place.
     """
@@ -60,39 +62,62 @@ class Settings(BaseSettings):
         5,
         ge=1,
         le=100,
+        json_schema_extra={"unit": "attempts"},
         description="Attempts in a row that may bring nothing, for each file or call.",
     )
     retry_delay_min: float = Field(
-        5.0, ge=0, le=3600, description="Seconds before the second attempt; doubles from there."
+        5.0,
+        ge=0,
+        le=3600,
+        json_schema_extra={"unit": "seconds"},
+        description="Seconds before the second attempt; doubles from there.",
     )
     retry_delay_max: float = Field(
-        60.0, ge=0, le=3600, description="The longest wait between two attempts, in seconds."
+        60.0,
+        ge=0,
+        le=3600,
+        json_schema_extra={"unit": "seconds"},
+        description="The longest wait between two attempts, in seconds.",
     )
     timeout: float = Field(
         300.0,
         gt=0,
         le=_DAY_S,
+        json_schema_extra={"unit": "seconds"},
         description="The longest that a file may make no progress over all its attempts, in "
         "seconds.",
     )
     large_file_timeout: float = Field(
-        1800.0, gt=0, le=_DAY_S, description="The same for files over 10 GB, in seconds."
+        1800.0,
+        gt=0,
+        le=_DAY_S,
+        json_schema_extra={"unit": "seconds"},
+        description="The same for files over 10 GB, in seconds.",
     )
     stall_timeout_s: float = Field(
         30.0,
         gt=0,
         le=3600,
+        json_schema_extra={"unit": "seconds"},
         description="A connection that brings nothing for so many seconds is given up.",
     )
     min_speed: float = Field(
         10_000.0,
         ge=0,
-        description="So is one that is slower over that time, in bytes per second.",
+        json_schema_extra={"unit": "bytes per second"},
+        description="A connection that is slower than this over that time is given up, too, in "
+        "bytes per second.",
     )
     route: Literal["auto", "http", "xet"] = Field(
         "auto", description="The way of the bytes: auto measures which is faster."
     )
-    max_workers: int = Field(4, ge=1, le=32, description="Files downloaded at the same time.")
+    max_workers: int = Field(
+        4,
+        ge=1,
+        le=32,
+        json_schema_extra={"unit": "files"},
+        description="Files downloaded at the same time.",
+    )
     check_network: bool = Field(
         True, description="Check that the Hub answers within 5 s before anything is fetched."
     )
@@ -102,6 +127,7 @@ class Settings(BaseSettings):
     required_disk_space_gb: float | None = Field(
         None,
         ge=0,
+        json_schema_extra={"unit": "GB"},
         description="Free space to ask for, in GB (10^9 bytes); unset, the exact missing bytes.",
     )
     show_download_speed: bool = Field(True, description="Show the speed of the download.")
