@@ -7,7 +7,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, TextIO, TypeAlias, TypeVar
 
 from nbloader.assess import Survey, assess, fallback, gather, helped, judge
+from nbloader.background import Background
 from nbloader.checks import FORCEABLE, Facts, PreflightReport, trial
 from nbloader.environment import how_to_free
 from nbloader.errors import (
@@ -23,6 +25,7 @@ from nbloader.errors import (
     DoesNotFitError,
     HubUnreachableError,
     Interrupted,
+    MissingTensorsError,
     NbloaderError,
     ProtocolError,
     RepoError,
@@ -67,6 +70,9 @@ if TYPE_CHECKING:
 __all__ = ["Attempt", "Work", "check", "download", "load", "run", "view_of"]
 
 T = TypeVar("T")
+
+TRIAL_FROM_BYTES = 4_000_000_000
+"""A trial takes 8 s of a core, a download of this size at least 20 s at 200 MB/s."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -311,6 +317,44 @@ class _Loading:
             self._attempt.reporter.publish(Checked(results=report.results, fit=report.fit))
 
 
+class _TrialBeside:
+    """A trial of the build beside a download that it may spare. Closing it ends it.
+
+    It begins once the small files are there, which it would fetch else.
+    """
+
+    def __init__(self, request: Request, planned: Planned) -> None:
+        plan = planned.plan
+        weights = {path for component in plan.components for path in component.weights}
+        self._needed = {file.path for file in plan.files} - weights
+        self._request = request
+        self._planned = planned
+        self._found: NbloaderError | str | None = None
+        self._begun = False
+        self._closed = threading.Event()
+
+    def look(self, done: Set[str]) -> None:
+        """Begin when it can, and raise MissingTensorsError where that came out.
+
+        What else a build may end with depends on this machine and this moment; the load tells it.
+
+        Args:
+            done: the files that are there.
+        """
+        if not self._begun and self._needed <= done:
+            self._begun = True
+            Background(self._try, imports=False)
+        if isinstance(self._found, MissingTensorsError):
+            raise self._found
+
+    def _try(self) -> None:
+        plan, weights = self._planned.plan, self._planned.weights
+        self._found = _tried(self._request, plan, weights, beside=self._closed)
+
+    def close(self) -> None:
+        self._closed.set()
+
+
 def _fetch(attempt: Attempt, loading: list[_Loading] | None = None) -> Path:
     """Check, then bring the files of the plan into the cache.
 
@@ -319,6 +363,8 @@ def _fetch(attempt: Attempt, loading: list[_Loading] | None = None) -> Path:
     """
     request, reporter = attempt.request, attempt.reporter
     survey = Survey() if loading is not None else None
+    ending = contextlib.ExitStack()
+    trials: list[_TrialBeside] = []
 
     def approve(planned: Planned) -> None:
         facts = gather(request, survey=survey, planned=planned)
@@ -327,24 +373,29 @@ def _fetch(attempt: Attempt, loading: list[_Loading] | None = None) -> Path:
         report.raise_for_failures(force=request.force)
         if loading is not None:
             loading.append(_Loading(attempt, facts))
+            if report.missing_bytes >= TRIAL_FROM_BYTES and not request.force:
+                trials.append(ending.enter_context(closing(_TrialBeside(request, planned))))
         reporter.begin(Stage.DOWNLOAD)
 
     def may_go_on() -> None:
         reporter.tick()
         if loading:
             loading[0].look()
+        for each in trials:
+            each.look(reporter.state.done)
 
     reporter.begin(Stage.CONNECT)
     try:
-        return _transfer(
-            request,
-            request.settings.policy(),
-            publish=reporter.publish,
-            approve=approve,
-            check=may_go_on,
-            cancelled=attempt.cancelled,
-            loads=loading is not None,
-        )
+        with ending:
+            return _transfer(
+                request,
+                request.settings.policy(),
+                publish=reporter.publish,
+                approve=approve,
+                check=may_go_on,
+                cancelled=attempt.cancelled,
+                loads=loading is not None,
+            )
     except (HubUnreachableError, RepoNotFoundError) as error:
         raise helped(error, request.repo_id) from error
 
@@ -380,7 +431,7 @@ def load(attempt: Attempt) -> tuple[Any, str]:
     key = (plan, placement.method, placement.device, placement.dtype, repr(request.loader_kwargs))
     for size in in_turn(lambda: loaders.copies(key))[:1]:
         reporter.publish(_second_copy(plan, placement.device, size))
-    with contextlib.closing(
+    with closing(
         loaders.Building(
             plan,
             folder,
@@ -464,7 +515,13 @@ def check(
     return replace(report, results=partial(_with_trial, request, report)) if tries else report
 
 
-def _look(request: Request, *, approve: Callable[[Planned], object], **more: Any) -> Path:
+def _look(
+    request: Request,
+    *,
+    approve: Callable[[Planned], object],
+    cancelled: threading.Event | None = None,
+    **more: Any,
+) -> Path:
     """Run the worker for checks: nobody is told of retries there, so there are few, short ones."""
     policy = replace(
         request.settings.policy(),
@@ -479,7 +536,7 @@ def _look(request: Request, *, approve: Callable[[Planned], object], **more: Any
         publish=lambda event: None,  # noqa: ARG005 - nobody is told
         approve=approve,
         check=lambda: None,
-        cancelled=threading.Event(),
+        cancelled=cancelled or threading.Event(),
         **more,
     )
 
@@ -492,9 +549,17 @@ def _with_trial(request: Request, report: PreflightReport) -> tuple[CheckResult,
 
 
 def _tried(
-    request: Request, plan: Plan, weights: Sequence[ComponentWeights]
+    request: Request,
+    plan: Plan,
+    weights: Sequence[ComponentWeights],
+    *,
+    beside: threading.Event | None = None,
 ) -> NbloaderError | str | None:
     """Have the library build a plan from its small files and the headers of its weights.
+
+    Args:
+        beside: ends it when set, for one that runs beside other work, and makes way for that; None
+            for one that is waited for.
 
     Returns:
         What `checks.trial` judges.
@@ -508,11 +573,12 @@ def _tried(
     try:
         with (
             tempfile.TemporaryDirectory(prefix="nbloader-trial-") as folder,
-            Trial(task) as building,
+            Trial(task, beside=beside) as building,
         ):
             _look(
                 request,
                 approve=lambda planned: None,  # noqa: ARG005 - it was approved before
+                cancelled=beside,
                 commit_hash=plan.commit_hash,
                 order=Sketch(folder=folder),
             )

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
 import nbloader
-from nbloader import trial
+from nbloader import stages, trial
 from nbloader.checks import trial as judged
 from nbloader.errors import DownloadError, MissingTensorsError, ModelLoadError, NbloaderError
-from nbloader.localhub import LocalHub, RequestClass
+from nbloader.localhub import Fault, LocalHub, RequestClass
 from nbloader.records import CheckStatus, Companion, ComponentWeights, Plan, RepoFile
 from nbloader.transfer.sketch import write_sketch
 from nbloader.trial import Task, Trial, task_of, verdict
@@ -191,6 +194,91 @@ def test_a_missing_tensor_is_told_and_no_weight_is_fetched(
     assert not [path for path in tmp_path.rglob("*.safetensors") if path.exists()]
     size = (classifier / "model.safetensors").stat().st_size
     assert hub.counters().file_bytes < size / 4
+
+
+@pytest.fixture
+def large(hub_root: Path, classifier: Path) -> Path:
+    """A repository whose weights take a minute, over a link of the next test."""
+    folder = hub_root / "models" / "org" / "trial-beside"
+    without(classifier, folder, "classifier.weight")
+    place = folder / "model.safetensors"
+    tensors = load_file(place) | {"surplus": np.zeros(10_000_000, dtype=np.uint8)}
+    save_file(tensors, place, metadata={"format": "pt"})
+    return folder
+
+
+SLOW = Fault(RequestClass.CDN_GET, path="*.safetensors", total_bytes_per_second=150_000)
+
+
+def test_a_long_download_of_what_lacks_a_tensor_is_ended(
+    hub: LocalHub, large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stages, "TRIAL_FROM_BYTES", 10_000_000)
+    hub.set_faults([SLOW])
+    with pytest.raises(MissingTensorsError, match=r"classifier\.weight"):
+        nbloader.load(
+            "org/trial-beside", device="cpu", endpoint=hub.endpoint, cache_dir=tmp_path, view="none"
+        )
+    assert hub.counters().file_bytes < 9_000_000
+    # No small file was fetched for both of them.
+    asked = Counter(each.path for each in hub.requests() if each.path.endswith(".json"))
+    assert {path: count for path, count in asked.items() if count > 2} == {}
+
+
+def test_a_load_does_not_wait_for_a_trial_beside_it(
+    hub: LocalHub, hub_root: Path, classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(classifier, hub_root / "models" / "org" / "trial-whole")
+    begun: list[trial.Trial] = []
+
+    class Seen(trial.Trial):
+        def build(self, folder: Path) -> NbloaderError | str | None:
+            begun.append(self)
+            return super().build(folder)
+
+    monkeypatch.setattr(stages, "TRIAL_FROM_BYTES", 0)
+    monkeypatch.setattr(trial, "Trial", Seen)
+    nbloader.load(
+        "org/trial-whole", device="cpu", endpoint=hub.endpoint, cache_dir=tmp_path, view="none"
+    )
+    for each in begun:
+        each._process.wait(10)
+
+
+@pytest.mark.parametrize("more", [{"force": True}, {}])
+def test_none_runs_beside_what_is_forced_or_small(
+    hub: LocalHub,
+    hub_root: Path,
+    classifier: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    more: dict[str, Any],
+) -> None:
+    shutil.copytree(classifier, hub_root / "models" / "org" / f"trial-none-{len(more)}")
+
+    def never(*_arguments: object) -> None:
+        raise AssertionError("it was tried")
+
+    monkeypatch.setattr(stages, "_TrialBeside", never)
+    if more:
+        monkeypatch.setattr(stages, "TRIAL_FROM_BYTES", 0)
+    nbloader.load(
+        f"org/trial-none-{len(more)}",
+        device="cpu",
+        endpoint=hub.endpoint,
+        cache_dir=tmp_path,
+        view="none",
+        **more,
+    )
+
+
+def test_a_build_beside_other_work_ends_when_it_is_told(plain: Planned, tmp_path: Path) -> None:
+    task = task_of(*plain, {})
+    assert isinstance(task, Task)
+    over = threading.Event()
+    over.set()
+    with Trial(task, beside=over) as building:
+        assert building.build(tmp_path) == "its process ended with status -9"
 
 
 def pickled(folder: Path, *, old: bool = False, drop: str = "") -> None:

@@ -9,9 +9,11 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from types import TracebackType
 
 from nbloader.errors import NbloaderError, error_from_parts
@@ -25,6 +27,11 @@ LIMIT_S = 180.0
 
 KILL_LIMIT_S = 2.0
 """A process that waits for a dead disk cannot be collected, and is not to be waited for."""
+
+WAIT_STEP_S = 0.05
+
+_NICE = 10
+"""What is waited for comes first: the download, and the import in the parent."""
 
 _LINES = 5
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
@@ -49,13 +56,19 @@ class Trial:
     """A process that imports what a plan needs, and builds it when it is told the folder.
 
     Use as a context manager: leaving it kills the process.
+
+    Args:
+        beside: ends the build when set, for one that makes way for other work meanwhile.
     """
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, *, beside: threading.Event | None = None) -> None:
         from pydantic import TypeAdapter
 
+        self._given_up = beside or threading.Event()
+        nice = () if beside is None else (str(_NICE),)
+
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "nbloader.trial.child", str(os.getpid())],
+            [sys.executable, "-P", "-m", "nbloader.trial.child", str(os.getpid()), *nice],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -67,6 +80,9 @@ class Trial:
             self._tail: deque[bytes] = deque(maxlen=_LINES)
             self._listener = threading.Thread(target=self._listen, daemon=True)
             self._listener.start()
+            self._answers: SimpleQueue[bytes] = SimpleQueue()
+            self._hearer = threading.Thread(target=self._hear, daemon=True)
+            self._hearer.start()
             self._say(TypeAdapter(Task).dump_json(task))
         except BaseException:
             self._process.kill()
@@ -87,31 +103,35 @@ class Trial:
         self._process.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(KILL_LIMIT_S)
-        self._listener.join(KILL_LIMIT_S)
+        for thread in (self._listener, self._hearer):
+            thread.join(KILL_LIMIT_S)
         for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
             with contextlib.suppress(OSError):
-                if stream and not self._listener.is_alive():
+                if stream and not self._listener.is_alive() and not self._hearer.is_alive():
                     stream.close()
 
     def build(self, folder: Path) -> NbloaderError | str | None:
         """Let it build what is in a folder, and give its `verdict`."""
-        timer = threading.Timer(LIMIT_S, self._process.kill)
-        timer.start()
-        try:
-            self._say(json.dumps(str(folder)).encode())
-            assert self._process.stdout
-            answer = self._process.stdout.readline()
-        finally:
-            timer.cancel()
-        if not answer.endswith(b"\n"):
-            return self._end()
-        return verdict(json.loads(answer))
+        self._say(json.dumps(str(folder)).encode())
+        end = time.monotonic() + LIMIT_S
+        while True:
+            with contextlib.suppress(Empty):
+                answer = self._answers.get(timeout=WAIT_STEP_S)
+                return verdict(json.loads(answer)) if answer.endswith(b"\n") else self._end()
+            if self._given_up.is_set() or time.monotonic() > end:
+                self._process.kill()
+                return self._end()
 
     def _say(self, line: bytes) -> None:
         assert self._process.stdin
         with contextlib.suppress(BrokenPipeError):  # It is gone, which its answer shows.
             self._process.stdin.write(line + b"\n")
             self._process.stdin.flush()
+
+    def _hear(self) -> None:
+        assert self._process.stdout
+        with contextlib.suppress(OSError, ValueError):  # It is closed at the end.
+            self._answers.put(self._process.stdout.readline())
 
     def _listen(self) -> None:
         assert self._process.stderr

@@ -1,4 +1,4 @@
-"""The process of a trial. Run as `python -P -m nbloader.trial.child PARENT_PID`.
+"""The process of a trial. Run as `python -P -m nbloader.trial.child PARENT_PID [NICE]`.
 
 Reads from stdin a line with the task, and then one with the folder; writes one line with the answer
 to what was stdout when it started: `{}` for a model, an error by its parts, or why there is
@@ -12,7 +12,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 from nbloader.transfer.worker import end_with_parent, take_streams
@@ -29,6 +29,9 @@ def main() -> None:
     """Import, build and answer."""
     commands, answers = take_streams()
     end_with_parent(int(sys.argv[1]))
+    for more in sys.argv[2:]:
+        with suppress(OSError, AttributeError):  # Windows has no such number.
+            os.nice(int(more))
     from pydantic import TypeAdapter
 
     from nbloader.loaders import Import
