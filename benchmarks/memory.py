@@ -39,7 +39,7 @@ from nbloader.records import (
     MachineFacts,
     MemoryFacts,
     Method,
-    Plan,
+    Selection,
 )
 
 if TYPE_CHECKING:
@@ -123,8 +123,8 @@ def measure(
     Args:
         device: `cuda` measures; on `meta` and `cpu` live tensors are counted.
     """
-    plan = _plan(architecture)
-    family = family_of(plan)
+    selection = _selection(architecture)
+    family = family_of(selection)
     name = str(dtype).removeprefix("torch.")
     stored: list[ComponentWeights] = []
     rows: list[Row] = []
@@ -135,7 +135,7 @@ def measure(
         )
         stored.append(described)
         if part.step is not None:
-            (component,) = (each for each in plan.components if each.name == part.name)
+            (component,) = (each for each in selection.components if each.name == part.name)
             predicted = activation_bytes(family, name, component, width=width(described))
             rows.append(
                 Row(
@@ -148,7 +148,7 @@ def measure(
     yield from rows
     gpu = GpuFacts(name="GPU", free=_ROOMY, total=_ROOMY, capability=(9, 0))
     machine = MachineFacts(memory=MemoryFacts(available=_ROOMY, total=_ROOMY), gpus=(gpu,))
-    placed = fit(plan, stored, machine, dtype=name, method=Method.GPU).chosen
+    placed = fit(selection, stored, machine, dtype=name, method=Method.GPU).chosen
     assert placed is not None
     largest = max(row.activations[0] for row in rows)
     held = CUDA_BYTES + sum(part.bytes for part in placed.components)
@@ -239,8 +239,8 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-def _plan(architecture: Architecture) -> Plan:
-    return Plan(
+def _selection(architecture: Architecture) -> Selection:
+    return Selection(
         repo_id=architecture.repo_id,
         revision="main",
         commit_hash="0" * 40,

@@ -1,4 +1,4 @@
-"""The repositories to download: weights that no one can compress, in files that can be planned."""
+"""The repositories to download: weights that no one can compress, in files that can be selected."""
 
 from __future__ import annotations
 

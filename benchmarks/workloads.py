@@ -16,7 +16,7 @@ import torch
 
 from benchmarks.memory import FusedAttention, LiveBytes, default_dtype
 from nbloader.fit._families import Family, activation_bytes, family_of
-from nbloader.records import Component, Kind, Plan
+from nbloader.records import Component, Kind, Selection
 
 __all__ = ["PASSES", "Pass", "count", "family", "main"]
 
@@ -263,7 +263,7 @@ def family(model_type: str, class_name: str) -> Family:
     """The family that `nbloader.fit` finds for a model."""
     part = Component(name="model", class_name=class_name, model_type=model_type, paths=())
     return family_of(
-        Plan(
+        Selection(
             repo_id="org/name",
             revision="main",
             commit_hash="0" * 40,

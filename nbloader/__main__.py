@@ -151,13 +151,13 @@ class _Record:
 
     def __call__(self, event: Any) -> None:
         match event.type:
-            case "planned":
-                self.told["commit_hash"] = event.plan.commit_hash
-                self.told["kind"] = str(event.plan.kind)
-                self.told["total_bytes"] = event.plan.total
+            case "selected":
+                self.told["commit_hash"] = event.selection.commit_hash
+                self.told["kind"] = str(event.selection.kind)
+                self.told["total_bytes"] = event.selection.total
                 cached = set(event.cached)
                 self.told["fetched_bytes"] = sum(
-                    file.size for file in event.plan.files if file.path not in cached
+                    file.size for file in event.selection.files if file.path not in cached
                 )
             case "retry":
                 self.told["retries"] += 1

@@ -1,4 +1,4 @@
-"""The facts of this machine and of a plan put together, and judged: can this work here?"""
+"""The facts of this machine and of a selection put together, and judged: can this work here?"""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ from nbloader.records import (
     Method,
     Place,
     Placement,
-    Plan,
-    Planned,
+    Selected,
+    Selection,
 )
 
 if TYPE_CHECKING:
@@ -90,21 +90,21 @@ def assess(
     request: Request,
     *,
     survey: Survey | None,
-    planned: Planned | None = None,
+    selected: Selected | None = None,
     problem: NbloaderError | None = None,
 ) -> PreflightReport:
     """Put the facts together and make the checks.
 
     Arguments and errors are those of `gather`.
     """
-    return judge(gather(request, survey=survey, planned=planned, problem=problem))
+    return judge(gather(request, survey=survey, selected=selected, problem=problem))
 
 
 def gather(
     request: Request,
     *,
     survey: Survey | None,
-    planned: Planned | None = None,
+    selected: Selected | None = None,
     problem: NbloaderError | None = None,
 ) -> Facts:
     """Put together what the checks look at.
@@ -112,14 +112,14 @@ def gather(
     Args:
         survey: of this machine; None if nothing will be loaded, so that packages and memory do not
             matter.
-        planned: what the worker found out; None if it ended before with `problem`.
+        selected: what the worker found out; None if it ended before with `problem`.
 
     Raises:
         InvalidArgumentError: the device that was asked for is not there.
     """
     if problem is not None:
         problem = helped(problem, request.repo_id)
-    facts = _facts(request, survey, planned, problem)
+    facts = _facts(request, survey, selected, problem)
     if facts.disk and facts.disk.free < facts.required_bytes + LOW_DISK_BYTES:
         # Only now, because each place is tried by writing a file.
         others = bigger_disks(Path(facts.disk.folder), os.environ)
@@ -132,7 +132,7 @@ def judge(facts: Facts) -> PreflightReport:
     return PreflightReport(
         repo_id=facts.repo_id,
         results=run_checks(facts),
-        plan=facts.plan,
+        selection=facts.selection,
         weights=facts.weights,
         fit=facts.fit,
         machine=facts.machine,
@@ -146,46 +146,50 @@ def fallback(request: Request, facts: Facts, failed: Placement) -> Method | None
 
     It is the next that fits, whether or not the call has asked for the one that failed.
     """
-    if facts.plan is None or facts.machine is None:
+    if facts.selection is None or facts.machine is None:
         return None
     free = replace(request, method=None)
-    return next_method(_fit(free, facts.plan, facts.weights, facts.machine), failed)
+    return next_method(_fit(free, facts.selection, facts.weights, facts.machine), failed)
 
 
 def _facts(
     request: Request,
     survey: Survey | None,
-    planned: Planned | None,
+    selected: Selected | None,
     problem: NbloaderError | None,
 ) -> Facts:
     loads = survey is not None
-    plan = planned.plan if planned else None
-    hub = planned.hub if planned else None
+    selection = selected.selection if selected else None
+    hub = selected.hub if selected else None
     required = request.settings.required_disk_space_gb
-    weights = planned.weights if planned else ()
-    quantized = quantizations_of(plan, weights) if plan else []
-    classes = class_facts(plan, quantized) if plan and loads else ()
-    names = (*inspected_packages(plan, classes, quantized), *_PLACING) if plan and loads else ()
+    weights = selected.weights if selected else ()
+    quantized = quantizations_of(selection, weights) if selection else []
+    classes = class_facts(selection, quantized) if selection and loads else ()
+    names = (
+        (*inspected_packages(selection, classes, quantized), *_PLACING)
+        if selection and loads
+        else ()
+    )
     packages = package_facts(names)
-    machine = replace(survey.machine(), packages=packages) if plan and survey else None
+    machine = replace(survey.machine(), packages=packages) if selection and survey else None
     alive = loaded()
     chosen: Fit | None = None
     without: Fit | None = None
-    if plan and machine:
+    if selection and machine:
         machine = _with_more(machine, enumerate(spare_bytes()))
-        chosen = _fit(request, plan, weights, machine)
+        chosen = _fit(request, selection, weights, machine)
         if on_gpus := [(number, model.bytes) for model in alive for number in _numbers(model)]:
-            without = _fit(request, plan, weights, _with_more(machine, on_gpus))
+            without = _fit(request, selection, weights, _with_more(machine, on_gpus))
     return Facts(
         repo_id=request.repo_id,
         loads=loads,
         hub=hub,
         token=request.token_facts,
-        plan=plan,
+        selection=selection,
         weights=weights,
-        pickles=planned.pickles if planned else (),
-        cached=frozenset(planned.cached if planned else ()),
-        partial=planned.partial if planned else {},
+        pickles=selected.pickles if selected else (),
+        cached=frozenset(selected.cached if selected else ()),
+        partial=selected.partial if selected else {},
         problem=problem,
         disk=disk_facts_or_none(Path(hub.cache_dir)) if hub else None,
         packages=packages,
@@ -196,7 +200,7 @@ def _facts(
         fit_without_loaded=without,
         loaded=alive,
         places_itself=places_itself(request.loader_kwargs),
-        handed_in=frozenset(request.plan.handed_in),
+        handed_in=frozenset(request.selection.handed_in),
         allow_pickle=request.allow_pickle,
         safe_globals=_safe_globals(),
         check_network=request.settings.check_network,
@@ -219,10 +223,13 @@ def _safe_globals() -> frozenset[str]:
 
 
 def _fit(
-    request: Request, plan: Plan, weights: Sequence[ComponentWeights], machine: MachineFacts
+    request: Request,
+    selection: Selection,
+    weights: Sequence[ComponentWeights],
+    machine: MachineFacts,
 ) -> Fit:
     return fit(
-        plan,
+        selection,
         weights,
         machine,
         device=request.device,

@@ -216,7 +216,7 @@ class VariantNotFoundError(RepoError):
 
 
 class MalformedFileError(RepoError):
-    """A file that decides the plan is wrong or cannot be read.
+    """A file that decides the selection is wrong or cannot be read.
 
     Cause: An upload that was cut off, a file edited by hand, or a header that cannot be right.
     Cure: Take another revision, and tell the author.
@@ -264,7 +264,8 @@ class DiskSpaceError(PreflightError):
 class DoesNotFitError(PreflightError):
     """The model cannot be placed on this machine in any way that is allowed.
 
-    Cause: No plan fits the GPUs and the memory that are free, or not the plan that was asked for.
+    Cause: No selection fits the GPUs and the memory that are free, or not the selection that was
+        asked for.
     Cure: Free what other kernels hold, leave `plan=` out, or take a larger machine.
     """
 
@@ -431,7 +432,7 @@ class ModelLoadError(LoadError):
     """The model could not be built from its files.
 
     Cause: The GPU or the memory is full, or the library does not take these files.
-    Cure: Take the plan of the hint, restart the kernel to free what it holds, or upgrade.
+    Cure: Take the selection of the hint, restart the kernel to free what it holds, or upgrade.
     """
 
     reference = "model-load-failed"
@@ -451,7 +452,7 @@ class SelfTestError(LoadError):
     """The model was built, but does not work.
 
     Cause: Weights are on the wrong device or not finite, or a small call failed.
-    Cure: Try another dtype or plan; if it stays so, report it with `nbloader.doctor()`.
+    Cure: Try another dtype or selection; if it stays so, report it with `nbloader.doctor()`.
     """
 
     reference = "self-test-failed"

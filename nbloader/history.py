@@ -78,12 +78,12 @@ class JobEntry:
     """A job that has ended.
 
     Attributes:
-        commit_hash, kind: None if it did not come as far as a plan.
+        commit_hash, kind: None if it did not come as far as a selection.
         started: when, in UTC, as ISO 8601 writes it.
         seconds: from its start to its end.
         status: `ready` or `failed`.
         reference: of the error, empty where it was ready.
-        fetched, total: bytes downloaded by this job, and of all files of its plan.
+        fetched, total: bytes downloaded by this job, and of all files of its selection.
         stages: their names, and how many seconds each took.
         retries: the last ones, at most `MAX_RETRIES`.
         retry_count: how many there were.
@@ -130,11 +130,11 @@ def entry_of(
             route=None if event.route is None else str(event.route),
         )
 
-    plan, failure = state.plan, state.failure
+    selection, failure = state.selection, state.failure
     return JobEntry(
         repo_id=clean(state.repo_id, 100),
-        commit_hash=clean(plan.commit_hash, 60) if plan else None,
-        kind=str(plan.kind) if plan else None,
+        commit_hash=clean(selection.commit_hash, 60) if selection else None,
+        kind=str(selection.kind) if selection else None,
         started=_utc(now - state.elapsed),
         seconds=_seconds(state.elapsed),
         status=str(state.status),

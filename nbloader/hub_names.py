@@ -3,9 +3,9 @@
 Ids and revisions become a part of an address and of a path in the cache, whoever wrote them: a
 caller, a card or a configuration of another repository.
 
-The path of a file in a plan is the one inside the repository of the plan. That of another
+The path of a file in a selection is the one inside the repository of the selection. That of another
 repository's file begins with its id and a colon: `org/base:config.json`; the folder of such a file
-in the root is `org/base:`. No file of the plan's own repository may have a colon in its name.
+in the root is `org/base:`. No file of the selection's own repository may have a colon in its name.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from nbloader import arguments
 from nbloader.environment import place
 from nbloader.errors import InvalidArgumentError
 from nbloader.quoting import quote
-from nbloader.records import Event, Kind, Method, PlanRequest, TokenFacts
+from nbloader.records import Event, Kind, Method, SelectionRequest, TokenFacts
 from nbloader.settings import Settings
 from nbloader.tokens import colab_token, token_origin
 from nbloader.views import ViewName
@@ -37,14 +37,14 @@ class Request:
 
     Attributes:
         repo_id: the id that was meant by what the call has in its place.
-        plan: how the files are chosen; the argument of that name stands in `method`.
+        selection: how the files are chosen.
         method: the only way to place the model; None for the fastest that fits.
         token_facts: where the token comes from.
     """
 
     repo_id: str
     revision: str
-    plan: PlanRequest
+    selection: SelectionRequest
     settings: Settings
     device: str
     dtype: str
@@ -118,7 +118,7 @@ def checked(
     return Request(
         repo_id=address.repo_id,
         revision=_revision(own["revision"], address.revision),
-        plan=PlanRequest(
+        selection=SelectionRequest(
             kind=chosen,
             variant=arguments.check_variant(own["variant"]),
             trust_remote_code=arguments.check_flag("trust_remote_code", own["trust_remote_code"]),

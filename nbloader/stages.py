@@ -49,9 +49,9 @@ from nbloader.records import (
     Method,
     Notice,
     Placement,
-    Plan,
-    Planned,
     Ready,
+    Selected,
+    Selection,
     Stage,
     TransferPolicy,
 )
@@ -197,7 +197,7 @@ def _transfer(
     policy: TransferPolicy,
     *,
     publish: Callable[[Event], object],
-    approve: Callable[[Planned], object],
+    approve: Callable[[Selected], object],
     check: Callable[[], object],
     cancelled: threading.Event,
     loads: bool = True,
@@ -208,7 +208,7 @@ def _transfer(
 
     Args:
         commit_hash: what the revision stands for, where that is known.
-        order: what to do with the plan; None to fetch its files.
+        order: what to do with the selection; None to fetch its files.
     """
     from nbloader.transfer.protocol import Start
     from nbloader.transfer.supervisor import transfer
@@ -217,7 +217,7 @@ def _transfer(
         Start(
             repo_id=request.repo_id,
             revision=request.revision,
-            request=request.plan,
+            request=request.selection,
             policy=policy,
             token=request.token,
             local_files_only=request.local_files_only,
@@ -249,15 +249,15 @@ class _Loading:
     def __init__(self, attempt: Attempt, facts: Facts) -> None:
         from nbloader.loaders import Import, check_arguments
 
-        assert facts.plan is not None
+        assert facts.selection is not None
         assert facts.fit is not None
-        check_arguments(facts.plan, attempt.request.loader_kwargs)
+        check_arguments(facts.selection, attempt.request.loader_kwargs)
         placement = facts.fit.chosen or facts.fit.nearest  # the second only if it is forced
         if placement is None:
             raise DoesNotFitError(facts.fit.problem, hint=facts.fit.hint)
         self.placement: Placement = placement
         self.importing = Import(
-            facts.plan,
+            facts.selection,
             forced=attempt.request.force,
             notebook=running_kernel() is not None,
             take=attempt.take if attempt.turns else None,
@@ -323,12 +323,12 @@ class _TrialBeside:
     It begins once the small files are there, which it would fetch else.
     """
 
-    def __init__(self, request: Request, planned: Planned) -> None:
-        plan = planned.plan
-        weights = {path for component in plan.components for path in component.weights}
-        self._needed = {file.path for file in plan.files} - weights
+    def __init__(self, request: Request, selected: Selected) -> None:
+        selection = selected.selection
+        weights = {path for component in selection.components for path in component.weights}
+        self._needed = {file.path for file in selection.files} - weights
         self._request = request
-        self._planned = planned
+        self._selected = selected
         self._found: NbloaderError | str | None = None
         self._begun = False
         self._closed = threading.Event()
@@ -348,15 +348,15 @@ class _TrialBeside:
             raise self._found
 
     def _try(self) -> None:
-        plan, weights = self._planned.plan, self._planned.weights
-        self._found = _tried(self._request, plan, weights, beside=self._closed)
+        selection, weights = self._selected.selection, self._selected.weights
+        self._found = _tried(self._request, selection, weights, beside=self._closed)
 
     def close(self) -> None:
         self._closed.set()
 
 
 def _fetch(attempt: Attempt, loading: list[_Loading] | None = None) -> Path:
-    """Check, then bring the files of the plan into the cache.
+    """Check, then bring the files of the selection into the cache.
 
     Args:
         loading: gets what the load needs to know; None if nothing will be loaded.
@@ -366,15 +366,15 @@ def _fetch(attempt: Attempt, loading: list[_Loading] | None = None) -> Path:
     ending = contextlib.ExitStack()
     trials: list[_TrialBeside] = []
 
-    def approve(planned: Planned) -> None:
-        facts = gather(request, survey=survey, planned=planned)
+    def approve(selected: Selected) -> None:
+        facts = gather(request, survey=survey, selected=selected)
         report = judge(facts)
         reporter.publish(Checked(results=report.results, fit=report.fit))
         report.raise_for_failures(force=request.force)
         if loading is not None:
             loading.append(_Loading(attempt, facts))
             if report.missing_bytes >= TRIAL_FROM_BYTES and not request.force:
-                trials.append(ending.enter_context(closing(_TrialBeside(request, planned))))
+                trials.append(ending.enter_context(closing(_TrialBeside(request, selected))))
         reporter.begin(Stage.DOWNLOAD)
 
     def may_go_on() -> None:
@@ -417,8 +417,8 @@ def load(attempt: Attempt) -> tuple[Any, str]:
     request, reporter = attempt.request, attempt.reporter
     learned: list[_Loading] = []
     folder = _fetch(attempt, learned)
-    plan, loading = reporter.state.plan, learned[0]
-    assert plan is not None
+    selection, loading = reporter.state.selection, learned[0]
+    assert selection is not None
     reporter.begin(Stage.INITIALISE)
     loading.wait()
     placement = loading.placement
@@ -428,12 +428,18 @@ def load(attempt: Attempt) -> tuple[Any, str]:
     def in_turn(work: Callable[[], T]) -> T:
         return attempt.take(work, reporter.tick)
 
-    key = (plan, placement.method, placement.device, placement.dtype, repr(request.loader_kwargs))
+    key = (
+        selection,
+        placement.method,
+        placement.device,
+        placement.dtype,
+        repr(request.loader_kwargs),
+    )
     for size in in_turn(lambda: loaders.copies(key))[:1]:
-        reporter.publish(_second_copy(plan, placement.device, size))
+        reporter.publish(_second_copy(selection, placement.device, size))
     with closing(
         loaders.Building(
-            plan,
+            selection,
             folder,
             placement,
             request.loader_kwargs,
@@ -446,17 +452,17 @@ def load(attempt: Attempt) -> tuple[Any, str]:
             if attempt.cancelled.is_set():
                 raise _cancelled()
         model = building.model()
-    modules = loaders.modules_of(model, plan)
+    modules = loaders.modules_of(model, selection)
     size = loaders.bytes_of(modules.values())
     loaders.remember(
-        key, LoadedModel(repo_id=plan.repo_id, device=placement.device, bytes=size), model
+        key, LoadedModel(repo_id=selection.repo_id, device=placement.device, bytes=size), model
     )
     reporter.begin(Stage.SELF_TEST)
     known = None if loaders.places_itself(request.loader_kwargs) else placement
     in_turn(partial(loaders.check_modules, modules, known))
-    if plan.kind is Kind.SENTENCE_TRANSFORMERS:
+    if selection.kind is Kind.SENTENCE_TRANSFORMERS:
         reporter.begin(Stage.TEST_EMBEDDINGS)
-    for notice in in_turn(partial(loaders.check_call, model, plan, known)):
+    for notice in in_turn(partial(loaders.check_call, model, selection, known)):
         reporter.publish(notice)
     if attempt.cancelled.is_set():
         raise _cancelled()
@@ -464,12 +470,12 @@ def load(attempt: Attempt) -> tuple[Any, str]:
     return model, f"{type(model).__name__} on {placement.device}, {placement.dtype}"
 
 
-def _second_copy(plan: Plan, device: str, size: int) -> Notice:
+def _second_copy(selection: Selection, device: str, size: int) -> Notice:
     where = "memory" if device == "cpu" else f"memory of {device}"
     return Notice(
         reference="already-loaded",
-        message=f"{plan.repo_id} is loaded in this process already; a second copy takes another "
-        f"{format_bytes(size)} of {where}",
+        message=f"{selection.repo_id} is loaded in this process already; a second copy takes "
+        f"another {format_bytes(size)} of {where}",
         hint="If the new one takes the place of the first in your variable, nothing is left to do. "
         + how_to_free(notebook=running_kernel() is not None),
     )
@@ -496,16 +502,16 @@ def check(
         WorkerDiedError, ProtocolError: the checks could not be made.
     """
     survey = Survey()
-    found: list[Planned] = []
+    found: list[Selected] = []
 
-    def stop(planned: Planned) -> None:
-        found.append(planned)
+    def stop(selected: Selected) -> None:
+        found.append(selected)
         raise _Enough
 
     try:
         _look(request, approve=stop)
     except _Enough:
-        report = assess(request, survey=survey, planned=found[0])
+        report = assess(request, survey=survey, selected=found[0])
     except (ProtocolError, WorkerDiedError):
         raise
     except (RepoError, TransferError) as error:
@@ -518,7 +524,7 @@ def check(
 def _look(
     request: Request,
     *,
-    approve: Callable[[Planned], object],
+    approve: Callable[[Selected], object],
     cancelled: threading.Event | None = None,
     **more: Any,
 ) -> Path:
@@ -543,19 +549,19 @@ def _look(
 
 def _with_trial(request: Request, report: PreflightReport) -> tuple[CheckResult, ...]:
     """Give the results of a report, and that of the trial where all others leave it open."""
-    if not report.ok or report.plan is None:
+    if not report.ok or report.selection is None:
         return report.results
-    return *report.results, trial(_tried(request, report.plan, report.weights))
+    return *report.results, trial(_tried(request, report.selection, report.weights))
 
 
 def _tried(
     request: Request,
-    plan: Plan,
+    selection: Selection,
     weights: Sequence[ComponentWeights],
     *,
     beside: threading.Event | None = None,
 ) -> NbloaderError | str | None:
-    """Have the library build a plan from its small files and the headers of its weights.
+    """Have the library build a selection from its small files and the headers of its weights.
 
     Args:
         beside: ends it when set, for one that runs beside other work, and makes way for that; None
@@ -567,7 +573,7 @@ def _tried(
     from nbloader.transfer.protocol import Sketch
     from nbloader.trial import Trial, task_of
 
-    task = task_of(plan, weights, request.loader_kwargs)
+    task = task_of(selection, weights, request.loader_kwargs)
     if isinstance(task, str):
         return task
     try:
@@ -577,9 +583,9 @@ def _tried(
         ):
             _look(
                 request,
-                approve=lambda planned: None,  # noqa: ARG005 - it was approved before
+                approve=lambda selected: None,  # noqa: ARG005 - it was approved before
                 cancelled=beside,
-                commit_hash=plan.commit_hash,
+                commit_hash=selection.commit_hash,
                 order=Sketch(folder=folder),
             )
             return building.build(Path(folder))

@@ -25,10 +25,10 @@ from nbloader.records import (
     Fit,
     LibrariesImported,
     Notice,
-    Plan,
-    Planned,
     Ready,
     Retry,
+    Selected,
+    Selection,
     Stage,
     StageStarted,
 )
@@ -145,7 +145,7 @@ class ComponentState:
 
     Attributes:
         total, completed: bytes; what the cache held already counts as completed.
-        files: in the plan's order.
+        files: in the selection's order.
     """
 
     name: str
@@ -174,8 +174,8 @@ class JobState:
     Attributes:
         started_at, updated_at: seconds of the clock that `apply` is called with.
         stages: in the order in which they began.
-        plan: None until the files are known.
-        total: bytes of all files of the plan.
+        selection: None until the files are known.
+        total: bytes of all files of the selection.
         fit: the ways to place the model, and the one that is taken; None if nothing is loaded.
         completed: bytes that are there by path, files of the cache included.
         moving: paths of which bytes have arrived.
@@ -197,7 +197,7 @@ class JobState:
     updated_at: float
     status: Status = Status.RUNNING
     stages: tuple[StageState, ...] = ()
-    plan: Plan | None = None
+    selection: Selection | None = None
     total: int = 0
     cached: frozenset[str] = frozenset()
     completed: Mapping[str, int] = field(default_factory=lambda: _NOTHING)
@@ -300,7 +300,7 @@ class JobState:
     def time_remaining(self) -> float | None:
         """Seconds until all bytes are there at the present speed; None if that is not known."""
         rest = self.to_fetch - self.fetched
-        if self.plan is None or not (speed := self.speed):
+        if self.selection is None or not (speed := self.speed):
             return None
         return max(0.0, rest / speed)
 
@@ -324,12 +324,12 @@ class JobState:
 
     @property
     def components(self) -> tuple[ComponentState, ...]:
-        """The components of the plan that have files, with their bytes, in the plan's order."""
-        if self.plan is None:
+        """The components of the selection that have files, with their bytes, in its order."""
+        if self.selection is None:
             return ()
-        sizes = {file.path: file.size for file in self.plan.files}
+        sizes = {file.path: file.size for file in self.selection.files}
         loaded = {event.name for event in self.loaded}
-        parts = (part for part in self.plan.components if part.paths)
+        parts = (part for part in self.selection.components if part.paths)
         return tuple(self._component(part, sizes, loaded) for part in parts)
 
     def _component(
@@ -385,14 +385,14 @@ def apply(state: JobState, event: Event, now: float) -> JobState:
     match event:
         case StageStarted():
             return _begin(state, event.stage)
-        case Planned():
-            sizes = {file.path: file.size for file in event.plan.files}
+        case Selected():
+            sizes = {file.path: file.size for file in event.selection.files}
             there = {path: sizes[path] for path in event.cached if path in sizes}
             there |= {path: left for path, left in event.partial.items() if path in sizes}
             return replace(
                 state,
-                plan=event.plan,
-                total=event.plan.total,
+                selection=event.selection,
+                total=event.selection.total,
                 cached=frozenset(event.cached),
                 kept=sum(there.values()),
                 completed=MappingProxyType(there),
@@ -401,7 +401,9 @@ def apply(state: JobState, event: Event, now: float) -> JobState:
         case Checked():
             return replace(state, checks=event.results, fit=event.fit)
         case FileDone():
-            size = {file.path: file.size for file in state.plan.files} if state.plan else {}
+            size = (
+                {file.path: file.size for file in state.selection.files} if state.selection else {}
+            )
             state = progress(state, {event.path: size.get(event.path, 0)}, now)
             state = replace(state, done=state.done | {event.path})
             downloads = _downloads(state, event.path, state.downloads, begins=False, now=now)
@@ -458,7 +460,7 @@ def progress(state: JobState, completed: Mapping[str, int], now: float) -> JobSt
         for path, count in completed.items()
         if path not in state.done and count != state.completed.get(path, 0)
     }
-    if state.plan is None or not changed:
+    if state.selection is None or not changed:
         return replace(state, updated_at=now)
     gains = [count - state.completed.get(path, 0) for path, count in changed.items()]
     fetched = state.fetched + sum(gains)
@@ -535,7 +537,7 @@ def _downloads(
     Args:
         begins: whether the first bytes of the file have come.
     """
-    for part in state.plan.components if state.plan else ():
+    for part in state.selection.components if state.selection else ():
         span = downloads.get(part.name)
         begun = span is not None or (begins and path in (part.weights or part.paths))
         if path not in part.paths or not begun:

@@ -23,17 +23,17 @@ from nbloader.records import (
     Notice,
     PlacedComponent,
     Placement,
-    Plan,
-    Planned,
     Ready,
     RepoFile,
     Retry,
     Route,
+    Selected,
+    Selection,
     Stage,
     StageStarted,
 )
 from nbloader.state import JobState, apply
-from tests.samples import MB, PLAN
+from tests.samples import MB, SELECTION
 
 WEIGHTS = "transformer/model.safetensors"
 
@@ -46,7 +46,7 @@ CHECKS = (
 DOWNLOADING: tuple[tuple[float, Event], ...] = (
     (0.0, StageStarted(stage=Stage.CONNECT)),
     (1.0, StageStarted(stage=Stage.SET_UP)),
-    (2.0, Planned(plan=PLAN, cached=("model_index.json", "vae/model.safetensors"))),
+    (2.0, Selected(selection=SELECTION, cached=("model_index.json", "vae/model.safetensors"))),
     (2.0, Checked(results=CHECKS)),
     (2.0, StageStarted(stage=Stage.DOWNLOAD)),
     (3.0, FileProgress(path=WEIGHTS, completed=20 * MB)),
@@ -157,11 +157,11 @@ HOSTILE = (
 )
 
 
-def hostile_plan(text: str) -> Plan:
-    """Build a plan in which all that a repository names holds the text."""
+def hostile_selection(text: str) -> Selection:
+    """Build a selection in which all that a repository names holds the text."""
     folder = f"{text}2"
     paths = (f"{folder}/{text}.json", f"{folder}/{text}.safetensors")
-    return Plan(
+    return Selection(
         repo_id="org/name",
         revision=text,
         commit_hash="c" * 40,
@@ -214,8 +214,8 @@ def hostile_fit(text: str) -> Fit:
 
 def hostile_job(text: str) -> tuple[tuple[float, Event], ...]:
     """Build a job that loads; every string in it is the text."""
-    plan = hostile_plan(text)
-    paths = [file.path for file in plan.files]
+    selection = hostile_selection(text)
+    paths = [file.path for file in selection.files]
     result = CheckResult(
         name=text,
         status=CheckStatus.WARNING,
@@ -227,7 +227,7 @@ def hostile_job(text: str) -> tuple[tuple[float, Event], ...]:
     retry = Retry(time=60, path=text, reason=text, wait_s=5, attempt=1, max_attempts=5)
     return (
         (0.0, StageStarted(stage=Stage.CONNECT)),
-        (1.0, Planned(plan=plan, cached=(paths[0],))),
+        (1.0, Selected(selection=selection, cached=(paths[0],))),
         (1.0, Checked(results=(result, *CHECKS), fit=hostile_fit(text))),
         (2.0, StageStarted(stage=Stage.DOWNLOAD)),
         (3.0, FileProgress(path=paths[1], completed=MB)),
@@ -236,7 +236,7 @@ def hostile_job(text: str) -> tuple[tuple[float, Event], ...]:
         (5.0, FileDone(path=paths[1])),
         (5.0, FileDone(path=paths[2])),
         (6.0, StageStarted(stage=Stage.INITIALISE)),
-        (7.0, ComponentLoaded(name=plan.components[0].name, seconds=0.5)),
+        (7.0, ComponentLoaded(name=selection.components[0].name, seconds=0.5)),
         (8.0, Ready(summary=text)),
     )
 
@@ -245,9 +245,9 @@ texts = st.one_of(st.sampled_from(HOSTILE), st.text(st.characters(), max_size=40
 """Anything that a server or a repository can put into a string."""
 
 _seconds = st.floats(allow_nan=True, allow_infinity=True)
-_plans = (PLAN, *map(hostile_plan, HOSTILE))
-_paths = st.sampled_from([file.path for plan in _plans for file in plan.files])
-_names = st.sampled_from([part.name for plan in _plans for part in plan.components])
+_selections = (SELECTION, *map(hostile_selection, HOSTILE))
+_paths = st.sampled_from([file.path for selection in _selections for file in selection.files])
+_names = st.sampled_from([part.name for selection in _selections for part in selection.components])
 
 events = st.one_of(
     st.builds(StageStarted, stage=st.sampled_from(Stage)),
@@ -296,8 +296,10 @@ events = st.one_of(
         hint=texts,
         forceable=st.booleans(),
     ),
-    st.sampled_from(_plans).map(
-        lambda plan: Planned(plan=plan, cached=(plan.components[-1].paths[-1],))
+    st.sampled_from(_selections).map(
+        lambda selection: Selected(
+            selection=selection, cached=(selection.components[-1].paths[-1],)
+        )
     ),
 )
 """Any event, in any order."""

@@ -1,4 +1,4 @@
-"""Tiny models with random weights, saved as their libraries save them, and their plans."""
+"""Tiny models with random weights, saved as their libraries save them, and their selections."""
 
 from __future__ import annotations
 
@@ -8,21 +8,28 @@ from pathlib import Path
 from typing import Any
 
 from nbloader import loaders
-from nbloader.plan import make_plan, reads
-from nbloader.plan.headers import FIRST_READ_BYTES, Header, header_end, parse_header
-from nbloader.plan.sizes import component_weights, header_reads
-from nbloader.records import ComponentWeights, Listing, Placement, Plan, PlanRequest, RepoFile
+from nbloader.records import (
+    ComponentWeights,
+    Listing,
+    Placement,
+    RepoFile,
+    Selection,
+    SelectionRequest,
+)
+from nbloader.selection import reads, select
+from nbloader.selection.headers import FIRST_READ_BYTES, Header, header_end, parse_header
+from nbloader.selection.sizes import component_weights, header_reads
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "good", "bad"]
 
 
-def plan_of(folder: Path) -> Plan:
-    """The plan of a folder as if it were a repository."""
-    return planned(folder)[0]
+def selection_of(folder: Path) -> Selection:
+    """The selection of a folder as if it were a repository."""
+    return selected(folder)[0]
 
 
-def planned(folder: Path) -> tuple[Plan, tuple[ComponentWeights, ...]]:
-    """The plan of a folder as if it were a repository, and what its weights take."""
+def selected(folder: Path) -> tuple[Selection, tuple[ComponentWeights, ...]]:
+    """The selection of a folder as if it were a repository, and what its weights take."""
     listing = Listing(
         repo_id="org/name",
         revision="main",
@@ -36,23 +43,25 @@ def planned(folder: Path) -> tuple[Plan, tuple[ComponentWeights, ...]]:
         ),
     )
     known: dict[str, bytes] = {}
-    while wanted := reads(listing, PlanRequest(), known):
+    while wanted := reads(listing, SelectionRequest(), known):
         known |= {path: (folder / path).read_bytes() for path in wanted}
-    plan = make_plan(listing, PlanRequest(), known)
-    files = {file.path: file for file in plan.files}
+    selection = select(listing, SelectionRequest(), known)
+    files = {file.path: file for file in selection.files}
     headers: dict[str, Header | None] = {}
-    while wanted := header_reads(plan, known, headers):
+    while wanted := header_reads(selection, known, headers):
         for path in wanted:
             with (folder / path).open("rb") as file:
                 start = file.read(FIRST_READ_BYTES)
                 rest = header_end(start, files[path]) - len(start)
                 headers[path] = parse_header(start + file.read(max(0, rest)), files[path])
-    return plan, component_weights(plan, known, headers)
+    return selection, component_weights(selection, known, headers)
 
 
-def built(plan: Plan, folder: Path, placement: Placement, loader_kwargs: Mapping[str, Any]) -> Any:
-    """The model of a plan, built of its folder to the end."""
-    with closing(loaders.Building(plan, folder, placement, loader_kwargs)) as building:
+def built(
+    selection: Selection, folder: Path, placement: Placement, loader_kwargs: Mapping[str, Any]
+) -> Any:
+    """The model of a selection, built of its folder to the end."""
+    with closing(loaders.Building(selection, folder, placement, loader_kwargs)) as building:
         while building.step():
             pass
         return building.model()

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from nbloader import loaders
 from nbloader.records import Method, Placement
-from tests.models import built, plan_of
+from tests.models import built, selection_of
 
 EVERY_S = 0.002
 
@@ -49,14 +49,14 @@ class Peak:
 
 
 def main(folder: Path, dtype: str) -> None:
-    plan = plan_of(folder)
+    selection = selection_of(folder)
     placement = Placement(method=Method.CPU, device="cpu", dtype=dtype)
-    loaders.Import(plan).wait(threading.Event())
+    loaders.Import(selection).wait(threading.Event())
     gc.collect()
     before = anonymous()
     peak = Peak()
-    model = built(plan, folder, placement, {})
-    loaders.check_modules(loaders.modules_of(model, plan), placement)
+    model = built(selection, folder, placement, {})
+    loaders.check_modules(loaders.modules_of(model, selection), placement)
     highest = peak.stop()
     gc.collect()
     json.dump({"peak": highest - before, "after": anonymous() - before}, sys.stdout)

@@ -1,11 +1,11 @@
-"""A small plan and events that several tests share."""
+"""A small selection and events that several tests share."""
 
 from __future__ import annotations
 
 import json
 import struct
 
-from nbloader.records import Component, Kind, Plan, RepoFile
+from nbloader.records import Component, Kind, RepoFile, Selection
 
 MB = 1_000_000
 
@@ -17,7 +17,7 @@ def safetensors(header: object, tensors: bytes = b"") -> bytes:
     return struct.pack("<Q", len(text)) + text + tensors
 
 
-PLAN = Plan(
+SELECTION = Selection(
     repo_id="org/name",
     revision="main",
     commit_hash="c" * 40,

@@ -9,7 +9,7 @@ import pytest
 from huggingface_hub import constants
 
 from nbloader.localhub import LocalHub
-from nbloader.records import PlanRequest, TransferPolicy
+from nbloader.records import SelectionRequest, TransferPolicy
 from nbloader.transfer.protocol import Report, Start
 from nbloader.transfer.session import Session
 
@@ -32,12 +32,14 @@ class Worker:
         monkeypatch.setattr(constants, "HF_HOME", str(home))
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
 
-    def session(self, repo_id: str, request: PlanRequest | None = None, **keywords: Any) -> Session:
+    def session(
+        self, repo_id: str, request: SelectionRequest | None = None, **keywords: Any
+    ) -> Session:
         """Make a session."""
         start = Start(
             repo_id=repo_id,
             revision=keywords.pop("revision", "main"),
-            request=request or PlanRequest(),
+            request=request or SelectionRequest(),
             policy=TransferPolicy(max_retries=1),
             token=keywords.pop("token", False),
             **keywords,

@@ -92,7 +92,7 @@ def test_the_reference_is_readable_like_the_hubs_own(folder: Path) -> None:
     assert [path.name for path in folder.parents[1].iterdir() if path.name.startswith(".ref")] == []
 
 
-def test_verify_mends_a_small_file_that_decides_the_plan(
+def test_verify_mends_a_small_file_that_decides_the_selection(
     folder: Path, tmp_path: Path, demo_hub: LocalHub
 ) -> None:
     blob = (folder / "modules.json").resolve()

@@ -36,12 +36,12 @@ from nbloader.records import (
     PackageFacts,
     PlacedComponent,
     Placement,
-    Plan,
-    Planned,
     Ready,
     RepoFile,
     Retry,
     Route,
+    Selected,
+    Selection,
     Stage,
     StageStarted,
 )
@@ -55,7 +55,7 @@ from nbloader.views.timeline import Bar, Lane, Mark, RouteChange
 from tests import jobs
 from tests.jobs import BROKEN, DOWNLOADING, LOADED, WEIGHTS, last_state, texts
 from tests.notebook import running_kernel
-from tests.samples import MB, PLAN
+from tests.samples import MB, SELECTION
 
 GB = 1000 * MB
 
@@ -80,7 +80,7 @@ def retry(
 
 FALLEN_SILENT: tuple[tuple[float, Event], ...] = (
     (0.0, StageStarted(stage=Stage.CONNECT)),
-    (1.0, Planned(plan=PLAN, cached=("model_index.json", "vae/model.safetensors"))),
+    (1.0, Selected(selection=SELECTION, cached=("model_index.json", "vae/model.safetensors"))),
     (2.0, StageStarted(stage=Stage.DOWNLOAD)),
     (3.0, FileProgress(path=WEIGHTS, completed=20 * MB)),
     (9.0, retry("timed out", Route.XET)),
@@ -128,8 +128,8 @@ def png(figure: Any) -> bytes:
 
 
 def many_components(number: int, name: str = "part") -> JobState:
-    plan = replace(
-        PLAN,
+    selection = replace(
+        SELECTION,
         components=tuple(
             Component(name=f"{name}{each}", paths=(f"{each}/model",)) for each in range(number)
         ),
@@ -139,7 +139,7 @@ def many_components(number: int, name: str = "part") -> JobState:
         ),
     )
     events: list[tuple[float, Event]] = [
-        (0.0, Planned(plan=plan)),
+        (0.0, Selected(selection=selection)),
         (0.0, StageStarted(stage=Stage.DOWNLOAD)),
     ]
     for each in range(number):
@@ -320,13 +320,13 @@ HOSTILE = ("$\\frac{", "$x$", "\\$ $$", "\u6f22\u5b57 \U0001f600", "\u202eabc", 
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_names_are_drawn_as_they_are(text: str) -> None:
-    plan = replace(
-        PLAN,
-        components=(replace(PLAN.components[1], name=text),),
-        files=PLAN.files[1:3],
+    selection = replace(
+        SELECTION,
+        components=(replace(SELECTION.components[1], name=text),),
+        files=SELECTION.files[1:3],
     )
     events: list[tuple[float, Event]] = [
-        (0.0, Planned(plan=plan)),
+        (0.0, Selected(selection=selection)),
         (0.0, StageStarted(stage=Stage.DOWNLOAD)),
         (1.0, FileProgress(path=WEIGHTS, completed=10 * MB)),
         (2.0, retry(text, Route.HTTP, text)),
@@ -406,19 +406,19 @@ def report(placement: Placement | None = None, **more: Any) -> PreflightReport:
     given: dict[str, Any] = {
         "repo_id": "org/name",
         "results": (),
-        "plan": PLAN,
+        "selection": SELECTION,
         "weights": STORED,
         "fit": fit_of(placement) if placement else None,
         "machine": MACHINE,
         "disk": DISK,
-        "missing_bytes": PLAN.total,
+        "missing_bytes": SELECTION.total,
     }
     return PreflightReport(**given | more)
 
 
 def needs_of(found: PreflightReport) -> list[Need]:
     return needs(
-        plan=found.plan,
+        selection=found.selection,
         fit=found.fit,
         machine=found.machine,
         disk=found.disk,
@@ -438,7 +438,7 @@ def test_each_place_has_what_goes_there_and_what_is_free() -> None:
         (0, 2 * GB),
         (0, 80 * MB + 1_000),
         (80 * MB + 1_000, 100 * MB + 1_000),
-        (100 * MB + 1_000, PLAN.total),
+        (100 * MB + 1_000, SELECTION.total),
     ]
     assert extents(axes, "more") == [(9 * GB, 12 * GB), (2 * GB, 6 * GB)]
     assert extents(axes, "room")[:2] == [(0, 23 * GB), (0, 20 * GB)]
@@ -448,7 +448,7 @@ def test_each_place_has_what_goes_there_and_what_is_free() -> None:
 
 def test_what_is_on_the_disk_already_needs_no_free_bytes() -> None:
     need = needs_of(report(missing_bytes=30 * MB))[-1]
-    assert (need.there, need.needed, need.lacking) == (PLAN.total - 30 * MB, 30 * MB, 0)
+    assert (need.there, need.needed, need.lacking) == (SELECTION.total - 30 * MB, 30 * MB, 0)
     assert str(need) == f"30.0 MB of 50.0 GB free, {format_bytes(need.there)} cached"
 
 
@@ -498,7 +498,7 @@ def test_memory_of_which_nothing_is_known_has_no_limit() -> None:
 )
 def test_the_plan_is_named(machine: MachineFacts, said: str) -> None:
     weights = (replace(STORED[0], bytes_by_dtype={"F32": 8 * GB}, largest_tensor=MB),)
-    found = report(weights=weights, machine=machine, fit=fit(PLAN, weights, machine))
+    found = report(weights=weights, machine=machine, fit=fit(SELECTION, weights, machine))
     assert any(text.startswith(said) for text in written(found.plot()))
 
 
@@ -626,6 +626,6 @@ def test_a_model_of_two_gpus_has_a_row_for_each() -> None:
     ]
 
 
-def test_a_plan_without_files_is_no_problem() -> None:
-    plan: Plan = replace(PLAN, components=(), files=())
-    assert png(report(plan=plan, missing_bytes=0).plot())
+def test_a_selection_without_files_is_no_problem() -> None:
+    selection: Selection = replace(SELECTION, components=(), files=())
+    assert png(report(selection=selection, missing_bytes=0).plot())

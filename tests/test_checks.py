@@ -44,15 +44,15 @@ from nbloader.records import (
     PackageFacts,
     PickleFacts,
     Placement,
-    Plan,
     RateLimitFacts,
     RepoFile,
+    Selection,
     TokenFacts,
     TorchFacts,
     XetFacts,
 )
 from tests.jobs import texts
-from tests.samples import MB, PLAN
+from tests.samples import MB, SELECTION
 
 P, W, F, S = (
     CheckStatus.PASSED,
@@ -92,12 +92,12 @@ def facts_on(machine: MachineFacts, weights: tuple[ComponentWeights, ...] = WEIG
     return Facts(
         repo_id="org/name",
         hub=HUB,
-        plan=PLAN,
+        selection=SELECTION,
         weights=weights,
         disk=DISK,
         packages=PACKAGES,
         machine=machine,
-        fit=fit(PLAN, weights, machine),
+        fit=fit(SELECTION, weights, machine),
     )
 
 
@@ -112,17 +112,19 @@ def weighing(total: int) -> tuple[ComponentWeights, ...]:
 GOOD = facts_on(CPU)
 FROM_CACHE = replace(HUB, answer_s=None, license=None, xet=None, rate_limit=None)
 PICKLED = replace(
-    PLAN,
+    SELECTION,
     components=(
-        replace(PLAN.components[1], weights=("transformer/pytorch_model.bin",)),
-        *PLAN.components[2:],
+        replace(SELECTION.components[1], weights=("transformer/pytorch_model.bin",)),
+        *SELECTION.components[2:],
     ),
 )
 TENSORS = PickleFacts(path="transformer/pytorch_model.bin", tensors_only=True)
 HARMFUL = replace(TENSORS, tensors_only=False, refused=("os.system", "posix.\x1b[2J"))
 OLD_FORMAT = replace(TENSORS, tensors_only=False, format="old", problem="it is old")
 WITH_CODE = replace(
-    PLAN, files=(*PLAN.files, RepoFile(path="pipeline.py", size=9, etag="5" * 40)), custom_code=True
+    SELECTION,
+    files=(*SELECTION.files, RepoFile(path="pipeline.py", size=9, etag="5" * 40)),
+    custom_code=True,
 )
 USUAL = {check.name: P for check in CHECKS} | {"vram": S}
 AFTER_FILES = dict.fromkeys(("safety", "xet", "packages", "placement", "vram", "ram"), S)
@@ -165,13 +167,13 @@ def subclasses(kind: type[NbloaderError]) -> list[type[NbloaderError]]:
             {"rate-limit": W},
         ),
         # the files
-        (replace(GOOD, plan=PICKLED), {"safety": F}),
-        (replace(GOOD, plan=PICKLED, allow_pickle=True), {"safety": W}),
-        (replace(GOOD, plan=PICKLED, pickles=(TENSORS,)), {}),
-        (replace(GOOD, plan=PICKLED, pickles=(HARMFUL,)), {"safety": F}),
-        (replace(GOOD, plan=PICKLED, pickles=(HARMFUL,), allow_pickle=True), {"safety": F}),
-        (replace(GOOD, plan=PICKLED, pickles=(OLD_FORMAT,), allow_pickle=True), {"safety": W}),
-        (replace(GOOD, plan=WITH_CODE), {"safety": W}),
+        (replace(GOOD, selection=PICKLED), {"safety": F}),
+        (replace(GOOD, selection=PICKLED, allow_pickle=True), {"safety": W}),
+        (replace(GOOD, selection=PICKLED, pickles=(TENSORS,)), {}),
+        (replace(GOOD, selection=PICKLED, pickles=(HARMFUL,)), {"safety": F}),
+        (replace(GOOD, selection=PICKLED, pickles=(HARMFUL,), allow_pickle=True), {"safety": F}),
+        (replace(GOOD, selection=PICKLED, pickles=(OLD_FORMAT,), allow_pickle=True), {"safety": W}),
+        (replace(GOOD, selection=WITH_CODE), {"safety": W}),
         # the disk
         (replace(GOOD, disk=replace(DISK, free=99 * MB)), {"disk": F}),
         (replace(GOOD, disk=replace(DISK, free=600 * MB)), {"disk": W}),
@@ -181,7 +183,7 @@ def subclasses(kind: type[NbloaderError]) -> list[type[NbloaderError]]:
             replace(
                 GOOD,
                 required_disk_bytes=10**12,
-                cached=frozenset(file.path for file in PLAN.files),
+                cached=frozenset(file.path for file in SELECTION.files),
             ),
             {},
         ),
@@ -312,7 +314,7 @@ OLD_TORCH = {**PACKAGES, "torch": PackageFacts(name="torch", installed="2.5.1+cu
     ],
 )
 def test_of_pickled_weights_it_is_told_what_they_hold(facts: Facts, message: str) -> None:
-    assert found(replace(facts, plan=PICKLED), "safety").message == message
+    assert found(replace(facts, selection=PICKLED), "safety").message == message
 
 
 SEARCH = "Look for a repository or a revision with safetensors weights"
@@ -341,18 +343,18 @@ BY_TRANSFORMERS = replace(PICKLED, kind=Kind.TRANSFORMERS)
 def test_what_is_said_of_pickles_is_what_the_library_then_does(
     pickles: PickleFacts, more: dict[str, Any], hint: str
 ) -> None:
-    result = found(replace(GOOD, plan=PICKLED, pickles=(pickles,), **more), "safety")
+    result = found(replace(GOOD, selection=PICKLED, pickles=(pickles,), **more), "safety")
     assert (result.status, result.hint) == (F, hint)
 
 
 def test_pickles_want_a_torch_that_is_safe() -> None:
     facts = replace(GOOD, packages=OLD_TORCH, pickles=(TENSORS,))
-    result = found(replace(facts, plan=PICKLED), "safety")
+    result = found(replace(facts, selection=PICKLED), "safety")
     assert (result.status, '"torch>=2.6"' in result.hint) == (F, True)
     # diffusers goes on below, if it may; transformers does not.
     allowed = replace(facts, allow_pickle=True)
-    assert found(replace(allowed, plan=PICKLED), "safety").status is W
-    assert found(replace(allowed, plan=BY_TRANSFORMERS), "safety").status is F
+    assert found(replace(allowed, selection=PICKLED), "safety").status is W
+    assert found(replace(allowed, selection=BY_TRANSFORMERS), "safety").status is F
 
 
 def test_a_shortage_names_required_and_available_and_a_bigger_disk() -> None:
@@ -371,9 +373,9 @@ def test_a_shortage_names_required_and_available_and_a_bigger_disk() -> None:
 
 
 def test_two_files_of_one_content_are_downloaded_once() -> None:
-    twin = replace(PLAN.files[2], path="transformer/again.safetensors")
-    plan = replace(PLAN, files=(*PLAN.files, twin))
-    assert replace(GOOD, plan=plan).missing_bytes == GOOD.missing_bytes == 100 * MB + 2000
+    twin = replace(SELECTION.files[2], path="transformer/again.safetensors")
+    selection = replace(SELECTION, files=(*SELECTION.files, twin))
+    assert replace(GOOD, selection=selection).missing_bytes == GOOD.missing_bytes == 100 * MB + 2000
     partly = replace(GOOD, partial={"transformer/model.safetensors": 30 * MB})
     assert partly.missing_bytes == 70 * MB + 2000
 
@@ -395,7 +397,7 @@ def one_model(model_type: str, total: int, machine: MachineFacts) -> Facts:
         paths=("model.safetensors",),
         weights=("model.safetensors",),
     )
-    plan = replace(PLAN, kind=Kind.TRANSFORMERS, class_name=None, components=(component,))
+    selection = replace(SELECTION, kind=Kind.TRANSFORMERS, class_name=None, components=(component,))
     weights = ComponentWeights(
         name="model",
         bytes_by_dtype={"BF16": total},
@@ -404,10 +406,10 @@ def one_model(model_type: str, total: int, machine: MachineFacts) -> Facts:
     )
     return replace(
         GOOD,
-        plan=plan,
+        selection=selection,
         weights=(weights,),
         machine=machine,
-        fit=fit(plan, (weights,), machine),
+        fit=fit(selection, (weights,), machine),
     )
 
 
@@ -465,7 +467,7 @@ def test_a_second_load_does_not_end_on_a_slow_device(free: int, status: CheckSta
     weights = weighing(5 * GB)
     full, empty = replace(CPU, gpus=(replace(L4, free=free),)), replace(CPU, gpus=(L4,))
     facts = replace(
-        facts_on(full, weights), fit_without_loaded=fit(PLAN, weights, empty), loaded=(FIRST,)
+        facts_on(full, weights), fit_without_loaded=fit(SELECTION, weights, empty), loaded=(FIRST,)
     )
     result = found(facts, "placement")
     assert result.status is status
@@ -481,7 +483,7 @@ def test_a_model_that_is_loaded_already_is_named_where_the_next_does_not_fit() -
 
 
 def test_no_model_is_to_be_freed_where_memory_is_not_what_is_lacking() -> None:
-    asked = fit(PLAN, WEIGHTS, CPU, method=Method.GPU)
+    asked = fit(SELECTION, WEIGHTS, CPU, method=Method.GPU)
     result = found(replace(GOOD, fit=asked, loaded=(FIRST,)), "placement")
     assert (result.status, result.message, result.hint) == (
         F,
@@ -537,10 +539,10 @@ def test_quantizing_is_told_with_the_way_around_it() -> None:
             replace(GOOD, packages={"torch": PackageFacts(name="torch", installed=None)}),
             MissingPackageError,
         ),
-        (replace(GOOD, plan=PICKLED), PickledWeightsError),
+        (replace(GOOD, selection=PICKLED), PickledWeightsError),
         (facts_on(CPU, weighing(20 * GB)), DoesNotFitError),
         (stopped(GatedRepoError), GatedRepoError),
-        (replace(GOOD, disk=replace(DISK, free=0), plan=PICKLED), PreflightError),
+        (replace(GOOD, disk=replace(DISK, free=0), selection=PICKLED), PreflightError),
     ],
 )
 def test_a_failure_is_raised_as_the_error_that_it_is(
@@ -561,7 +563,7 @@ def report_of(facts: Facts) -> PreflightReport:
     return PreflightReport(
         repo_id=facts.repo_id,
         results=run_checks(facts),
-        plan=facts.plan,
+        selection=facts.selection,
         weights=facts.weights,
         fit=facts.fit,
         missing_bytes=facts.missing_bytes,
@@ -593,7 +595,7 @@ def seen(markup: str) -> _Text:
         GOOD,
         facts_on(replace(CPU, gpus=(L4, L4))),
         facts_on(CPU, weighing(20 * GB)),
-        replace(GOOD, plan=PICKLED),
+        replace(GOOD, selection=PICKLED),
     ],
 )
 def test_text_html_and_json_have_the_same_content(facts: Facts) -> None:
@@ -620,9 +622,11 @@ def test_text_html_and_json_have_the_same_content(facts: Facts) -> None:
 def test_foreign_text_adds_no_element(name: str, message: str, hint: str, link: str) -> None:
     result = CheckResult(name=name, status=W, message=message, hint=hint, link=link)
     part = ComponentWeights(name=name, bytes_by_dtype={message: 1}, quantization=hint or None)
-    plan: Plan = replace(PLAN, components=(replace(PLAN.components[1], name=name),))
+    selection: Selection = replace(
+        SELECTION, components=(replace(SELECTION.components[1], name=name),)
+    )
     report = PreflightReport(
-        repo_id=name, results=(result,), weights=(part,), fit=fit(plan, (part,), CPU)
+        repo_id=name, results=(result,), weights=(part,), fit=fit(selection, (part,), CPU)
     )
     parsed = seen(report._repr_html_())
     ours = "a b details div span summary table thead tbody tr th td"

@@ -1,4 +1,4 @@
-"""What is known of the classes of a plan, of pipelines above all, and what follows from it."""
+"""What is known of the classes of a selection, of pipelines above all, and what follows from it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nbloader.environment import class_facts
 from nbloader.environment._diffusers import SUCCESSORS, required_by
 from nbloader.environment._sources import Found, Sources
 from nbloader.records import CheckStatus, ClassFacts, Component, ComponentWeights
-from tests.samples import PLAN
+from tests.samples import SELECTION
 from tests.test_packages import COLAB, PIPELINE, installed, result
 
 # -- what the class of a pipeline takes ------------------------------------------------------------
@@ -35,7 +35,7 @@ def test_what_a_pipeline_cannot_do_without_is_what_diffusers_asks_for() -> None:
     told = {}
     asked = {}
     for name, each in classes.items():
-        (fact,) = class_facts(replace(PLAN, class_name=name, components=()))
+        (fact,) = class_facts(replace(SELECTION, class_name=name, components=()))
         told[name] = [component for component, _ in fact.components]
         parameters = inspect.signature(each.__init__).parameters.items()
         asked[name] = sorted(
@@ -111,21 +111,23 @@ def test_a_class_that_older_versions_had_is_not_told_to_be_new() -> None:
         "unsupported-class",
     )
     for version in ("0.39.0", "0.40.0.dev0", "no version", None):
-        plan = replace(PIPELINE, written_with=version)
-        assert '"diffusers>0.39.0"' in check_packages(plan, packages, gone).hint
+        selection = replace(PIPELINE, written_with=version)
+        assert '"diffusers>0.39.0"' in check_packages(selection, packages, gone).hint
 
 
 def test_a_class_that_was_renamed_is_named() -> None:
-    plan = replace(PLAN, class_name="Lumina2Text2ImgPipeline", components=())
-    found = check_packages(plan, installed(), class_facts(plan))
+    selection = replace(SELECTION, class_name="Lumina2Text2ImgPipeline", components=())
+    found = check_packages(selection, installed(), class_facts(selection))
     assert "no 'Lumina2Text2ImgPipeline': 'Lumina2Pipeline' took its place" in found.message
     assert found.hint == "diffusers.Lumina2Pipeline.from_pretrained('org/name') loads it."
     part = Component(
         name="feature_extractor", library="transformers", class_name="DPTFeatureExtractor", paths=()
     )
-    plan = replace(plan, class_name="StableDiffusionDepth2ImgPipeline", components=(part,))
-    facts = [fact for fact in class_facts(plan) if fact.library == "transformers"]
-    found = check_packages(plan, installed(), facts)
+    selection = replace(
+        selection, class_name="StableDiffusionDepth2ImgPipeline", components=(part,)
+    )
+    facts = [fact for fact in class_facts(selection) if fact.library == "transformers"]
+    found = check_packages(selection, installed(), facts)
     assert found.message.endswith("'DPTImageProcessor' took its place")
     assert 'loader_kwargs={"feature_extractor": None}' in found.hint
     assert "transformers.DPTImageProcessor.from_pretrained" in found.hint
@@ -141,7 +143,7 @@ def test_the_successors_are_classes_of_the_library() -> None:
 
 def test_a_class_that_diffusers_adds_to_transformers_is_there() -> None:
     part = Component(name="t", library="transformers", class_name="T5GemmaEncoder", paths=())
-    (fact,) = class_facts(replace(PLAN, class_name=None, components=(part,)))
+    (fact,) = class_facts(replace(SELECTION, class_name=None, components=(part,)))
     assert fact.found
 
 
@@ -151,9 +153,9 @@ def test_a_class_that_diffusers_adds_to_transformers_is_there() -> None:
 def test_the_methods_are_those_of_the_libraries() -> None:
     for library in ("diffusers", "transformers"):
         table = importlib.import_module(f"{library}.quantizers.auto").AUTO_QUANTIZER_MAPPING
-        plan = replace(PLAN, class_name=None, components=())
+        selection = replace(SELECTION, class_name=None, components=())
         asked = [(library, method) for method in [*table, "bitsandbytes", "of_tomorrow"]]
-        found = {fact.name: fact.found for fact in class_facts(plan, asked)}
+        found = {fact.name: fact.found for fact in class_facts(selection, asked)}
         assert found == dict.fromkeys(found, True) | {
             "of_tomorrow": False,
             **({"sdnq": None} if "sdnq" in found else {}),
@@ -185,7 +187,7 @@ def test_the_library_of_a_component_decides_what_reads_its_weights() -> None:
         ComponentWeights(name=part.name, bytes_by_dtype={}, quantization="torchao")
         for part in parts
     ]
-    assert quantizations_of(replace(PLAN, components=parts), weights) == [
+    assert quantizations_of(replace(SELECTION, components=parts), weights) == [
         ("diffusers", "torchao"),
         ("transformers", "torchao"),
     ]

@@ -19,10 +19,10 @@ from nbloader.checks import required_packages
 from nbloader.checks.packages import check_packages
 from nbloader.loaders.folders import adapted
 from nbloader.localhub import LocalHub
-from nbloader.records import CheckStatus, Companion, Component, Kind, Plan
+from nbloader.records import CheckStatus, Companion, Component, Kind, Selection
 from tests.differential.cases import companions as cases
 from tests.differential.harness import seeded
-from tests.samples import PLAN
+from tests.samples import SELECTION
 from tests.test_load import NO_SOCKETS
 from tests.test_packages import COLAB, installed
 
@@ -103,7 +103,7 @@ def test_the_adapter_is_found_without_links_too(
     folder.mkdir(parents=True)
     (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "org/base"}')
     (folder / "adapter_model.safetensors").write_bytes(b"tensors")
-    plan = Plan(
+    selection = Selection(
         repo_id="org/own",
         revision="main",
         commit_hash="1" * 40,
@@ -124,7 +124,7 @@ def test_the_adapter_is_found_without_links_too(
         ),
     )
     base = tmp_path / "models--org--base" / "snapshots" / ("2" * 40)
-    with adapted(plan, folder) as places:
+    with adapted(selection, folder) as places:
         assert (places.base, places.base_id, places.revision) == (base, "org/base", "v1")
         assert {path.name: path.read_bytes() for path in places.model.iterdir()} == {
             "adapter_config.json": json.dumps({"base_model_name_or_path": str(base)}).encode(),
@@ -132,14 +132,16 @@ def test_the_adapter_is_found_without_links_too(
         }
     assert not places.model.exists()
     assert (folder / "adapter_model.safetensors").read_bytes() == b"tensors"
-    assert required_packages(plan) == ("torch", "transformers", "peft")
+    assert required_packages(selection) == ("torch", "transformers", "peft")
 
 
 def test_without_peft_the_check_names_it() -> None:
-    plan = replace(
-        PLAN, kind=Kind.TRANSFORMERS, components=(Component(name="a", paths=(), needs=("peft",)),)
+    selection = replace(
+        SELECTION,
+        kind=Kind.TRANSFORMERS,
+        components=(Component(name="a", paths=(), needs=("peft",)),),
     )
-    found = check_packages(plan, installed(COLAB | {"peft": None}))
+    found = check_packages(selection, installed(COLAB | {"peft": None}))
     assert (found.status, found.reference, found.message) == (
         CheckStatus.FAILED,
         "missing-package",

@@ -12,7 +12,7 @@ from huggingface_hub import snapshot_download
 import nbloader
 from nbloader.errors import GatedRepoError, HubUnreachableError, NotCachedError, RepoNotFoundError
 from nbloader.localhub import Cut, Fault, LocalHub, RequestClass
-from nbloader.records import Event, FileDone, FileProgress, Planned
+from nbloader.records import Event, FileDone, FileProgress, Selected
 from tests.conftest import WriteRepo
 from tests.samples import safetensors
 from tests.sessions import Worker
@@ -75,7 +75,7 @@ def asked(hub: LocalHub) -> Counter[tuple[RequestClass, str]]:
 
 def test_both_come_into_the_cache_as_they_are(hub: LocalHub, worker: Worker) -> None:
     session = worker.session(OWN)
-    planned = session.plan()
+    selected = session.select()
     folder = session.fetch()
     assert contents(folder) == ADAPTER
     assert contents(base_folder(folder)) == BASE
@@ -84,14 +84,14 @@ def test_both_come_into_the_cache_as_they_are(hub: LocalHub, worker: Worker) -> 
         for kind in (RequestClass.MODEL_INFO, RequestClass.TREE)
         for repo_id in (OWN, OTHER)
     }
-    plan = planned.plan
-    assert plan.total == sum(map(len, (*ADAPTER.values(), *BASE.values())))
-    assert {one.name: one.bytes_by_dtype for one in planned.weights} == {
+    selection = selected.selection
+    assert selection.total == sum(map(len, (*ADAPTER.values(), *BASE.values())))
+    assert {one.name: one.bytes_by_dtype for one in selected.weights} == {
         OTHER: {"F32": SIZE},
         "adapter": {"F32": 8},
     }
     done = [report.path for report in worker.told if isinstance(report, FileDone)]
-    assert sorted(done) == [file.path for file in plan.files]
+    assert sorted(done) == [file.path for file in selection.files]
     # The Hub's own library finds them where it would have put them.
     for repo_id, files in ((OWN, ADAPTER), (OTHER, BASE)):
         kept = snapshot_download(
@@ -100,33 +100,33 @@ def test_both_come_into_the_cache_as_they_are(hub: LocalHub, worker: Worker) -> 
         assert contents(kept) == files
 
 
-def test_offline_it_is_the_same_plan(hub: LocalHub, worker: Worker) -> None:
+def test_offline_it_is_the_same_selection(hub: LocalHub, worker: Worker) -> None:
     session = worker.session(OWN)
-    plan = session.plan().plan
+    selection = session.select().selection
     folder = session.fetch()
     asked(hub)
     offline = worker.session(OWN, local_files_only=True, verify=True)
-    planned = offline.plan()
-    assert (planned.plan, offline.fetch(), asked(hub)) == (plan, folder, Counter())
-    assert planned.cached == tuple(file.path for file in plan.files)
+    selected = offline.select()
+    assert (selected.selection, offline.fetch(), asked(hub)) == (selection, folder, Counter())
+    assert selected.cached == tuple(file.path for file in selection.files)
     # A warm load asks one question of each.
-    assert worker.session(OWN).plan().plan == plan
+    assert worker.session(OWN).select().selection == selection
     assert asked(hub) == {(RequestClass.MODEL_INFO, one): 1 for one in (OWN, OTHER)}
     # Without the base it is not whole.
     (base_folder(folder) / "model.safetensors").unlink()
     with pytest.raises(NotCachedError):
-        worker.session(OWN, local_files_only=True).plan()
+        worker.session(OWN, local_files_only=True).select()
 
 
 def test_with_both_at_hand_a_hub_that_is_away_ends_nothing(hub: LocalHub, worker: Worker) -> None:
     session = worker.session(OWN)
-    plan = session.plan().plan
+    selection = session.select().selection
     folder = session.fetch()
     for path in (OWN, OTHER):
         hub.set_faults([Fault(RequestClass.MODEL_INFO, cut=Cut.RESET, path=path)])
         worker.told.clear()
         again = worker.session(OWN)
-        assert (again.plan().plan, again.fetch()) == (plan, folder)
+        assert (again.select().selection, again.fetch()) == (selection, folder)
         assert [getattr(told, "reference", None) for told in worker.told][-1:] == [
             HubUnreachableError.reference
         ]
@@ -135,12 +135,14 @@ def test_with_both_at_hand_a_hub_that_is_away_ends_nothing(hub: LocalHub, worker
 def test_a_second_worker_goes_on_with_both_commits(
     hub: LocalHub, hub_root: Path, write_repo: WriteRepo, worker: Worker
 ) -> None:
-    plan = worker.session(OWN).plan().plan
+    selection = worker.session(OWN).select().selection
     try:
         write_repo(hub_root, OTHER, {"config.json": BASE["config.json"] + b" "})
         asked(hub)
-        again = worker.session(OWN, commit_hash=plan.commit_hash, companions=plan.companions)
-        assert again.plan().plan == plan
+        again = worker.session(
+            OWN, commit_hash=selection.commit_hash, companions=selection.companions
+        )
+        assert again.select().selection == selection
         assert asked(hub) == Counter()
         assert contents(base_folder(again.fetch())) == BASE
     finally:
@@ -168,10 +170,10 @@ def test_a_killed_download_is_gone_on_with(hub: LocalHub, worker: Worker, tmp_pa
     hub.reset_counters()
     told.clear()
     folder = nbloader.download(OWN, on_event=told.append, **keywords)  # type: ignore[arg-type]
-    planned = next(event for event in told if isinstance(event, Planned))
-    left = planned.partial[f"{OTHER}:model.safetensors"]
+    selected = next(event for event in told if isinstance(event, Selected))
+    left = selected.partial[f"{OTHER}:model.safetensors"]
     assert left > 500_000
-    assert hub.counters().file_bytes < planned.plan.total - left + 100_000
+    assert hub.counters().file_bytes < selected.selection.total - left + 100_000
     assert contents(base_folder(folder)) == BASE
 
 
@@ -180,10 +182,10 @@ def test_the_token_goes_to_the_hub_alone(hub: LocalHub, worker: Worker) -> None:
     hub.set_access(OTHER, private=True)
     try:
         with pytest.raises(RepoNotFoundError, match=OTHER):
-            worker.session(OWN).plan()
+            worker.session(OWN).select()
         hub.reset_counters()
         session = worker.session(OWN, token=TOKEN)
-        session.plan()
+        session.select()
         assert contents(base_folder(session.fetch())) == BASE
         with_token = {
             request.request_class for request in hub.requests() if request.had_authorization
@@ -198,7 +200,7 @@ def test_a_base_behind_a_gate_is_told_before_any_weight(hub: LocalHub, worker: W
     hub.set_access(OTHER, gated="auto")
     try:
         with pytest.raises(GatedRepoError, match=OTHER):
-            worker.session(OWN).plan()
+            worker.session(OWN).select()
         assert not list(worker.home.rglob("*.safetensors"))
     finally:
         hub.set_access(OTHER)

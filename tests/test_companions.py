@@ -1,4 +1,4 @@
-"""Files of other repositories in a plan: code, and the base models of adapters."""
+"""Files of other repositories in a selection: code, and the base models of adapters."""
 
 from __future__ import annotations
 
@@ -20,11 +20,19 @@ from nbloader.errors import (
     UnsafePathError,
     UnsupportedRepoError,
 )
-from nbloader.plan import make_plan, reads, references
-from nbloader.records import Companion, Component, Kind, Listing, Plan, PlanRequest, RepoFile
+from nbloader.records import (
+    Companion,
+    Component,
+    Kind,
+    Listing,
+    RepoFile,
+    Selection,
+    SelectionRequest,
+)
+from nbloader.selection import reads, references, select
 
 OWN = "org/own"
-TRUST = PlanRequest(trust_remote_code=True)
+TRUST = SelectionRequest(trust_remote_code=True)
 CONFIG = {"model_type": "bert", "architectures": ["BertModel"]}
 
 
@@ -37,12 +45,12 @@ def listing(repo_id: str, files: Mapping[str, object], revision: str = "main") -
     )
 
 
-def planned(
+def selected(
     repositories: Mapping[str, Mapping[str, object]],
-    request: PlanRequest = TRUST,
+    request: SelectionRequest = TRUST,
     tags: Mapping[str, str] | None = None,
-) -> Plan:
-    """Plan `org/own` as the worker does. `...` is a file that no plan may read."""
+) -> Selection:
+    """Selection `org/own` as the worker does. `...` is a file that no selection may read."""
     known: dict[str, bytes] = {}
     others: dict[str, Listing] = {}
 
@@ -64,19 +72,21 @@ def planned(
             known[path] = content if isinstance(content, bytes) else json.dumps(content).encode()
         if not wanted and not unlisted:
             break
-    plan = make_plan(own, request, known, others)
-    assert sorted(path for part in plan.components for path in part.paths) == [
-        file.path for file in plan.files
+    selection = select(own, request, known, others)
+    assert sorted(path for part in selection.components for path in part.paths) == [
+        file.path for file in selection.files
     ]
     assert all(
-        file.path == f"{file.repo_id}:{file.path_in_repo}" for file in plan.files if file.repo_id
+        file.path == f"{file.repo_id}:{file.path_in_repo}"
+        for file in selection.files
+        if file.repo_id
     )
-    assert set(known) <= {file.path for file in plan.files}, "read in vain"
-    return plan
+    assert set(known) <= {file.path for file in selection.files}, "read in vain"
+    return selection
 
 
-def companions(plan: Plan) -> list[tuple[str, str, str]]:
-    return [(one.repo_id, one.role, one.revision) for one in plan.companions]
+def companions(selection: Selection) -> list[tuple[str, str, str]]:
+    return [(one.repo_id, one.role, one.revision) for one in selection.companions]
 
 
 def model(auto_map: object = None, **files: object) -> dict[str, object]:
@@ -96,11 +106,11 @@ CODE = {
 # --- code ---------------------------------------------------------------------------------------
 
 
-def test_code_of_another_repository_is_planned_with_its_commit() -> None:
+def test_code_of_another_repository_is_selected_with_its_commit() -> None:
     own = model({"AutoModel": "org/code--modeling.Own"})
-    plan = planned({OWN: own, "org/code": CODE})
+    selection = selected({OWN: own, "org/code": CODE})
     commit = listing("org/code", {}).commit_hash
-    assert plan == Plan(
+    assert selection == Selection(
         repo_id=OWN,
         revision="main",
         commit_hash=listing(OWN, {}).commit_hash,
@@ -128,20 +138,22 @@ def test_code_of_another_repository_is_planned_with_its_commit() -> None:
             Companion(repo_id="org/code", role="code", revision="main", commit_hash=commit),
         ),
     )
-    assert plan.total == 40
-    assert [plan.commit_of(file) for file in plan.files] == [plan.commit_hash] * 2 + [commit] * 2
+    assert selection.total == 40
+    assert [selection.commit_of(file) for file in selection.files] == [
+        selection.commit_hash
+    ] * 2 + [commit] * 2
 
 
 def test_code_that_is_not_trusted_is_not_even_listed() -> None:
-    plan = planned({OWN: model({"AutoModel": "org/code--modeling.Own"})}, PlanRequest())
-    assert (plan.companions, plan.custom_code) == ((), False)
-    assert plan.components[0].code == ("org/code--modeling.py",)
+    selection = selected({OWN: model({"AutoModel": "org/code--modeling.Own"})}, SelectionRequest())
+    assert (selection.companions, selection.custom_code) == ((), False)
+    assert selection.components[0].code == ("org/code--modeling.py",)
 
 
 def test_code_that_is_named_with_the_repositorys_own_id_is_its_own() -> None:
-    plan = planned({OWN: model({"AutoModel": f"{OWN}--modeling.Own"}) | {"modeling.py": ...}})
-    assert (companions(plan), plan.custom_code) == ([(OWN, "code", "main")], True)
-    assert "modeling.py" in {file.path for file in plan.files}
+    selection = selected({OWN: model({"AutoModel": f"{OWN}--modeling.Own"}) | {"modeling.py": ...}})
+    assert (companions(selection), selection.custom_code) == ([(OWN, "code", "main")], True)
+    assert "modeling.py" in {file.path for file in selection.files}
 
 
 @pytest.mark.parametrize(
@@ -177,14 +189,14 @@ def test_a_reference_that_cannot_be_followed_is_refused(
 ) -> None:
     others = dict.fromkeys(("org/code", "org/more", "org/code0", "org/code1"), CODE)
     with pytest.raises(error) as raised:
-        planned({OWN: model(auto_map) | {"modeling.py": ...}, **others})
+        selected({OWN: model(auto_map) | {"modeling.py": ...}, **others})
     assert text in str(raised.value)
 
 
 @pytest.mark.parametrize("name", ["../outside.py", "a/../../b.py", "C:\\x.py", "nul\x00.py"])
 def test_a_name_in_another_repository_is_as_hostile(name: str) -> None:
     with pytest.raises(UnsafePathError):
-        planned(
+        selected(
             {OWN: model({"AutoModel": "org/code--modeling.Own"}), "org/code": CODE | {name: ...}}
         )
 
@@ -192,7 +204,7 @@ def test_a_name_in_another_repository_is_as_hostile(name: str) -> None:
 @pytest.mark.parametrize("name", ["con.py", "org:modeling.py"])
 def test_a_file_of_another_repository_must_be_possible_on_windows(name: str) -> None:
     with pytest.raises(UnsafePathError):
-        planned(
+        selected(
             {OWN: model({"AutoModel": "org/code--modeling.Own"}), "org/code": CODE | {name: ...}}
         )
 
@@ -200,7 +212,7 @@ def test_a_file_of_another_repository_must_be_possible_on_windows(name: str) -> 
 def test_a_file_that_looks_like_one_of_another_repository_is_refused() -> None:
     own = model({"AutoModel": "org/code--modeling.Own"}) | {"org/code:modeling.py": ...}
     with pytest.raises(UnsafePathError):
-        planned({OWN: own, "org/code": CODE})
+        selected({OWN: own, "org/code": CODE})
 
 
 PIPELINE = {
@@ -216,18 +228,18 @@ PIPELINE = {
 def test_the_code_of_a_pipeline_may_be_in_another_repository() -> None:
     request = replace(TRUST, custom_pipeline="org/code", custom_revision="v1")
     code = {"pipeline.py": ..., "parts.py": ..., "README.md": ...}
-    plan = planned({OWN: PIPELINE, "org/code": code}, request)
-    assert companions(plan) == [("org/code", "code", "v1")]
-    assert plan.components[-1].paths == (
+    selection = selected({OWN: PIPELINE, "org/code": code}, request)
+    assert companions(selection) == [("org/code", "code", "v1")]
+    assert selection.components[-1].paths == (
         "model_index.json",
         "org/code:parts.py",
         "org/code:pipeline.py",
     )
-    assert (plan.custom_code, plan.custom_pipeline) == (True, True)
+    assert (selection.custom_code, selection.custom_pipeline) == (True, True)
     with pytest.raises(UnsupportedRepoError, match=r"without a pipeline\.py"):
-        planned({OWN: PIPELINE, "org/code": {"own.py": ...}}, request)
+        selected({OWN: PIPELINE, "org/code": {"own.py": ...}}, request)
     with pytest.raises(UnsupportedRepoError, match="trust_remote_code=True"):
-        planned({OWN: PIPELINE, "org/code": code}, replace(request, trust_remote_code=False))
+        selected({OWN: PIPELINE, "org/code": code}, replace(request, trust_remote_code=False))
 
 
 # --- adapters -----------------------------------------------------------------------------------
@@ -244,13 +256,13 @@ def adapter(base: object = "org/base", **config: object) -> dict[str, object]:
 BASE = model(**{"tokenizer.json": ..., "README.md": ...})
 
 
-def test_an_adapter_and_its_base_are_one_plan() -> None:
-    plan = planned({OWN: adapter(), "org/base": BASE}, PlanRequest())
-    assert (plan.class_name, companions(plan)) == (
+def test_an_adapter_and_its_base_are_one_selection() -> None:
+    selection = selected({OWN: adapter(), "org/base": BASE}, SelectionRequest())
+    assert (selection.class_name, companions(selection)) == (
         "BertModel",
         [("org/base", "base-model", "main")],
     )
-    assert plan.components == (
+    assert selection.components == (
         Component(
             name="org/base",
             library="transformers",
@@ -272,16 +284,16 @@ def test_an_adapter_and_its_base_are_one_plan() -> None:
 
 
 def test_the_revision_that_an_adapter_names_is_that_of_its_base() -> None:
-    plan = planned({OWN: adapter(revision="v1"), "org/base": BASE})
-    assert companions(plan) == [("org/base", "base-model", "v1")]
+    selection = selected({OWN: adapter(revision="v1"), "org/base": BASE})
+    assert companions(selection) == [("org/base", "base-model", "v1")]
 
 
 def test_an_empty_revision_of_an_adapter_is_none() -> None:
-    plan = planned({OWN: adapter(revision=""), "org/base": BASE})
-    assert companions(plan) == [("org/base", "base-model", "main")]
+    selection = selected({OWN: adapter(revision=""), "org/base": BASE})
+    assert companions(selection) == [("org/base", "base-model", "main")]
 
 
-def test_a_base_in_shards_is_planned_by_its_index() -> None:
+def test_a_base_in_shards_is_selected_by_its_index() -> None:
     index = {"metadata": {}, "weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
     base = {
         "config.json": CONFIG,
@@ -290,8 +302,8 @@ def test_a_base_in_shards_is_planned_by_its_index() -> None:
         "model-2.safetensors": ...,
         "model-3.safetensors": ...,
     }
-    plan = planned({OWN: adapter(), "org/base": base})
-    assert plan.components[0].weights == (
+    selection = selected({OWN: adapter(), "org/base": base})
+    assert selection.components[0].weights == (
         "org/base:model-1.safetensors",
         "org/base:model-2.safetensors",
     )
@@ -299,23 +311,29 @@ def test_a_base_in_shards_is_planned_by_its_index() -> None:
 
 def test_the_code_of_a_base_is_two_references_away() -> None:
     base = model({"AutoModel": "org/code--modeling.Own"})
-    plan = planned({OWN: adapter(), "org/base": base, "org/code": CODE})
-    assert companions(plan) == [("org/base", "base-model", "main"), ("org/code", "code", "main")]
-    assert plan.custom_code
+    selection = selected({OWN: adapter(), "org/base": base, "org/code": CODE})
+    assert companions(selection) == [
+        ("org/base", "base-model", "main"),
+        ("org/code", "code", "main"),
+    ]
+    assert selection.custom_code
 
 
 def test_a_base_that_names_itself_for_its_code_is_a_repository_of_code() -> None:
     base = model({"AutoModel": "org/base--modeling.Own"}) | {"modeling.py": ...}
-    plan = planned({OWN: adapter(), "org/base": base})
-    assert companions(plan) == [("org/base", "base-model", "main"), ("org/base", "code", "main")]
-    assert "org/base:modeling.py" in {file.path for file in plan.files}
+    selection = selected({OWN: adapter(), "org/base": base})
+    assert companions(selection) == [
+        ("org/base", "base-model", "main"),
+        ("org/base", "code", "main"),
+    ]
+    assert "org/base:modeling.py" in {file.path for file in selection.files}
 
 
 @pytest.mark.parametrize("base", [OWN, "/home/someone/out", "", None, 7])
 def test_an_adapter_beside_its_own_model_needs_no_other(base: object) -> None:
-    plan = planned({OWN: model() | adapter(base)})
-    assert companions(plan) == []
-    assert [(part.name, part.paths) for part in plan.components] == [
+    selection = selected({OWN: model() | adapter(base)})
+    assert companions(selection) == []
+    assert [(part.name, part.paths) for part in selection.components] == [
         ("model", ("config.json", "model.safetensors")),
         ("adapter", ("adapter_config.json", "adapter_model.safetensors")),
         ("config", ("tokenizer.json",)),
@@ -324,9 +342,9 @@ def test_an_adapter_beside_its_own_model_needs_no_other(base: object) -> None:
 
 def test_an_adapter_beside_another_model_follows_its_name() -> None:
     """As the Hub's id does: what lies beside may be the base with the adapter merged in."""
-    plan = planned({OWN: model() | adapter(), "org/base": BASE})
-    assert companions(plan) == [("org/base", "base-model", "main")]
-    assert "model.safetensors" not in {file.path for file in plan.files}
+    selection = selected({OWN: model() | adapter(), "org/base": BASE})
+    assert companions(selection) == [("org/base", "base-model", "main")]
+    assert "model.safetensors" not in {file.path for file in selection.files}
 
 
 @pytest.mark.parametrize(
@@ -343,9 +361,9 @@ def test_the_task_is_that_of_the_adapter_or_else_of_its_base(
     asked: str | None, own: str | None, trained: object, expected: str
 ) -> None:
     tags = {"org/base": "feature-extraction"} | ({OWN: own} if own else {})
-    request = PlanRequest(task=asked)
-    plan = planned({OWN: adapter(task_type=trained), "org/base": BASE}, request, tags)
-    assert plan.task == expected
+    request = SelectionRequest(task=asked)
+    selection = selected({OWN: adapter(task_type=trained), "org/base": BASE}, request, tags)
+    assert selection.task == expected
 
 
 @pytest.mark.parametrize(
@@ -384,7 +402,7 @@ def test_an_adapter_that_cannot_be_loaded_is_refused_with_a_reason(
     own: dict[str, object], others: dict[str, Any], error: type[RepoError], text: str
 ) -> None:
     with pytest.raises(error) as raised:
-        planned({OWN: own, **others}, PlanRequest())
+        selected({OWN: own, **others}, SelectionRequest())
     assert text in str(raised.value)
 
 
@@ -396,7 +414,7 @@ _json = st.recursive(
 
 
 @given(_json)
-def test_whatever_an_adapter_says_there_is_a_plan_or_a_named_error(value: object) -> None:
+def test_whatever_an_adapter_says_there_is_a_selection_or_a_named_error(value: object) -> None:
     for config in (
         value,
         {"base_model_name_or_path": value},
@@ -406,7 +424,7 @@ def test_whatever_an_adapter_says_there_is_a_plan_or_a_named_error(value: object
         own = adapter() | {"adapter_config.json": config}
         repositories = defaultdict[str, dict[str, object]](dict, {OWN: own, "org/base": BASE})
         try:
-            plan = planned(repositories)
+            selection = selected(repositories)
         except NbloaderError:
             continue
-        assert companions(plan)[0][:2] == ("org/base", "base-model")
+        assert companions(selection)[0][:2] == ("org/base", "base-model")

@@ -1,4 +1,4 @@
-"""What the Hub says of a repository: kept with its listing, so that all plans are the same."""
+"""What the Hub says of a repository: kept with its listing, so that all selections are the same."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from nbloader.localhub import LocalHub, RequestClass
-from nbloader.records import Plan
+from nbloader.records import Selection
 from tests.conftest import Publish
 from tests.sessions import Worker
 
@@ -34,9 +34,9 @@ def asked(hub: LocalHub) -> Counter[RequestClass]:
     return Counter({kind: found[kind] for kind in (RequestClass.MODEL_INFO, RequestClass.TREE)})
 
 
-def kept(worker: Worker, plan: Plan) -> Path:
+def kept(worker: Worker, selection: Selection) -> Path:
     """The file of the listing that was kept."""
-    (file,) = worker.home.rglob(f"listings/*/{plan.commit_hash}.json")
+    (file,) = worker.home.rglob(f"listings/*/{selection.commit_hash}.json")
     return file
 
 
@@ -44,48 +44,54 @@ def test_the_task_of_the_hub_is_known_offline_too(
     hub: LocalHub, worker: Worker, repo_id: str
 ) -> None:
     session = worker.session(repo_id)
-    plan = session.plan().plan
+    selection = session.select().selection
     session.fetch()
-    assert plan.task == "fill-mask"
+    assert selection.task == "fill-mask"
     assert asked(hub) == {RequestClass.MODEL_INFO: 1, RequestClass.TREE: 1}
-    assert worker.session(repo_id, local_files_only=True).plan().plan == plan
+    assert worker.session(repo_id, local_files_only=True).select().selection == selection
     assert asked(hub) == {RequestClass.MODEL_INFO: 0, RequestClass.TREE: 0}
 
 
 def test_what_the_hub_says_now_is_kept(hub: LocalHub, worker: Worker, repo_id: str) -> None:
-    plan = worker.session(repo_id).plan().plan
-    stored = json.loads(kept(worker, plan).read_bytes())
+    selection = worker.session(repo_id).select().selection
+    stored = json.loads(kept(worker, selection).read_bytes())
     names = ("pipeline_tag", "library_name", "base_models", "described")
     assert [stored[name] for name in names] == ["fill-mask", "transformers", ["org/base"], True]
     # A commit that stays the same while its card changes: as if it had been kept before.
-    kept(worker, plan).write_text(json.dumps(stored | {"pipeline_tag": "token-classification"}))
-    assert worker.session(repo_id).plan().plan == plan
-    assert json.loads(kept(worker, plan).read_bytes())["pipeline_tag"] == "fill-mask"
+    kept(worker, selection).write_text(
+        json.dumps(stored | {"pipeline_tag": "token-classification"})
+    )
+    assert worker.session(repo_id).select().selection == selection
+    assert json.loads(kept(worker, selection).read_bytes())["pipeline_tag"] == "fill-mask"
 
 
-def test_a_second_worker_makes_the_plan_of_the_first(
+def test_a_second_worker_makes_the_selection_of_the_first(
     hub: LocalHub, worker: Worker, repo_id: str
 ) -> None:
-    plan = worker.session(repo_id).plan().plan
+    selection = worker.session(repo_id).select().selection
     asked(hub)
-    again = worker.session(repo_id, commit_hash=plan.commit_hash)
-    assert again.plan().plan == plan
+    again = worker.session(repo_id, commit_hash=selection.commit_hash)
+    assert again.select().selection == selection
     assert asked(hub) == {RequestClass.MODEL_INFO: 0, RequestClass.TREE: 0}
     # Without what the first one kept it has to ask.
-    kept(worker, plan).unlink()
-    assert worker.session(repo_id, commit_hash=plan.commit_hash).plan().plan == plan
+    kept(worker, selection).unlink()
+    assert (
+        worker.session(repo_id, commit_hash=selection.commit_hash).select().selection == selection
+    )
     assert asked(hub) == {RequestClass.MODEL_INFO: 1, RequestClass.TREE: 1}
 
 
 def test_a_listing_that_an_older_version_kept_is_completed(
     hub: LocalHub, worker: Worker, repo_id: str
 ) -> None:
-    plan = worker.session(repo_id).plan().plan
-    file = kept(worker, plan)
+    selection = worker.session(repo_id).select().selection
+    file = kept(worker, selection)
     names = ("repo_id", "revision", "commit_hash", "files")
     complete = file.read_bytes()
     file.write_text(json.dumps({name: json.loads(complete)[name] for name in names}))
     asked(hub)
-    assert worker.session(repo_id, commit_hash=plan.commit_hash).plan().plan == plan
+    assert (
+        worker.session(repo_id, commit_hash=selection.commit_hash).select().selection == selection
+    )
     assert asked(hub) == {RequestClass.MODEL_INFO: 1, RequestClass.TREE: 0}
     assert file.read_bytes() == complete

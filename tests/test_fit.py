@@ -19,12 +19,12 @@ from nbloader.records import (
     MemoryFacts,
     Method,
     PackageFacts,
-    Plan,
     Quantization,
+    Selection,
     TorchFacts,
 )
 from nbloader.request import checked
-from tests.samples import PLAN
+from tests.samples import SELECTION
 
 GB = 1_000_000_000
 T4 = GpuFacts(name="Tesla T4", free=15 * GB, total=16 * GB, capability=(7, 5))
@@ -47,7 +47,7 @@ def part(name: str, class_name: str, library: str = "diffusers") -> Component:
 
 
 FLUX = replace(
-    PLAN,
+    SELECTION,
     class_name="FluxPipeline",
     components=(
         part("transformer", "FluxTransformer2DModel"),
@@ -56,7 +56,7 @@ FLUX = replace(
 )
 QWEN = replace(FLUX, class_name="QwenImagePipeline")
 BERT = replace(
-    PLAN,
+    SELECTION,
     kind=Kind.SENTENCE_TRANSFORMERS,
     class_name=None,
     components=(replace(part("model", "Transformer", "sentence_transformers"), model_type="bert"),),
@@ -72,14 +72,17 @@ EMBEDDER = (ComponentWeights(name="model", bytes_by_dtype={"F32": GB // 10}),)
 
 
 def chosen(
-    plan: Plan, weights: tuple[ComponentWeights, ...], machine: MachineFacts, **wanted: Any
+    selection: Selection,
+    weights: tuple[ComponentWeights, ...],
+    machine: MachineFacts,
+    **wanted: Any,
 ) -> tuple[str, str, str] | None:
-    found = fit(plan, weights, machine, **wanted).chosen
+    found = fit(selection, weights, machine, **wanted).chosen
     return (str(found.method), found.device, found.dtype) if found else None
 
 
 @pytest.mark.parametrize(
-    ("plan", "weights", "machine", "expected"),
+    ("selection", "weights", "machine", "expected"),
     [
         (BERT, EMBEDDER, CPU, ("cpu", "cpu", "float32")),
         (BERT, EMBEDDER, on(T4), ("gpu", "cuda", "float16")),
@@ -102,12 +105,12 @@ def chosen(
     ],
 )
 def test_the_fastest_that_fits(
-    plan: Plan,
+    selection: Selection,
     weights: tuple[ComponentWeights, ...],
     machine: MachineFacts,
     expected: tuple[str, str, str],
 ) -> None:
-    assert chosen(plan, weights, machine) == expected
+    assert chosen(selection, weights, machine) == expected
 
 
 @pytest.mark.parametrize(
@@ -179,7 +182,7 @@ def test_why_torch_cannot_use_a_gpu(
 
 
 LANGUAGE = replace(
-    PLAN,
+    SELECTION,
     kind=Kind.TRANSFORMERS,
     class_name=None,
     components=(replace(part("model", "LlamaForCausalLM", "transformers"), model_type="llama"),),
@@ -202,7 +205,7 @@ L4 = GpuFacts(name="NVIDIA L4", free=23 * GB, total=24 * GB, capability=(8, 9))
 
 
 @pytest.mark.parametrize(
-    ("plan", "gigabytes", "machine", "expected"),
+    ("selection", "gigabytes", "machine", "expected"),
     [
         (LANGUAGE, 14, replace(PLAIN, gpus=(L4,)), "gpu"),
         (LANGUAGE, 30, replace(PLAIN, gpus=(L4,)), "cpu-offload"),
@@ -222,9 +225,9 @@ L4 = GpuFacts(name="NVIDIA L4", free=23 * GB, total=24 * GB, capability=(8, 9))
     ],
 )
 def test_what_fits_in_no_other_way_goes_partly_to_memory(
-    plan: Plan, gigabytes: float, machine: MachineFacts, expected: str | None
+    selection: Selection, gigabytes: float, machine: MachineFacts, expected: str | None
 ) -> None:
-    found = fit(plan, language(gigabytes), machine).chosen
+    found = fit(selection, language(gigabytes), machine).chosen
     assert (str(found.method) if found else None) == expected
 
 
@@ -318,7 +321,7 @@ def test_every_method_is_in_the_table_with_its_reason() -> None:
 
 
 def test_convolutions_are_not_quantized_and_neither_is_what_is_small() -> None:
-    plan = replace(
+    selection = replace(
         FLUX,
         components=(
             part("unet", "UNet2DConditionModel"),
@@ -336,7 +339,7 @@ def test_convolutions_are_not_quantized_and_neither_is_what_is_small() -> None:
             ("text_encoder", GB // 4),
         )
     )
-    found = fit(plan, weights, on(A100), method=Method.FOUR_BIT).chosen
+    found = fit(selection, weights, on(A100), method=Method.FOUR_BIT).chosen
     assert found is not None
     assert {item.name: item.quantization for item in found.components} == {
         "unet": None,
@@ -442,9 +445,11 @@ def test_packages_are_named_only_where_they_make_the_difference() -> None:
 def test_formats_that_the_device_does_not_compute_in_are_unpacked(
     gpu: GpuFacts | None, quantization: str, stored: dict[str, int], expected: int
 ) -> None:
-    plan = replace(BERT, kind=Kind.TRANSFORMERS, components=(part("model", "X", "transformers"),))
+    selection = replace(
+        BERT, kind=Kind.TRANSFORMERS, components=(part("model", "X", "transformers"),)
+    )
     weights = (ComponentWeights(name="model", bytes_by_dtype=stored, quantization=quantization),)
-    found = fit(plan, weights, on(gpu) if gpu else CPU, device="cuda" if gpu else "cpu")
+    found = fit(selection, weights, on(gpu) if gpu else CPU, device="cuda" if gpu else "cpu")
     row = next(row for row in found.placements if row.components and "asked" not in row.reason)
     assert row.components[0].bytes == expected
 
@@ -458,7 +463,7 @@ def test_a_number_format_that_will_not_do_well_is_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("plan", "weights", "machine", "failed", "expected"),
+    ("selection", "weights", "machine", "failed", "expected"),
     [
         (FLUX, SMALL, on(T4), Method.GPU, Method.FOUR_BIT),
         (FLUX, LARGE, on(A100), Method.GPU, Method.FOUR_BIT),
@@ -470,13 +475,13 @@ def test_a_number_format_that_will_not_do_well_is_told() -> None:
     ],
 )
 def test_the_plan_to_try_where_a_gpu_is_full(
-    plan: Plan,
+    selection: Selection,
     weights: tuple[ComponentWeights, ...],
     machine: MachineFacts,
     failed: Method,
     expected: Method | None,
 ) -> None:
-    found = fit(plan, weights, machine)
+    found = fit(selection, weights, machine)
     row = next(each for each in found.placements if each.method is failed)
 
     assert next_method(found, row) is expected
@@ -495,7 +500,7 @@ def test_the_plan_to_try_is_named_whether_or_not_one_was_asked_for(plan: str) ->
     request = checked(repo_id="org/name", plan=plan)
     machine = on(T4)
     found = fit(FLUX, SMALL, machine, method=request.method)
-    facts = Facts(repo_id="org/name", plan=FLUX, weights=SMALL, machine=machine, fit=found)
+    facts = Facts(repo_id="org/name", selection=FLUX, weights=SMALL, machine=machine, fit=found)
 
     assert found.chosen is not None
     assert fallback(request, facts, found.chosen) is Method.FOUR_BIT

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbloader.errors import NbloaderError, RepoError, UnsupportedRepoError
-from nbloader.plan import make_plan, reads
-from nbloader.plan._formats import _LIBRARIES, _OURS
-from nbloader.records import Kind, Listing, PlanRequest, RepoFile
+from nbloader.records import Kind, Listing, RepoFile, SelectionRequest
+from nbloader.selection import reads, select
+from nbloader.selection._formats import _LIBRARIES, _OURS
 
 BASE = "org/base"
 BERT = {"model_type": "bert", "architectures": ["BertModel"]}
@@ -64,17 +64,17 @@ def refusal(of: Shape, kind: Kind | None = None) -> RepoError:
         pipeline_tag=of.tag,
         base_models=of.bases,
     )
-    request = PlanRequest(kind=kind)
+    request = SelectionRequest(kind=kind)
 
-    def plan() -> None:
+    def selection() -> None:
         known: dict[str, bytes] = {}
         for _ in range(3):
             wanted = reads(listing, request, known)
             known |= {path: json.dumps(of.config or {}).encode() for path in wanted}
-        make_plan(listing, request, known)
+        select(listing, request, known)
 
     with pytest.raises(RepoError) as raised:
-        plan()
+        selection()
     return raised.value
 
 
@@ -350,7 +350,7 @@ def test_the_name_of_a_library_refuses_nothing_that_is_loaded(
     expected = (
         Kind.SENTENCE_TRANSFORMERS if library == "sentence-transformers" else Kind.TRANSFORMERS
     )
-    assert make_plan(listing, PlanRequest(), known).kind is expected
+    assert select(listing, SelectionRequest(), known).kind is expected
 
 
 def test_every_line_names_the_repository_or_what_to_do() -> None:
@@ -396,7 +396,7 @@ def test_a_model_of_transformers_is_none_of_diffusers() -> None:
 def test_a_family_of_transformers_may_bear_the_name_of_a_library() -> None:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
-    from nbloader.plan._formats import _ALSO_OF_TRANSFORMERS
+    from nbloader.selection._formats import _ALSO_OF_TRANSFORMERS
 
     both = {name for name in CONFIG_MAPPING_NAMES if name.replace("-", "_") in _LIBRARIES}
     assert both == set(_ALSO_OF_TRANSFORMERS)

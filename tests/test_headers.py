@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from safetensors.numpy import save
 
 from nbloader.errors import MalformedFileError
-from nbloader.plan.headers import Header, header_end, parse_header
 from nbloader.records import RepoFile
+from nbloader.selection.headers import Header, header_end, parse_header
 
 DTYPES = ("float32", "float16", "int64", "uint8", "bool")
 

@@ -19,9 +19,9 @@ from nbloader.records import (
     Event,
     Failed,
     Notice,
-    Planned,
     RepoFile,
     Retry,
+    Selected,
 )
 from nbloader.state import JobState, Status, advance
 from nbloader.views import ICONS, checks, html, text
@@ -40,7 +40,7 @@ from tests.jobs import (
     states,
 )
 from tests.notebook import RecordedDisplay
-from tests.samples import MB, PLAN
+from tests.samples import MB, SELECTION
 
 BLOCKS = {"div", "tr", "summary", "table", "details"}
 TAGS = BLOCKS | {"span", "b", "thead", "tbody", "td", "th", "a", "svg", "path"}
@@ -296,8 +296,8 @@ def test_nothing_foreign_becomes_markup(events: list[tuple[float, Event]], repo_
 def many(count: int) -> JobState:
     """Build a state with `count` components, retries and notices."""
     names = [f"part_{number:04d}" for number in range(count)]
-    plan = replace(
-        PLAN,
+    selection = replace(
+        SELECTION,
         components=tuple(Component(name=name, paths=(name,)) for name in names),
         files=tuple(
             RepoFile(path=name, size=(number + 1) * MB, etag="0" * 40)
@@ -306,7 +306,7 @@ def many(count: int) -> JobState:
     )
     retry = Retry(time=0, path=None, reason="reset", wait_s=1, attempt=1, max_attempts=5)
     return replace(
-        last_state([(0.0, Planned(plan=plan))]),
+        last_state([(0.0, Selected(selection=selection))]),
         retries=(retry,) * count,
         retried_at=(0.0,) * count,
         notices=tuple(Notice(reference="r", message=name, hint="") for name in names),
@@ -315,7 +315,7 @@ def many(count: int) -> JobState:
 
 def test_long_lists_are_cut_and_say_so() -> None:
     lines = Reader(html.render(many(100))).lines
-    # The 30 largest of 100, in the plan's order; 1 MB + 2 MB + ... + 70 MB for the rest.
+    # The 30 largest of 100, in the selection's order; 1 MB + 2 MB + ... + 70 MB for the rest.
     assert [line for line in lines if line.startswith("part_")] == [
         f"part_{number:04d}" for number in range(70, 100)
     ]

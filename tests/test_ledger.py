@@ -11,15 +11,15 @@ from nbloader.records import (
     FileProgress,
     HubFacts,
     Notice,
-    Planned,
-    PlanRequest,
     Retry,
     Route,
+    Selected,
+    SelectionRequest,
     TransferPolicy,
 )
 from nbloader.transfer.ledger import Ledger, WorkerHungError
 from nbloader.transfer.protocol import Start, Stuck, Tried
-from tests.samples import MB, PLAN
+from tests.samples import MB, SELECTION
 
 WEIGHTS = "transformer/model.safetensors"
 
@@ -32,7 +32,7 @@ class Books:
         self.start = Start(
             repo_id="org/name",
             revision="main",
-            request=PlanRequest(),
+            request=SelectionRequest(),
             policy=TransferPolicy(**policy),  # type: ignore[arg-type]
             token="hf_secret",
         )
@@ -40,8 +40,10 @@ class Books:
             self.start, clock=lambda: self.now, wall_clock=lambda: 5.0, chance=lambda: 0.0
         )
 
-    def planned(self, **partial: int) -> None:
-        self.ledger.planned = Planned(plan=PLAN, partial={WEIGHTS: partial.get("left", 0)})
+    def selected(self, **partial: int) -> None:
+        self.ledger.selected = Selected(
+            selection=SELECTION, partial={WEIGHTS: partial.get("left", 0)}
+        )
 
     def run(self, error: WorkerDiedError | WorkerHungError, *completed: int) -> Retry:
         """Let a worker bring bytes for ten seconds, then end."""
@@ -65,7 +67,7 @@ def test_the_first_question_is_that_of_the_caller() -> None:
 
 def test_a_worker_that_brought_bytes_is_followed_at_once_and_not_counted() -> None:
     books = Books()
-    books.planned()
+    books.selected()
     for megabytes in (10, 20, 30, 40, 50, 60, 70):
         assert books.run(died(), megabytes * MB) == Retry(
             time=5.0,
@@ -79,7 +81,7 @@ def test_a_worker_that_brought_bytes_is_followed_at_once_and_not_counted() -> No
 
 def test_workers_that_bring_nothing_are_counted_and_the_last_death_is_the_error() -> None:
     books = Books()
-    books.planned()
+    books.selected()
     waits = [books.run(died()).wait_s for _ in range(4)]
     # The second failure changes the route, and that is not waited for.
     assert waits == [5.0, 0.0, 20.0, 40.0]
@@ -95,7 +97,7 @@ def test_a_worker_that_cannot_even_begin_is_not_followed() -> None:
         Books().run(ended)
     assert caught.value is ended
     books = Books()
-    books.planned()
+    books.selected()
     assert books.run(ended, 10 * MB).reason == "with exit status 1"
 
 
@@ -108,21 +110,21 @@ def test_workers_that_hang_for_ever_are_an_error() -> None:
 
 def test_what_was_left_by_an_earlier_run_was_not_brought_by_the_worker() -> None:
     books = Books()
-    books.planned(left=30 * MB)
+    books.selected(left=30 * MB)
     assert books.run(died(), 30 * MB).attempt == 1
     assert books.run(died(), 30 * MB, 31 * MB).attempt == 0
 
 
 def test_bytes_that_were_wrong_and_come_again_are_counted_once() -> None:
     books = Books()
-    books.planned()
+    books.selected()
     assert books.run(died(), 10 * MB, 0, 10 * MB).attempt == 0
     assert books.run(died(), 10 * MB).attempt == 1
 
 
 def test_the_next_worker_knows_the_commit_and_what_was_tried() -> None:
     books = Books()
-    books.planned()
+    books.selected()
     retry = Retry(
         time=1.0,
         path=WEIGHTS,
@@ -135,7 +137,7 @@ def test_the_next_worker_knows_the_commit_and_what_was_tried() -> None:
     assert books.ledger.heard(retry)
     books.run(died(), 10 * MB)
     start = books.ledger.next_start()
-    assert start.commit_hash == PLAN.commit_hash
+    assert start.commit_hash == SELECTION.commit_hash
     # It brought bytes since.
     assert start.tried == (Tried(path=WEIGHTS, route=Route.HTTP, fruitless=0),)
     assert (start.token, start.policy) == (books.start.token, books.start.policy)
@@ -144,13 +146,13 @@ def test_the_next_worker_knows_the_commit_and_what_was_tried() -> None:
 def test_a_token_that_the_hub_refused_is_not_tried_again() -> None:
     books = Books()
     hub = HubFacts(endpoint="http://127.0.0.1", cache_dir="/cache", token_refused=True)
-    books.ledger.planned = Planned(plan=PLAN, hub=hub)
+    books.ledger.selected = Selected(selection=SELECTION, hub=hub)
     assert books.ledger.next_start().token is False
 
 
 def test_a_stuck_fetch_takes_the_other_route_in_the_next_worker() -> None:
     books = Books()
-    books.planned()
+    books.selected()
     retry = books.run(WorkerHungError(Stuck(path=WEIGHTS, route=Route.XET)), 10 * MB)
     assert (retry.path, retry.route, retry.failed_route, retry.reason) == (
         WEIGHTS,
@@ -164,7 +166,7 @@ def test_a_stuck_fetch_takes_the_other_route_in_the_next_worker() -> None:
 @pytest.mark.parametrize("route", Route)
 def test_the_only_route_that_is_allowed_is_kept(route: Route) -> None:
     books = Books(route=route)
-    books.planned()
+    books.selected()
     retry = books.run(WorkerHungError(Stuck(path=WEIGHTS, route=route)), 10 * MB)
     assert retry.route is route
     for _ in range(3):
@@ -174,7 +176,7 @@ def test_the_only_route_that_is_allowed_is_kept(route: Route) -> None:
 
 def test_native_code_that_dies_again_and_again_is_left_out() -> None:
     books = Books()
-    books.planned()
+    books.selected()
     books.run(died())
     assert books.ledger.next_start().policy.route is None
     books.run(died())

@@ -19,8 +19,8 @@ from nbloader.records import (
     FileDone,
     FileProgress,
     Kind,
-    Planned,
     Ready,
+    Selected,
     Stage,
     StageStarted,
 )
@@ -64,20 +64,20 @@ def test_minilm_gives_the_same_embeddings_as_the_plain_library(
         view="none",
         on_event=events.append,
     )
-    plan = next(event.plan for event in events if isinstance(event, Planned))
+    selection = next(event.selection for event in events if isinstance(event, Selected))
     plain = SentenceTransformer(str(repo_folder(demo_root, MINILM)), device="cpu")
     assert np.array_equal(model.encode(SENTENCES), plain.encode(SENTENCES))
 
-    assert (plan.kind, {Path(file.path).suffix for file in plan.files}) == (
+    assert (selection.kind, {Path(file.path).suffix for file in selection.files}) == (
         Kind.SENTENCE_TRANSFORMERS,
         {".json", ".md", ".safetensors", ".txt"},
     )
     served = demo_hub.counters().total.body_bytes
-    assert plan.total <= served <= 1.01 * plan.total
+    assert selection.total <= served <= 1.01 * selection.total
     stages = [event.stage for event in events if isinstance(event, StageStarted)]
     assert stages == list(Stage)
     assert {event.path for event in events if isinstance(event, FileDone)} == {
-        file.path for file in plan.files
+        file.path for file in selection.files
     }
     assert events[-1] == Ready(summary="SentenceTransformer on cpu, float32")
 
@@ -99,7 +99,7 @@ def test_the_edit_pipeline_gives_the_same_picture_as_the_plain_library(
         on_event=events.append,
     )
     served = demo_hub.counters().total.body_bytes
-    total = next(event.plan.total for event in events if isinstance(event, Planned))
+    total = next(event.selection.total for event in events if isinstance(event, Selected))
     assert total <= served <= 1.01 * total
 
     plain = DiffusionPipeline.from_pretrained(

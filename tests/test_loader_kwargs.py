@@ -30,7 +30,7 @@ SET = {
     "torch_dtype": ("dtype", "torch.bfloat16", "bfloat16"),
     "use_auth_token": ("token", "hf_x", "hf_x"),
 }
-PLANNED = {
+SELECTED = {
     "task": ("task", "fill-mask", "fill-mask"),
     "trust_remote_code": ("trust_remote_code", True, True),
     "variant": ("variant", "fp16", "fp16"),
@@ -38,7 +38,7 @@ PLANNED = {
 
 
 def test_the_tables_of_this_test_are_whole() -> None:
-    assert set(SET) | set(PLANNED) == set(_SAME)
+    assert set(SET) | set(SELECTED) == set(_SAME)
 
 
 @pytest.mark.parametrize("name", sorted(SET))
@@ -46,7 +46,7 @@ def test_what_means_the_same_becomes_the_argument(name: str) -> None:
     argument, value, kept = SET[name]
     request = request_of({name: value, "safety_checker": None})
     assert getattr(request, argument) == kept
-    assert (request.loader_kwargs, request.plan.handed_in) == (
+    assert (request.loader_kwargs, request.selection.handed_in) == (
         {"safety_checker": None},
         ("safety_checker",),
     )
@@ -54,11 +54,11 @@ def test_what_means_the_same_becomes_the_argument(name: str) -> None:
     assert getattr(request_of({name: value}, **{argument: value}), argument) == kept
 
 
-@pytest.mark.parametrize("name", sorted(PLANNED))
-def test_what_means_the_same_is_planned_with(name: str) -> None:
-    argument, value, kept = PLANNED[name]
+@pytest.mark.parametrize("name", sorted(SELECTED))
+def test_what_means_the_same_is_selected_with(name: str) -> None:
+    argument, value, kept = SELECTED[name]
     request = request_of({name: value})
-    assert (getattr(request.plan, argument), request.loader_kwargs) == (kept, {})
+    assert (getattr(request.selection, argument), request.loader_kwargs) == (kept, {})
 
 
 @pytest.mark.parametrize(
@@ -203,13 +203,13 @@ def test_a_part_may_be_handed_in_or_be_the_one_that_comes_anyway() -> None:
 def test_use_safetensors_is_kept_to() -> None:
     for wish in ({"use_safetensors": True}, {"model_kwargs": {"use_safetensors": True}}):
         request = request_of(wish)
-        assert request.plan.safetensors_only
+        assert request.selection.safetensors_only
         assert not any(request.loader_kwargs.values())
-    assert not request_of({"use_safetensors": None}).plan.safetensors_only
+    assert not request_of({"use_safetensors": None}).selection.safetensors_only
 
 
 def test_a_task_is_for_transformers() -> None:
-    assert request_of({}, task="ner", kind="transformers").plan.kind is Kind.TRANSFORMERS
+    assert request_of({}, task="ner", kind="transformers").selection.kind is Kind.TRANSFORMERS
     for kind in ("diffusers", "sentence-transformers"):
         with pytest.raises(InvalidArgumentError, match=f"and kind='{kind}' was asked for"):
             request_of({"task": "ner"}, kind=kind)

@@ -32,7 +32,7 @@ from nbloader.localhub import LocalHub
 from nbloader.localhub.demo import MINILM
 from nbloader.records import Component, Event, Kind, Method, Notice, Placement
 from tests.models import built
-from tests.samples import PLAN
+from tests.samples import SELECTION
 
 CPU = Placement(method=Method.CPU, device="cpu", dtype="float32")
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "good", "bad"]
@@ -175,12 +175,12 @@ def test_odd_embeddings_are_told_and_refuse_nothing(vectors: Any, told: list[str
 def test_an_argument_that_a_class_does_not_take_is_named(
     class_name: str | None, loader_kwargs: dict[str, Any], message: str | None
 ) -> None:
-    plan = replace(PLAN, kind=Kind.SENTENCE_TRANSFORMERS, class_name=class_name)
+    selection = replace(SELECTION, kind=Kind.SENTENCE_TRANSFORMERS, class_name=class_name)
     if message is None:
-        loaders.check_arguments(plan, loader_kwargs)
+        loaders.check_arguments(selection, loader_kwargs)
         return
     with pytest.raises(InvalidArgumentError, match=re.escape(message)):
-        loaders.check_arguments(plan, loader_kwargs)
+        loaders.check_arguments(selection, loader_kwargs)
 
 
 def test_the_arguments_are_those_of_the_classes() -> None:
@@ -260,9 +260,9 @@ def test_the_libraries_are_silent_during_a_load_and_as_before_after_it(
 
 
 def test_a_class_that_the_library_lacks_is_named() -> None:
-    plan = replace(PLAN, class_name="PipelineOfTomorrow", components=())
+    selection = replace(SELECTION, class_name="PipelineOfTomorrow", components=())
     with pytest.raises(UnsupportedClassError) as caught:
-        Import(plan).wait(threading.Event())
+        Import(selection).wait(threading.Event())
     assert caught.value.message == (
         "org/name needs 'PipelineOfTomorrow', which diffusers 0.42.1 does not have"
     )
@@ -270,7 +270,7 @@ def test_a_class_that_the_library_lacks_is_named() -> None:
     assert re.match(r'Run this and restart the kernel: %pip install "diffusers>0.42.1" ', line)
     assert last == NOT_RELEASED
     with pytest.raises(UnsupportedClassError, match=r"Hint: Run this: pip install"):
-        Import(plan, notebook=False).wait(threading.Event())
+        Import(selection, notebook=False).wait(threading.Event())
 
 
 @pytest.mark.parametrize(
@@ -318,7 +318,7 @@ def test_an_import_that_fails_says_what_is_missing(
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "library_of_tests", raising=False)
     with pytest.raises(LoadError) as caught:
-        _import(PLAN, "library_of_tests", "Anything", notebook=False)
+        _import(SELECTION, "library_of_tests", "Anything", notebook=False)
     monkeypatch.delitem(sys.modules, "library_of_tests", raising=False)
     assert (type(caught.value), caught.value.message) == (kind, message)
     assert caught.value.hint.startswith(hint)
@@ -329,10 +329,10 @@ def test_a_forced_import_passes_over_classes_that_are_not_there() -> None:
         Component(name="a", library="diffusers", class_name="ModelOfTomorrow", paths=()),
         Component(name="b", library="transformers", class_name="AutoModel", paths=()),
     )
-    plan = replace(PLAN, class_name="PipelineOfTomorrow", components=parts)
-    Import(plan, forced=True).wait(threading.Event())
+    selection = replace(SELECTION, class_name="PipelineOfTomorrow", components=parts)
+    Import(selection, forced=True).wait(threading.Event())
     with pytest.raises(UnsupportedClassError, match="ModelOfTomorrow"):
-        Import(replace(plan, class_name=None)).wait(threading.Event())
+        Import(replace(selection, class_name=None)).wait(threading.Event())
 
 
 def test_a_forced_import_needs_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -340,7 +340,7 @@ def test_a_forced_import_needs_the_library(monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(sys, "meta_path", [Without("diffusers"), *sys.meta_path])
     with pytest.raises(LoadError) as caught:
-        Import(PLAN, forced=True).wait(threading.Event())
+        Import(SELECTION, forced=True).wait(threading.Event())
     assert type(caught.value) is MissingPackageError
     assert caught.value.message == "not installed: diffusers"
 
@@ -362,8 +362,8 @@ def test_what_is_imported_for_a_pipeline() -> None:
         Component(name="own", library="own_code", class_name="Model", paths=("own/x",)),
         Component(name="config", paths=("model_index.json",)),
     )
-    plan = replace(PLAN, class_name="SomePipeline", components=parts)
-    assert targets(plan) == (
+    selection = replace(SELECTION, class_name="SomePipeline", components=parts)
+    assert targets(selection) == (
         ("diffusers", "DiffusionPipeline"),
         ("diffusers", "SomePipeline"),
         ("diffusers", "AutoencoderKL"),
@@ -372,9 +372,9 @@ def test_what_is_imported_for_a_pipeline() -> None:
 
 def test_files_that_the_library_cannot_use_are_a_named_error(tmp_path: Path) -> None:
     (tmp_path / "modules.json").write_text("[]")
-    plan = replace(PLAN, kind=Kind.SENTENCE_TRANSFORMERS)
+    selection = replace(SELECTION, kind=Kind.SENTENCE_TRANSFORMERS)
     with pytest.raises(LoadError) as caught:
-        built(plan, tmp_path, CPU, {})
+        built(selection, tmp_path, CPU, {})
     assert caught.value.message.startswith("org/name could not be built from its files: ")
 
 

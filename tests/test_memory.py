@@ -13,7 +13,7 @@ import pytest
 
 from nbloader.fit import fit
 from nbloader.records import MachineFacts, MemoryFacts, Method
-from tests.models import planned, save_embedder, save_pipeline
+from tests.models import save_embedder, save_pipeline, selected
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="anonymous memory is read from /proc"
@@ -128,9 +128,11 @@ def test_the_rise_of_memory_is_as_predicted(
     model: str, dtype: str, request: pytest.FixtureRequest
 ) -> None:
     folder: Path = request.getfixturevalue(model)
-    plan, weights = planned(folder)
+    selection, weights = selected(folder)
     assert 0.9 * GB < sum(part.total for part in weights) < 1.1 * GB
-    predicted = fit(plan, weights, MACHINE, device="cpu", dtype=dtype, method=Method.CPU).chosen
+    predicted = fit(
+        selection, weights, MACHINE, device="cpu", dtype=dtype, method=Method.CPU
+    ).chosen
     assert predicted is not None
     measured = rise(folder, dtype)
     allowed = max(TOLERANCE * predicted.ram_loading, ALMOST_NOTHING)

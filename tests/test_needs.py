@@ -1,4 +1,4 @@
-"""Which packages a plan asks for, by the small files of real repositories' shapes."""
+"""Which packages a selection asks for, by the small files of real repositories' shapes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbloader.environment._packages import package_folder
-from nbloader.plan._needs import _TOKENIZER_OF, _TOKENIZERS
-from nbloader.records import Kind, PlanRequest
-from tests.test_plan import Files, diffusers_files, modules, plan_of, unused
+from nbloader.records import Kind, SelectionRequest
+from nbloader.selection._needs import _TOKENIZER_OF, _TOKENIZERS
+from tests.test_selection import Files, diffusers_files, modules, selection_of, unused
 
 SPM = ("sentencepiece", "google.protobuf")
 
@@ -25,9 +25,9 @@ def model(config: dict[str, Any], *files: str, **small: dict[str, Any]) -> Files
     }
 
 
-def needs_of(files: Files, request: PlanRequest | None = None) -> tuple[str, ...]:
-    plan = plan_of(files, request, rounds=2)
-    return tuple(dict.fromkeys(name for part in plan.components for name in part.needs))
+def needs_of(files: Files, request: SelectionRequest | None = None) -> tuple[str, ...]:
+    selection = selection_of(files, request, rounds=2)
+    return tuple(dict.fromkeys(name for part in selection.components for name in part.needs))
 
 
 MASKED = {"model_type": "bert", "architectures": ["BertForMaskedLM"]}
@@ -78,7 +78,7 @@ def test_the_options_of_a_tokenizer_tell(options: dict[str, Any], needs: tuple[s
     assert needs_of(model({**MASKED, **named}, "vocab.txt", tokenizer_config=rest)) == needs
     embedder = modules(("", "sentence_transformers.models.Transformer"))
     files = {**embedder, **model(MASKED, "vocab.txt", tokenizer_config=options)}
-    assert plan_of(files).kind is Kind.SENTENCE_TRANSFORMERS
+    assert selection_of(files).kind is Kind.SENTENCE_TRANSFORMERS
     assert needs_of(files) == needs
 
 
@@ -162,7 +162,7 @@ def test_a_configuration_tells(
     small: dict[str, dict[str, Any]],
     needs: tuple[str, ...],
 ) -> None:
-    task = PlanRequest(task="feature-extraction")
+    task = SelectionRequest(task="feature-extraction")
     assert needs_of(model(config, *files, **small), task) == needs
 
 
@@ -185,7 +185,7 @@ def test_a_model_that_comes_without_its_tokenizer_needs_nothing_for_it(
         tokenizer_config={"tokenizer_class": "MarianTokenizer"},
     )
     assert needs_of(files) == (() if alone else ("sentencepiece",))
-    assert needs_of(files, PlanRequest(task="fill-mask")) == ("sentencepiece",)
+    assert needs_of(files, SelectionRequest(task="fill-mask")) == ("sentencepiece",)
 
 
 VALUES = st.recursive(
@@ -238,7 +238,7 @@ def test_whatever_stands_in_the_small_files_there_is_an_answer(
 def test_a_tokenizer_of_the_repositorys_own_code_is_not_judged() -> None:
     options = {"tokenizer_class": "CpmTokenizer", "auto_map": {"AutoTokenizer": ["x.T", None]}}
     files = model(MASKED, "x.py", tokenizer_config=options)
-    assert needs_of(files, PlanRequest(trust_remote_code=True)) == ()
+    assert needs_of(files, SelectionRequest(trust_remote_code=True)) == ()
 
 
 def test_the_tokenizers_of_a_pipeline() -> None:
@@ -252,7 +252,7 @@ def test_the_tokenizers_of_a_pipeline() -> None:
         tokenizer_2=["vocab.txt"],
         tokenizer_3=["spiece.model", "tokenizer.json"],
     ) | {"tokenizer_2/tokenizer_config.json": {"word_tokenizer_type": "mecab"}}
-    needs = {part.name: part.needs for part in plan_of(files).components}
+    needs = {part.name: part.needs for part in selection_of(files).components}
     assert needs == {
         "tokenizer": SPM,
         "tokenizer_2": ("fugashi", "unidic_lite"),

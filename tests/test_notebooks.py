@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from nbval.plugin import get_sanitize_patterns
 
 from nbloader.localhub import LocalHub
-from nbloader.records import Event, FileDone, FileProgress, Planned, Ready, Stage, StageStarted
+from nbloader.records import Event, FileDone, FileProgress, Ready, Selected, Stage, StageStarted
 from nbloader.state import JobState, apply
 from nbloader.views.text import TextView
 from tests.notebook_runs import NOTEBOOKS, ROOT, execute, notebook_environment
-from tests.samples import MB, PLAN
+from tests.samples import MB, SELECTION
 
 PATTERNS = get_sanitize_patterns((ROOT / "tests/nbval.ini").read_text())
 STAGES = {
@@ -95,17 +95,17 @@ def sanitized(text: str) -> str:
 
 def log(*, scale: float = 1.0, progress: int = 0, summary: str = "Model on cpu, float32") -> str:
     """The lines of a job whose times are stretched, and that shows its progress so many times."""
-    weights = max(PLAN.files, key=lambda file: file.size)
+    weights = max(SELECTION.files, key=lambda file: file.size)
     events: list[tuple[float, Event]] = [
         (0, StageStarted(stage=Stage.CONNECT)),
         (1, StageStarted(stage=Stage.SET_UP)),
-        (2, Planned(plan=PLAN, cached=())),
+        (2, Selected(selection=SELECTION, cached=())),
         (2, StageStarted(stage=Stage.DOWNLOAD)),
         *(
             (3 + i, FileProgress(path=weights.path, completed=(i + 1) * MB))
             for i in range(progress)
         ),
-        *((50, FileDone(path=file.path)) for file in PLAN.files),
+        *((50, FileDone(path=file.path)) for file in SELECTION.files),
         (51, StageStarted(stage=Stage.INITIALISE)),
         (52, Ready(summary=summary)),
     ]

@@ -44,7 +44,7 @@ from nbloader.records import (
     PackageFacts,
     UnmetRequirement,
 )
-from tests.samples import PLAN
+from tests.samples import SELECTION
 
 COLAB = {
     "torch": "2.9.0+cu126",
@@ -64,8 +64,8 @@ COLAB = {
 STAY = "torch==2.9.0+cu126 torchvision==0.24.0+cu126"
 REST = 'accelerate peft sentence-transformers "huggingface-hub>=1.8,<3" tokenizers safetensors'
 TEXT = Component(name="text_encoder", library="transformers", class_name="CLIPTextModel", paths=())
-PIPELINE = replace(PLAN, components=(TEXT,))
-BARE = replace(PLAN, components=())
+PIPELINE = replace(SELECTION, components=(TEXT,))
+BARE = replace(SELECTION, components=())
 QWEN = Component(name="processor", library="transformers", class_name="Qwen2VLProcessor", paths=())
 
 
@@ -143,8 +143,9 @@ def test_to_look_imports_nothing() -> None:
     code = (
         "import sys; from nbloader.environment import *; from nbloader.environment import "
         "class_facts, package_facts, unmet_requirements; from tests.test_packages import RELATED, "
-        "plan_of_qwen; before = set(sys.modules); names = (*RELATED, 'PIL', 'google.protobuf');"
-        "facts = class_facts(plan_of_qwen()); package_facts(names); unmet_requirements(names);"
+        "selection_of_qwen; before = set(sys.modules);"
+        "names = (*RELATED, 'PIL', 'google.protobuf');"
+        "facts = class_facts(selection_of_qwen()); package_facts(names); unmet_requirements(names);"
         "assert all(fact.found for fact in facts), facts;"
         "print(sorted({name.partition('.')[0] for name in set(sys.modules) - before}"
         " & {*names, 'google'}))"
@@ -153,8 +154,8 @@ def test_to_look_imports_nothing() -> None:
     assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
 
 
-def plan_of_qwen() -> object:
-    return replace(PLAN, class_name="QwenImageEditPlusPipeline", components=(QWEN,))
+def selection_of_qwen() -> object:
+    return replace(SELECTION, class_name="QwenImageEditPlusPipeline", components=(QWEN,))
 
 
 def test_a_module_that_cannot_tell_its_version(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,12 +215,14 @@ def test_the_packages_of_these_tests_fit_together() -> None:
 
 def test_classes_of_custom_code_are_not_judged() -> None:
     own = Component(name="own", library="own_code", class_name="Own", paths=("own/own_code.py",))
-    plan = replace(PLAN, class_name="OwnPipeline", components=(own, QWEN), custom_code=True)
-    qwen = class_facts(replace(PLAN, class_name=None, components=(QWEN,)))
-    assert class_facts(replace(plan, custom_pipeline=True)) == qwen
+    selection = replace(
+        SELECTION, class_name="OwnPipeline", components=(own, QWEN), custom_code=True
+    )
+    qwen = class_facts(replace(SELECTION, class_name=None, components=(QWEN,)))
+    assert class_facts(replace(selection, custom_pipeline=True)) == qwen
     # The code of one component says nothing of the others, nor of the pipeline.
     other = replace(own, name="other", library="transformers", paths=())
-    found = class_facts(replace(plan, components=(own, other, QWEN)))
+    found = class_facts(replace(selection, components=(own, other, QWEN)))
     assert [fact.found for fact in found] == [False, False, True]
 
 
@@ -231,20 +234,23 @@ def test_a_family_that_the_installed_transformers_does_not_know() -> None:
         paths=(),
         model_type="bert",
     )
-    plan = replace(PLAN, kind=Kind.SENTENCE_TRANSFORMERS, class_name=None, components=(model,))
+    selection = replace(
+        SELECTION, kind=Kind.SENTENCE_TRANSFORMERS, class_name=None, components=(model,)
+    )
     module = ClassFacts(library="sentence_transformers", name="Transformer", found=True)
     bert = ClassFacts(library="transformers", name="bert", found=True)
-    assert class_facts(plan) == (module, bert)
-    later = replace(plan, components=(replace(model, model_type="later"),))
+    assert class_facts(selection) == (module, bert)
+    later = replace(selection, components=(replace(model, model_type="later"),))
     assert class_facts(later)[1] == ClassFacts(library="transformers", name="later", found=False)
 
 
 def test_without_the_library_nothing_is_known() -> None:
-    plan = replace(PLAN, class_name="QwenImagePipeline", components=(QWEN,))
-    assert [fact.found for fact in class_facts(plan, find=lambda _name: None)] == [None, None]
+    selection = replace(SELECTION, class_name="QwenImagePipeline", components=(QWEN,))
+    assert [fact.found for fact in class_facts(selection, find=lambda _name: None)] == [None, None]
 
 
-# -- what a plan needs -----------------------------------------------------------------------------
+# -- what a selection needs
+# -----------------------------------------------------------------------------
 
 BASE = ("torch", "diffusers")
 OF_DIFFUSERS = (
@@ -281,7 +287,7 @@ OF_DIFFUSERS = (
         ("Model", (), (), "not known", ()),
     ],
 )
-def test_packages_that_a_plan_needs(
+def test_packages_that_a_selection_needs(
     class_name: str,
     told: tuple[str, ...],
     needs: tuple[str, ...],
@@ -289,19 +295,19 @@ def test_packages_that_a_plan_needs(
     more: tuple[str, ...],
 ) -> None:
     part = Component(name="part", library="diffusers", class_name=class_name, paths=(), needs=told)
-    plan = replace(PLAN, components=(part,))
+    selection = replace(SELECTION, components=(part,))
     facts = [ClassFacts(library="diffusers", name=class_name, found=True, needs=needs)]
     quantized = [("diffusers" if method in OF_DIFFUSERS else "transformers", method)]
-    required = required_packages(plan, facts, quantized)
+    required = required_packages(selection, facts, quantized)
     assert required == (*BASE, *more)
-    inspected = inspected_packages(plan, facts, quantized)
+    inspected = inspected_packages(selection, facts, quantized)
     assert set(inspected) >= {*required, *RELATED, "numpy", "hf_xet"}
 
 
 @pytest.mark.parametrize("library", ["transformers", "transformers.models.clip"])
 def test_transformers_is_needed_where_a_component_comes_from_it(library: str) -> None:
     part = replace(TEXT, library=library)
-    assert required_packages(replace(PLAN, components=(part,))) == (*BASE, "transformers")
+    assert required_packages(replace(SELECTION, components=(part,))) == (*BASE, "transformers")
     assert required_packages(BARE) == BASE
 
 
@@ -366,8 +372,8 @@ def test_packages_that_fit() -> None:
 
 
 def test_a_package_that_is_missing() -> None:
-    plan = replace(PLAN, components=(QWEN,))
-    assert check_packages(plan, installed(COLAB | {"torchvision": None})) == result(
+    selection = replace(SELECTION, components=(QWEN,))
+    assert check_packages(selection, installed(COLAB | {"torchvision": None})) == result(
         "not installed: torchvision",
         "Run this, then this cell again: %pip install --extra-index-url "
         "https://download.pytorch.org/whl/cu126 torchvision torch==2.9.0+cu126 diffusers "
@@ -430,14 +436,14 @@ def test_classes_that_are_newer_than_the_library() -> None:
 
 def test_a_family_that_is_newer_than_transformers() -> None:
     part = Component(name="model", library="transformers", paths=(), model_type="later")
-    plan = replace(PLAN, kind=Kind.TRANSFORMERS, components=(part,))
+    selection = replace(SELECTION, kind=Kind.TRANSFORMERS, components=(part,))
     later = [ClassFacts(library="transformers", name="later", found=False)]
-    found = check_packages(plan, installed(), later)
+    found = check_packages(selection, installed(), later)
     assert found.message == "transformers 5.15.0 has no model type 'later'"
     assert '"transformers>5.15.0"' in found.hint
     assert found.hint.endswith(NOT_RELEASED)
     # Without a version there is nothing to be newer than.
-    unknown = check_packages(plan, installed(COLAB | {"transformers": "?"}), later)
+    unknown = check_packages(selection, installed(COLAB | {"transformers": "?"}), later)
     assert "%pip install transformers torch" in unknown.hint
     assert NOT_RELEASED not in unknown.hint
 
@@ -461,19 +467,19 @@ def test_code_that_is_not_trusted_is_named_where_transformers_lacks_the_family(
     part = Component(
         name="model", library="transformers", class_name="Own", paths=(), model_type="x", code=code
     )
-    plan = replace(PLAN, kind=kind, components=(part,))
+    selection = replace(SELECTION, kind=kind, components=(part,))
     lacks = ClassFacts(library="transformers", name="x", found=False)
-    assert check_packages(plan, installed(), [lacks]) == result(
+    assert check_packages(selection, installed(), [lacks]) == result(
         "transformers 5.15.0 has no model type 'x', and org/name names code of its own for it"
         f"{where}",
         READ,
         "unsupported-repo",
     )
     # The library's own class is taken where it has one.
-    known = check_packages(plan, installed(), [replace(lacks, found=True)])
+    known = check_packages(selection, installed(), [replace(lacks, found=True)])
     assert known.status is CheckStatus.PASSED
     # A line for what is missing besides.
-    both = check_packages(plan, installed(COLAB | {"torch": None}), [lacks])
+    both = check_packages(selection, installed(COLAB | {"torch": None}), [lacks])
     line, _, last = both.hint.partition("\n")
     assert (line.startswith("Run this, then this cell again: %pip install torch "), last) == (
         True,
@@ -485,9 +491,9 @@ def test_code_that_is_not_trusted_is_named_where_there_is_no_family() -> None:
     part = Component(
         name="model", library="transformers", class_name="Own", paths=(), code=("m.py",)
     )
-    plan = replace(PLAN, kind=Kind.TRANSFORMERS, components=(part,))
-    assert class_facts(plan) == (ClassFacts(library="transformers", name="Own", found=False),)
-    found = check_packages(plan, installed(), class_facts(plan))
+    selection = replace(SELECTION, kind=Kind.TRANSFORMERS, components=(part,))
+    assert class_facts(selection) == (ClassFacts(library="transformers", name="Own", found=False),)
+    found = check_packages(selection, installed(), class_facts(selection))
     assert (found.reference, found.hint) == ("unsupported-repo", READ)
 
 
@@ -509,7 +515,7 @@ def test_a_requirement_of_the_load_that_is_not_met() -> None:
 
 def test_a_requirement_that_does_not_touch_the_load_is_a_warning() -> None:
     embeddings = replace(PIPELINE, kind=Kind.SENTENCE_TRANSFORMERS)
-    needed = replace(PLAN, components=(QWEN,))
+    needed = replace(SELECTION, components=(QWEN,))
     other = UnmetRequirement(
         package="torchvision", version="0.24.0", requirement="torch==2.9.0", installed="2.8.0"
     )
@@ -609,10 +615,10 @@ def test_a_restart_is_demanded_only_for_what_the_load_imports(
 
 
 def test_one_line_mends_all_that_is_wrong() -> None:
-    plan = replace(PLAN, components=(QWEN,))
+    selection = replace(SELECTION, components=(QWEN,))
     packages = installed(COLAB | {"torchvision": None, "peft": "0.17.0"})
     classes = (ClassFacts(library="diffusers", name="SomePipeline", found=False),)
-    found = check_packages(plan, packages, classes, [UNMET])
+    found = check_packages(selection, packages, classes, [UNMET])
     assert found.reference == "missing-package"
     assert found.message.count("; ") == 3
     line, _, last = found.hint.partition(": ")[2].partition("\n")

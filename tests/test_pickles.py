@@ -21,11 +21,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nbloader.plan._archive import Unclear, read_archive
-from nbloader.plan._unpickler import ALLOWED, DTYPES, NOT_FOLLOWED, STORAGES
-from nbloader.plan.headers import Header
-from nbloader.plan.pickles import LookedThrough, look_through, sketched
 from nbloader.records import PickleFacts, RepoFile
+from nbloader.selection._archive import Unclear, read_archive
+from nbloader.selection._unpickler import ALLOWED, DTYPES, NOT_FOLLOWED, STORAGES
+from nbloader.selection.headers import Header
+from nbloader.selection.pickles import LookedThrough, look_through, sketched
 from tests.pickled import (
     CANARY,
     HARM,

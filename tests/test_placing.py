@@ -29,11 +29,11 @@ from nbloader.records import (
     Method,
     PlacedComponent,
     Placement,
-    Plan,
     Quantization,
+    Selection,
     TorchFacts,
 )
-from tests.models import built, picture, plan_of, save_classifier, save_embedder, save_pipeline
+from tests.models import built, picture, save_classifier, save_embedder, save_pipeline, selection_of
 
 VERSIONS = {
     "accelerate": "1.15.0",
@@ -56,7 +56,7 @@ def component(name: str, library: str, class_name: str, *weights: str) -> Compon
     )
 
 
-PIPELINE = Plan(
+PIPELINE = Selection(
     repo_id="org/name",
     revision="main",
     commit_hash="0" * 40,
@@ -244,8 +244,8 @@ def test_without_accelerate_a_pipeline_is_moved_as_a_whole() -> None:
 
 def test_a_variant_is_asked_for_where_a_component_has_it() -> None:
     parts = [part(name, "cuda:0", FOUR) for name in ("transformer", "text_encoder", "vae")]
-    plan = replace(PIPELINE, variant="fp16")
-    todo = steps(plan, placement(Method.FOUR_BIT, *parts), VERSIONS)
+    selection = replace(PIPELINE, variant="fp16")
+    todo = steps(selection, placement(Method.FOUR_BIT, *parts), VERSIONS)
     assert todo.arguments["variant"] == "fp16"
     assert [each.arguments.get("variant") for each in todo.parts] == ["fp16", None, "fp16"]
 
@@ -264,22 +264,22 @@ def test_older_libraries_get_the_names_that_they_know() -> None:
 def test_what_cannot_be_loaded_by_itself_is_refused(method: Method) -> None:
     wanted = placement(method, part("transformer", "cuda:0", FOUR))
     foreign = component("transformer", "own_code", "Model", "transformer/m.safetensors")
-    for plan in (
+    for selection in (
         replace(PIPELINE, components=(foreign,)),
         replace(PIPELINE, custom_code=True),
         replace(PIPELINE, components=()),
     ):
         with pytest.raises(ModelLoadError) as caught:
-            steps(plan, wanted, VERSIONS)
+            steps(selection, wanted, VERSIONS)
         assert caught.value.message.startswith("'transformer' of org/name cannot be loaded by itse")
 
 
 def test_a_foreign_component_that_is_not_quantized_is_left_to_the_pipeline() -> None:
     checker = component("safety_checker", "stable_diffusion", "SafetyChecker", "s/m.safetensors")
-    plan = replace(PIPELINE, components=(*PIPELINE.components, checker))
+    selection = replace(PIPELINE, components=(*PIPELINE.components, checker))
     wanted, expected = TABLE["4-bit"]
     placed = (*wanted.components, part("safety_checker", "cuda:0"))
-    assert steps(plan, replace(wanted, components=placed), VERSIONS) == expected
+    assert steps(selection, replace(wanted, components=placed), VERSIONS) == expected
 
 
 MODEL = {"trust_remote_code": False}
@@ -340,11 +340,11 @@ def test_older_sentence_transformers_place_on_one_device_only() -> None:
             steps(EMBEDDINGS, placement(method), old)
 
 
-@pytest.mark.parametrize("plan", [EMBEDDINGS, LANGUAGE], ids=["embeddings", "language"])
+@pytest.mark.parametrize("selection", [EMBEDDINGS, LANGUAGE], ids=["embeddings", "language"])
 @pytest.mark.parametrize("method", sorted(placing.OFFLOADING))
-def test_offload_is_for_pipelines(plan: Plan, method: Method) -> None:
+def test_offload_is_for_pipelines(selection: Selection, method: Method) -> None:
     with pytest.raises(ModelLoadError, match=f"{method} is for pipelines of diffusers"):
-        steps(plan, placement(method), VERSIONS)
+        steps(selection, placement(method), VERSIONS)
 
 
 def test_layers_are_dealt_out_of_one_model_only() -> None:
@@ -397,10 +397,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-def on_cpu(plan: Plan, method: Method, *quantized: str) -> Placement:
+def on_cpu(selection: Selection, method: Method, *quantized: str) -> Placement:
     """A placement on the CPU of all that has weights."""
     to = EIGHT if method is Method.EIGHT_BIT else FOUR
-    names = [part.name for part in plan.components if part.weights]
+    names = [part.name for part in selection.components if part.weights]
     return Placement(
         method=method,
         device="cpu",
@@ -419,9 +419,9 @@ def on_cpu(plan: Plan, method: Method, *quantized: str) -> Placement:
 
 
 def load(folder: Path, wanted: Placement, **loader_kwargs: Any) -> Any:
-    plan = plan_of(folder)
-    model = built(plan, folder, wanted, loader_kwargs)
-    loaders.check_modules(loaders.modules_of(model, plan), wanted)
+    selection = selection_of(folder)
+    model = built(selection, folder, wanted, loader_kwargs)
+    loaders.check_modules(loaders.modules_of(model, selection), wanted)
     return model
 
 
@@ -430,7 +430,7 @@ def test_a_placed_pipeline_makes_the_same_picture(folder: Path, method: Method) 
     from diffusers import DiffusionPipeline
 
     place = folder / "pipeline"
-    pipeline = load(place, on_cpu(plan_of(place), method))
+    pipeline = load(place, on_cpu(selection_of(place), method))
     plain = DiffusionPipeline.from_pretrained(place)
     assert type(pipeline) is type(plain)
     assert np.array_equal(picture(pipeline), picture(plain))
@@ -438,8 +438,10 @@ def test_a_placed_pipeline_makes_the_same_picture(folder: Path, method: Method) 
 
 def test_a_pipeline_is_built_component_by_component(folder: Path) -> None:
     place = folder / "pipeline"
-    plan = plan_of(place)
-    with closing(loaders.Building(plan, place, on_cpu(plan, Method.MULTI_GPU), {})) as building:
+    selection = selection_of(place)
+    with closing(
+        loaders.Building(selection, place, on_cpu(selection, Method.MULTI_GPU), {})
+    ) as building:
         told = [each for each in iter(building.step, None) if isinstance(each, ComponentLoaded)]
         assert [each.name for each in told] == ["text_encoder", "unet", "vae"]
         assert all(0 < each.seconds < 60 for each in told)
@@ -468,8 +470,8 @@ def test_a_build_that_is_left_frees_what_was_loaded(
     folder: Path, made: list[weakref.ref[Any]], steps: int
 ) -> None:
     place = folder / "pipeline"
-    plan = plan_of(place)
-    building = loaders.Building(plan, place, on_cpu(plan, Method.MULTI_GPU), {})
+    selection = selection_of(place)
+    building = loaders.Building(selection, place, on_cpu(selection, Method.MULTI_GPU), {})
     for _ in range(steps):
         building.step()
     assert len(made) == steps
@@ -482,15 +484,15 @@ def test_a_component_that_cannot_be_loaded_frees_those_before(
     folder: Path, made: list[weakref.ref[Any]]
 ) -> None:
     place = folder / "pipeline"
-    plan = plan_of(place)
+    selection = selection_of(place)
     with pytest.raises(ModelLoadError, match="no third one"):
-        built(plan, place, on_cpu(plan, Method.MULTI_GPU), {})
+        built(selection, place, on_cpu(selection, Method.MULTI_GPU), {})
     assert [each() for each in made] == [None, None]
 
 
 def test_a_spread_pipeline_knows_its_devices(folder: Path) -> None:
     place = folder / "pipeline"
-    pipeline = load(place, on_cpu(plan_of(place), Method.MULTI_GPU))
+    pipeline = load(place, on_cpu(selection_of(place), Method.MULTI_GPU))
     assert pipeline.hf_device_map == {"text_encoder": "cpu", "unet": "cpu", "vae": "cpu"}
     with pytest.raises(ValueError, match="device mapping strategy"):
         pipeline.to("cpu")
@@ -499,8 +501,8 @@ def test_a_spread_pipeline_knows_its_devices(folder: Path) -> None:
 
 def test_components_of_the_caller_are_taken_as_they_are(folder: Path) -> None:
     place = folder / "pipeline"
-    mine = load(place, on_cpu(plan_of(place), Method.CPU)).vae
-    pipeline = load(place, on_cpu(plan_of(place), Method.MULTI_GPU), vae=mine)
+    mine = load(place, on_cpu(selection_of(place), Method.CPU)).vae
+    pipeline = load(place, on_cpu(selection_of(place), Method.MULTI_GPU), vae=mine)
     assert pipeline.vae is mine
     assert not hasattr(mine, "_hf_hook")
 
@@ -510,7 +512,7 @@ def test_the_callers_dtype_goes_before_ours(folder: Path) -> None:
 
     place = folder / "pipeline"
     for method in (Method.CPU, Method.MULTI_GPU):
-        pipeline = load(place, on_cpu(plan_of(place), method), torch_dtype=torch.bfloat16)
+        pipeline = load(place, on_cpu(selection_of(place), method), torch_dtype=torch.bfloat16)
         assert {pipeline.unet.dtype, pipeline.vae.dtype} == {torch.bfloat16}
 
 
@@ -518,7 +520,7 @@ def test_each_component_gets_its_own_dtype(folder: Path) -> None:
     import torch
 
     place = folder / "pipeline"
-    wanted = on_cpu(plan_of(place), Method.CPU)
+    wanted = on_cpu(selection_of(place), Method.CPU)
     mixed = tuple(
         replace(each, dtype="bfloat16") if each.name == "unet" else each
         for each in wanted.components
@@ -536,8 +538,8 @@ def test_one_component_quantized(folder: Path, method: Method) -> None:
 
     pytest.importorskip("bitsandbytes")
     place = folder / "pipeline"
-    plan = plan_of(place)
-    pipeline = load(place, on_cpu(plan, method, "text_encoder"))
+    selection = selection_of(place)
+    pipeline = load(place, on_cpu(selection, method, "text_encoder"))
     small = torch.int8 if method is Method.EIGHT_BIT else torch.uint8
     dtypes = {
         name: {weight.dtype for weight in getattr(pipeline, name).parameters()}
@@ -548,7 +550,7 @@ def test_one_component_quantized(folder: Path, method: Method) -> None:
         "unet": {torch.float32},
         "vae": {torch.float32},
     }
-    plain = load(place, on_cpu(plan, Method.CPU))
+    plain = load(place, on_cpu(selection, Method.CPU))
     assert 0 < np.abs(picture(pipeline) - picture(plain)).max() < 0.01
 
 
@@ -558,9 +560,9 @@ def test_one_model_quantized(folder: Path, method: Method) -> None:
 
     pytest.importorskip("bitsandbytes")
     place = folder / "classifier"
-    plan = plan_of(place)
-    quantized = load(place, on_cpu(plan, method, "model"))
-    plain = load(place, on_cpu(plan, Method.CPU))
+    selection = selection_of(place)
+    quantized = load(place, on_cpu(selection, method, "model"))
+    plain = load(place, on_cpu(selection, Method.CPU))
     small = torch.int8 if method is Method.EIGHT_BIT else torch.uint8
     assert small in {weight.dtype for weight in quantized.model.parameters()}
     [near], [exact] = quantized("a good b"), plain("a good b")
@@ -573,10 +575,10 @@ def test_an_embedding_model_quantized(folder: Path) -> None:
 
     pytest.importorskip("bitsandbytes")
     place = folder / "embedder"
-    plan = plan_of(place)
-    quantized = load(place, on_cpu(plan, Method.FOUR_BIT, "model"))
+    selection = selection_of(place)
+    quantized = load(place, on_cpu(selection, Method.FOUR_BIT, "model"))
     loaders.check_embeddings(quantized)
-    plain = load(place, on_cpu(plan, Method.CPU))
+    plain = load(place, on_cpu(selection, Method.CPU))
     assert torch.uint8 in {weight.dtype for weight in quantized[0].parameters()}
     one, other = (model.encode("a good b") for model in (quantized, plain))
     assert np.dot(one, other) / np.linalg.norm(one) / np.linalg.norm(other) > 0.98
@@ -586,9 +588,9 @@ def test_an_embedding_model_quantized(folder: Path) -> None:
 def test_layers_of_one_model_are_dealt_out(folder: Path, kind: str) -> None:
     """accelerate deals them all to the CPU here, which is what it does with those that wait."""
     place = folder / kind
-    plan = plan_of(place)
-    plain = load(place, on_cpu(plan, Method.CPU))
-    wanted = replace(on_cpu(plan, Method.CPU_OFFLOAD), max_memory={"cpu": 10_000_000})
+    selection = selection_of(place)
+    plain = load(place, on_cpu(selection, Method.CPU))
+    wanted = replace(on_cpu(selection, Method.CPU_OFFLOAD), max_memory={"cpu": 10_000_000})
     model = load(place, wanted)
     if kind == "classifier":
         assert model("a good b") == plain("a good b")
@@ -604,25 +606,25 @@ def test_layers_that_wait_in_memory_are_looked_at(folder: Path) -> None:
     from accelerate import cpu_offload
 
     place = folder / "classifier"
-    plan = plan_of(place)
-    classifier = load(place, on_cpu(plan, Method.CPU))
+    selection = selection_of(place)
+    classifier = load(place, on_cpu(selection, Method.CPU))
     expected = classifier("a good b")
     weights = classifier.model.state_dict()
     cpu_offload(classifier.model, torch.device("cpu"), state_dict=weights)
     assert all(weight.is_meta for weight in classifier.model.parameters())
-    wanted = on_cpu(plan, Method.CPU_OFFLOAD)
-    loaders.check_modules(loaders.modules_of(classifier, plan), wanted)
+    wanted = on_cpu(selection, Method.CPU_OFFLOAD)
+    loaders.check_modules(loaders.modules_of(classifier, selection), wanted)
     assert classifier("a good b") == expected
     weights["classifier.bias"][0] = float("nan")
     with pytest.raises(SelfTestError, match=r"classifier\.bias holds no finite numbers"):
-        loaders.check_modules(loaders.modules_of(classifier, plan), wanted)
+        loaders.check_modules(loaders.modules_of(classifier, selection), wanted)
 
 
 def test_modules_behind_the_transformer_are_cast_with_it(folder: Path) -> None:
     import torch
 
     place = folder / "embedder"
-    wanted = replace(on_cpu(plan_of(place), Method.CPU), dtype="bfloat16")
+    wanted = replace(on_cpu(selection_of(place), Method.CPU), dtype="bfloat16")
     model = load(place, wanted)
     assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16}
     loaders.check_embeddings(model)
@@ -699,8 +701,8 @@ def test_where_a_gpu_is_full_the_hint_names_another_plan_and_what_was_made_is_fr
 
     monkeypatch.setattr(StableDiffusionPipeline, "from_pretrained", full)
     wanted = placement(Method.SEQUENTIAL_OFFLOAD, vram=(1,))
-    plan, place = plan_of(folder / "pipeline"), folder / "pipeline"
-    building = loaders.Building(plan, place, wanted, {}, next_method=next_method)
+    selection, place = selection_of(folder / "pipeline"), folder / "pipeline"
+    building = loaders.Building(selection, place, wanted, {}, next_method=next_method)
     with closing(building), pytest.raises(ModelLoadError) as caught:
         building.step()
     assert (caught.value.message, caught.value.hint) == (
@@ -719,9 +721,9 @@ def test_where_memory_is_full_the_hint_names_half_of_it(
         raise MemoryError
 
     monkeypatch.setattr(StableDiffusionPipeline, "from_pretrained", full)
-    plan = plan_of(folder / "pipeline")
+    selection = selection_of(folder / "pipeline")
     with pytest.raises(ModelLoadError) as caught:
-        built(plan, folder / "pipeline", on_cpu(plan, Method.CPU), {})
+        built(selection, folder / "pipeline", on_cpu(selection, Method.CPU), {})
     assert caught.value.message == "org/name does not fit into the memory of this machine"
     assert caught.value.hint.endswith('dtype="bfloat16" takes half.')
 

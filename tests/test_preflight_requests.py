@@ -22,10 +22,10 @@ from nbloader.localhub import Cut, Fault, LocalHub, RequestClass
 from nbloader.localhub.demo import MINILM, QWEN_IMAGE_EDIT
 from nbloader.records import (
     ComponentWeights,
-    Planned,
-    PlanRequest,
     RateLimitFacts,
     Route,
+    Selected,
+    SelectionRequest,
     TransferPolicy,
     XetFacts,
 )
@@ -43,11 +43,11 @@ class EnoughError(Exception):
     pass
 
 
-def planned(hub: LocalHub, repo_id: str, cache: Path, **keywords: Any) -> Planned:
-    """Run a worker until it has made its plan."""
-    found: list[Planned] = []
+def selected(hub: LocalHub, repo_id: str, cache: Path, **keywords: Any) -> Selected:
+    """Run a worker until it has made its selection."""
+    found: list[Selected] = []
 
-    def stop(report: Planned) -> None:
+    def stop(report: Selected) -> None:
         found.append(report)
         raise EnoughError
 
@@ -55,7 +55,7 @@ def planned(hub: LocalHub, repo_id: str, cache: Path, **keywords: Any) -> Planne
         max_retries=1, route=keywords.pop("route", None)
     )
     start = Start(
-        repo_id=repo_id, revision="main", request=PlanRequest(), policy=policy, **keywords
+        repo_id=repo_id, revision="main", request=SelectionRequest(), policy=policy, **keywords
     )
     with pytest.raises(EnoughError):
         transfer(
@@ -76,10 +76,10 @@ def asked(hub: LocalHub) -> Counter[tuple[RequestClass, str]]:
 def expected(
     repo_id: str, small: Iterable[str], headers: Mapping[str, int]
 ) -> Counter[tuple[RequestClass, str]]:
-    """The requests for a plan.
+    """The requests for a selection.
 
     Args:
-        small: files that decide the plan; the Hub redirects them to another path of its own.
+        small: files that decide the selection; the Hub redirects them to another path of its own.
         headers: files whose headers are read, with the ranges that takes.
     """
     requests = Counter({(RequestClass.MODEL_INFO, repo_id): 1, (RequestClass.TREE, repo_id): 1})
@@ -158,7 +158,7 @@ def test_a_preflight_asks_no_more_than_it_must(
     demo_hub: LocalHub, tmp_path: Path, repo_id: str, small: list[str], headers: dict[str, int]
 ) -> None:
     report = nbloader.preflight(repo_id, endpoint=demo_hub.endpoint, cache_dir=tmp_path)
-    assert report.plan is not None
+    assert report.selection is not None
     assert asked(demo_hub) == expected(repo_id, small, headers)
 
 
@@ -171,7 +171,7 @@ def test_a_preflight_ends_soon(
     for attempt in range(5):  # What else runs on this machine may be in the way of one.
         monkeypatch.setenv("HF_HOME", str(tmp_path / str(attempt)))
         began_at = time.monotonic()
-        assert nbloader.preflight(repo_id, endpoint=demo_hub.endpoint).plan is not None
+        assert nbloader.preflight(repo_id, endpoint=demo_hub.endpoint).selection is not None
         seconds.append(time.monotonic() - began_at)
         if seconds[-1] < LIMIT_S:
             break
@@ -181,7 +181,7 @@ def test_a_preflight_ends_soon(
 def test_of_a_sharded_model_one_header_is_asked_for(
     hub: LocalHub, sharded: str, tmp_path: Path
 ) -> None:
-    found = planned(hub, sharded, tmp_path)
+    found = selected(hub, sharded, tmp_path)
     assert asked(hub) == expected(sharded, ["config.json", INDEX], {FIRST: 2})
     assert found.weights == (SHARDED,)
     assert found.hub is not None
@@ -197,7 +197,7 @@ def test_the_headers_that_tell_of_the_rate_limit_are_told(
     try:
         for cache, quotas in enumerate(({"api": 50, "resolvers": 90}, {"api": 99, "resolvers": 9})):
             hub.set_rate_limits(quotas, window_s=1000)
-            facts = planned(hub, sharded, tmp_path / str(cache)).hub
+            facts = selected(hub, sharded, tmp_path / str(cache)).hub
             assert facts is not None
             assert facts.rate_limit is not None
             assert 0 < facts.rate_limit.reset_s <= 1000
@@ -219,17 +219,17 @@ def test_a_warm_load_asks_one_question_and_knows_as_much(
     token = f"hf_{'x' * 34}"
     hub.add_token(token)
     hub.upload_to_xet(sharded)
-    cold = planned(hub, sharded, tmp_path, token=token)
+    cold = selected(hub, sharded, tmp_path, token=token)
     nbloader.download(sharded, endpoint=hub.endpoint, cache_dir=tmp_path, view="none", token=token)
     hub.reset_counters()
-    warm = planned(hub, sharded, tmp_path, token=token)
+    warm = selected(hub, sharded, tmp_path, token=token)
     assert asked(hub) == Counter({(RequestClass.MODEL_INFO, sharded): 1})
     assert warm.weights == cold.weights == (SHARDED,)
     assert warm.hub is not None
     assert (warm.hub.token_sent, warm.hub.xet) == (True, None)
 
     hub.reset_counters()
-    local = planned(hub, sharded, tmp_path, local_files_only=True)
+    local = selected(hub, sharded, tmp_path, local_files_only=True)
     assert (local.weights, asked(hub)) == ((SHARDED,), Counter())
 
 
@@ -238,7 +238,7 @@ def test_a_header_is_read_from_the_cache_if_its_file_is_there(
 ) -> None:
     hf_hub_download(sharded, FIRST, endpoint=hub.endpoint, cache_dir=tmp_path)
     hub.reset_counters()
-    found = planned(hub, sharded, tmp_path)
+    found = selected(hub, sharded, tmp_path)
     assert asked(hub) == expected(sharded, ["config.json", INDEX], {})
     assert (found.weights, found.cached) == ((SHARDED,), (FIRST,))
 
@@ -249,8 +249,8 @@ def test_a_damaged_header_in_the_cache_costs_the_figures_only(
     folder = nbloader.download(sharded, endpoint=hub.endpoint, cache_dir=tmp_path, view="none")
     damaged = (folder / FIRST).resolve()
     damaged.write_bytes(bytes(damaged.stat().st_size))
-    found = planned(hub, sharded, tmp_path)
-    size = sum(file.size for file in found.plan.files if file.path.endswith(".safetensors"))
+    found = selected(hub, sharded, tmp_path)
+    size = sum(file.size for file in found.selection.files if file.path.endswith(".safetensors"))
     assert found.weights == (
         ComponentWeights(name="model", bytes_by_dtype={"F32": size}, counted=False),
     )
@@ -280,7 +280,7 @@ def pickled(publish: Publish) -> str:
 def test_pickled_weights_are_looked_through_by_two_ranges_of_each(
     hub: LocalHub, pickled: str, tmp_path: Path
 ) -> None:
-    found = planned(hub, pickled, tmp_path)
+    found = selected(hub, pickled, tmp_path)
     assert asked(hub) == expected(pickled, ["config.json", BIN_INDEX], dict.fromkeys(SHARDS, 2))
     assert [(each.path, each.tensors_only) for each in found.pickles] == [
         (shard, True) for shard in SHARDS
@@ -291,17 +291,17 @@ def test_pickled_weights_are_looked_through_by_two_ranges_of_each(
     assert found.weights == (SHARDED,)
 
     hub.reset_counters()
-    assert planned(hub, pickled, tmp_path, loads=False).pickles == ()
+    assert selected(hub, pickled, tmp_path, loads=False).pickles == ()
     assert RequestClass.CDN_GET not in {request.request_class for request in hub.requests()}
 
 
 def test_pickled_weights_are_looked_through_where_they_are(
     hub: LocalHub, pickled: str, tmp_path: Path
 ) -> None:
-    cold = planned(hub, pickled, tmp_path)
+    cold = selected(hub, pickled, tmp_path)
     nbloader.download(pickled, endpoint=hub.endpoint, cache_dir=tmp_path, view="none")
     hub.reset_counters()
-    local = planned(hub, pickled, tmp_path, local_files_only=True)
+    local = selected(hub, pickled, tmp_path, local_files_only=True)
     assert (local.pickles, local.weights, asked(hub)) == (cold.pickles, cold.weights, Counter())
 
 
@@ -310,7 +310,7 @@ def test_a_range_of_a_pickle_is_asked_for_again(
 ) -> None:
     hub.set_faults([Fault(RequestClass.CDN_GET, status=503, times=2)])
     policy = TransferPolicy(max_retries=3, retry_delay_min_s=0.0, retry_delay_max_s=0.0)
-    found = planned(hub, pickled, tmp_path, policy=policy)
+    found = selected(hub, pickled, tmp_path, policy=policy)
     assert all(each.tensors_only for each in found.pickles)
 
 
@@ -325,7 +325,7 @@ def test_xet_storage_is_tried_beside_the_headers_and_without_a_token(
     hub.upload_to_xet(sharded)
     hub.set_faults([Fault(RequestClass.CDN_GET, latency_s=LATENCY_S)])
     hub.reset_counters()
-    facts = planned(hub, sharded, tmp_path, token=token).hub
+    facts = selected(hub, sharded, tmp_path, token=token).hub
     assert facts is not None
     assert facts.xet is not None
     assert (facts.xet.host, facts.xet.answer_s is not None) == (hub.cas, True)
@@ -343,7 +343,7 @@ def test_xet_storage_that_does_not_answer_is_told(
 ) -> None:
     hub.upload_to_xet(sharded)
     hub.set_faults([Fault(RequestClass.XET_OTHER, cut=Cut.DROP)])
-    facts = planned(hub, sharded, tmp_path).hub
+    facts = selected(hub, sharded, tmp_path).hub
     assert facts is not None
     assert facts.xet == XetFacts(host=hub.cas)
 
@@ -353,7 +353,7 @@ def test_without_the_route_xet_storage_is_left_alone(
 ) -> None:
     hub.upload_to_xet(sharded)
     hub.reset_counters()
-    facts = planned(hub, sharded, tmp_path, route=Route.HTTP).hub
+    facts = selected(hub, sharded, tmp_path, route=Route.HTTP).hub
     assert facts is not None
     assert facts.xet is None
     assert asked(hub) == expected(sharded, ["config.json", INDEX], {FIRST: 2})
@@ -428,7 +428,7 @@ def test_a_long_wait_is_told_at_once(
     hub.add_token(token)
     hub.set_faults([Fault(kind, status=429, retry_after=WAIT_S, path=path)])
     with pytest.raises(RateLimitedError) as caught:
-        planned(
+        selected(
             hub,
             sharded,
             tmp_path,
@@ -454,7 +454,7 @@ def test_the_end_of_the_window_is_told_where_no_wait_is_asked_for(
     try:
         hub.set_rate_limits({"api": 1}, window_s=1000)
         with pytest.raises(RateLimitedError, match=r"allows no more requests for 300 s "):
-            planned(hub, sharded, tmp_path, policy=TransferPolicy(max_wait_s=2.0))
+            selected(hub, sharded, tmp_path, policy=TransferPolicy(max_wait_s=2.0))
     finally:
         hub.set_rate_limits({})
 
@@ -464,7 +464,7 @@ def test_with_the_files_at_hand_a_hub_that_refuses_ends_nothing(
 ) -> None:
     folder = nbloader.download(sharded, endpoint=hub.endpoint, cache_dir=tmp_path, view="none")
     hub.set_faults([Fault(RequestClass.MODEL_INFO, status=429, retry_after=WAIT_S)])
-    found = planned(hub, sharded, tmp_path)
-    assert set(found.cached) == {file.path for file in found.plan.files}
+    found = selected(hub, sharded, tmp_path)
+    assert set(found.cached) == {file.path for file in found.selection.files}
     again = nbloader.download(sharded, endpoint=hub.endpoint, cache_dir=tmp_path, view="none")
     assert again == folder

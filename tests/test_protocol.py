@@ -11,9 +11,9 @@ from nbloader.records import (
     FileProgress,
     Kind,
     Notice,
-    Planned,
-    PlanRequest,
     Retry,
+    Selected,
+    SelectionRequest,
     Stage,
     StageStarted,
     TransferPolicy,
@@ -32,19 +32,19 @@ from nbloader.transfer.protocol import (
     encode,
     stopped,
 )
-from tests.samples import PLAN
+from tests.samples import SELECTION
 
 START = Start(
     repo_id="org/name",
     revision="main",
-    request=PlanRequest(kind=Kind.DIFFUSERS, variant="fp16"),
+    request=SelectionRequest(kind=Kind.DIFFUSERS, variant="fp16"),
     policy=TransferPolicy(max_retries=2),
     token="hf_secret",
 )
 REPORTS: tuple[Report, ...] = (
     Hello(version=4),
     StageStarted(stage=Stage.SET_UP),
-    Planned(plan=PLAN, cached=("model_index.json",)),
+    Selected(selection=SELECTION, cached=("model_index.json",)),
     FileProgress(path="a\nb\u2028", completed=3),
     FileDone(path="a"),
     Retry(time=1.5, path=None, reason="r", wait_s=5, attempt=1, max_attempts=5),

@@ -11,7 +11,7 @@ from huggingface_hub import HfApi, snapshot_download
 
 import nbloader
 from nbloader.localhub import LocalHub
-from nbloader.records import Event, Notice, Planned
+from nbloader.records import Event, Notice, Selected
 from tests.conftest import Publish, WriteRepo
 from tests.sessions import Worker
 
@@ -55,8 +55,8 @@ def test_it_lies_in_the_cache_as_the_hubs_library_leaves_it(
     assert [event.message for event in told if isinstance(event, Notice)] == [
         f"{old} is called {now} now"
     ]
-    plan = next(event.plan for event in told if isinstance(event, Planned))
-    assert (plan.repo_id, plan.total) == (old, sum(map(len, FILES.values())))
+    selection = next(event.selection for event in told if isinstance(event, Selected))
+    assert (selection.repo_id, selection.total) == (old, sum(map(len, FILES.values())))
     assert HfApi(endpoint=hub.endpoint, token=False).model_info(old).id == now
 
 
@@ -93,9 +93,9 @@ def test_a_base_may_be_named_as_the_oldest_are(
     adapter = {"adapter_config.json": json.dumps(config).encode(), "adapter_model.bin": b"x"}
     worker = Worker(hub, tmp_path, monkeypatch)
     session = worker.session(publish(adapter))
-    plan = session.plan().plan
+    selection = session.select().selection
     session.fetch()
-    assert [one.repo_id for one in plan.companions] == ["bare-base"]
+    assert [one.repo_id for one in selection.companions] == ["bare-base"]
     assert [told.message for told in worker.told if isinstance(told, Notice)] == [
         f"bare-base is called {base} now"
     ]

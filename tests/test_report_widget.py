@@ -33,7 +33,7 @@ from nbloader.views.display import WIDGET_MIME, Bundle
 from nbloader.views.report_widget import ReportWidget
 from nbloader.views.words import plans
 from tests.notebook import Comms, RecordedDisplay, open_widgets, recorded_comms, running_kernel
-from tests.samples import MB, PLAN
+from tests.samples import MB, SELECTION
 
 GB = 1000 * MB
 
@@ -459,6 +459,6 @@ def test_every_plan_of_a_real_fit_has_words() -> None:
         },
     )
     weights = (ComponentWeights(name="transformer", bytes_by_dtype={"BF16": GB}),)
-    found = plans(fit(PLAN, weights, machine))
+    found = plans(fit(SELECTION, weights, machine))
     assert len(found) >= 3
     assert len({label for label, _ in found}) == len(found)

@@ -11,7 +11,7 @@ from nbloader.state import JobState
 from tests import jobs
 from tests.jobs import DOWNLOADING, LOADED, WEIGHTS, states
 from tests.notebook import Clock
-from tests.samples import MB, PLAN
+from tests.samples import MB, SELECTION
 
 
 class Shown:
@@ -48,7 +48,7 @@ def test_a_storm_of_progress_is_folded_a_few_times_a_second() -> None:
     storm = [
         (3 + number / 1000, FileProgress(path=file.path, completed=number * 1000))
         for number in range(2000)
-        for file in PLAN.files[1:3]
+        for file in SELECTION.files[1:3]
     ]
     reporter, view, told = play([*DOWNLOADING[:5], *storm])
     assert len(told) == 5 + len(storm)

@@ -143,22 +143,22 @@ def test_what_a_pipeline_lacks_is_made_up_if_that_is_forced(tmp_path: Path) -> N
     from nbloader import loaders
     from nbloader.errors import MissingTensorsError
     from nbloader.records import Method, Notice, Placement
-    from tests.models import picture, plan_of
+    from tests.models import picture, selection_of
 
     save_pipeline(tmp_path)
     change(
         tmp_path / "unet" / "diffusion_pytorch_model.safetensors",
         lambda tensors: {key: value for key, value in tensors.items() if "conv_out" not in key},
     )
-    plan = plan_of(tmp_path)
+    selection = selection_of(tmp_path)
     placement = Placement(method=Method.CPU, device="cpu", dtype="float32")
     with (
-        closing(loaders.Building(plan, tmp_path, placement, {})) as building,
+        closing(loaders.Building(selection, tmp_path, placement, {})) as building,
         pytest.raises(MissingTensorsError, match="conv_out") as caught,
     ):
         building.step()
     assert "force=True" in caught.value.hint
-    with closing(loaders.Building(plan, tmp_path, placement, {}, forced=True)) as building:
+    with closing(loaders.Building(selection, tmp_path, placement, {}, forced=True)) as building:
         told = [each for each in iter(building.step, None) if isinstance(each, Notice)]
         pipeline = building.model()
     assert [each.reference for each in told] == ["missing-tensors"]
@@ -172,19 +172,21 @@ def test_a_head_of_another_size_is_told_where_it_is_meant(tmp_path: Path) -> Non
     from nbloader import loaders
     from nbloader.errors import MissingTensorsError
     from nbloader.records import Method, Notice, Placement
-    from tests.models import plan_of
+    from tests.models import selection_of
 
     save_classifier(tmp_path)
-    plan = plan_of(tmp_path)
+    selection = selection_of(tmp_path)
     placement = Placement(method=Method.CPU, device="cpu", dtype="float32")
     head = {"num_labels": 3}
     with (
-        closing(loaders.Building(plan, tmp_path, placement, {"model_kwargs": head})) as building,
+        closing(
+            loaders.Building(selection, tmp_path, placement, {"model_kwargs": head})
+        ) as building,
         pytest.raises(MissingTensorsError, match="another shape"),
     ):
         building.step()
     given = {"model_kwargs": {**head, "ignore_mismatched_sizes": True}}
-    with closing(loaders.Building(plan, tmp_path, placement, given)) as building:
+    with closing(loaders.Building(selection, tmp_path, placement, given)) as building:
         told = [each for each in iter(building.step, None) if isinstance(each, Notice)]
         built = building.model()
     assert built.model.classifier.out_features == 3

@@ -31,7 +31,7 @@ def test_the_number_format_of_the_call(arguments: dict[str, Any], expected: str)
 
 def test_what_is_passed_on_may_be_a_component() -> None:
     request = checked(repo_id="org/name", loader_kwargs={"vae": None, "device_map": "balanced"})
-    assert request.plan.handed_in == ("device_map", "vae")
+    assert request.selection.handed_in == ("device_map", "vae")
 
 
 def test_the_method_of_the_call() -> None:
@@ -56,7 +56,7 @@ def test_code_of_this_machine_is_named_by_its_whole_path(
 
     def place(given: object) -> str | None:
         request = checked(repo_id="org/name", loader_kwargs={"custom_pipeline": given})
-        return request.plan.custom_pipeline
+        return request.selection.custom_pipeline
 
     assert [place(given) for given in ("own", Path("own"), "x.py", "x", "org/own", None)] == [
         str(tmp_path / "own"),

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save, save_file
 
 from nbloader.localhub.demo import MINILM, QWEN_IMAGE_EDIT, repo_folder
-from nbloader.plan import make_plan, reads
-from nbloader.plan.headers import Header, parse_header
-from nbloader.plan.sizes import component_weights, header_reads
-from nbloader.records import ComponentWeights, Listing, Plan, PlanRequest, RepoFile
+from nbloader.records import ComponentWeights, Listing, RepoFile, Selection, SelectionRequest
+from nbloader.selection import reads, select
+from nbloader.selection.headers import Header, parse_header
+from nbloader.selection.sizes import component_weights, header_reads
 
 INDEX = "model.safetensors.index.json"
 NAMES = {
@@ -33,7 +33,7 @@ CONFIG: dict[str, object] = {"model_type": "bert", "architectures": ["BertModel"
 
 
 class Repo:
-    """The files of a folder, planned and weighed as the worker does it.
+    """The files of a folder, selected and weighed as the worker does it.
 
     Attributes:
         read: the headers that were asked for, a list for each round.
@@ -45,9 +45,9 @@ class Repo:
         self.known: dict[str, bytes] = {}
         self.headers: dict[str, Header | None] = {}
         self.read: list[list[str]] = []
-        self.plan = self._plan()
+        self.selection = self._selection()
 
-    def _plan(self) -> Plan:
+    def _selection(self) -> Selection:
         files = tuple(
             RepoFile(
                 path=path.relative_to(self.folder).as_posix(),
@@ -58,13 +58,13 @@ class Repo:
             if path.is_file()
         )
         listing = Listing(repo_id="a/b", revision="main", commit_hash="0" * 40, files=files)
-        while wanted := reads(listing, PlanRequest(), self.known):
+        while wanted := reads(listing, SelectionRequest(), self.known):
             self.known |= {path: (self.folder / path).read_bytes() for path in wanted}
-        return make_plan(listing, PlanRequest(), self.known)
+        return select(listing, SelectionRequest(), self.known)
 
     def weights(self) -> tuple[ComponentWeights, ...]:
-        files = {file.path: file for file in self.plan.files}
-        while wanted := header_reads(self.plan, self.known, self.headers):
+        files = {file.path: file for file in self.selection.files}
+        while wanted := header_reads(self.selection, self.known, self.headers):
             assert not self.headers.keys() & set(wanted)
             self.read.append(list(wanted))
             for path in wanted:
@@ -72,12 +72,12 @@ class Repo:
                 self.headers[path] = (
                     None if path in self.unreadable else parse_header(content, files[path])
                 )
-        return component_weights(self.plan, self.known, self.headers)
+        return component_weights(self.selection, self.known, self.headers)
 
     def bytes_of_files(self) -> dict[str, dict[str, int]]:
         """Bytes by component and dtype, summed over the tensors in the files themselves."""
         found = {}
-        for component in self.plan.components:
+        for component in self.selection.components:
             total: Counter[str] = Counter()
             for path in component.weights:
                 for tensor in load_file(self.folder / path).values():
@@ -152,7 +152,7 @@ def test_the_bytes_of_the_demo_repositories(demo_root: Path, repo_id: str, read:
 def test_of_a_sharded_model_one_header_is_read(tmp_path: Path, shard: str) -> None:
     repo = Repo(write(tmp_path, layers(30), shard=shard))
     (weights,) = repo.weights()
-    files = repo.plan.components[0].weights
+    files = repo.selection.components[0].weights
     assert (len(files) == 1) is (shard == "1GB")
     assert [len(paths) for paths in repo.read] == [1]
     assert by_dtype([weights]) == repo.bytes_of_files()
@@ -169,7 +169,7 @@ def test_all_headers_are_read_where_the_dtypes_mix(tmp_path: Path) -> None:
     state = layers(20) | {f"layers.{layer}.norm.weight": torch.zeros(40_000) for layer in range(20)}
     repo = Repo(write(tmp_path, state))
     (weights,) = repo.weights()
-    assert [len(paths) for paths in repo.read] == [1, len(repo.plan.components[0].weights) - 1]
+    assert [len(paths) for paths in repo.read] == [1, len(repo.selection.components[0].weights) - 1]
     assert by_dtype([weights]) == repo.bytes_of_files()
     assert (weights.counted, set(weights.bytes_by_dtype)) == (True, {"BF16", "F32"})
 
@@ -249,7 +249,7 @@ def test_without_a_total_the_headers_are_estimated(tmp_path: Path) -> None:
 
 def test_a_header_that_cannot_be_read_leaves_the_sizes_of_the_files(tmp_path: Path) -> None:
     folder = write(tmp_path, layers(30), config=CONFIG | {"dtype": "bfloat16"})
-    files = Repo(folder).plan.components[0].weights
+    files = Repo(folder).selection.components[0].weights
     repo = Repo(folder, unreadable=files)
     (weights,) = repo.weights()
     size = sum((folder / path).stat().st_size for path in files)
@@ -291,7 +291,7 @@ def test_an_index_that_cannot_be_right_is_not_believed(
     change_index(folder, change)
     repo = Repo(folder)
     (weights,) = repo.weights()
-    assert len(repo.headers) == len(repo.plan.components[0].weights) == 7
+    assert len(repo.headers) == len(repo.selection.components[0].weights) == 7
     assert (by_dtype([weights]), weights.counted) == (repo.bytes_of_files(), True)
 
 
@@ -352,13 +352,13 @@ def test_whatever_an_index_says_the_bytes_stay_near_those_of_the_files(
             for path, size in (sizes | dict.fromkeys(known, 10)).items()
         ),
     )
-    plan = make_plan(listing, PlanRequest(), known)
-    files = {file.path: file for file in plan.files}
+    selection = select(listing, SelectionRequest(), known)
+    files = {file.path: file for file in selection.files}
     headers: dict[str, Header | None] = {}
     for _ in range(2):
-        for path in header_reads(plan, known, headers):
+        for path in header_reads(selection, known, headers):
             headers[path] = parse_header(contents[shards.index(path)], files[path])
-    (weights,) = component_weights(plan, known, headers)
+    (weights,) = component_weights(selection, known, headers)
     assert 0 <= weights.total <= sum(sizes.values())
     if len(headers) == 3:
         assert (weights.total, weights.counted) == (60 * 50 * 4, True)
@@ -411,4 +411,4 @@ def test_a_component_whose_configuration_does_not_say_it_shows_it_in_its_header(
 def test_headers_must_be_read_first(tmp_path: Path) -> None:
     repo = Repo(write(tmp_path, layers(1)))
     with pytest.raises(ValueError, match="not read yet: model"):
-        component_weights(repo.plan, repo.known, {})
+        component_weights(repo.selection, repo.known, {})

@@ -18,9 +18,9 @@ from nbloader.records import (
     FileProgress,
     LibrariesImported,
     Notice,
-    Planned,
     Ready,
     Retry,
+    Selected,
     Stage,
     StageStarted,
 )
@@ -38,7 +38,7 @@ from nbloader.state import (
     advance,
     apply,
 )
-from tests.samples import MB, PLAN
+from tests.samples import MB, SELECTION
 
 WEIGHTS = "transformer/model.safetensors"
 
@@ -53,7 +53,7 @@ def fold(events: Iterable[tuple[float, Event]], state: JobState | None = None) -
 DOWNLOADING = (
     (100.0, StageStarted(stage=Stage.CONNECT)),
     (101.0, StageStarted(stage=Stage.SET_UP)),
-    (102.0, Planned(plan=PLAN, cached=("model_index.json", "vae/model.safetensors"))),
+    (102.0, Selected(selection=SELECTION, cached=("model_index.json", "vae/model.safetensors"))),
     (102.0, StageStarted(stage=Stage.DOWNLOAD)),
 )
 
@@ -90,11 +90,11 @@ def test_a_whole_job_folds_into_one_record() -> None:
             StageState(stage=Stage.DOWNLOAD, started_at=102.0, ended_at=111.0),
             StageState(stage=Stage.INITIALISE, started_at=111.0, ended_at=113.0),
         ),
-        plan=PLAN,
+        selection=SELECTION,
         total=100 * MB + 2_000,
         cached=frozenset({"model_index.json", "vae/model.safetensors"}),
-        completed=MappingProxyType({file.path: file.size for file in PLAN.files}),
-        done=frozenset(file.path for file in PLAN.files),
+        completed=MappingProxyType({file.path: file.size for file in SELECTION.files}),
+        done=frozenset(file.path for file in SELECTION.files),
         fetched=80 * MB + 1_000,
         kept=20 * MB + 1_000,
         moving=frozenset({WEIGHTS, "transformer/config.json"}),
@@ -174,7 +174,7 @@ def test_components_go_from_waiting_to_ready() -> None:
 
 
 def test_a_component_is_not_being_loaded_while_the_work_waits_for_a_cell() -> None:
-    events = [FileDone(path=file.path) for file in PLAN.files]
+    events = [FileDone(path=file.path) for file in SELECTION.files]
     state = fold((*DOWNLOADING, *((110.0, event) for event in events)))
     libraries = (110.0, LibrariesImported(seconds=1.0))
     state = fold((libraries, (110.0, StageStarted(stage=Stage.INITIALISE))), state)
@@ -200,15 +200,15 @@ def test_a_notebook_shows_a_state_in_one_line() -> None:
 
 
 def test_what_is_only_downloaded_is_not_ready_to_use() -> None:
-    events = [FileDone(path=file.path) for file in PLAN.files]
+    events = [FileDone(path=file.path) for file in SELECTION.files]
     state = fold((*DOWNLOADING, *((110.0, event) for event in events)))
     state = fold(((111.0, StageStarted(stage=Stage.FINISH)), (111.0, Ready(summary="x"))), state)
     assert set(steps_of(state).values()) == {"downloaded"}
 
 
 def test_parts_of_an_earlier_job_wait_until_they_grow() -> None:
-    planned = Planned(plan=PLAN, partial={WEIGHTS: 30 * MB})
-    state = fold(((100.0, planned), (101.0, StageStarted(stage=Stage.DOWNLOAD))))
+    selected = Selected(selection=SELECTION, partial={WEIGHTS: 30 * MB})
+    state = fold(((100.0, selected), (101.0, StageStarted(stage=Stage.DOWNLOAD))))
     assert steps_of(state)["transformer"] == "waiting"
     assert (state.there, state.to_fetch) == (30 * MB, 70 * MB + 2_000)
     state = apply(state, FileProgress(path=WEIGHTS, completed=31 * MB), 102.0)
@@ -225,7 +225,7 @@ def test_seconds_without_a_byte_are_counted_while_one_is_waited_for() -> None:
     # A retry that takes bytes back brings none.
     state = apply(state, FileProgress(path=WEIGHTS, completed=0), 109.0)
     assert state.quiet_s == 3
-    state = fold(((110.0, FileDone(path=file.path)) for file in PLAN.files), state)
+    state = fold(((110.0, FileDone(path=file.path)) for file in SELECTION.files), state)
     assert advance(state, 120.0).quiet_s is None  # Hashing goes on; nothing is waited for.
 
 
@@ -287,7 +287,7 @@ def test_a_stalled_download_slows_down_to_nothing() -> None:
     assert advance(state, 600.0).time_remaining is None
 
 
-def test_nothing_is_known_before_the_plan() -> None:
+def test_nothing_is_known_before_the_selection() -> None:
     state = fold(DOWNLOADING[:2])
     found = (state.speed, state.time_remaining, state.total, state.components, state.percent)
     assert found == (None, None, 0, (), 10)
@@ -312,10 +312,10 @@ def test_the_spans_of_the_stages_meet_and_reach_from_0_to_100() -> None:
 EVENTS = st.one_of(
     st.builds(
         FileProgress,
-        path=st.sampled_from([file.path for file in PLAN.files]),
+        path=st.sampled_from([file.path for file in SELECTION.files]),
         completed=st.integers(0, 20 * MB),
     ),
-    st.builds(FileDone, path=st.sampled_from([file.path for file in PLAN.files])),
+    st.builds(FileDone, path=st.sampled_from([file.path for file in SELECTION.files])),
 )
 
 

@@ -14,8 +14,8 @@ from nbloader.errors import InvalidArgumentError, MissingTensorsError, ModelLoad
 from nbloader.loaders import Building
 from nbloader.loaders.tasks import Choice, Offer, Wanted, decide, processors_of
 from nbloader.loaders.transformers import _Builder
-from nbloader.records import Method, Notice, Placement, Plan
-from tests.models import WORDS, plan_of, save_classifier, seeded
+from nbloader.records import Method, Notice, Placement, Selection
+from tests.models import WORDS, save_classifier, seeded, selection_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -243,8 +243,10 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     return save
 
 
-def told_and_built(plan: Plan, folder: Path, **loader_kwargs: Any) -> tuple[list[str], Any]:
-    building = Building(plan, folder, CPU, loader_kwargs)
+def told_and_built(
+    selection: Selection, folder: Path, **loader_kwargs: Any
+) -> tuple[list[str], Any]:
+    building = Building(selection, folder, CPU, loader_kwargs)
     told = []
     while (event := building.step()) is not None:
         assert isinstance(event, Notice)
@@ -258,7 +260,7 @@ def test_a_head_without_a_pipeline_comes_as_the_model_and_is_told(
     import transformers
 
     folder = bert("BertForPreTraining")
-    told, model = told_and_built(plan_of(folder), folder)
+    told, model = told_and_built(selection_of(folder), folder)
     assert (type(model).__name__, model.training) == ("BertForPreTraining", False)
     assert told == [
         "org/name comes as the model itself, BertForPreTraining: transformers "
@@ -269,7 +271,7 @@ def test_a_head_without_a_pipeline_comes_as_the_model_and_is_told(
 
 def test_a_tag_that_drops_a_head_is_followed_and_told(bert: Callable[..., Path]) -> None:
     folder = bert("BertForMaskedLM")
-    told, built = told_and_built(replace(plan_of(folder), task="feature-extraction"), folder)
+    told, built = told_and_built(replace(selection_of(folder), task="feature-extraction"), folder)
     assert (built.task, type(built.model).__name__) == ("feature-extraction", "BertModel")
     assert told == [
         "org/name comes as BertModel, which is what the task 'feature-extraction' takes; its files "
@@ -290,7 +292,7 @@ def test_it_is_told_where_the_pipeline_of_the_tag_cannot_be_made(
         return make(builder, task)
 
     monkeypatch.setattr(_Builder, "pipeline", fails)
-    told, built = told_and_built(replace(plan_of(folder), task="feature-extraction"), folder)
+    told, built = told_and_built(replace(selection_of(folder), task="feature-extraction"), folder)
     assert built.task == "fill-mask"
     assert told == [
         "org/name comes as FillMaskPipeline of BertForMaskedLM: the pipeline for "
@@ -313,13 +315,13 @@ def test_what_another_pipeline_would_not_mend_is_raised(
 
     monkeypatch.setattr(_Builder, "pipeline", fails)
     with pytest.raises(ModelLoadError) as caught:
-        told_and_built(replace(plan_of(folder), task="feature-extraction"), folder)
+        told_and_built(replace(selection_of(folder), task="feature-extraction"), folder)
     assert caught.value.__cause__ is error
 
 
 def test_a_tag_that_would_make_a_head_up_is_not_followed(bert: Callable[..., Path]) -> None:
     folder = bert("BertForMaskedLM")
-    told, built = told_and_built(replace(plan_of(folder), task="text-classification"), folder)
+    told, built = told_and_built(replace(selection_of(folder), task="text-classification"), folder)
     assert (built.task, type(built.model).__name__, told) == ("fill-mask", "BertForMaskedLM", [])
 
 
@@ -327,7 +329,7 @@ def test_a_task_of_the_caller_is_carried_out_and_what_is_missing_refused(
     bert: Callable[..., Path],
 ) -> None:
     folder = bert("BertForMaskedLM")
-    asked = replace(plan_of(folder), task="text-classification", task_asked=True)
+    asked = replace(selection_of(folder), task="text-classification", task_asked=True)
     with pytest.raises(MissingTensorsError, match=r"classifier\.bias"):
         told_and_built(asked, folder)
     told, built = told_and_built(asked, folder, task="fill-mask")
@@ -339,7 +341,7 @@ def test_a_task_that_the_library_lacks_is_named_with_those_that_are_near(
 ) -> None:
     folder = bert("BertForMaskedLM")
     with pytest.raises(InvalidArgumentError) as caught:
-        told_and_built(plan_of(folder), folder, task="fill-masks")
+        told_and_built(selection_of(folder), folder, task="fill-masks")
     assert "has no pipeline for the task 'fill-masks'" in caught.value.message
     assert caught.value.hint.startswith("Tasks that it has: fill-mask")
 
@@ -349,13 +351,13 @@ def test_a_tag_without_a_pipeline_leaves_it_to_the_class(
     bert: Callable[..., Path], tag: str
 ) -> None:
     folder = bert("BertModel")
-    told, built = told_and_built(replace(plan_of(folder), task=tag), folder)
+    told, built = told_and_built(replace(selection_of(folder), task=tag), folder)
     assert (built.task, told) == ("feature-extraction", [])
 
 
 def test_without_architectures_the_family_names_the_class(bert: Callable[..., Path]) -> None:
     folder = bert("BertModel", architectures=None)
-    told, model = told_and_built(plan_of(folder), folder)
+    told, model = told_and_built(selection_of(folder), folder)
     assert type(model).__name__ == "BertModel"
     assert [line.partition(":")[0] for line in told] == [
         "org/name comes as the model itself, BertModel"
@@ -364,13 +366,13 @@ def test_without_architectures_the_family_names_the_class(bert: Callable[..., Pa
 
 def test_without_a_family_the_class_that_is_named_comes_alone(bert: Callable[..., Path]) -> None:
     folder = bert("BertForMaskedLM", model_type=None)
-    told, model = told_and_built(plan_of(folder), folder)
+    told, model = told_and_built(selection_of(folder), folder)
     assert (type(model).__name__, len(told)) == ("BertForMaskedLM", 1)
 
 
 def test_a_model_bears_the_name_of_its_repository(bert: Callable[..., Path]) -> None:
     folder = bert("BertModel")
-    _, built = told_and_built(plan_of(folder), folder)
+    _, built = told_and_built(selection_of(folder), folder)
     names = (built.model.name_or_path, built.model.config._name_or_path)
     assert names == ("org/name", "org/name")
     tokenizer = built.tokenizer
@@ -395,13 +397,13 @@ def test_a_model_alone_is_whole_where_it_is_called_the_same_as_its_inner_part(
         max_position_embeddings=32,
     )
     seeded(lambda: BartForConditionalGeneration(config)).save_pretrained(tmp_path)
-    told, model = told_and_built(plan_of(tmp_path), tmp_path)
+    told, model = told_and_built(selection_of(tmp_path), tmp_path)
     assert type(model).__name__ == "BartForConditionalGeneration"
     assert told[0].endswith("Its repository has no tokenizer or processor: call it with tensors.")
 
 
 def test_a_classifier_of_the_repository_in_another_task_of_the_same_class(tmp_path: Path) -> None:
     save_classifier(tmp_path)
-    plan = replace(plan_of(tmp_path), task="zero-shot-classification")
-    told, built = told_and_built(plan, tmp_path)
+    selection = replace(selection_of(tmp_path), task="zero-shot-classification")
+    told, built = told_and_built(selection, tmp_path)
     assert (built.task, told) == ("zero-shot-classification", [])

@@ -14,15 +14,15 @@ from nbloader.records import (
     FileDone,
     FileProgress,
     Notice,
-    Planned,
     Ready,
     Retry,
+    Selected,
     Stage,
     StageStarted,
 )
 from nbloader.state import JobState, advance, apply
 from nbloader.views.text import MAX_RETRIES, TextView, progress_line, render
-from tests.samples import MB, PLAN
+from tests.samples import MB, SELECTION
 
 WEIGHTS = "transformer/model.safetensors"
 
@@ -42,7 +42,7 @@ def show(events: Iterable[tuple[float, Event]], *, interactive: bool, speed: boo
 JOB: tuple[tuple[float, Event], ...] = (
     (0.0, StageStarted(stage=Stage.CONNECT)),
     (1.0, StageStarted(stage=Stage.SET_UP)),
-    (2.0, Planned(plan=PLAN, cached=("vae/model.safetensors",))),
+    (2.0, Selected(selection=SELECTION, cached=("vae/model.safetensors",))),
     (2.0, StageStarted(stage=Stage.DOWNLOAD)),
     (3.0, FileProgress(path=WEIGHTS, completed=5 * MB)),
     (

@@ -21,9 +21,9 @@ from nbloader.records import (
     FileProgress,
     Kind,
     Notice,
-    Plan,
-    Planned,
     RepoFile,
+    Selected,
+    Selection,
 )
 from nbloader.state import JobState, apply
 from nbloader.transfer.session import fetch_order
@@ -68,7 +68,7 @@ def test_few_requests_go_to_the_hub_itself(
     count = sum(path.is_file() for path in folder.rglob("*"))
     assert asked_at_home(demo_hub) <= count + 4
 
-    # The header that the plan needs and all ranges of a file come from one signed address.
+    # The header that the selection needs and all ranges of a file come from one signed address.
     resolved = [
         r.path
         for r in demo_hub.requests()
@@ -90,13 +90,13 @@ def test_what_is_told_adds_up(demo_hub: LocalHub, tmp_path: Path) -> None:
         view="none",
         on_event=events.append,
     )
-    plan = next(event.plan for event in events if isinstance(event, Planned))
+    selection = next(event.selection for event in events if isinstance(event, Selected))
     done = [event.path for event in events if isinstance(event, FileDone)]
-    assert sorted(done) == [file.path for file in plan.files]
+    assert sorted(done) == [file.path for file in selection.files]
 
     told = [event.name for event in events if isinstance(event, ComponentDownloaded)]
-    assert sorted(told) == sorted(part.name for part in plan.components if part.paths)
-    for part in plan.components:
+    assert sorted(told) == sorted(part.name for part in selection.components if part.paths)
+    for part in selection.components:
         if part.paths:
             last = max(events.index(FileDone(path=path)) for path in part.paths)
             assert events.index(ComponentDownloaded(name=part.name)) > last
@@ -104,12 +104,12 @@ def test_what_is_told_adds_up(demo_hub: LocalHub, tmp_path: Path) -> None:
     state = JobState(repo_id=QWEN_IMAGE_EDIT, started_at=0, updated_at=0)
     for event in events:
         state = apply(state, event, 0)
-    assert state.kept + state.fetched == plan.total
+    assert state.kept + state.fetched == selection.total
 
 
 def test_small_files_go_first_and_then_the_largest_component() -> None:
     sizes = {"a/w": 5 << 20, "b/w1": 4 << 20, "b/w2": 4 << 20, "b/config.json": 10, "i.json": 20}
-    plan = Plan(
+    selection = Selection(
         repo_id="org/name",
         revision="main",
         commit_hash="c" * 40,
@@ -122,7 +122,7 @@ def test_small_files_go_first_and_then_the_largest_component() -> None:
         ),
         files=tuple(RepoFile(path=path, size=size, etag="0" * 64) for path, size in sizes.items()),
     )
-    order = [file.path for file in fetch_order(plan)]
+    order = [file.path for file in fetch_order(selection)]
     assert order == ["b/config.json", "i.json", "b/w1", "b/w2", "a/w"]
 
 
@@ -167,8 +167,8 @@ def test_what_an_interrupted_download_left_is_credited_and_not_fetched_again(
     assert report.missing_bytes <= 16_000_000
     folder = download(hub, repo_id, tmp_path, on_event=events.append)
     assert (folder / "model.safetensors").read_bytes() == weights(30_000_000)
-    planned = next(event for event in events if isinstance(event, Planned))
-    assert 14_000_000 <= planned.partial["model.safetensors"] <= 30_000_000
+    selected = next(event for event in events if isinstance(event, Selected))
+    assert 14_000_000 <= selected.partial["model.safetensors"] <= 30_000_000
     # What the sockets held when it was killed is lost, and at most 256 KiB a connection beside.
     assert hub.counters().body_bytes_by_path[f"{repo_id}/model.safetensors"] <= 1.15 * 30_000_000
     assert not list(tmp_path.rglob("*.incomplete"))

@@ -20,12 +20,12 @@ from nbloader import stages, trial
 from nbloader.checks import trial as judged
 from nbloader.errors import DownloadError, MissingTensorsError, ModelLoadError, NbloaderError
 from nbloader.localhub import Fault, LocalHub, RequestClass
-from nbloader.records import CheckStatus, Companion, ComponentWeights, Plan, RepoFile
+from nbloader.records import CheckStatus, Companion, ComponentWeights, RepoFile, Selection
 from nbloader.transfer.sketch import write_sketch
 from nbloader.trial import Task, Trial, task_of, verdict
 from nbloader.trial._task import MAX_SHARDS
 from nbloader.trial.child import answer
-from tests.models import planned, save_classifier, save_embedder, save_pipeline
+from tests.models import save_classifier, save_embedder, save_pipeline, selected
 
 
 @pytest.fixture(scope="session")
@@ -35,12 +35,12 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-Planned = tuple[Plan, tuple[ComponentWeights, ...]]
+Selected = tuple[Selection, tuple[ComponentWeights, ...]]
 
 
 @pytest.fixture(scope="session")
-def plain(classifier: Path) -> Planned:
-    return planned(classifier)
+def plain(classifier: Path) -> Selected:
+    return selected(classifier)
 
 
 # -- whether it can be made ------------------------------------------------------------------------
@@ -59,7 +59,7 @@ def plain(classifier: Path) -> Planned:
     ],
 )
 def test_arguments_that_do_not_place_the_model_are_kept(
-    plain: Planned, given: Mapping[str, Any], kept: Mapping[str, Any]
+    plain: Selected, given: Mapping[str, Any], kept: Mapping[str, Any]
 ) -> None:
     task = task_of(*plain, given)
     assert isinstance(task, Task)
@@ -83,14 +83,14 @@ def test_arguments_that_do_not_place_the_model_are_kept(
     ],
 )
 def test_it_is_said_why_it_cannot_be_made(
-    plain: Planned,
+    plain: Selected,
     more: Mapping[str, Any],
     weights: Mapping[str, Any],
     given: Mapping[str, Any],
     why: str,
 ) -> None:
-    plan, (part,) = plain
-    task = task_of(replace(plan, **more), (replace(part, **weights),), given)
+    selection, (part,) = plain
+    task = task_of(replace(selection, **more), (replace(part, **weights),), given)
     assert isinstance(task, str)
     assert why in task
 
@@ -105,24 +105,24 @@ def test_it_is_said_why_it_cannot_be_made(
     ],
 )
 def test_headers_decide_and_there_may_be_too_many(
-    plain: Planned, paths: list[str], made: bool
+    plain: Selected, paths: list[str], made: bool
 ) -> None:
-    plan, weights = plain
+    selection, weights = plain
     components = tuple(
         replace(component, weights=tuple(paths)) if component.weights else component
-        for component in plan.components
+        for component in selection.components
     )
-    assert isinstance(task_of(replace(plan, components=components), weights, {}), Task) is made
+    assert isinstance(task_of(replace(selection, components=components), weights, {}), Task) is made
 
 
-def test_each_component_keeps_the_dtype_that_most_of_it_is_stored_in(plain: Planned) -> None:
-    plan, (part,) = plain
+def test_each_component_keeps_the_dtype_that_most_of_it_is_stored_in(plain: Selected) -> None:
+    selection, (part,) = plain
     parts = (
         replace(part, name="a", bytes_by_dtype={"BF16": 10, "F32": 9}),
         replace(part, name="b", bytes_by_dtype={"F16": 8, "I64": 100}),
         replace(part, name="c", bytes_by_dtype={"F32": 8}),
     )
-    task = task_of(plan, parts, {})
+    task = task_of(selection, parts, {})
     assert isinstance(task, Task)
     assert task.placement.dtype == "float32"
     assert [(each.name, each.dtype) for each in task.placement.components] == [
@@ -272,7 +272,7 @@ def test_none_runs_beside_what_is_forced_or_small(
     )
 
 
-def test_a_build_beside_other_work_ends_when_it_is_told(plain: Planned, tmp_path: Path) -> None:
+def test_a_build_beside_other_work_ends_when_it_is_told(plain: Selected, tmp_path: Path) -> None:
     task = task_of(*plain, {})
     assert isinstance(task, Task)
     over = threading.Event()
@@ -397,7 +397,7 @@ def alive(pid: int) -> bool:
     return True
 
 
-def test_a_process_that_dies_is_no_answer(plain: Planned, tmp_path: Path) -> None:
+def test_a_process_that_dies_is_no_answer(plain: Selected, tmp_path: Path) -> None:
     task = task_of(*plain, {})
     assert isinstance(task, Task)
     with Trial(task) as building:
@@ -405,7 +405,7 @@ def test_a_process_that_dies_is_no_answer(plain: Planned, tmp_path: Path) -> Non
         assert building.build(tmp_path) == "its process ended with status -9"
 
 
-def test_the_process_ends_with_the_block(plain: Planned) -> None:
+def test_the_process_ends_with_the_block(plain: Selected) -> None:
     task = task_of(*plain, {})
     assert isinstance(task, Task)
     with pytest.raises(KeyboardInterrupt), Trial(task) as building:  # noqa: PT012
@@ -415,7 +415,7 @@ def test_the_process_ends_with_the_block(plain: Planned) -> None:
     assert not alive(pid)
 
 
-def test_what_cannot_be_built_is_said_in_short(plain: Planned, tmp_path: Path) -> None:
+def test_what_cannot_be_built_is_said_in_short(plain: Selected, tmp_path: Path) -> None:
     task = task_of(*plain, {})
     assert isinstance(task, Task)
     told = verdict(answer(task, tmp_path, lambda: None))
@@ -423,7 +423,7 @@ def test_what_cannot_be_built_is_said_in_short(plain: Planned, tmp_path: Path) -
     assert len(told.message) < 1000
 
 
-def test_short_memory_is_no_error_of_a_load(plain: Planned, tmp_path: Path) -> None:
+def test_short_memory_is_no_error_of_a_load(plain: Selected, tmp_path: Path) -> None:
     def short() -> None:
         raise MemoryError
 

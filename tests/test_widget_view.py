@@ -18,8 +18,8 @@ from nbloader.records import (
     Event,
     Failed,
     FileProgress,
-    Planned,
     RepoFile,
+    Selected,
     Stage,
     StageStarted,
 )
@@ -51,7 +51,7 @@ from tests.notebook import (
     recorded_comms,
     running_kernel,
 )
-from tests.samples import MB, PLAN
+from tests.samples import MB, SELECTION
 
 
 @pytest.fixture(autouse=True)
@@ -203,8 +203,8 @@ def test_an_updated_view_equals_a_fresh_one(
 
 def test_many_components_share_a_row_and_a_pane() -> None:
     names = [f"part_{number:02d}" for number in range(20)]
-    plan = replace(
-        PLAN,
+    selection = replace(
+        SELECTION,
         components=tuple(Component(name=name, paths=(name,)) for name in names),
         files=tuple(
             RepoFile(path=name, size=(number + 1) * MB, etag="0" * 40)
@@ -212,7 +212,7 @@ def test_many_components_share_a_row_and_a_pane() -> None:
         ),
     )
     view = WidgetView(RecordedDisplay())
-    view.update(last_state([(0.0, Planned(plan=plan))]))
+    view.update(last_state([(0.0, Selected(selection=selection))]))
     assert view._widgets["files"].titles == (
         *(f"{name}: 1 file" for name in names[8:]),
         "8 others: 8 files",
@@ -236,7 +236,7 @@ def test_only_what_changed_is_sent(comms: Comms) -> None:
     view.close(state)
 
 
-def test_the_plan_opens_the_files_in_one_message(comms: Comms) -> None:
+def test_the_selection_opens_the_files_in_one_message(comms: Comms) -> None:
     clock = Clock()
     view = WidgetView(RecordedDisplay(), clock=clock)
     view.update(last_state(DOWNLOADING[:2]))
@@ -276,7 +276,7 @@ def large_storm(*, seconds: int) -> float:
     clock = Clock()
     view = WidgetView(RecordedDisplay(), actions=RecordedActions(), clock=clock)
     reporter = Reporter("org/name", view, None, clock=clock)
-    reporter.publish(Planned(plan=replace(PLAN, components=parts, files=files)))
+    reporter.publish(Selected(selection=replace(SELECTION, components=parts, files=files)))
     reporter.publish(StageStarted(stage=Stage.DOWNLOAD))
     cpu = time.process_time()
     for number in range(records):

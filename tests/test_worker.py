@@ -19,7 +19,7 @@ import nbloader
 from nbloader.errors import WorkerDiedError
 from nbloader.localhub import Fault, LocalHub, RequestClass
 from nbloader.localhub.demo import MINILM
-from nbloader.records import Event, PlanRequest, TransferPolicy
+from nbloader.records import Event, SelectionRequest, TransferPolicy
 from nbloader.transfer.protocol import PROTOCOL_VERSION, Hello, Start
 from nbloader.transfer.supervisor import Cancelled, Worker, environment, transfer, worker_path
 
@@ -143,7 +143,9 @@ def test_cancelling_from_another_thread_ends_the_worker(demo_hub: LocalHub, tmp_
     cancelled = threading.Event()
     with pytest.raises(Cancelled):
         transfer(
-            Start(repo_id=MINILM, revision="main", request=PlanRequest(), policy=TransferPolicy()),
+            Start(
+                repo_id=MINILM, revision="main", request=SelectionRequest(), policy=TransferPolicy()
+            ),
             endpoint=demo_hub.endpoint,
             cache_dir=str(tmp_path),
             publish=lambda event: cancelled.set() if event.type == "file-progress" else None,

@@ -1,4 +1,5 @@
-"""Can this work here? Facts and a plan turned into a report, before the first weight is fetched.
+"""Can this work here? Facts and a selection turned into a report, before the first weight is
+fetched.
 
 Each check is a small object that looks at facts and says what it found. A check whose
 requirements did not pass is skipped. Pure: the facts are gathered elsewhere.

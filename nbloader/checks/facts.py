@@ -19,7 +19,7 @@ from nbloader.records import (
     MachineFacts,
     PackageFacts,
     PickleFacts,
-    Plan,
+    Selection,
     TokenFacts,
     UnmetRequirement,
 )
@@ -31,14 +31,14 @@ class Facts:
 
     Attributes:
         loads: whether a model will be built, so that packages, memory and safety matter.
-        problem: the error that ended the worker before there was a plan.
+        problem: the error that ended the worker before there was a selection.
         pickles: what the files of pickled weights hold that could be looked through.
-        cached: paths of the plan that the cache holds already.
+        cached: paths of the selection that the cache holds already.
         partial: bytes that an earlier download left of others, by path.
         disk: of the cache.
         bigger_disks: others with more room, best first.
-        packages: those that the plan needs, by the name of their import.
-        classes: those that the plan names, as the installed libraries have them.
+        packages: those that the selection needs, by the name of their import.
+        classes: those that the selection names, as the installed libraries have them.
         unmet: requirements of installed packages that are not met.
         fit_without_loaded: what it would be if the models of `loaded` were freed; None if none of
             them is on a GPU.
@@ -54,7 +54,7 @@ class Facts:
     loads: bool = True
     hub: HubFacts | None = None
     token: TokenFacts = field(default_factory=TokenFacts)
-    plan: Plan | None = None
+    selection: Selection | None = None
     weights: tuple[ComponentWeights, ...] = ()
     pickles: tuple[PickleFacts, ...] = ()
     cached: frozenset[str] = frozenset()
@@ -87,7 +87,7 @@ class Facts:
         """Bytes that have to be downloaded; two files of one content come once."""
         missing = {
             file.etag or file.path: file.size - self.partial.get(file.path, 0)
-            for file in (self.plan.files if self.plan else ())
+            for file in (self.selection.files if self.selection else ())
             if file.path not in self.cached
         }
         return sum(missing.values())

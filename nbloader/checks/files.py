@@ -18,15 +18,19 @@ def files(facts: Facts) -> CheckResult:
     """Which files will be loaded, and by what?"""
     if facts.problem is not None and not isinstance(facts.problem, _CACHE_ERRORS):
         return failed_with("files", facts.problem)
-    if facts.plan is None:
-        return skipped("files", "not checked: there is no plan")
-    plan = facts.plan
-    what = f"{plan.class_name} of {plan.kind}" if plan.class_name else str(plan.kind)
+    if facts.selection is None:
+        return skipped("files", "not checked: the files are not known")
+    selection = facts.selection
+    what = (
+        f"{selection.class_name} of {selection.kind}"
+        if selection.class_name
+        else str(selection.kind)
+    )
     quantized = sorted({part.quantization for part in facts.weights if part.quantization})
     already = f", quantized already ({', '.join(quantized)})" if quantized else ""
     return passed(
         "files",
-        f"{what}: {len(plan.files)} files, {format_bytes(plan.total)}{already}, "
+        f"{what}: {len(selection.files)} files, {format_bytes(selection.total)}{already}, "
         f"{format_bytes(facts.missing_bytes)} to download",
     )
 

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from nbloader.checks._conflicts import conflicts
 from nbloader.checks._pip import RELATED, pip_hint
-from nbloader.records import ClassFacts, ComponentWeights, Kind, PackageFacts, Plan
+from nbloader.records import ClassFacts, ComponentWeights, Kind, PackageFacts, Selection
 
 _BY_KIND: Mapping[Kind, tuple[str, ...]] = {
     Kind.DIFFUSERS: ("torch", "diffusers"),
@@ -73,15 +73,18 @@ Quantizations: TypeAlias = Iterable[tuple[str, str]]
 """Libraries, each with a method that it has to read quantized weights of."""
 
 
-def quantizations_of(plan: Plan, weights: Iterable[ComponentWeights]) -> list[tuple[str, str]]:
-    """Name the methods that weights of the plan are quantized with, by the library that reads them.
+def quantizations_of(
+    selection: Selection, weights: Iterable[ComponentWeights]
+) -> list[tuple[str, str]]:
+    """Name the methods that weights of the selection are quantized with, by the library that reads
+    them.
 
     Args:
         weights: what the tensors of each component take.
     """
     libraries = {
         part.name: "diffusers" if part.library == "diffusers" else "transformers"
-        for part in plan.components
+        for part in selection.components
     }
     found = [
         (libraries.get(part.name, "transformers"), part.quantization)
@@ -92,16 +95,16 @@ def quantizations_of(plan: Plan, weights: Iterable[ComponentWeights]) -> list[tu
 
 
 def required_packages(
-    plan: Plan, classes: Iterable[ClassFacts] = (), quantizations: Quantizations = ()
+    selection: Selection, classes: Iterable[ClassFacts] = (), quantizations: Quantizations = ()
 ) -> tuple[str, ...]:
-    """Name the packages, as they are imported, that the load of a plan needs.
+    """Name the packages, as they are imported, that the load of a selection needs.
 
     Args:
-        classes: those that the plan names, as the installed libraries have them.
+        classes: those that the selection names, as the installed libraries have them.
         quantizations: those of `quantizations_of`.
     """
     more: list[str] = []
-    for component in plan.components:
+    for component in selection.components:
         for pattern, names in _BY_CLASS:
             if re.fullmatch(pattern, component.class_name or ""):
                 more.extend(names)
@@ -112,14 +115,14 @@ def required_packages(
         more.extend(fact.needs)
     for library, method in quantizations:
         more.extend(_for_quantization(library, method))
-    return tuple(dict.fromkeys((*_BY_KIND[plan.kind], *more)))
+    return tuple(dict.fromkeys((*_BY_KIND[selection.kind], *more)))
 
 
 def inspected_packages(
-    plan: Plan, classes: Iterable[ClassFacts] = (), quantizations: Quantizations = ()
+    selection: Selection, classes: Iterable[ClassFacts] = (), quantizations: Quantizations = ()
 ) -> tuple[str, ...]:
     """Name the packages, as they are imported, whose versions `check_packages` looks at."""
-    required = required_packages(plan, classes, quantizations)
+    required = required_packages(selection, classes, quantizations)
     instead = (other for name in required for other in INSTEAD.get(name, ()))
     conflicting = (name for conflict in conflicts() for name in conflict.packages)
     return tuple(dict.fromkeys((*required, *instead, *RELATED, *conflicting)))

@@ -1,4 +1,4 @@
-"""Are the libraries there that a plan needs, new enough, and do they fit together?"""
+"""Are the libraries there that a selection needs, new enough, and do they fit together?"""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from nbloader.records import (
     ClassFacts,
     Kind,
     PackageFacts,
-    Plan,
+    Selection,
     UnmetRequirement,
 )
 
@@ -97,14 +97,14 @@ _WITH_GPU: Mapping[str, frozenset[str]] = {
 
 def packages(facts: Facts) -> CheckResult:
     """Are the packages there, and do they fit together?"""
-    if facts.plan is None or not facts.loads or not facts.packages:
+    if facts.selection is None or not facts.loads or not facts.packages:
         return skipped("packages", "not checked: nothing is loaded")
     return check_packages(
-        facts.plan,
+        facts.selection,
         facts.packages,
         facts.classes,
         facts.unmet,
-        quantizations=quantizations_of(facts.plan, facts.weights),
+        quantizations=quantizations_of(facts.selection, facts.weights),
         gpu=facts.machine is None or bool(facts.machine.gpus) or facts.machine.mps,
         handed_in=facts.handed_in,
         notebook=facts.in_notebook,
@@ -112,7 +112,7 @@ def packages(facts: Facts) -> CheckResult:
 
 
 def check_packages(
-    plan: Plan,
+    selection: Selection,
     packages: Mapping[str, PackageFacts],
     classes: Iterable[ClassFacts] = (),
     unmet: Iterable[UnmetRequirement] = (),
@@ -126,7 +126,7 @@ def check_packages(
 
     Args:
         packages: those of `inspected_packages`; one that is left out is not judged.
-        classes: those that the plan names, as the installed libraries have them.
+        classes: those that the selection names, as the installed libraries have them.
         unmet: requirements of `packages` that are not met.
         quantizations: those of `quantizations_of`.
         gpu: whether there is one.
@@ -134,16 +134,18 @@ def check_packages(
         notebook: whether the line is for a cell, and not for a terminal.
     """
     classes, quantizations = tuple(classes), tuple(quantizations)
-    required = required_packages(plan, classes, quantizations)
-    faster = _FASTER.get(plan.kind, ())
+    required = required_packages(selection, classes, quantizations)
+    faster = _FASTER.get(selection.kind, ())
     found = [
         *_missing(required, faster, packages),
-        *_unsupported(plan, classes, packages, frozenset(method for _, method in quantizations)),
-        *_without_gpu(plan, () if gpu else quantizations),
-        *_incomplete(plan, classes, handed_in),
+        *_unsupported(
+            selection, classes, packages, frozenset(method for _, method in quantizations)
+        ),
+        *_without_gpu(selection, () if gpu else quantizations),
+        *_incomplete(selection, classes, handed_in),
         *_unmet(unmet, required),
-        *_conflicting(plan, packages),
-        *_upgraded(plan, packages),
+        *_conflicting(selection, packages),
+        *_upgraded(selection, packages),
     ]
     stopping = [finding for finding in found if finding.stops]
     told = stopping or found
@@ -226,15 +228,15 @@ def _names(names: Iterable[str]) -> str:
 
 
 def _unsupported(
-    plan: Plan,
+    selection: Selection,
     classes: Iterable[ClassFacts],
     packages: Mapping[str, PackageFacts],
     methods: Collection[str] = (),
 ) -> Iterator[_Finding]:
-    families = {component.model_type for component in plan.components}
+    families = {component.model_type for component in selection.components}
     code = {
         name: part.code
-        for part in plan.components
+        for part in selection.components
         for name in (part.model_type, part.class_name)
         if part.code and name
     }
@@ -247,7 +249,7 @@ def _unsupported(
             kind = "model type " if fact.name in families else ""
             kind = "quantization " if fact.name in methods else kind
             what = f"{kind}{quote(fact.name)}"
-            if plan.task_asked and fact.name == plan.task:
+            if selection.task_asked and fact.name == selection.task:
                 yield _Finding(
                     error=InvalidArgumentError,
                     message=f"transformers {_version(packages, library) or '?'} has no pipeline "
@@ -256,17 +258,17 @@ def _unsupported(
                 )
             elif library == "transformers" and fact.name in code:
                 version = _version(packages, library) or "?"
-                yield _own_code(plan, f"transformers {version} has no {what}", code[fact.name])
+                yield _own_code(selection, f"transformers {version} has no {what}", code[fact.name])
             elif fact.successor:
-                yield _renamed(plan, fact, library, _version(packages, library) or "?")
+                yield _renamed(selection, fact, library, _version(packages, library) or "?")
             else:
                 lacking.setdefault(library, []).append(what)
     for library, names in lacking.items():
         installed = _version(packages, library)
         if installed is not None:
             message = f"{distribution_name(library)} {installed} has no {', '.join(names[:4])}"
-            if library == "diffusers" and _is_older(plan.written_with, installed):
-                yield _removed(plan, message)
+            if library == "diffusers" and _is_older(selection.written_with, installed):
+                yield _removed(selection, message)
                 continue
             yield _Finding(
                 error=UnsupportedClassError,
@@ -287,32 +289,32 @@ def _is_older(written_with: str | None, installed: str) -> bool:
         return False
 
 
-def _removed(plan: Plan, lacking: str) -> _Finding:
+def _removed(selection: Selection, lacking: str) -> _Finding:
     """Say of a class that an upgrade brings no more where an older version had it."""
-    before = Version(plan.written_with or "").base_version
+    before = Version(selection.written_with or "").base_version
     return _Finding(
         error=UnsupportedClassError,
-        message=f"{lacking}: {plan.repo_id} was written with diffusers {plan.written_with}, and "
-        "the class was renamed or taken out since",
+        message=f"{lacking}: {selection.repo_id} was written with diffusers "
+        f"{selection.written_with}, and the class was renamed or taken out since",
         advice=f'An environment with "diffusers=={before}" has it: load it there with diffusers '
         "itself. Or look for a newer repository of the same model.",
     )
 
 
-def _renamed(plan: Plan, fact: ClassFacts, library: str, installed: str) -> _Finding:
+def _renamed(selection: Selection, fact: ClassFacts, library: str, installed: str) -> _Finding:
     """Say of a class that is gone what took its place, and how to load it so."""
     successor = quote(fact.successor)
-    part = next((each.name for each in plan.components if each.class_name == fact.name), None)
-    if plan.kind is not Kind.DIFFUSERS:
-        advice = f"Load it with {library}.{fact.successor}.from_pretrained({plan.repo_id!r})."
+    part = next((each.name for each in selection.components if each.class_name == fact.name), None)
+    if selection.kind is not Kind.DIFFUSERS:
+        advice = f"Load it with {library}.{fact.successor}.from_pretrained({selection.repo_id!r})."
     elif part is None:
-        advice = f"diffusers.{fact.successor}.from_pretrained({plan.repo_id!r}) loads it."
+        advice = f"diffusers.{fact.successor}.from_pretrained({selection.repo_id!r}) loads it."
     else:
         advice = (
             f"Leave the part out, and put it in afterwards: "
-            f'pipe = nbloader.load("{plan.repo_id}", loader_kwargs={{"{part}": None}}); '
+            f'pipe = nbloader.load("{selection.repo_id}", loader_kwargs={{"{part}": None}}); '
             f"pipe.register_modules({part}=transformers.{fact.successor}.from_pretrained("
-            f'"{plan.repo_id}", subfolder="{part}"))'
+            f'"{selection.repo_id}", subfolder="{part}"))'
         )
     return _Finding(
         error=UnsupportedClassError,
@@ -322,13 +324,13 @@ def _renamed(plan: Plan, fact: ClassFacts, library: str, installed: str) -> _Fin
     )
 
 
-def _without_gpu(plan: Plan, quantizations: Quantizations) -> Iterator[_Finding]:
+def _without_gpu(selection: Selection, quantizations: Quantizations) -> Iterator[_Finding]:
     """Find weights that cannot be loaded where there is no GPU."""
     for library, method in quantizations:
         if method_name(method) in _WITH_GPU.get(library, ()):
             yield _Finding(
                 error=DoesNotFitError,
-                message=f"weights of {plan.repo_id} are quantized with {quote(method)}, which "
+                message=f"weights of {selection.repo_id} are quantized with {quote(method)}, which "
                 f"{library} loads only where there is a GPU",
                 advice="Use a machine with a GPU, or look for a repository whose weights are not "
                 "quantized.",
@@ -336,10 +338,10 @@ def _without_gpu(plan: Plan, quantizations: Quantizations) -> Iterator[_Finding]
 
 
 def _incomplete(
-    plan: Plan, classes: Iterable[ClassFacts], handed_in: Collection[str]
+    selection: Selection, classes: Iterable[ClassFacts], handed_in: Collection[str]
 ) -> Iterator[_Finding]:
     """Find what the class of a pipeline asks for and neither repository nor caller brings."""
-    there = {component.name for component in plan.components}.union(handed_in)
+    there = {component.name for component in selection.components}.union(handed_in)
     for fact in classes:
         lacking = [(name, kind) for name, kind in fact.components if name not in there]
         if lacking:
@@ -350,19 +352,20 @@ def _incomplete(
             yield _Finding(
                 error=MissingComponentError,
                 message=f"{quote(fact.name)} needs {', '.join(quote(name) for name, _ in lacking)},"
-                f" and {plan.repo_id} has none",
+                f" and {selection.repo_id} has none",
                 advice="Load it from where it is, as the repository's card says, and hand it in: "
                 f"loader_kwargs={{{parts}}}",
             )
 
 
-def _own_code(plan: Plan, lacking: str, code: tuple[str, ...]) -> _Finding:
+def _own_code(selection: Selection, lacking: str, code: tuple[str, ...]) -> _Finding:
     """Say that the repository names code for what transformers lacks."""
     files = ", ".join(quote(path) for path in code[:4])
     elsewhere = ", in another repository" if any("--" in path for path in code) else ""
     return _Finding(
         error=UnsupportedRepoError,
-        message=f"{lacking}, and {plan.repo_id} names code of its own for it{elsewhere}: {files}",
+        message=f"{lacking}, and {selection.repo_id} names code of its own for it{elsewhere}: "
+        f"{files}",
         advice="Read its code on the Hub; if you trust it, pass trust_remote_code=True.",
     )
 
@@ -383,9 +386,9 @@ def _unmet(unmet: Iterable[UnmetRequirement], required: Iterable[str]) -> Iterat
         )
 
 
-def _conflicting(plan: Plan, packages: Mapping[str, PackageFacts]) -> Iterator[_Finding]:
+def _conflicting(selection: Selection, packages: Mapping[str, PackageFacts]) -> Iterator[_Finding]:
     for conflict in found_conflicts(packages):
-        if conflict.kinds and plan.kind not in conflict.kinds:
+        if conflict.kinds and selection.kind not in conflict.kinds:
             continue
         versions = " and ".join(
             f"{distribution_name(name)} {_version(packages, name)}" for name in conflict.packages
@@ -399,7 +402,7 @@ def _conflicting(plan: Plan, packages: Mapping[str, PackageFacts]) -> Iterator[_
         )
 
 
-def _upgraded(plan: Plan, packages: Mapping[str, PackageFacts]) -> Iterator[_Finding]:
+def _upgraded(selection: Selection, packages: Mapping[str, PackageFacts]) -> Iterator[_Finding]:
     # Others may write their version differently in their metadata and in their code (`cv2`).
     for name in RELATED:
         fact = packages.get(name)
@@ -408,7 +411,7 @@ def _upgraded(plan: Plan, packages: Mapping[str, PackageFacts]) -> Iterator[_Fin
                 error=RestartNeededError,
                 message=f"{distribution_name(name)} {fact.imported} is imported, but "
                 f"{fact.installed} is installed",
-                stops=name not in _OTHERS[plan.kind] and not fact.editable,
+                stops=name not in _OTHERS[selection.kind] and not fact.editable,
                 restart=not fact.editable,
                 advice=_LINKED if fact.editable else "",
             )

@@ -17,7 +17,7 @@ from nbloader.records import (
     DiskFacts,
     Fit,
     MachineFacts,
-    Plan,
+    Selection,
 )
 from nbloader.views.sections import ShownReport
 
@@ -109,7 +109,7 @@ class PreflightReport(ShownReport):
 
     Attributes:
         results: of all checks, in their order.
-        plan: what would be loaded; None if it did not come so far.
+        selection: what would be loaded; None if it did not come so far.
         weights: what the tensors of each component take, as they are stored.
         fit: the ways to place the model, and the one that would be taken.
         machine: what this machine has; None if nothing would be loaded, or it did not come so far.
@@ -119,7 +119,7 @@ class PreflightReport(ShownReport):
 
     repo_id: str
     results: _Results = _Results()
-    plan: Plan | None = None
+    selection: Selection | None = None
     weights: tuple[ComponentWeights, ...] = ()
     fit: Fit | None = None
     machine: MachineFacts | None = field(default=None, repr=False)
@@ -174,9 +174,9 @@ class PreflightReport(ShownReport):
         return {
             "repo_id": self.repo_id,
             "ok": self.ok,
-            "commit_hash": self.plan.commit_hash if self.plan else None,
-            "kind": str(self.plan.kind) if self.plan else None,
-            "total_bytes": self.plan.total if self.plan else None,
+            "commit_hash": self.selection.commit_hash if self.selection else None,
+            "kind": str(self.selection.kind) if self.selection else None,
+            "total_bytes": self.selection.total if self.selection else None,
             "missing_bytes": self.missing_bytes,
             "checks": [{**asdict(item), "status": str(item.status)} for item in self.results],
             "components": [
@@ -200,7 +200,7 @@ class PreflightReport(ShownReport):
 
         return plot_fit(
             self.repo_id,
-            plan=self.plan,
+            selection=self.selection,
             weights=self.weights,
             fit=self.fit,
             machine=self.machine,

@@ -13,9 +13,9 @@ from nbloader.checks._pip import pip_hint
 from nbloader.checks.facts import Facts, failed, failed_with, named, passed, skipped, warned
 from nbloader.environment import is_one_of
 from nbloader.errors import NbloaderError, PickledWeightsError
-from nbloader.plan.pickles import pickled, torch_refuses
 from nbloader.quoting import quote
-from nbloader.records import CheckResult, Kind, PickleFacts, Plan
+from nbloader.records import CheckResult, Kind, PickleFacts, Selection
+from nbloader.selection.pickles import pickled, torch_refuses
 
 SAFE_TORCH = ">=2.6"
 """Before it, a pickle could run code in spite of `weights_only=True` (CVE-2025-32434)."""
@@ -26,9 +26,9 @@ _SEARCH = "Look for a repository or a revision with safetensors weights"
 
 def safety(facts: Facts) -> CheckResult:
     """Can loading the files run code?"""
-    if facts.plan is None or not facts.loads:
+    if facts.selection is None or not facts.loads:
         return skipped("safety", "not checked: nothing is loaded")
-    paths = pickled(facts.plan)
+    paths = pickled(facts.selection)
     found = {each.path: each for each in facts.pickles}
     old_torch = _old_torch(facts)
     doubtful = {
@@ -41,10 +41,10 @@ def safety(facts: Facts) -> CheckResult:
             PickledWeightsError,
             "the weights are pickled, and can run code when they are loaded: "
             + named(list(doubtful.values())),
-            hint=_hint(facts, facts.plan, hopeless, old_torch),
+            hint=_hint(facts, facts.selection, hopeless, old_torch),
             link=_LINK,
         )
-    code = [file.path for file in facts.plan.files if file.path.endswith(".py")]
+    code = [file.path for file in facts.selection.files if file.path.endswith(".py")]
     risks = [
         *([f"code of the repository will run: {named(code)}"] if code else []),
         *(
@@ -80,15 +80,15 @@ def _doubt(found: PickleFacts | None, old_torch: str | None) -> str:
 
 def _is_hopeless(facts: Facts, path: str, found: PickleFacts | None, old_torch: str | None) -> bool:
     """Tell whether the library would refuse the file, whatever is allowed here."""
-    if old_torch and facts.plan is not None and _by_transformers(facts.plan, path):
+    if old_torch and facts.selection is not None and _by_transformers(facts.selection, path):
         return True  # its `check_torch_load_is_safe`
     return found is not None and torch_refuses(found, facts.safe_globals)
 
 
-def _by_transformers(plan: Plan, path: str) -> bool:
+def _by_transformers(selection: Selection, path: str) -> bool:
     """Tell whether it is transformers that loads a file."""
-    (component,) = (part for part in plan.components if path in part.weights)
-    match plan.kind:
+    (component,) = (part for part in selection.components if path in part.weights)
+    match selection.kind:
         case Kind.DIFFUSERS:
             return component.library == "transformers"
         case Kind.SENTENCE_TRANSFORMERS:
@@ -97,14 +97,16 @@ def _by_transformers(plan: Plan, path: str) -> bool:
             return True
 
 
-def _hint(facts: Facts, plan: Plan, hopeless: Sequence[str], old_torch: str | None) -> str:
+def _hint(
+    facts: Facts, selection: Selection, hopeless: Sequence[str], old_torch: str | None
+) -> str:
     if old_torch and facts.pickles and all(found.tensors_only for found in facts.pickles):
         change = {"torch": SAFE_TORCH}
         return pip_hint(change, facts.packages, notebook=facts.in_notebook)
     if not hopeless:
         return f"{_SEARCH}. If you trust this one, pass `allow_pickle=True`."
     named_ones = any(found.refused for found in facts.pickles if found.path in hopeless)
-    return f"{_SEARCH}: {plan.kind} loads pickles with `weights_only=True` alone" + (
+    return f"{_SEARCH}: {selection.kind} loads pickles with `weights_only=True` alone" + (
         ", which takes what this one names only after `torch.serialization.add_safe_globals`."
         if named_ones
         else ", which refuses this one."

@@ -1,4 +1,4 @@
-"""Do the installed libraries have the classes of a plan, and what do those need?
+"""Do the installed libraries have the classes of a selection, and what do those need?
 
 Read from the files of the installed packages, without an import.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 from nbloader.environment import _diffusers, _sentence_transformers, _transformers
 from nbloader.environment._packages import package_folder
 from nbloader.environment._sources import Sources, is_class_name, quantizers
-from nbloader.records import ClassFacts, Kind, Plan
+from nbloader.records import ClassFacts, Kind, Selection
 
 __all__ = ["class_facts"]
 
@@ -46,12 +46,12 @@ _MODEL_TYPE = re.compile(r"[a-zA-Z0-9][\w.-]{0,63}", re.ASCII)
 
 
 def class_facts(
-    plan: Plan,
+    selection: Selection,
     quantizations: Iterable[tuple[str, str]] = (),
     *,
     find: _Find = package_folder,
 ) -> tuple[ClassFacts, ...]:
-    """Look for the classes that a plan names, for its families of models, and for quantizers.
+    """Look for the classes that a selection names, for its families of models, and for quantizers.
 
     A family (`model_type`) stands among the classes of transformers, by its own name. With custom
     code, what is not found may be in the repository: its `found` is None. Of a pipeline, what comes
@@ -64,30 +64,32 @@ def class_facts(
     """
     libraries = _Libraries(find)
     facts: list[ClassFacts] = []
-    if plan.kind is Kind.DIFFUSERS and plan.class_name and not plan.custom_pipeline:
-        facts.append(libraries.pipeline(plan.class_name))
+    if selection.kind is Kind.DIFFUSERS and selection.class_name and not selection.custom_pipeline:
+        facts.append(libraries.pipeline(selection.class_name))
     facts += [
         libraries.family(name) if is_family else libraries.facts(library, name)
-        for library, name, is_family in dict.fromkeys(_wanted(plan))
+        for library, name, is_family in dict.fromkeys(_wanted(selection))
     ]
-    if plan.kind is Kind.TRANSFORMERS:
-        facts += libraries.of_task(plan)
-    if plan.custom_code and plan.kind is not Kind.DIFFUSERS:
+    if selection.kind is Kind.TRANSFORMERS:
+        facts += libraries.of_task(selection)
+    if selection.custom_code and selection.kind is not Kind.DIFFUSERS:
         facts = [fact if fact.found else replace(fact, found=None) for fact in facts]
     facts += [libraries.quantizer(library, method) for library, method in quantizations]
     return tuple(facts)
 
 
-def _wanted(plan: Plan) -> Iterator[tuple[str, str, bool]]:
+def _wanted(selection: Selection) -> Iterator[tuple[str, str, bool]]:
     """Library, name, and whether it is that of a family of models."""
-    if plan.kind is Kind.SENTENCE_TRANSFORMERS and plan.class_name:
-        yield "sentence_transformers", plan.class_name, False
-    for component in plan.components:
-        if plan.kind is Kind.DIFFUSERS and any(path.endswith(".py") for path in component.paths):
+    if selection.kind is Kind.SENTENCE_TRANSFORMERS and selection.class_name:
+        yield "sentence_transformers", selection.class_name, False
+    for component in selection.components:
+        if selection.kind is Kind.DIFFUSERS and any(
+            path.endswith(".py") for path in component.paths
+        ):
             continue
         # transformers takes the class that its tables name for the family, whatever the
         # configuration names.
-        by_family = plan.kind is Kind.TRANSFORMERS and component.model_type
+        by_family = selection.kind is Kind.TRANSFORMERS and component.model_type
         if component.library and component.class_name and not by_family:
             yield component.library, component.class_name, False
         if component.model_type:
@@ -102,9 +104,9 @@ def _is_among(method: str, known: frozenset[str]) -> bool:
     )
 
 
-def _has_processor(plan: Plan) -> bool:
+def _has_processor(selection: Selection) -> bool:
     """Tell whether the root has a file that a processor or tokenizer is made of."""
-    return any("/" not in file.path and _OF_PROCESSOR.search(file.path) for file in plan.files)
+    return any("/" not in file.path and _OF_PROCESSOR.search(file.path) for file in selection.files)
 
 
 class _Libraries:
@@ -166,8 +168,9 @@ class _Libraries:
             return ""
         return successor if _transformers.find_class(sources, successor) else ""
 
-    def of_task(self, plan: Plan) -> list[ClassFacts]:
-        """Look for what the task of a plan needs, and for the class where no task names another.
+    def of_task(self, selection: Selection) -> list[ClassFacts]:
+        """Look for what the task of a selection needs, and for the class where no task names
+        another.
 
         A task that the caller asks for is among the facts by its own name. The Hub's is not: where
         the library has none of that name, the class decides, which then has to be there. Packages
@@ -175,22 +178,22 @@ class _Libraries:
         """
         sources = self._open("transformers")
         known = _transformers.tasks(sources) if sources is not None else None
-        component = next((part for part in plan.components if part.name == "model"), None)
+        component = next((part for part in selection.components if part.name == "model"), None)
         if sources is None or known is None or component is None:
             return []
         named, family = component.class_name, component.model_type
-        chosen = known.get(plan.task) if plan.task else None
+        chosen = known.get(selection.task) if selection.task else None
         facts = []
-        if plan.task_asked and plan.task:
+        if selection.task_asked and selection.task:
             facts.append(
-                ClassFacts(library="transformers", name=plan.task, found=chosen is not None)
+                ClassFacts(library="transformers", name=selection.task, found=chosen is not None)
             )
         elif chosen is None or not chosen.takes(family):
             chosen = next((task for task in known.values() if task.builds(named)), None)
             # Without a family the class was looked for already.
             if chosen is None and family is not None and named is not None:
                 facts.append(replace(self.facts("transformers", named), needs=()))
-        if chosen is not None and chosen.needs and _has_processor(plan):
+        if chosen is not None and chosen.needs and _has_processor(selection):
             needs = sorted(_PACKAGES.get(need, need) for need in chosen.needs - {"torch"})
             name = f"the pipeline {chosen.name}"
             facts.append(

@@ -24,14 +24,14 @@ from nbloader.records import (
     MachineFacts,
     Method,
     Placement,
-    Plan,
+    Selection,
 )
 
 __all__ = ["fit", "gpu_problem", "next_method"]
 
 
 def fit(
-    plan: Plan,
+    selection: Selection,
     weights: Sequence[ComponentWeights],
     machine: MachineFacts,
     *,
@@ -42,7 +42,7 @@ def fit(
     """Choose where a model goes, and work out what every other way would take.
 
     Args:
-        weights: of the components of `plan` that have any.
+        weights: of the components of `selection` that have any.
         device: a name of torch that the placement has to compute on, or `auto`.
         dtype: a name of torch, or `auto`: bfloat16 on GPUs that compute in it (compute capability
             8.0), else float16, or float32 for families that overflow in float16; float32 on the
@@ -53,7 +53,7 @@ def fit(
         InvalidArgumentError: the device is not there.
     """
     _check_device(device, machine)
-    question = _question(plan, weights, machine, device, dtype, method)
+    question = _question(selection, weights, machine, device, dtype, method)
     rows = [row(question, each) for each in Method]
     workload = question.family.workload
     fitting = [each for each in rows if each.fits]
@@ -113,26 +113,26 @@ def _caution(question: Question, chosen: Placement) -> str:
 
 
 def _question(
-    plan: Plan,
+    selection: Selection,
     weights: Sequence[ComponentWeights],
     machine: MachineFacts,
     device: str,
     dtype: str,
     method: Method | None,
 ) -> Question:
-    components = {component.name: component for component in plan.components}
+    components = {component.name: component for component in selection.components}
     gpus = all_gpus = usable_gpus(machine)
     problems = [found for gpu in machine.gpus if (found := gpu_problem(gpu, machine))]
     if device.startswith("cuda"):
         number = int(device.partition(":")[2] or 0)
         gpus = tuple(gpu for gpu in gpus if gpu.number == number or device == "cuda")
     return Question(
-        plan=plan,
+        selection=selection,
         parts=tuple(
             (components.get(part.name, Component(name=part.name, paths=())), part)
             for part in weights
         ),
-        family=family_of(plan),
+        family=family_of(selection),
         machine=machine,
         gpus=gpus,
         no_gpu=problems[0] if problems else "no NVIDIA GPU",

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from nbloader.fit._family import CONTEXT, GIB, IMAGE_1024, TEXTS, Family
 from nbloader.fit._models import EMBEDDINGS, MODELS
 from nbloader.fit._pipelines import PIPELINES, TEXT_ENCODERS
-from nbloader.records import Component, Kind, Plan
+from nbloader.records import Component, Kind, Selection
 
 __all__ = ["EMBEDDINGS", "MODELS", "PIPELINES", "Family", "activation_bytes", "family_of"]
 
@@ -44,27 +44,27 @@ _UNKNOWN: Mapping[Kind, Family] = MappingProxyType(
 )
 
 
-def family_of(plan: Plan) -> Family:
-    """The family of what a plan loads; one for its kind if it is not known.
+def family_of(selection: Selection) -> Family:
+    """The family of what a selection loads; one for its kind if it is not known.
 
     A pipeline that is not known cannot compute in float16 if one of its text encoders cannot.
     """
     parts = [
         name
-        for component in plan.components
+        for component in selection.components
         for name in (component.class_name, component.model_type)
         if name
     ]
-    if plan.kind is Kind.SENTENCE_TRANSFORMERS:
-        return _match(EMBEDDINGS, parts) or _UNKNOWN[plan.kind]
-    if plan.kind is Kind.TRANSFORMERS:
-        task = [plan.task] if plan.task else []
-        return _match(MODELS, parts) or _match(MODELS, task) or _UNKNOWN[plan.kind]
-    known = _match(PIPELINES, [plan.class_name] if plan.class_name else [])
+    if selection.kind is Kind.SENTENCE_TRANSFORMERS:
+        return _match(EMBEDDINGS, parts) or _UNKNOWN[selection.kind]
+    if selection.kind is Kind.TRANSFORMERS:
+        task = [selection.task] if selection.task else []
+        return _match(MODELS, parts) or _match(MODELS, task) or _UNKNOWN[selection.kind]
+    known = _match(PIPELINES, [selection.class_name] if selection.class_name else [])
     known = known or _match(PIPELINES, parts)
     if known is not None:
         return known
-    unknown = _UNKNOWN[plan.kind]
+    unknown = _UNKNOWN[selection.kind]
     for family in MODELS:
         if not family.fp16 and _match((family,), parts):
             return replace(unknown, fp16=False, fp16_reason=f"{family.name}: {family.fp16_reason}")

@@ -76,7 +76,7 @@ def computing_bytes(question: Question, dtype: str, component: str | None = None
     tests and tutorials use, takes less.
     """
     count = sum(parameters(weights) for _, weights in question.parts)
-    most = _MOST_PER_WEIGHT[question.plan.kind] * count * bits(dtype) // 8
+    most = _MOST_PER_WEIGHT[question.selection.kind] * count * bits(dtype) // 8
     alone = next((part for part, _ in question.parts if part.name == component), None)
     widest = max((width(weights) for _, weights in question.parts), default=0)
     known = activation_bytes(question.family, dtype, alone, width=widest)
@@ -146,7 +146,7 @@ def cast_on_the_way(question: Question, dtype: str, *, straight: bool) -> int:
             always brought so. Otherwise the model is built in memory, and then moved.
     """
     cast = cast_of(question, dtype)
-    straight = straight or question.plan.kind is Kind.DIFFUSERS
+    straight = straight or question.selection.kind is Kind.DIFFUSERS
     if not straight or not question.machine.has("accelerate"):
         return cast
     return min(cast, max((largest_of(weights, dtype) for _, weights in question.parts), default=0))

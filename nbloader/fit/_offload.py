@@ -73,7 +73,7 @@ def quantized_offload(question: Question) -> Placement:
 
 def _offloading(question: Question) -> tuple[UsableGpu, ...]:
     gpus = gpus_of(question)
-    if question.plan.kind is not Kind.DIFFUSERS:
+    if question.selection.kind is not Kind.DIFFUSERS:
         raise Impossible("only pipelines of diffusers offload")
     if not question.machine.has("accelerate"):
         raise Impossible("accelerate is not installed")
@@ -151,7 +151,7 @@ def cpu_offload(question: Question) -> Placement:
     by matrix, each time that they compute.
     """
     gpus = gpus_of(question)
-    if question.plan.kind is Kind.DIFFUSERS:
+    if question.selection.kind is Kind.DIFFUSERS:
         raise Impossible("pipelines of diffusers offload whole components or layers")
     require_parts(question)
     require_dealing(question)

@@ -104,7 +104,7 @@ def _spread(question: Question, to: Quantization | None, method: Method) -> Plac
     question = as_loaded(question, gpus)
     dtype = gpu_dtype(question, gpus)
     parts = [(part, put(part, "", dtype, to)) for part in question.parts]
-    if question.plan.kind is Kind.DIFFUSERS:
+    if question.selection.kind is Kind.DIFFUSERS:
         loads, placed = _whole_components(parts, gpus)
     else:
         loads, placed = _layers(parts, gpus)
@@ -132,7 +132,7 @@ def require_dealing(question: Question) -> None:
 
     sentence-transformers leaves them there from 6.2 on.
     """
-    if question.plan.kind is not Kind.SENTENCE_TRANSFORMERS:
+    if question.selection.kind is not Kind.SENTENCE_TRANSFORMERS:
         return
     found = question.machine.packages.get("sentence_transformers")
     parts = re.match(r"(\d+)\.(\d+)", (found.installed if found else None) or "")

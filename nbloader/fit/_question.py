@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from nbloader.fit._bytes import unpacked
 from nbloader.fit._families import Family
 from nbloader.fit._usable import UsableGpu
-from nbloader.records import Component, ComponentWeights, Kind, MachineFacts, Method, Plan
+from nbloader.records import Component, ComponentWeights, Kind, MachineFacts, Method, Selection
 
 __all__ = [
     "Impossible",
@@ -38,7 +38,7 @@ class Question:
         device, dtype, method: what was asked for; `auto` and None for the best.
     """
 
-    plan: Plan
+    selection: Selection
     parts: tuple[tuple[Component, ComponentWeights], ...]
     family: Family
     machine: MachineFacts
@@ -112,9 +112,9 @@ def require_parts(question: Question) -> None:
     """Require that components can be loaded one by one. Raises Impossible."""
     if not question.machine.has("accelerate"):
         raise Impossible("accelerate is not installed")
-    if question.plan.custom_code:
+    if question.selection.custom_code:
         raise Impossible("the repository brings code of its own")
-    if question.plan.kind is Kind.DIFFUSERS and any(
+    if question.selection.kind is Kind.DIFFUSERS and any(
         component.library not in _LIBRARIES for component, _ in question.parts
     ):
         raise Impossible("a component is of neither diffusers nor transformers")

@@ -1,4 +1,4 @@
-"""From a folder of files to a model that works, with the library that the plan names."""
+"""From a folder of files to a model that works, with the library that the selection names."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from nbloader.loaders.reports import (
     quiet,
     told_of,
 )
-from nbloader.records import ComponentLoaded, Kind, Method, Notice, Placement, Plan
+from nbloader.records import ComponentLoaded, Kind, Method, Notice, Placement, Selection
 
 _PACKAGES = ("accelerate", "bitsandbytes", "diffusers", "sentence-transformers", "transformers")
 
@@ -42,7 +42,7 @@ _BUILDING = threading.Lock()
 
 
 class Building:
-    """The model that `plan` describes, built of its complete folder where `placement` says.
+    """The model that `selection` describes, built of its complete folder where `placement` says.
 
     It is built in steps, between which others may build and the work can be left. To be closed.
 
@@ -54,7 +54,7 @@ class Building:
 
     def __init__(
         self,
-        plan: Plan,
+        selection: Selection,
         folder: Path,
         placement: Placement,
         loader_kwargs: Mapping[str, Any],
@@ -62,7 +62,7 @@ class Building:
         forced: bool = False,
         next_method: Method | None = None,
     ) -> None:
-        self._plan = plan
+        self._selection = selection
         self._folder = folder
         self._forced = forced
         self._reports: list[LoadReport] = []
@@ -72,7 +72,7 @@ class Building:
         self._ignores_shapes = any(
             given.get("ignore_mismatched_sizes") is True for given in (loader_kwargs, nested)
         )
-        self._steps = build(plan, folder, placement, loader_kwargs, fills=forced)
+        self._steps = build(selection, folder, placement, loader_kwargs, fills=forced)
         self._built: list[Any] = []
         self._holds = True
 
@@ -101,7 +101,7 @@ class Building:
                 return self._judged(end.value)
             except BaseException as error:
                 told = self._lack(error) or _told(
-                    error, self._plan, self._placement, self._next_method
+                    error, self._selection, self._placement, self._next_method
                 )
                 self._holds = False
                 _release(error)
@@ -111,7 +111,7 @@ class Building:
 
     def _judged(self, model: Any) -> Notice | None:
         """Refuse a model that lacks tensors, or tell of them. Call it once more if it tells."""
-        modules = modules_of(model, self._plan).values()
+        modules = modules_of(model, self._selection).values()
         classes = {
             type(part).__name__
             for module in modules
@@ -120,7 +120,7 @@ class Building:
         found = lacking(
             self._reports,
             classes,
-            pooled=uses_pooler(model, self._plan),
+            pooled=uses_pooler(model, self._selection),
             replaced={name for module in modules for name in replaced_modules(module)},
         )
         self._reports.clear()
@@ -129,12 +129,12 @@ class Building:
         if found and not (self._forced or meant):
             del model, modules
             self.close()
-            raise missing_tensors(self._plan.repo_id, found, self._folder, forceable=True)
+            raise missing_tensors(self._selection.repo_id, found, self._folder, forceable=True)
         if not found:
             return None
         return Notice(
             reference=MissingTensorsError.reference,
-            message=told_of(self._plan.repo_id, found, self._folder),
+            message=told_of(self._selection.repo_id, found, self._folder),
             hint="You have allowed it with "
             f"`{'ignore_mismatched_sizes=True' if meant else 'force=True'}`: that part is random.",
         )
@@ -151,8 +151,8 @@ class Building:
         if not found:
             return None
         # What diffusers leaves empty it stumbles over; filled, it would go on.
-        forceable = self._plan.kind is Kind.DIFFUSERS and not self._forced
-        return missing_tensors(self._plan.repo_id, found, self._folder, forceable=forceable)
+        forceable = self._selection.kind is Kind.DIFFUSERS and not self._forced
+        return missing_tensors(self._selection.repo_id, found, self._folder, forceable=forceable)
 
     def model(self) -> Any:
         """Hand over the model that is complete; nothing of it is kept."""
@@ -169,15 +169,15 @@ class Building:
 
 
 def _told(
-    error: BaseException, plan: Plan, placement: Placement, next_method: Method | None
+    error: BaseException, selection: Selection, placement: Placement, next_method: Method | None
 ) -> ModelLoadError | None:
     """Say what an error of a library means; None where it is none, or says so itself."""
     if isinstance(error, NbloaderError) or not isinstance(error, Exception):
         return None
     text = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
-    message = f"{plan.repo_id} could not be built from its files: {text}"
+    message = f"{selection.repo_id} could not be built from its files: {text}"
     if type(error).__name__ == "OutOfMemoryError":
-        message = f"{plan.repo_id} does not fit on {placement.device} with {placement.method}"
+        message = f"{selection.repo_id} does not fit on {placement.device} with {placement.method}"
         hint = (
             f'Load with plan="{next_method}".'
             if next_method
@@ -185,7 +185,7 @@ def _told(
         )
         hint += " Models of before may fill the GPU: a restart frees it."
     elif _is_full_memory(error):
-        message = f"{plan.repo_id} does not fit into the memory of this machine"
+        message = f"{selection.repo_id} does not fit into the memory of this machine"
         hint = "Restart the kernel to free what is taken, or use a machine with more memory."
         if placement.method is Method.CPU and placement.dtype == "float32":
             hint += ' dtype="bfloat16" takes half.'
@@ -238,18 +238,19 @@ def _globals_kept() -> Iterator[None]:
             gc.enable()
 
 
-# -- by the library of the plan --------------------------------------------------------------------
+# -- by the library of the selection
+# --------------------------------------------------------------------
 
 
 def build(
-    plan: Plan,
+    selection: Selection,
     folder: Path,
     placement: Placement,
     loader_kwargs: Mapping[str, Any],
     *,
     fills: bool = False,
 ) -> BuildSteps:
-    """Build the model that `plan` describes from `folder`, without the network.
+    """Build the model that `selection` describes from `folder`, without the network.
 
     Args:
         fills: whether tensors that no file has are made up, so that the model can be used.
@@ -263,31 +264,35 @@ def build(
     Raises:
         ModelLoadError: the libraries cannot place it so.
     """
-    todo = replace(steps(plan, placement, versions()), fills=fills)
-    return (yield from _BUILDERS[plan.kind].build(plan, folder, placement, todo, loader_kwargs))
+    todo = replace(steps(selection, placement, versions()), fills=fills)
+    return (
+        yield from _BUILDERS[selection.kind].build(
+            selection, folder, placement, todo, loader_kwargs
+        )
+    )
 
 
-def modules_of(model: Any, plan: Plan) -> dict[str, Any]:
+def modules_of(model: Any, selection: Selection) -> dict[str, Any]:
     """Give the parts of a built model that may hold tensors, by name."""
-    found: dict[str, Any] = _BUILDERS[plan.kind].modules_of(model)
+    found: dict[str, Any] = _BUILDERS[selection.kind].modules_of(model)
     return found
 
 
-def check_arguments(plan: Plan, loader_kwargs: Mapping[str, Any]) -> None:
-    """See that what a plan is built with takes the caller's arguments.
+def check_arguments(selection: Selection, loader_kwargs: Mapping[str, Any]) -> None:
+    """See that what a selection is built with takes the caller's arguments.
 
     Raises:
         InvalidArgumentError: it does not.
     """
-    if plan.kind is Kind.SENTENCE_TRANSFORMERS:
-        sentence_transformers.check_arguments(plan, loader_kwargs)
+    if selection.kind is Kind.SENTENCE_TRANSFORMERS:
+        sentence_transformers.check_arguments(selection, loader_kwargs)
 
 
-def uses_pooler(model: Any, plan: Plan) -> bool:
+def uses_pooler(model: Any, selection: Selection) -> bool:
     """Tell whether a built model computes with the layer over the first token of an encoder."""
-    if plan.kind is Kind.SENTENCE_TRANSFORMERS:
+    if selection.kind is Kind.SENTENCE_TRANSFORMERS:
         return sentence_transformers.uses_pooler(model)
-    return plan.kind is Kind.DIFFUSERS
+    return selection.kind is Kind.DIFFUSERS
 
 
 def versions() -> dict[str, str]:

@@ -18,24 +18,24 @@ from nbloader.loaders.placing import (
     objects_of,
     places_itself,
 )
-from nbloader.records import ComponentLoaded, Placement, Plan
+from nbloader.records import ComponentLoaded, Placement, Selection
 
 
 def build(
-    plan: Plan,
+    selection: Selection,
     folder: Path,
     placement: Placement,
     todo: Steps,
     loader_kwargs: Mapping[str, Any],
 ) -> BuildSteps:
     """Build a pipeline, or the parts that have to be placed by themselves first."""
-    pipeline = yield from _build(plan, folder, placement, todo, loader_kwargs)
-    rename(pipeline, folder, plan.repo_id)
+    pipeline = yield from _build(selection, folder, placement, todo, loader_kwargs)
+    rename(pipeline, folder, selection.repo_id)
     return pipeline
 
 
 def _build(
-    plan: Plan,
+    selection: Selection,
     folder: Path,
     placement: Placement,
     todo: Steps,
@@ -45,12 +45,12 @@ def _build(
 
     # Where the class comes from code, only the base class looks for it. Otherwise the class itself
     # is better: it knows which of what the caller hands in is a component.
-    named = None if plan.custom_pipeline else plan.class_name
+    named = None if selection.custom_pipeline else selection.class_name
     pipeline_class = getattr(diffusers, named or "DiffusionPipeline")
     arguments = joined(todo.arguments, loader_kwargs)
-    code = next((one.repo_id for one in plan.companions if one.role == "code"), None)
+    code = next((one.repo_id for one in selection.companions if one.role == "code"), None)
     if code is not None:
-        arguments["custom_pipeline"] = str(snapshot_of(plan, folder, code))
+        arguments["custom_pipeline"] = str(snapshot_of(selection, folder, code))
     if "device_map" in loader_kwargs:
         return pipeline_class.from_pretrained(str(folder), **arguments)
     if places_itself(loader_kwargs):

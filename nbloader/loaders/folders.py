@@ -1,6 +1,6 @@
 """The folders that a load reads from, and the names of repositories that it leaves in their place.
 
-The other repositories of a plan lie in the same cache as its own, under their commits, so the
+The other repositories of a selection lie in the same cache as its own, under their commits, so the
 libraries need no network for any of them.
 
 They find the base model of an adapter of PEFT by the name in `adapter_config.json`, and ask the Hub
@@ -24,26 +24,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nbloader.records import Plan
+from nbloader.records import Selection
 
 
-def snapshot_of(plan: Plan, folder: Path, repo_id: str) -> Path:
-    """Give the folder of another repository of a plan.
+def snapshot_of(selection: Selection, folder: Path, repo_id: str) -> Path:
+    """Give the folder of another repository of a selection.
 
     Args:
-        folder: the snapshot of the plan's own: `<cache>/models--org--name/snapshots/<commit>`.
+        folder: the snapshot of the selection's own: `<cache>/models--org--name/snapshots/<commit>`.
     """
-    commit = next(one.commit_hash for one in plan.companions if one.repo_id == repo_id)
+    commit = next(one.commit_hash for one in selection.companions if one.repo_id == repo_id)
     name = f"models--{repo_id.replace('/', '--')}"
     return _cache(folder) / name / "snapshots" / commit
 
 
-def code_arguments(plan: Plan, folder: Path) -> dict[str, Any]:
+def code_arguments(selection: Selection, folder: Path) -> dict[str, Any]:
     """Give the arguments that let transformers find code that is named with its repository.
 
     It looks for `org/code--module.Class` in the Hub's cache; with the commit it asks nobody.
     """
-    commit = next((one.commit_hash for one in plan.companions if one.role == "code"), None)
+    commit = next((one.commit_hash for one in selection.companions if one.role == "code"), None)
     return {} if commit is None else {"code_revision": commit, "cache_dir": str(_cache(folder))}
 
 
@@ -85,17 +85,19 @@ class Places:
 
 
 @contextmanager
-def adapted(plan: Plan, folder: Path) -> Iterator[Places]:
-    """Give where the model of a plan is loaded from, while it is built.
+def adapted(selection: Selection, folder: Path) -> Iterator[Places]:
+    """Give where the model of a selection is loaded from, while it is built.
 
     A model without an adapter is loaded from its own folder.
     """
-    adapter = next((part for part in plan.components if part.library == "peft"), None)
+    adapter = next((part for part in selection.components if part.library == "peft"), None)
     if adapter is None:
-        yield Places(model=folder, base=folder, base_id=plan.repo_id, revision=plan.revision)
+        yield Places(
+            model=folder, base=folder, base_id=selection.repo_id, revision=selection.revision
+        )
         return
-    other = next((one for one in plan.companions if one.role == "base-model"), None)
-    base = snapshot_of(plan, folder, other.repo_id) if other else folder
+    other = next((one for one in selection.companions if one.role == "base-model"), None)
+    base = snapshot_of(selection, folder, other.repo_id) if other else folder
     # Links: the weights stay where they are, and mapped, when the folder is gone.
     private = Path(tempfile.mkdtemp(prefix="nbloader-adapter-"))
     try:
@@ -106,8 +108,8 @@ def adapted(plan: Plan, folder: Path) -> Iterator[Places]:
         yield Places(
             model=private,
             base=base,
-            base_id=other.repo_id if other else plan.repo_id,
-            revision=other.revision if other else plan.revision,
+            base_id=other.repo_id if other else selection.repo_id,
+            revision=other.revision if other else selection.revision,
             base_name=config.get(_BASE_NAME),
         )
     finally:
@@ -116,19 +118,20 @@ def adapted(plan: Plan, folder: Path) -> Iterator[Places]:
 
 
 @contextmanager
-def whole_folder(plan: Plan, folder: Path) -> Iterator[Path]:
-    """Give a folder with a plan's own files, in which an adapter names the snapshot of its base.
+def whole_folder(selection: Selection, folder: Path) -> Iterator[Path]:
+    """Give a folder with a selection's own files, in which an adapter names the snapshot of its
+    base.
 
     It is `folder` where no other repository has the base.
     """
-    named = next((one for one in plan.companions if one.role == "base-model"), None)
+    named = next((one for one in selection.companions if one.role == "base-model"), None)
     if named is None:
         yield folder
         return
-    base = snapshot_of(plan, folder, named.repo_id)
+    base = snapshot_of(selection, folder, named.repo_id)
     private = Path(tempfile.mkdtemp(prefix="nbloader-adapter-"))
     try:
-        for path in (file.path for file in plan.files if not file.repo_id):
+        for path in (file.path for file in selection.files if not file.repo_id):
             (private / path).parent.mkdir(parents=True, exist_ok=True)
             if path.rpartition("/")[2] == _CONFIG:
                 config = json.loads((folder / path).read_text("utf-8"))

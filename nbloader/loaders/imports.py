@@ -1,4 +1,4 @@
-"""What has to be imported for a plan, imported in the background while its files arrive."""
+"""What has to be imported for a selection, imported in the background while its files arrive."""
 
 from __future__ import annotations
 
@@ -16,39 +16,39 @@ from nbloader.environment import package_facts
 from nbloader.errors import LoadError, MissingPackageError, UnsupportedClassError
 from nbloader.loaders.reports import quiet_loggers
 from nbloader.quoting import quote
-from nbloader.records import Kind, PackageFacts, Plan
+from nbloader.records import Kind, PackageFacts, Selection
 
 _COMPONENT_LIBRARIES = frozenset({"diffusers", "transformers"})
 
 
-def targets(plan: Plan) -> tuple[tuple[str, str], ...]:
-    """Name what has to be imported for a plan, as (module, attribute).
+def targets(selection: Selection) -> tuple[tuple[str, str], ...]:
+    """Name what has to be imported for a selection, as (module, attribute).
 
     The libraries resolve their names lazily, so the classes themselves are named: that is where
     the time goes.
     """
-    match plan.kind:
+    match selection.kind:
         case Kind.DIFFUSERS:
-            pipeline = plan.class_name or "DiffusionPipeline"
+            pipeline = selection.class_name or "DiffusionPipeline"
             parts = (
                 (part.library, part.class_name)
-                for part in plan.components
+                for part in selection.components
                 if part.library in _COMPONENT_LIBRARIES
                 and part.class_name
                 # transformers 5 has none; diffusers then takes an image processor in its place.
                 and not part.class_name.endswith("FeatureExtractor")
             )
-            own = () if plan.custom_code else (("diffusers", pipeline),)
+            own = () if selection.custom_code else (("diffusers", pipeline),)
             named = [(str(library), str(name)) for library, name in parts]
             return (("diffusers", "DiffusionPipeline"), *own, *dict.fromkeys(named))
         case Kind.SENTENCE_TRANSFORMERS:
-            return (("sentence_transformers", plan.class_name or "SentenceTransformer"),)
+            return (("sentence_transformers", selection.class_name or "SentenceTransformer"),)
         case Kind.TRANSFORMERS:
             return (("transformers", "pipeline"), ("transformers", "AutoModel"))
 
 
 class Import(Background):
-    """A running import of everything that a plan needs.
+    """A running import of everything that a selection needs.
 
     `check` and `wait` raise MissingPackageError where a package is not installed,
     UnsupportedClassError where the installed version lacks a class, and LoadError where an import
@@ -66,13 +66,13 @@ class Import(Background):
 
     def __init__(
         self,
-        plan: Plan,
+        selection: Selection,
         forced: bool = False,
         notebook: bool = True,
         take: Callable[[Callable[[], None]], None] | None = None,
     ) -> None:
         self.begun_at: float | None = None
-        self._steps = _steps(plan, forced, notebook)
+        self._steps = _steps(selection, forced, notebook)
         self._take = take
         # Where a step has to wait for its turn, the lock is held in the step alone: whoever has the
         # turn may itself wait for the lock.
@@ -95,34 +95,34 @@ class Import(Background):
         step()
 
 
-def _steps(plan: Plan, forced: bool, notebook: bool) -> list[Callable[[], None]]:
+def _steps(selection: Selection, forced: bool, notebook: bool) -> list[Callable[[], None]]:
     """Cut the import into pieces of some seconds, so that others get their turn between them."""
-    library, *classes = targets(plan)
+    library, *classes = targets(selection)
     return [
-        partial(_step, plan, library, False, notebook),
-        *(partial(_step, plan, target, forced, notebook) for target in classes),
+        partial(_step, selection, library, False, notebook),
+        *(partial(_step, selection, target, forced, notebook) for target in classes),
     ]
 
 
-def _step(plan: Plan, target: tuple[str, str], forced: bool, notebook: bool) -> None:
+def _step(selection: Selection, target: tuple[str, str], forced: bool, notebook: bool) -> None:
     collecting = gc.isenabled()
     gc.disable()  # A third of the time of these imports is the garbage collector's.
     try:
         with quiet_loggers(), suppress(LoadError) if forced else nullcontext():
-            _import(plan, *target, notebook)
+            _import(selection, *target, notebook)
     finally:
         if collecting:
             gc.enable()
 
 
-def _import(plan: Plan, module: str, name: str, notebook: bool) -> None:
+def _import(selection: Selection, module: str, name: str, notebook: bool) -> None:
     try:
         getattr(importlib.import_module(module), name)
     except AttributeError as error:
         version = getattr(importlib.import_module(module), "__version__", "?")
-        line = pip_hint({module: f">{version}"}, _packages(plan), notebook=notebook)
+        line = pip_hint({module: f">{version}"}, _packages(selection), notebook=notebook)
         raise UnsupportedClassError(
-            f"{plan.repo_id} needs {quote(name)}, which {module} {version} does not have",
+            f"{selection.repo_id} needs {quote(name)}, which {module} {version} does not have",
             hint=f"{line}\n{NOT_RELEASED}",
         ) from error
     except (Exception, SystemExit) as error:
@@ -132,7 +132,7 @@ def _import(plan: Plan, module: str, name: str, notebook: bool) -> None:
         if missing and package_facts([missing])[missing].installed is None:
             raise MissingPackageError(
                 f"not installed: {missing}",
-                hint=install_hint([missing], _packages(plan), notebook=notebook),
+                hint=install_hint([missing], _packages(selection), notebook=notebook),
             ) from error
         raise LoadError(
             f"{module} cannot be imported: {type(first).__name__}: {str(first)[:300]}",
@@ -147,5 +147,5 @@ def _first(error: BaseException) -> BaseException:
     return error
 
 
-def _packages(plan: Plan) -> dict[str, PackageFacts]:
-    return package_facts(inspected_packages(plan))
+def _packages(selection: Selection) -> dict[str, PackageFacts]:
+    return package_facts(inspected_packages(selection))

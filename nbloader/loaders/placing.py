@@ -32,8 +32,8 @@ from nbloader.records import (
     Notice,
     PlacedComponent,
     Placement,
-    Plan,
     Quantization,
+    Selection,
 )
 
 Arguments = Mapping[str, Any]
@@ -110,7 +110,7 @@ class Steps:
     fills: bool = False
 
 
-def steps(plan: Plan, placement: Placement, versions: Mapping[str, str]) -> Steps:
+def steps(selection: Selection, placement: Placement, versions: Mapping[str, str]) -> Steps:
     """Say how a placement is carried out.
 
     Args:
@@ -119,19 +119,19 @@ def steps(plan: Plan, placement: Placement, versions: Mapping[str, str]) -> Step
     Raises:
         ModelLoadError: the libraries cannot do it; the hint names another way.
     """
-    match plan.kind:
+    match selection.kind:
         case Kind.DIFFUSERS:
-            return _pipeline(plan, placement, versions)
+            return _pipeline(selection, placement, versions)
         case Kind.SENTENCE_TRANSFORMERS:
-            return _embeddings(plan, placement, versions)
+            return _embeddings(selection, placement, versions)
         case Kind.TRANSFORMERS:
-            return _task(plan, placement, versions)
+            return _task(selection, placement, versions)
 
 
 # -- pipelines of diffusers ------------------------------------------------------------------------
 
 
-def _pipeline(plan: Plan, placement: Placement, versions: Mapping[str, str]) -> Steps:
+def _pipeline(selection: Selection, placement: Placement, versions: Mapping[str, str]) -> Steps:
     if placement.method is Method.CPU_OFFLOAD:
         raise ModelLoadError(
             f"{placement.method} is for models of one piece, and this is a pipeline of diffusers",
@@ -141,9 +141,9 @@ def _pipeline(plan: Plan, placement: Placement, versions: Mapping[str, str]) -> 
         _dtype_name("diffusers", versions): _dtypes(placement),
         "local_files_only": True,
     }
-    if plan.variant is not None:
-        arguments["variant"] = plan.variant
-    if plan.custom_code:
+    if selection.variant is not None:
+        arguments["variant"] = selection.variant
+    if selection.custom_code:
         arguments["trust_remote_code"] = True
     device = placement.device
     calls: tuple[Call, ...] = ()
@@ -165,7 +165,7 @@ def _pipeline(plan: Plan, placement: Placement, versions: Mapping[str, str]) -> 
         return Steps(arguments=arguments, calls=calls)
     return Steps(
         arguments=arguments,
-        parts=_parts(plan, placement, versions),
+        parts=_parts(selection, placement, versions),
         others=None if placement.method in OFFLOADING else device,
         calls=calls,
     )
@@ -204,31 +204,33 @@ def _dtypes(placement: Placement) -> str | dict[str, str]:
     return {**own, "default": placement.dtype} if own else placement.dtype
 
 
-def _parts(plan: Plan, placement: Placement, versions: Mapping[str, str]) -> tuple[Part, ...]:
-    components = {component.name: component for component in plan.components}
+def _parts(
+    selection: Selection, placement: Placement, versions: Mapping[str, str]
+) -> tuple[Part, ...]:
+    components = {component.name: component for component in selection.components}
     parts = []
     for placed in placement.components:
         if placement.method is Method.FOUR_BIT_MODEL_OFFLOAD and placed.quantization is None:
             continue  # The pipeline loads it to where it waits.
         component = components.get(placed.name)
-        if component is not None and _by_itself(plan, component):
-            parts.append(_part(plan, component, placed, placement, versions))
+        if component is not None and _by_itself(selection, component):
+            parts.append(_part(selection, component, placed, placement, versions))
         elif placed.quantization is not None or placement.method in _SPREADING:
             raise ModelLoadError(
-                f"{quote(placed.name)} of {plan.repo_id} cannot be loaded by itself, which "
+                f"{quote(placed.name)} of {selection.repo_id} cannot be loaded by itself, which "
                 f"{placement.method} needs: its class comes from the pipeline's own code",
                 hint='Choose another way, such as plan="model-offload" or plan="cpu".',
             )
     return tuple(parts)
 
 
-def _by_itself(plan: Plan, component: Component) -> bool:
+def _by_itself(selection: Selection, component: Component) -> bool:
     known = component.library in ("diffusers", "transformers")
-    return known and component.class_name is not None and not plan.custom_code
+    return known and component.class_name is not None and not selection.custom_code
 
 
 def _part(
-    plan: Plan,
+    selection: Selection,
     component: Component,
     placed: PlacedComponent,
     placement: Placement,
@@ -243,8 +245,8 @@ def _part(
         "local_files_only": True,
         "device_map": {"": placement.device if waits else placed.device},
     }
-    if plan.variant is not None and _has_variant(component, plan.variant):
-        arguments["variant"] = plan.variant
+    if selection.variant is not None and _has_variant(component, selection.variant):
+        arguments["variant"] = selection.variant
     if placed.quantization is not None:
         arguments["quantization_config"] = _quantization(placed.quantization, placement.dtype)
     return Part(
@@ -266,15 +268,15 @@ def _has_variant(component: Component, variant: str) -> bool:
 # -- models of transformers, and what builds on them -----------------------------------------------
 
 
-def _embeddings(plan: Plan, placement: Placement, versions: Mapping[str, str]) -> Steps:
+def _embeddings(selection: Selection, placement: Placement, versions: Mapping[str, str]) -> Steps:
     model_kwargs = {
         _dtype_name("transformers", versions): placement.dtype,
-        **({} if plan.variant is None else {"variant": plan.variant}),
+        **({} if selection.variant is None else {"variant": selection.variant}),
         **_model_placing(placement),
     }
     arguments: dict[str, Any] = {
         "local_files_only": True,
-        "trust_remote_code": plan.custom_code,
+        "trust_remote_code": selection.custom_code,
         "model_kwargs": model_kwargs,
     }
     version = versions.get("sentence-transformers", _DEVICE_MAP_SINCE)
@@ -290,16 +292,16 @@ def _embeddings(plan: Plan, placement: Placement, versions: Mapping[str, str]) -
     return Steps(arguments=arguments)
 
 
-def _task(plan: Plan, placement: Placement, versions: Mapping[str, str]) -> Steps:
+def _task(selection: Selection, placement: Placement, versions: Mapping[str, str]) -> Steps:
     model_kwargs = {
-        **({} if plan.variant is None else {"variant": plan.variant}),
+        **({} if selection.variant is None else {"variant": selection.variant}),
         **_model_placing(placement),
     }
     dealt = placement.method in _DEALING
     return Steps(
         arguments={
             _dtype_name("transformers", versions): placement.dtype,
-            "trust_remote_code": plan.custom_code,
+            "trust_remote_code": selection.custom_code,
             "model_kwargs": model_kwargs,
             # A model that lies on several devices refuses to be given one.
             **({} if dealt else {"device": placement.device}),

@@ -16,7 +16,7 @@ from nbloader.loaders.folders import code_arguments, rename, snapshot_of, whole_
 from nbloader.loaders.placing import WHOLE, BuildSteps, Steps, with_model_kwargs
 from nbloader.loaders.reports import LoadReport, told_of
 from nbloader.quoting import plain, quote
-from nbloader.records import Notice, Placement, Plan
+from nbloader.records import Notice, Placement, Selection
 
 _INSTRUCTOR = frozenset(f"hkunlp/instructor-{size}" for size in ("base", "large", "xl"))
 """The models whose prompts the library keeps out of the pooling, by their ids alone
@@ -78,21 +78,21 @@ _BY_NAME = re.compile(r"\.weight$|^embeddings$")
 """What WordEmbeddings, StaticEmbedding and the projection of ColBERT take out of their files."""
 
 
-def check_arguments(plan: Plan, loader_kwargs: Mapping[str, Any]) -> None:
-    """See that the class of a plan takes the arguments, before anything is fetched for it.
+def check_arguments(selection: Selection, loader_kwargs: Mapping[str, Any]) -> None:
+    """See that the class of a selection takes the arguments, before anything is fetched for it.
 
     Raises:
         InvalidArgumentError: names the first that it does not take.
     """
-    own = _TAKEN_BY.get(plan.class_name or "")
+    own = _TAKEN_BY.get(selection.class_name or "")
     if own is None:
         return
     for name in loader_kwargs:
-        old = name in _OLD_NAMES and plan.class_name == "CrossEncoder"
+        old = name in _OLD_NAMES and selection.class_name == "CrossEncoder"
         if name not in _TAKEN | own and not old:
             near = difflib.get_close_matches(name, sorted(_TAKEN | own), n=1)
             raise InvalidArgumentError(
-                f"{plan.class_name} takes no argument {quote(name)}",
+                f"{selection.class_name} takes no argument {quote(name)}",
                 hint=f"Do you mean {near[0]}?"
                 if near
                 else f"Beside those for the model it takes {', '.join(sorted(own))}.",
@@ -100,7 +100,7 @@ def check_arguments(plan: Plan, loader_kwargs: Mapping[str, Any]) -> None:
 
 
 def build(
-    plan: Plan,
+    selection: Selection,
     folder: Path,
     placement: Placement,
     todo: Steps,
@@ -110,34 +110,34 @@ def build(
     del placement
     import sentence_transformers
 
-    model_class = getattr(sentence_transformers, plan.class_name or "SentenceTransformer")
+    model_class = getattr(sentence_transformers, selection.class_name or "SentenceTransformer")
     # The library writes into the mappings that it is given.
     given = {
         key: dict(each) if isinstance(each, dict) else each for key, each in loader_kwargs.items()
     }
     arguments = with_model_kwargs(todo.arguments, given)
-    if code := code_arguments(plan, folder):
+    if code := code_arguments(selection, folder):
         arguments["cache_folder"] = code["cache_dir"]
         for key in ("model_kwargs", "config_kwargs"):
             arguments[key] = {"code_revision": code["code_revision"], **(arguments.get(key) or {})}
-    with _told() as told, whole_folder(plan, folder) as place:
+    with _told() as told, whole_folder(selection, folder) as place:
         try:
             model = model_class(str(place), **arguments)
         except (RuntimeError, KeyError) as error:
-            raise _lack(plan, place, error) or error from None
+            raise _lack(selection, place, error) or error from None
     _align_routes(model)
-    if plan.repo_id in _INSTRUCTOR:
+    if selection.repo_id in _INSTRUCTOR:
         model.set_pooling_include_prompt(include_prompt=False)
-    rename(model, place, plan.repo_id)
-    for other in plan.companions:
-        _name_base(model, snapshot_of(plan, folder, other.repo_id), other.repo_id)
+    rename(model, place, selection.repo_id)
+    for other in selection.companions:
+        _name_base(model, snapshot_of(selection, folder, other.repo_id), other.repo_id)
     if place != folder:
         _move_files(model, place, folder)
     asked = loader_kwargs.get("model_card_data")
     if asked is None or not asked.local_files_only:
-        _fill_card(model, plan)
-    heard = [message.replace(str(place), plan.repo_id) for message in told]
-    yield from _notices(plan, model, folder, heard)
+        _fill_card(model, selection)
+    heard = [message.replace(str(place), selection.repo_id) for message in told]
+    yield from _notices(selection, model, folder, heard)
     return model
 
 
@@ -199,15 +199,17 @@ def _has_files(value: Any) -> bool:
     return hasattr(value, "save_pretrained") and hasattr(value, "__dict__")
 
 
-def _fill_card(model: Any, plan: Plan) -> None:
+def _fill_card(model: Any, selection: Selection) -> None:
     """Say in the data of the model card what the model was made from, as after a download.
 
-    The library asks the Hub for it, which is not done here; the answer is in the plan.
+    The library asks the Hub for it, which is not done here; the answer is in the selection.
     """
     card = model.model_card_data
     card.local_files_only = False
-    card.base_model = plan.repo_id
-    card.base_model_revision = plan.commit_hash if plan.revision == "main" else plan.revision
+    card.base_model = selection.repo_id
+    card.base_model_revision = (
+        selection.commit_hash if selection.revision == "main" else selection.revision
+    )
 
 
 # -- what is told of it ----------------------------------------------------------------------------
@@ -246,14 +248,17 @@ def _told() -> Iterator[list[str]]:
         logger.propagate = propagates
 
 
-def _notices(plan: Plan, model: Any, folder: Path, told: Sequence[str]) -> Iterator[Notice]:
+def _notices(
+    selection: Selection, model: Any, folder: Path, told: Sequence[str]
+) -> Iterator[Notice]:
     """Tell where the library chose something itself, or could not do as the repository says."""
-    if not (folder / "modules.json").exists() and plan.class_name == "SentenceTransformer":
+    if not (folder / "modules.json").exists() and selection.class_name == "SentenceTransformer":
         modes = filter(None, map(_pooling_mode, model.children()))
         yield Notice(
             reference="default-pooling",
-            message=f"{plan.repo_id} does not say how the embedding of a text is made of those of "
-            f"its tokens: by the library's default{''.join(f', {mode}' for mode in modes)}",
+            message=f"{selection.repo_id} does not say how the embedding of a text is made of "
+            "those of its tokens: by the library's default"
+            f"{''.join(f', {mode}' for mode in modes)}",
             hint="If its card says otherwise, build it of modules: "
             "sentence_transformers.SentenceTransformer(modules=[...]).",
         )
@@ -272,15 +277,15 @@ def _pooling_mode(module: Any) -> str | None:
     return None if mode is None else str(mode)
 
 
-def _lack(plan: Plan, folder: Path, error: Exception) -> MissingTensorsError | None:
+def _lack(selection: Selection, folder: Path, error: Exception) -> MissingTensorsError | None:
     """Tell whether a module was refused because its file lacks tensors, and which."""
     text = str(error)
     if isinstance(error, KeyError):
         key = error.args[0] if error.args else None
         if not isinstance(key, str) or not _BY_NAME.search(key):
             return None
-        report = LoadReport(model=plan.class_name or "", source=str(folder), missing=(key,))
-        return _missing(plan, report, folder)
+        report = LoadReport(model=selection.class_name or "", source=str(folder), missing=(key,))
+        return _missing(selection, report, folder)
     state = _STATE.search(text)
     if state is None:
         return None
@@ -298,12 +303,12 @@ def _lack(plan: Plan, folder: Path, error: Exception) -> MissingTensorsError | N
         mismatched=misshapen,
         unexpected=surplus,
     )
-    return _missing(plan, report, folder)
+    return _missing(selection, report, folder)
 
 
-def _missing(plan: Plan, report: LoadReport, folder: Path) -> MissingTensorsError:
+def _missing(selection: Selection, report: LoadReport, folder: Path) -> MissingTensorsError:
     return MissingTensorsError(
-        told_of(plan.repo_id, [report], folder),
+        told_of(selection.repo_id, [report], folder),
         hint="The files do not fit this module, and the library takes no other: look for another "
         "revision (revision=...) or repository, or tell its author.",
     )

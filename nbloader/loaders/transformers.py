@@ -18,7 +18,7 @@ from nbloader.loaders.placing import DTYPES, WHOLE, BuildSteps, Steps, with_mode
 from nbloader.loaders.reports import Reports, lacking
 from nbloader.loaders.tasks import Choice, Offer, Wanted, decide, processors_of
 from nbloader.quoting import quote
-from nbloader.records import Notice, Placement, Plan
+from nbloader.records import Notice, Placement, Selection
 
 _PROCESSORS = ("tokenizer", "image_processor", "video_processor", "feature_extractor", "processor")
 _OF_PIPELINES = frozenset(
@@ -43,7 +43,7 @@ _READ_PAGES = "VisionEncoderDecoderModel"
 
 
 def build(
-    plan: Plan,
+    selection: Selection,
     folder: Path,
     placement: Placement,
     todo: Steps,
@@ -63,10 +63,10 @@ def build(
     yield from ()
     arguments = with_model_kwargs(todo.arguments, loader_kwargs)
     given = arguments.pop("task", None)
-    asked = given or (plan.task if plan.task_asked else None)
-    code = code_arguments(plan, folder)
-    with adapted(plan, folder) as places:
-        builder = _Builder(plan, places, arguments, code)
+    asked = given or (selection.task if selection.task_asked else None)
+    code = code_arguments(selection, folder)
+    with adapted(selection, folder) as places:
+        builder = _Builder(selection, places, arguments, code)
         if asked is not None:
             built = builder.pipeline(builder.known(asked))
         else:
@@ -85,12 +85,12 @@ class _Builder:
     """
 
     def __init__(
-        self, plan: Plan, places: Places, arguments: dict[str, Any], code: dict[str, Any]
+        self, selection: Selection, places: Places, arguments: dict[str, Any], code: dict[str, Any]
     ) -> None:
         import transformers
 
         self._library: Any = transformers
-        self._plan = plan
+        self._selection = selection
         self._places = places
         self._folder = folder = places.base
         if any(key in arguments["model_kwargs"] for key in DTYPES):
@@ -158,10 +158,10 @@ class _Builder:
 
     def _choice(self) -> Choice:
         # The library takes a single one of the repository's own before it asks the Hub.
-        if len(self._custom) == 1 or self._plan.task in self._custom:
-            task = self._plan.task if self._plan.task in self._custom else self._custom[0]
+        if len(self._custom) == 1 or self._selection.task in self._custom:
+            task = self._selection.task if self._selection.task in self._custom else self._custom[0]
             return Choice(task=task, builds=None)
-        self._tag = self._task_of(self._plan.task) if self._plan.task else None
+        self._tag = self._task_of(self._selection.task) if self._selection.task else None
         named = self._named()
         if named is not None and not self._names_family():
             return Choice(task=None, builds=named)
@@ -197,7 +197,7 @@ class _Builder:
 
     def _spelt(self, task: str) -> str:
         """Give the Hub's name of a task where that is meant: the pipeline keeps it."""
-        return self._plan.task if self._plan.task and task == self._tag else task
+        return self._selection.task if self._selection.task and task == self._tag else task
 
     def _config(self) -> Any:
         given = self._arguments.get("config")
@@ -304,7 +304,7 @@ class _Builder:
         names = ", ".join(quote(each) for each in list(self._raw["architectures"])[:3])
         raise ModelLoadError(
             f"transformers {self._library.__version__} has no {names}, which the config.json of "
-            f"{self._plan.repo_id} names",
+            f"{self._selection.repo_id} names",
             hint="Upgrade transformers, or name a task, for which the library takes the class that "
             'it has for this family: nbloader.load(..., task="feature-extraction").',
         )
@@ -320,7 +320,7 @@ class _Builder:
             return None
         return Notice(
             reference="class-by-task",
-            message=f"{self._plan.repo_id} comes as {name}, which is what the task "
+            message=f"{self._selection.repo_id} comes as {name}, which is what the task "
             f"{quote(choice.task)} takes; its files name {quote(named)}",
             hint="With another task comes another class: nbloader.load(..., task=...).",
         )
@@ -330,22 +330,22 @@ class _Builder:
         text = " ".join(str(failed).split())[:200]
         return Notice(
             reference="class-by-task",
-            message=f"{self._plan.repo_id} comes as {type(built).__name__} of "
-            f"{type(built.model).__name__}: the pipeline for {quote(self._plan.task)}, which the "
-            f"Hub names, could not be made: {type(failed).__name__}: {text}",
+            message=f"{self._selection.repo_id} comes as {type(built).__name__} of "
+            f"{type(built.model).__name__}: the pipeline for {quote(self._selection.task)}, which "
+            f"the Hub names, could not be made: {type(failed).__name__}: {text}",
             hint="With another task comes another pipeline: nbloader.load(..., task=...).",
         )
 
     def _comes_alone(self, model: Any, failed: Exception | None) -> Notice:
         """Say that a model comes without a pipeline, and how to go on."""
-        tag = f" ({quote(self._plan.task)} on the Hub)" if self._plan.task else ""
+        tag = f" ({quote(self._selection.task)} on the Hub)" if self._selection.task else ""
         why = f"transformers {self._library.__version__} has no pipeline for it"
         if failed is not None:
             text = " ".join(str(failed).split())[:200]
             why = f"its pipeline could not be made: {type(failed).__name__}: {text}"
         return Notice(
             reference="no-pipeline",
-            message=f"{self._plan.repo_id}{tag} comes as the model itself, "
+            message=f"{self._selection.repo_id}{tag} comes as the model itself, "
             f"{type(model).__name__}: {why}",
             hint=self._line(),
         )

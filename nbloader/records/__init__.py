@@ -1,9 +1,9 @@
 """Frozen records that pass between the parts of nbloader.
 
-`_repo`, `_facts` and `_fit` describe *what is there and what will be done* (listing, plan, machine,
-placement), `_transfer` how files are brought, `_checks` what checks found; `_events` is *what
-happens*: events that the worker, the loaders and the job publish, that `state` folds, and that
-reach a caller's `on_event`. Events carry a `type`, so that they survive a trip through JSON.
+`_repo`, `_facts` and `_fit` describe *what is there and what will be done* (listing, selection,
+machine, placement), `_transfer` how files are brought, `_checks` what checks found; `_events` is
+*what happens*: events that the worker, the loaders and the job publish, that `state` folds, and
+that reach a caller's `on_event`. Events carry a `type`, so that they survive a trip through JSON.
 
 All sizes are bytes, all durations seconds, all times seconds since the epoch (UTC).
 """
@@ -24,9 +24,9 @@ from nbloader.records._events import (
     FileProgress,
     LibrariesImported,
     Notice,
-    Planned,
     Ready,
     Retry,
+    Selected,
     Stage,
     StageStarted,
 )
@@ -64,10 +64,10 @@ from nbloader.records._repo import (
     Component,
     Kind,
     Listing,
-    Plan,
-    PlanRequest,
     Reference,
     RepoFile,
+    Selection,
+    SelectionRequest,
 )
 from nbloader.records._transfer import (
     LARGE_FILE_BYTES,
@@ -111,9 +111,6 @@ __all__ = [
     "PlaceFacts",
     "PlacedComponent",
     "Placement",
-    "Plan",
-    "PlanRequest",
-    "Planned",
     "Quantization",
     "RateLimitFacts",
     "Ready",
@@ -121,6 +118,9 @@ __all__ = [
     "RepoFile",
     "Retry",
     "Route",
+    "Selected",
+    "Selection",
+    "SelectionRequest",
     "Stage",
     "StageStarted",
     "TokenFacts",

@@ -10,7 +10,7 @@ from typing import Literal
 from nbloader.records._checks import CheckResult
 from nbloader.records._facts import HubFacts, PickleFacts
 from nbloader.records._fit import ComponentWeights, Fit
-from nbloader.records._repo import Plan
+from nbloader.records._repo import Selection
 from nbloader.records._transfer import Route
 
 __all__ = [
@@ -23,9 +23,9 @@ __all__ = [
     "FileProgress",
     "LibrariesImported",
     "Notice",
-    "Planned",
     "Ready",
     "Retry",
+    "Selected",
     "Stage",
     "StageStarted",
 ]
@@ -52,23 +52,23 @@ class StageStarted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Planned:
+class Selected:
     """The files are known.
 
     Attributes:
-        cached: paths of the plan that the cache holds already, complete.
+        cached: paths of the selection that the cache holds already, complete.
         partial: bytes that an earlier download left of the others, by path.
         weights: what the tensors of each component with weights take.
         pickles: what the files of pickled weights hold that could be looked through.
     """
 
-    plan: Plan
+    selection: Selection
     cached: tuple[str, ...] = ()
     partial: Mapping[str, int] = field(default_factory=dict)
     weights: tuple[ComponentWeights, ...] = ()
     pickles: tuple[PickleFacts, ...] = ()
     hub: HubFacts | None = None
-    type: Literal["planned"] = "planned"
+    type: Literal["selected"] = "selected"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,7 +198,7 @@ class Failed:
 
 Event = (
     StageStarted
-    | Planned
+    | Selected
     | Checked
     | LibrariesImported
     | FileProgress

@@ -191,7 +191,7 @@ class UnmetRequirement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassFacts:
-    """A class that a plan needs, as the files of the installed library tell without an import.
+    """A class that a selection needs, as the files of the installed library tell without an import.
 
     Attributes:
         found: whether the library has it; None if that cannot be told.
@@ -303,7 +303,8 @@ class HubFacts:
     Attributes:
         endpoint: the address of the Hub.
         cache_dir: the folder of the Hub's cache.
-        answer_s: seconds until the first answer; None if the plan was made from the cache alone.
+        answer_s: seconds until the first answer; None if the selection was made from the cache
+            alone.
         token_sent: whether the calls carry a token.
         token_refused: whether the Hub refused the token, and the calls go on without it.
         license: as the repository's card names it; None if it names none or that is not known.

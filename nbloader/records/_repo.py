@@ -10,10 +10,10 @@ __all__ = [
     "Component",
     "Kind",
     "Listing",
-    "Plan",
-    "PlanRequest",
     "Reference",
     "RepoFile",
+    "Selection",
+    "SelectionRequest",
 ]
 
 
@@ -36,8 +36,8 @@ class RepoFile:
             files, git's sha1 of the blob for small ones.
         lfs: whether `etag` is a sha256.
         xet_hash: its name in Xet storage, where it is there.
-        repo_id: the repository, where it is another one than that of the plan; `path` then begins
-            with it (`org/base:config.json`), so that paths of a plan stay unique.
+        repo_id: the repository, where it is another one than that of the selection; `path` then
+            begins with it (`org/base:config.json`), so that paths of a selection stay unique.
     """
 
     path: str
@@ -77,7 +77,7 @@ class Listing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PlanRequest:
+class SelectionRequest:
     """What the caller wants of a repository.
 
     Attributes:
@@ -116,7 +116,7 @@ class Component:
         paths: all its files that are fetched, weights included, sorted.
         weights: those of `paths` that hold weights.
         model_type: the family of the model that its `config.json` names, such as `bert`, where
-            that was read for the plan.
+            that was read for the selection.
         code: Python files that the `auto_map` of its `config.json` names and that are not fetched,
             because the repository's code is not trusted; those of another repository as
             `org/name--file.py`.
@@ -150,7 +150,7 @@ class Reference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Companion:
-    """Another repository that a plan takes files from, at a commit.
+    """Another repository that a selection takes files from, at a commit.
 
     Attributes:
         role: that of its `Reference`.
@@ -163,7 +163,7 @@ class Companion:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class Selection:
     """Exactly which files of a commit will be loaded, and by what.
 
     Attributes:
@@ -179,8 +179,8 @@ class Plan:
         task: what a model of transformers is to be used for: what the caller asked for, else what
             the Hub names; None if neither does.
         task_asked: whether the caller named the task.
-        companions: the other repositories that files of the plan come from; its own among them,
-            where its files name code of its own with its id.
+        companions: the other repositories that files of the selection come from; its own among
+            them, where its files name code of its own with its id.
     """
 
     repo_id: str
@@ -204,6 +204,6 @@ class Plan:
         return sum(file.size for file in self.files)
 
     def commit_of(self, file: RepoFile) -> str:
-        """The commit that a file of the plan is taken from."""
+        """The commit that a file of the selection is taken from."""
         found = (one.commit_hash for one in self.companions if one.repo_id == file.repo_id)
         return next(found, self.commit_hash)

@@ -251,7 +251,7 @@ class ListingStore:
     def keep(self, listing: Listing) -> None:
         """Keep a listing. A folder that cannot be written only costs the knowledge."""
         partial = self.folder / f".{listing.commit_hash}-{os.getpid()}"
-        # A name that cannot be written makes no plan either, which says so.
+        # A name that cannot be written makes no selection either, which says so.
         with contextlib.suppress(OSError, ValueError):
             self.folder.mkdir(parents=True, exist_ok=True)
             partial.write_bytes(_LISTING.dump_json(listing))

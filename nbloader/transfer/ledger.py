@@ -14,9 +14,9 @@ from nbloader.records import (
     FileDone,
     FileProgress,
     Notice,
-    Planned,
     Retry,
     Route,
+    Selected,
 )
 from nbloader.transfer.policy import GiveUp, Progress, Reason, decide
 from nbloader.transfer.protocol import Start, Stuck, Tried
@@ -42,7 +42,7 @@ class Ledger:
     """What is known of the transfer, apart from any one worker.
 
     Attributes:
-        planned: the plan that was approved; None before.
+        selected: the selection that was approved; None before.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Ledger:
         wall_clock: Callable[[], float] = time.time,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        self.planned: Planned | None = None
+        self.selected: Selected | None = None
         self._start = start
         self._clock = clock
         self._wall_clock = wall_clock
@@ -72,13 +72,15 @@ class Ledger:
         if self._progress.route is Route.HTTP and policy.route is None:
             # It is the native code of the other that takes a process down.
             policy = replace(policy, route=Route.HTTP)
-        refused = self.planned is not None and self.planned.hub and self.planned.hub.token_refused
+        refused = (
+            self.selected is not None and self.selected.hub and self.selected.hub.token_refused
+        )
         return replace(
             self._start,
             policy=policy,
             token=False if refused else self._start.token,
-            commit_hash=self.planned.plan.commit_hash if self.planned else None,
-            companions=self.planned.plan.companions if self.planned else (),
+            commit_hash=self.selected.selection.commit_hash if self.selected else None,
+            companions=self.selected.selection.companions if self.selected else (),
             tried=tuple(self._tried.values()),
         )
 
@@ -90,7 +92,7 @@ class Ledger:
             self._complete.add(report)
             return news
         if isinstance(report, FileProgress):
-            left = self.planned.partial.get(report.path, 0) if self.planned else 0
+            left = self.selected.partial.get(report.path, 0) if self.selected else 0
             before = self._completed.get(report.path, left)
             self._brought += max(0, report.completed - before)
             tried = self._tried.get(report.path)
@@ -121,7 +123,7 @@ class Ledger:
                 path, failed_route = error.stuck.path, error.stuck.route
                 route = self._other(error.stuck)
                 self._progress = replace(self._progress, route=failed_route)
-        elif not error.by_signal and self.planned is None:
+        elif not error.by_signal and self.selected is None:
             raise error  # It cannot even begin here.
         decision = decide(
             reason,

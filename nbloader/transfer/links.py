@@ -1,8 +1,8 @@
 """Where the bytes of a file are: the Hub's own address, or a signed one at a CDN.
 
 The Hub is asked once for each file. Its answer, a redirect to another host, is kept until that
-host refuses it; so the header that the plan needs and every range of the download cost one request
-to the Hub together.
+host refuses it; so the header that the selection needs and every range of the download cost one
+request to the Hub together.
 """
 
 from __future__ import annotations

@@ -21,10 +21,10 @@ from nbloader.records import (
     FileDone,
     FileProgress,
     Notice,
-    Planned,
-    PlanRequest,
     Retry,
     Route,
+    Selected,
+    SelectionRequest,
     StageStarted,
     TransferPolicy,
 )
@@ -51,10 +51,10 @@ __all__ = [
     "stopped",
 ]
 
-PROTOCOL_VERSION = 5
+PROTOCOL_VERSION = 6
 
 MAX_LINE_BYTES = 64 * 1024 * 1024
-"""A plan of 100,000 files takes about 20 MB; a longer line is a fault, not a message."""
+"""A selection of 100,000 files takes about 20 MB; a longer line is a fault, not a message."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,20 +75,20 @@ class Tried:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """Look at a repository and make the plan.
+    """Look at a repository and make the selection.
 
     Attributes:
         token: a token, None for the one that is stored on this machine, False for none at all.
         verify: hash what the cache holds already, too.
         loads: whether a model will be built of the files, so that what pickles hold matters.
         commit_hash: the commit to go on with, where an earlier worker has found it.
-        companions: the other repositories of the plan, so far as it has found them.
+        companions: the other repositories of the selection, so far as it has found them.
         tried: what an earlier worker learned about files.
     """
 
     repo_id: str
     revision: str
-    request: PlanRequest
+    request: SelectionRequest
     policy: TransferPolicy
     token: str | bool | None = field(default=None, repr=False)
     local_files_only: bool = False
@@ -103,14 +103,14 @@ class Start:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fetch:
-    """Download what the plan names and the cache lacks."""
+    """Download what the selection names and the cache lacks."""
 
     type: Literal["fetch"] = "fetch"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sketch:
-    """Write the files of the plan into a folder, those of weights without what is in them.
+    """Write the files of the selection into a folder, those of weights without what is in them.
 
     Attributes:
         folder: it is there, empty, and the parent's own.
@@ -181,7 +181,7 @@ Report = (
     Hello
     | Alive
     | StageStarted
-    | Planned
+    | Selected
     | FileProgress
     | FileDone
     | ComponentDownloaded

@@ -16,9 +16,9 @@ from huggingface_hub import constants
 from huggingface_hub.file_download import repo_folder_name
 
 from nbloader.errors import CacheNotWritableError, MalformedFileError
-from nbloader.plan.headers import FIRST_READ_BYTES, Header, header_end, parse_header
-from nbloader.plan.pickles import LookedThrough, look_through, sketched
 from nbloader.records import Listing, Notice, RepoFile, TransferPolicy
+from nbloader.selection.headers import FIRST_READ_BYTES, Header, header_end, parse_header
+from nbloader.selection.pickles import LookedThrough, look_through, sketched
 from nbloader.transfer.cache import ListingStore, RepoCache
 from nbloader.transfer.download import Downloads
 from nbloader.transfer.hub import Hub
@@ -34,7 +34,7 @@ class Repository:
     Args:
         revision: what is asked for: a branch, a tag or a commit.
         commit_hash: the commit to go on with, where an earlier worker has found it.
-        is_other: whether it is another one than that of the plan.
+        is_other: whether it is another one than that of the selection.
         hub: asked about this repository.
         send: takes reports, from any thread.
         stuck, tried: those of `Downloads`.
@@ -75,7 +75,7 @@ class Repository:
         return self.hub.repo_id
 
     def files(self, listing: Listing) -> dict[str, RepoFile]:
-        """Give the files of a listing by the paths that they have in a plan."""
+        """Give the files of a listing by the paths that they have in a selection."""
         if not self._is_other:
             return {file.path: file for file in listing.files}
         named = (
@@ -90,7 +90,7 @@ class Repository:
         """List the revision, with what the Hub says of the repository.
 
         What the Hub says may change while the commit stays. A worker that goes on with the commit
-        of another takes what that one has kept, so that both make the same plan.
+        of another takes what that one has kept, so that both make the same selection.
 
         Args:
             policy: for everything after the first answer.

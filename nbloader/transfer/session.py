@@ -1,4 +1,4 @@
-"""What a worker does for one request: it plans, then fetches. Only the worker imports this."""
+"""What a worker does for one request: it selects, then fetches. Only the worker imports this."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from nbloader.errors import (
     RateLimitedError,
     RepoError,
 )
-from nbloader.plan import make_plan, reads, references
-from nbloader.plan.headers import Header
-from nbloader.plan.pickles import LookedThrough, pickled
-from nbloader.plan.sizes import component_weights, header_reads
 from nbloader.records import (
     ComponentDownloaded,
     ComponentWeights,
     FileDone,
     Listing,
     Notice,
-    Plan,
-    Planned,
     Reference,
     RepoFile,
+    Selected,
+    Selection,
     Stage,
     StageStarted,
 )
+from nbloader.selection import reads, references, select
+from nbloader.selection.headers import Header
+from nbloader.selection.pickles import LookedThrough, pickled
+from nbloader.selection.sizes import component_weights, header_reads
 from nbloader.tokens import kaggle_token
 from nbloader.transfer.download import may_use_xet
 from nbloader.transfer.hub import Hub
@@ -50,23 +50,23 @@ from nbloader.units import format_bytes
 
 __all__ = ["Session", "fetch_order"]
 
-_Made: TypeAlias = tuple[Plan, dict[str, bytes]]
-"""A plan, and the content of the files that it was made from, by path."""
+_Made: TypeAlias = tuple[Selection, dict[str, bytes]]
+"""A selection, and the content of the files that it was made from, by path."""
 
 
-def fetch_order(plan: Plan) -> list[RepoFile]:
+def fetch_order(selection: Selection) -> list[RepoFile]:
     """Give the order of the files: small ones first of all, then the largest component.
 
     Small ones are had at once, and decide whether the rest is any use.
     """
-    sizes = {file.path: file.size for file in plan.files}
+    sizes = {file.path: file.size for file in selection.files}
     weight = {
         path: sum(sizes[p] for p in component.paths)
-        for component in plan.components
+        for component in selection.components
         for path in component.paths
     }
     return sorted(
-        plan.files, key=lambda f: (f.size > SMALL_FILE_BYTES, -weight[f.path], -f.size, f.path)
+        selection.files, key=lambda f: (f.size > SMALL_FILE_BYTES, -weight[f.path], -f.size, f.path)
     )
 
 
@@ -86,9 +86,9 @@ class Session:
             token=start.token if start.token is not None else kaggle_token(place(os.environ)),
             publish=send,
         )
-        # By the `repo_id` of their files; that of the plan itself is empty.
+        # By the `repo_id` of their files; that of the selection itself is empty.
         self._repositories = {"": self._repository(self._hub, start.revision, start.commit_hash)}
-        self._plan: Plan | None = None
+        self._selection: Selection | None = None
 
     def _repository(self, hub: Hub, revision: str, commit_hash: str | None) -> Repository:
         return Repository(
@@ -122,66 +122,66 @@ class Session:
             for one in tuple(self._repositories.values())
         ]
 
-    # -- the plan --------------------------------------------------------------------------
+    # -- the selection ---------------------------------------------------------------------
 
-    def plan(self) -> Planned:
+    def select(self) -> Selected:
         """Find out which files are needed and which of them are there.
 
         Raises:
             NbloaderError: of the tree under `RepoError` or `TransferError`.
         """
-        made = self._plan_of_hub() if not self._start.local_files_only else None
+        made = self._select_from_hub() if not self._start.local_files_only else None
         if made is None:
-            made = self._plan_of_cache_alone()
-        plan, known = made
-        self._plan = plan
-        used = {"", *(file.repo_id for file in plan.files)}
+            made = self._select_from_cache_alone()
+        selection, known = made
+        self._selection = selection
+        used = {"", *(file.repo_id for file in selection.files)}
         self._repositories = {name: one for name, one in self._repositories.items() if name in used}
-        cached = {file.path for file in plan.files if self._was_there(plan, file)}
-        self._ask_xet(self._wants_xet(plan, cached))
-        looked_through = self._looked_through(plan)
-        weights = self._weights(plan, known, looked_through)
+        cached = {file.path for file in selection.files if self._was_there(selection, file)}
+        self._ask_xet(self._wants_xet(selection, cached))
+        looked_through = self._looked_through(selection)
+        weights = self._weights(selection, known, looked_through)
         self._ask_xet(False)
-        return Planned(
-            plan=plan,
+        return Selected(
+            selection=selection,
             cached=tuple(sorted(cached)),
-            partial=self._partial(plan, cached),
+            partial=self._partial(selection, cached),
             weights=weights,
             pickles=tuple(found.facts for found in looked_through.values()),
             hub=self._hub.all_facts(),
         )
 
-    def _was_there(self, plan: Plan, file: RepoFile) -> bool:
-        """Tell whether a file was in the cache before the plan was made."""
+    def _was_there(self, selection: Selection, file: RepoFile) -> bool:
+        """Tell whether a file was in the cache before the selection was made."""
         one = self._repositories[file.repo_id]
         fetched = file.path in one.downloads.fetched
-        return not fetched and one.cache.has_bytes(plan.commit_of(file), file)
+        return not fetched and one.cache.has_bytes(selection.commit_of(file), file)
 
-    def _wants_xet(self, plan: Plan, cached: set[str]) -> bool:
+    def _wants_xet(self, selection: Selection, cached: set[str]) -> bool:
         """Tell whether files may have to come from Xet storage, which nobody has asked yet."""
         return (
             self._start.commit_hash is None
             and may_use_xet(self._start.policy)
-            and any(file.xet_hash and file.path not in cached for file in plan.files)
+            and any(file.xet_hash and file.path not in cached for file in selection.files)
         )
 
     def _ask_xet(self, ask: bool) -> None:
         for one in self._repositories.values():
             one.hub.asks_xet = ask
 
-    def _partial(self, plan: Plan, cached: set[str]) -> dict[str, int]:
+    def _partial(self, selection: Selection, cached: set[str]) -> dict[str, int]:
         """Tell how much of the missing files an earlier download has left."""
         left = {name: one.left_bytes() for name, one in self._repositories.items()}
         return {
             file.path: min(left[file.repo_id][file.etag], file.size)
-            for file in plan.files
+            for file in selection.files
             if file.etag in left[file.repo_id] and file.path not in cached
         }
 
-    def _plan_of_cache_alone(self) -> _Made:
-        """Make the plan without a network. Raises NotCachedError."""
+    def _select_from_cache_alone(self) -> _Made:
+        """Make the selection without a network. Raises NotCachedError."""
         start = self._start
-        made, certain = self._plan_of_cache()
+        made, certain = self._select_from_cache()
         if made is None:
             raise NotCachedError(
                 f"{start.repo_id} at {start.revision} is not complete in the cache",
@@ -198,13 +198,14 @@ class Session:
             )
         return made
 
-    def _plan_of_hub(self) -> _Made | None:
-        """Make the plan from what the Hub says; from the cache if that is whole and the Hub away.
+    def _select_from_hub(self) -> _Made | None:
+        """Make the selection from what the Hub says; from the cache if that is whole and the Hub
+        away.
 
         No repository has a `listing` in the second case.
         """
         start = self._start
-        cached, certain = self._plan_of_cache()
+        cached, certain = self._select_from_cache()
         if not certain:
             cached = None
         if cached is not None:
@@ -233,8 +234,8 @@ class Session:
             one.listing = None
         return cached
 
-    def _plan_of_cache(self) -> tuple[_Made | None, bool]:
-        """Make the plan from what the cache holds; None if that is not enough for a load.
+    def _select_from_cache(self) -> tuple[_Made | None, bool]:
+        """Make the selection from what the cache holds; None if that is not enough for a load.
 
         The second value tells whether it is certain: a part of a snapshot can look like the whole,
         unless the Hub's listings of those commits were kept.
@@ -249,16 +250,16 @@ class Session:
             return listing
 
         try:
-            plan, known = self._made(
+            selection, known = self._made(
                 listed(self._own), listed, lambda one, listing, files: one.read(listing, files)
             )
         except (RepoError, OSError):
             return None, False
         complete = all(
-            self._repositories[file.repo_id].cache.has_pointer(plan.commit_of(file), file)
-            for file in plan.files
+            self._repositories[file.repo_id].cache.has_pointer(selection.commit_of(file), file)
+            for file in selection.files
         )
-        return ((plan, known), all(certain)) if complete else (None, False)
+        return ((selection, known), all(certain)) if complete else (None, False)
 
     def _made(
         self,
@@ -266,9 +267,9 @@ class Session:
         list_one: Callable[[Repository], Listing],
         read: Callable[[Repository, Listing, Sequence[RepoFile]], Sequence[bytes]],
     ) -> _Made:
-        """List other repositories and read the small files that decide the plan.
+        """List other repositories and read the small files that decide the selection.
 
-        It takes as few rounds as the plan asks for.
+        It takes as few rounds as the selection asks for.
         """
         request = self._start.request
         known: dict[str, bytes] = {}
@@ -290,20 +291,20 @@ class Session:
                         (file.path, content) for file, content in zip(batch, contents, strict=True)
                     )
             if not wanted and not unlisted:
-                return make_plan(listing, request, known, others), known
+                return select(listing, request, known, others), known
 
-    def _looked_through(self, plan: Plan) -> Mapping[str, LookedThrough]:
+    def _looked_through(self, selection: Selection) -> Mapping[str, LookedThrough]:
         """Look through the pickled weights that will be loaded, by path.
 
         One that the cache holds and that cannot be read is left out.
         """
-        files = {file.path: file for file in plan.files}
-        paths = pickled(plan) if self._start.loads else []
+        files = {file.path: file for file in selection.files}
+        paths = pickled(selection) if self._start.loads else []
         if not paths:
             return {}
 
         def look(file: RepoFile) -> LookedThrough | None:
-            return self._repositories[file.repo_id].look_through(plan.commit_of(file), file)
+            return self._repositories[file.repo_id].look_through(selection.commit_of(file), file)
 
         with ThreadPoolExecutor(self._hub.policy.max_workers) as pool:
             found = pool.map(look, [files[path] for path in paths])
@@ -311,7 +312,7 @@ class Session:
 
     def _weights(
         self,
-        plan: Plan,
+        selection: Selection,
         known: Mapping[str, bytes],
         looked_through: Mapping[str, LookedThrough],
     ) -> tuple[ComponentWeights, ...]:
@@ -322,34 +323,34 @@ class Session:
         Raises:
             MalformedFileError: such a header is wrong.
         """
-        files = {file.path: file for file in plan.files}
+        files = {file.path: file for file in selection.files}
 
         def read(file: RepoFile) -> Header | None:
-            return self._repositories[file.repo_id].read_header(plan.commit_of(file), file)
+            return self._repositories[file.repo_id].read_header(selection.commit_of(file), file)
 
         headers = {path: found.header for path, found in looked_through.items()}
         with ThreadPoolExecutor(self._hub.policy.max_workers) as pool:
-            while wanted := header_reads(plan, known, headers):
+            while wanted := header_reads(selection, known, headers):
                 found = pool.map(read, [files[path] for path in wanted])
                 headers.update(zip(wanted, found, strict=True))
-        return component_weights(plan, known, headers)
+        return component_weights(selection, known, headers)
 
     # -- the files -------------------------------------------------------------------------
 
     def fetch(self) -> Path:
-        """Bring the files of the plan into the cache, and give the snapshot folder.
+        """Bring the files of the selection into the cache, and give the snapshot folder.
 
         Raises:
             NbloaderError: of the tree under `RepoError` or `TransferError`.
         """
-        plan = self._plan
-        assert plan is not None
+        selection = self._selection
+        assert selection is not None
         if self._own.listing is None:
-            self._check_local(plan)
-            return self._own.cache.snapshot(plan.commit_hash)
-        done = self._counting(plan)
+            self._check_local(selection)
+            return self._own.cache.snapshot(selection.commit_hash)
+        done = self._counting(selection)
         self._sweep()
-        order = fetch_order(plan)
+        order = fetch_order(selection)
         batches = {
             name: [file for file in order if file.repo_id == name] for name in self._repositories
         }
@@ -358,10 +359,10 @@ class Session:
             one = self._repositories[name]
             one.fetch(batches[name], done=done, verify=self._start.verify)
             one.note_revision()
-        return self._own.cache.snapshot(plan.commit_hash)
+        return self._own.cache.snapshot(selection.commit_hash)
 
     def sketch(self, folder: Path) -> None:
-        """Write the files of the plan into a folder, those of weights without what is in them.
+        """Write the files of the selection into a folder, those of weights without what is in them.
 
         They have their size and what describes their tensors, and take no more of the disk. The
         others are fetched into the cache, where a load finds them. All are of one repository.
@@ -369,22 +370,22 @@ class Session:
         Raises:
             NbloaderError: of the tree under `RepoError` or `TransferError`.
         """
-        plan, one = self._plan, self._own
-        assert plan is not None
-        weights = {path for component in plan.components for path in component.weights}
-        small = [file for file in plan.files if file.path not in weights]
-        hollow = [file for file in plan.files if file.path in weights]
+        selection, one = self._selection, self._own
+        assert selection is not None
+        weights = {path for component in selection.components for path in component.weights}
+        small = [file for file in selection.files if file.path not in weights]
+        hollow = [file for file in selection.files if file.path in weights]
         if one.listing is not None:
             one.fetch(small, done=lambda file: None, verify=self._start.verify)  # noqa: ARG005
-        read = functools.partial(one.outline, plan.commit_hash)
+        read = functools.partial(one.outline, selection.commit_hash)
         with ThreadPoolExecutor(self._hub.policy.max_workers) as pool:
             outlines = dict(zip(hollow, pool.map(read, hollow), strict=True))
-        content = {file: one.cache.pointer(plan.commit_hash, file.path) for file in small}
+        content = {file: one.cache.pointer(selection.commit_hash, file.path) for file in small}
         write_sketch(folder, content, outlines)
 
-    def _counting(self, plan: Plan) -> Callable[[RepoFile], None]:
+    def _counting(self, selection: Selection) -> Callable[[RepoFile], None]:
         """Give what tells of complete files, and of components once their last file is there."""
-        component = {path: part.name for part in plan.components for path in part.paths}
+        component = {path: part.name for part in selection.components for path in part.paths}
         left = Counter(component.values())
         lock = Lock()
 
@@ -415,11 +416,11 @@ class Session:
                 )
             )
 
-    def _check_local(self, plan: Plan) -> None:
+    def _check_local(self, selection: Selection) -> None:
         """Hash the files of the cache if that was asked for."""
-        for file in plan.files if self._start.verify else ():
+        for file in selection.files if self._start.verify else ():
             downloads = self._repositories[file.repo_id].downloads
-            if file.etag and not downloads.is_right(plan.commit_of(file), file):
+            if file.etag and not downloads.is_right(selection.commit_of(file), file):
                 raise IntegrityError(
                     f"{file.path} in the cache has the wrong bytes",
                     hint="Run once with a network and `verify=True`: the file will be fetched "

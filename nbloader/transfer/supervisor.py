@@ -33,8 +33,8 @@ from nbloader.records import (
     Event,
     FileDone,
     FileProgress,
-    Planned,
     Retry,
+    Selected,
     StageStarted,
     TransferPolicy,
 )
@@ -85,7 +85,7 @@ def transfer(
     endpoint: str | None,
     cache_dir: str | None,
     publish: Callable[[Event], object],
-    approve: Callable[[Planned], object],
+    approve: Callable[[Selected], object],
     check: Callable[[], object] = lambda: None,
     cancelled: threading.Event,
     order: Fetch | Sketch | None = None,
@@ -97,10 +97,10 @@ def transfer(
     Args:
         endpoint, cache_dir: None for the Hub library's own defaults.
         publish: told of every event.
-        approve: called with the plan before the first weight is fetched; raises to stop there.
+        approve: called with the selection before the first weight is fetched; raises to stop there.
         check: called before every report and while none comes; raises to stop.
         cancelled: when set, the worker is killed and `Cancelled` raised within a second.
-        order: what to do with the plan; None to fetch its files.
+        order: what to do with the selection; None to fetch its files.
 
     Raises:
         NbloaderError: of the tree under `RepoError` or `TransferError`.
@@ -133,17 +133,17 @@ def transfer(
                                     "the worker is of another version of nbloader",
                                     hint="Restart the kernel: nbloader was upgraded under it.",
                                 )
-                        case Planned() if ledger.planned is None:
+                        case Selected() if ledger.selected is None:
                             publish(report)
                             approve(report)
-                            ledger.planned = report
+                            ledger.selected = report
                             worker.send(order or Fetch())
-                        case Planned():
+                        case Selected():
                             for event in there_already(report):
                                 if ledger.heard(event):
                                     publish(event)
                             worker.send(order or Fetch())
-                        case StageStarted() if ledger.planned is not None:
+                        case StageStarted() if ledger.selected is not None:
                             pass  # The stages of a worker that follows another are not news.
                         case Finished(folder=folder):
                             return Path(folder)
@@ -163,11 +163,11 @@ def transfer(
         _wait(retry.wait_s, cancelled, may_go_on)
 
 
-def there_already(planned: Planned) -> Iterator[Event]:
+def there_already(selected: Selected) -> Iterator[Event]:
     """Say what is on the disk by the events that a view knows."""
-    for path in planned.cached:
+    for path in selected.cached:
         yield FileDone(path=path)
-    for path, completed in planned.partial.items():
+    for path, completed in selected.partial.items():
         yield FileProgress(path=path, completed=completed)
 
 
@@ -195,8 +195,8 @@ class _QuietLimit:
         # A wait before the next attempt is silent.
         wait_s = report.wait_s if isinstance(report, Retry) else 0
         self._last = max(self._last, self._clock() + wait_s)
-        if isinstance(report, Planned):
-            sizes = (file.size for file in report.plan.files)
+        if isinstance(report, Selected):
+            sizes = (file.size for file in report.selection.files)
             self._limit = max(map(self._policy.quiet_limit_s, sizes), default=self._limit)
 
     def check(self) -> None:

@@ -145,7 +145,7 @@ def _work(start: Start, channel: _Channel) -> None:
 
     session = Session(start, channel.send)
     _show_life(channel, session.moved)
-    channel.send(session.plan())
+    channel.send(session.select())
     match channel.receive():
         case Fetch():
             channel.send(Finished(folder=str(session.fetch())))

@@ -53,7 +53,7 @@ def verdict(answer: Mapping[str, str]) -> NbloaderError | str | None:
 
 
 class Trial:
-    """A process that imports what a plan needs, and builds it when it is told the folder.
+    """A process that imports what a selection needs, and builds it when it is told the folder.
 
     Use as a context manager: leaving it kills the process.
 

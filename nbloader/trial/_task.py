@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nbloader.loaders import DTYPES, PLACING
-from nbloader.records import ComponentWeights, Method, PlacedComponent, Placement, Plan
+from nbloader.records import ComponentWeights, Method, PlacedComponent, Placement, Selection
 
 __all__ = ["MAX_SHARDS", "Task", "task_of"]
 
@@ -29,19 +29,19 @@ class Task:
         loader_kwargs: those of the caller that do not place the model.
     """
 
-    plan: Plan
+    selection: Selection
     placement: Placement
     loader_kwargs: dict[str, Any] = field(default_factory=dict)
 
 
 def task_of(
-    plan: Plan, weights: Sequence[ComponentWeights], loader_kwargs: Mapping[str, Any]
+    selection: Selection, weights: Sequence[ComponentWeights], loader_kwargs: Mapping[str, Any]
 ) -> Task | str:
     """Say what is to be tried; or why nothing can be, in a few words."""
-    files = [path for component in plan.components for path in component.weights]
-    if plan.custom_code:
+    files = [path for component in selection.components for path in component.weights]
+    if selection.custom_code:
         return "the code of the repository is not run before a load"
-    if plan.companions:
+    if selection.companions:
         return "files of several repositories are put together"
     if not files:
         return "it has no weights"
@@ -56,7 +56,7 @@ def task_of(
     for part in weights:
         total.update(part.bytes_by_dtype)
     return Task(
-        plan=plan,
+        selection=selection,
         placement=Placement(
             method=Method.CPU,
             device="cpu",

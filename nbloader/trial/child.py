@@ -37,7 +37,7 @@ def main() -> None:
     from nbloader.loaders import Import
 
     task = TypeAdapter(Task).validate_json(commands.readline())
-    importing = Import(task.plan)  # while the parent has the headers read
+    importing = Import(task.selection)  # while the parent has the headers read
     folder = Path(json.loads(commands.readline()))
     answers.write(json.dumps(answer(task, folder, importing.wait)).encode() + b"\n")
     answers.flush()
@@ -54,7 +54,9 @@ def answer(task: Task, folder: Path, imported: Callable[[], object]) -> dict[str
 
     try:
         imported()
-        with closing(Building(task.plan, folder, task.placement, task.loader_kwargs)) as building:
+        with closing(
+            Building(task.selection, folder, task.placement, task.loader_kwargs)
+        ) as building:
             while building.step():
                 pass
     except NbloaderError as error:

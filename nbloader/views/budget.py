@@ -39,7 +39,7 @@ class Pace:
         news = (
             state.status,
             len(state.stages),
-            state.plan is None,
+            state.selection is None,
             bool(state.checks),
             min(len(state.notices), _MAX_URGENT_NOTICES),
             state.waited_for,

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nbloader.records import ComponentWeights, DiskFacts, Fit, MachineFacts, Placement, Plan
+from nbloader.records import ComponentWeights, DiskFacts, Fit, MachineFacts, Placement, Selection
 from nbloader.units import format_bytes
 from nbloader.views.chart import need_matplotlib
 
@@ -96,7 +96,7 @@ class Need:
 
 def needs(
     *,
-    plan: Plan | None,
+    selection: Selection | None,
     fit: Fit | None,
     machine: MachineFacts | None,
     disk: DiskFacts | None,
@@ -112,7 +112,7 @@ def needs(
         found += _on_gpus(placement, machine)
         found.append(_in_memory(placement, machine))
     if disk is not None:
-        found.append(_on_disk(plan, disk, missing_bytes))
+        found.append(_on_disk(selection, disk, missing_bytes))
     return found
 
 
@@ -155,11 +155,11 @@ def _more(peak: int, parts: Sequence[tuple[str, int]]) -> int:
     return max(0, peak - sum(size for _, size in parts))
 
 
-def _on_disk(plan: Plan | None, disk: DiskFacts, missing_bytes: int) -> Need:
-    sizes = {file.path: file.size for file in plan.files} if plan else {}
+def _on_disk(selection: Selection | None, disk: DiskFacts, missing_bytes: int) -> Need:
+    sizes = {file.path: file.size for file in selection.files} if selection else {}
     parts = tuple(
         (part.name, sum(sizes[path] for path in part.paths))
-        for part in (plan.components if plan else ())
+        for part in (selection.components if selection else ())
     )
     there = max(0, sum(size for _, size in parts) - missing_bytes)
     return Need(where="disk", parts=parts, free=disk.free, there=there)
@@ -168,7 +168,7 @@ def _on_disk(plan: Plan | None, disk: DiskFacts, missing_bytes: int) -> Need:
 def plot_fit(
     repo_id: str,
     *,
-    plan: Plan | None,
+    selection: Selection | None,
     weights: Sequence[ComponentWeights],
     fit: Fit | None,
     machine: MachineFacts | None,
@@ -185,7 +185,9 @@ def plot_fit(
     need_matplotlib()
     from nbloader.views.figure import WIDTH_IN, blank_axes, drawn, write_head
 
-    rows = needs(plan=plan, fit=fit, machine=machine, disk=disk, missing_bytes=missing_bytes)
+    rows = needs(
+        selection=selection, fit=fit, machine=machine, disk=disk, missing_bytes=missing_bytes
+    )
     colors = _colors(rows)
     legend = _legend(rows, colors, weights)
     notes = _LEGEND_ROW * math.ceil(len(legend) / _COLUMNS)

@@ -78,7 +78,7 @@ def render(state: JobState, *, speed: bool = True, eta: bool = True) -> str:
             line(_title(state, faint(f"· {_now(state)}") if running else "")),
             *map(line, _failure(state)),
             _facts(state),
-            line(_bytes(state, speed=speed, eta=eta)) if state.plan else "",
+            line(_bytes(state, speed=speed, eta=eta)) if state.selection else "",
             "" if done else line(_bar(state, state.percent, _share_text(state))),
             sparkline(state, kept=False) if speed else "",
             components(state.components, state, limit=MAX_COMPONENTS),
@@ -123,7 +123,7 @@ def progress(state: JobState, *, speed: bool, eta: bool) -> str:
     percent = state.percent
     cells = [
         (f"job {percent:.0f} %", "5em"),  # Not the share of the bytes, which stand beside it.
-        (there_of(state.there, state.total) if state.plan else "", "11em"),
+        (there_of(state.there, state.total) if state.selection else "", "11em"),
         *([(format_speed(state.speed) if _downloads(state) else "", "6.5em")] if speed else []),
         *([(time_left(state), "6.5em")] if eta else []),
         (quiet(state), "9em"),
@@ -188,16 +188,20 @@ def _facts(state: JobState, *, lines: bool = False) -> str:
 
 
 def _about(state: JobState) -> list[str]:
-    plan = state.plan
-    if plan is None:
+    selection = state.selection
+    if selection is None:
         return []
-    commit = plan.commit_hash[:8]
-    named = "" if plan.revision == plan.commit_hash else escape(plan.revision, _NAME_LIMIT)
-    count = counted(len(plan.files), "file", "files")
+    commit = selection.commit_hash[:8]
+    named = (
+        ""
+        if selection.revision == selection.commit_hash
+        else escape(selection.revision, _NAME_LIMIT)
+    )
+    count = counted(len(selection.files), "file", "files")
     chosen = state.fit.chosen if state.fit else None
     return [
         f"{named} ({escape(commit)})" if named else escape(commit),
-        f"{count}, {format_bytes(plan.total)}",
+        f"{count}, {format_bytes(selection.total)}",
         *([escape(placement_words(chosen))] if chosen else []),
     ]
 
@@ -240,7 +244,7 @@ def _bar(state: JobState, percent: float, said: str) -> str:
 
 
 def _share_text(state: JobState) -> str:
-    there = f", {there_of(state.there, state.total)}" if state.plan else ""
+    there = f", {there_of(state.there, state.total)}" if state.selection else ""
     return f"{state.percent:.0f} %{there}"
 
 

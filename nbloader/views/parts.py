@@ -56,7 +56,7 @@ _COLOR = "var(--jp-brand-color1,#2f81f7)"
 
 
 def components(parts: Sequence[ComponentState], state: JobState, *, limit: int) -> str:
-    """Write a row a component: the largest ones in the plan's order, and one for the others."""
+    """Write a row a component: the largest ones in the selection's order, and one for others."""
     seconds = {event.name: event.seconds for event in state.loaded}
     rows = (_component(part, state.status, seconds) for part in largest(parts, limit))
     return grid(rows, "components")
@@ -74,7 +74,7 @@ def files(part: ComponentState, status: Status) -> str:
 
 
 def largest(parts: Sequence[ComponentState], limit: int) -> list[ComponentState]:
-    """Give the `limit` largest components in the plan's order, and one for all others."""
+    """Give the `limit` largest components in the selection's order, and one for all others."""
     if len(parts) <= limit:
         return list(parts)
     by_size = sorted(range(len(parts)), key=lambda number: -parts[number].total)

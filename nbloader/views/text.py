@@ -44,12 +44,12 @@ def write(stream: TextIO, text: str) -> None:
 def stage_line(state: JobState, stage: Stage) -> str:
     """Write the line that announces a stage."""
     text = f"[{STAGE_SPANS[stage][0]:3d} %] {stage}"
-    plan = state.plan
+    selection = state.selection
     if stage is Stage.CONNECT:
         text += f": {plain(state.repo_id)}"
-    elif stage is Stage.DOWNLOAD and plan is not None:
+    elif stage is Stage.DOWNLOAD and selection is not None:
         there = f", {format_bytes(state.cached_bytes)} of it cached" if state.cached else ""
-        text += f": {len(plan.files)} files, {format_bytes(plan.total)}{there}"
+        text += f": {len(selection.files)} files, {format_bytes(selection.total)}{there}"
     return text
 
 
@@ -125,7 +125,7 @@ def render(state: JobState, *, speed: bool = True, eta: bool = True) -> str:
     lines += _downloaded(state, *state.stages[-1:])
     if state.status is not Status.RUNNING:
         lines.append(end_line(state))
-    elif state.plan is not None:
+    elif state.selection is not None:
         lines.append(progress_line(state, speed=speed, eta=eta))
     if state.failure is not None and (advice := kept(state) or plain(state.failure.hint)):
         lines.append(f"        {advice}")
@@ -305,7 +305,7 @@ class TqdmView:
         )
 
     def _draw(self, bar: tqdm[Never], state: JobState, news: list[str]) -> None:
-        if state.plan is not None and bar.total is None:
+        if state.selection is not None and bar.total is None:
             bar.bar_format = _BAR
             bar.reset(total=state.total)
         bar.n = min(state.there, state.total)

@@ -21,7 +21,7 @@ STALL_SHOWS_S = 2.0
 BACK_S = 1.0
 
 ASKED_AGAIN = MB // 2
-"""Bytes that are read anew for the plan: small files, and the heads of the weights."""
+"""Bytes that are read anew for the selection: small files, and the heads of the weights."""
 
 
 SLOW = Fault(RequestClass.CDN_GET, total_bytes_per_second=6 * MB)

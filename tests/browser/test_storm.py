@@ -16,13 +16,13 @@ MOST_OF_A_CORE = 0.02
 STORM = f"""\
 import json, time
 from nbloader.records import (
-    Component, FileProgress, Kind, Plan, Planned, RepoFile, Stage, StageStarted,
+    Component, FileProgress, Kind, RepoFile, Selected, Selection, Stage, StageStarted,
 )
 from nbloader.reporter import Reporter
 from nbloader.views import ViewName, choose_view, front_end, make_view
 
 paths = [f"part{{n // 10}}/model-{{n:05d}}.safetensors" for n in range(30)]
-plan = Plan(
+selection = Selection(
     repo_id="org/name", revision="main", commit_hash="a" * 40, kind=Kind.DIFFUSERS, class_name=None,
     files=tuple(RepoFile(path=path, size=10**9, etag="b" * 40) for path in paths),
     components=tuple(
@@ -41,7 +41,8 @@ def take(event):
     used += time.thread_time() - before
 
 for event in (
-    StageStarted(stage=Stage.CONNECT), Planned(plan=plan), StageStarted(stage=Stage.DOWNLOAD),
+    StageStarted(stage=Stage.CONNECT), Selected(selection=selection),
+    StageStarted(stage=Stage.DOWNLOAD),
 ):
     take(event)
 used = 0.0  # the widgets are built once

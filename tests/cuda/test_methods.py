@@ -16,8 +16,8 @@ from benchmarks.architectures import ARCHITECTURES
 from benchmarks.memory import measure
 from nbloader import loaders
 from nbloader.environment import torch_facts
-from nbloader.records import Method, PlacedComponent, Placement, Plan, Quantization
-from tests.models import built, picture, plan_of, save_classifier, save_embedder, save_pipeline
+from nbloader.records import Method, PlacedComponent, Placement, Quantization, Selection
+from tests.models import built, picture, save_classifier, save_embedder, save_pipeline, selection_of
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU"),
@@ -47,9 +47,9 @@ def _free_gpu() -> Iterator[None]:
     torch.cuda.empty_cache()
 
 
-def placed(plan: Plan, method: Method, device: str = "cuda", **changes: Any) -> Placement:
+def placed(selection: Selection, method: Method, device: str = "cuda", **changes: Any) -> Placement:
     """All components in float16; the text encoder, or the one model, quantized if asked."""
-    names = [part.name for part in plan.components if part.weights]
+    names = [part.name for part in selection.components if part.weights]
     small = "model" if "model" in names else "text_encoder"
     to = {
         Method.FOUR_BIT: Quantization.FOUR_BIT,
@@ -73,10 +73,10 @@ def placed(plan: Plan, method: Method, device: str = "cuda", **changes: Any) -> 
 
 
 def load(folder: Path, wanted: Placement) -> Any:
-    plan = plan_of(folder)
+    selection = selection_of(folder)
     loaders.check_device(wanted)
-    model = built(plan, folder, wanted, {})
-    loaders.check_modules(loaders.modules_of(model, plan), wanted)
+    model = built(selection, folder, wanted, {})
+    loaders.check_modules(loaders.modules_of(model, selection), wanted)
     return model
 
 
@@ -89,9 +89,9 @@ def bytes_on_gpus(model: Any) -> int:
 @pytest.mark.parametrize("method", [Method.GPU, *OFFLOADING])
 def test_a_pipeline_makes_the_same_picture_by_every_method(folder: Path, method: Method) -> None:
     place = folder / "pipeline"
-    plan = plan_of(place)
-    expected = picture(load(place, placed(plan, Method.GPU)))
-    pipeline = load(place, placed(plan, method))
+    selection = selection_of(place)
+    expected = picture(load(place, placed(selection, Method.GPU)))
+    pipeline = load(place, placed(selection, method))
     assert (bytes_on_gpus(pipeline) > 0) == (method is Method.GPU)
     assert np.allclose(picture(pipeline), expected, atol=0.01)
     assert np.allclose(picture(pipeline), expected, atol=0.01)  # the second use of the hooks
@@ -99,9 +99,9 @@ def test_a_pipeline_makes_the_same_picture_by_every_method(folder: Path, method:
 
 def test_group_offload_with_pinned_copies(folder: Path) -> None:
     place = folder / "pipeline"
-    plan = plan_of(place)
-    expected = picture(load(place, placed(plan, Method.GPU)))
-    pipeline = load(place, placed(plan, Method.GROUP_OFFLOAD, group_stream=True))
+    selection = selection_of(place)
+    expected = picture(load(place, placed(selection, Method.GPU)))
+    pipeline = load(place, placed(selection, Method.GROUP_OFFLOAD, group_stream=True))
     assert pipeline.unet.conv_in.weight.is_pinned()
     assert np.allclose(picture(pipeline), expected, atol=0.01)
 
@@ -110,9 +110,9 @@ def test_group_offload_with_pinned_copies(folder: Path) -> None:
 def test_a_pipeline_with_a_quantized_component(folder: Path, method: Method) -> None:
     pytest.importorskip("bitsandbytes")
     place = folder / "pipeline"
-    plan = plan_of(place)
-    expected = picture(load(place, placed(plan, Method.GPU)))
-    pipeline = load(place, placed(plan, method))
+    selection = selection_of(place)
+    expected = picture(load(place, placed(selection, Method.GPU)))
+    pipeline = load(place, placed(selection, method))
     weights = {weight.dtype for weight in pipeline.text_encoder.parameters()}
     assert (torch.int8 if method is Method.EIGHT_BIT else torch.uint8) in weights
     assert np.allclose(picture(pipeline), expected, atol=0.05)
@@ -122,8 +122,8 @@ def test_a_pipeline_with_a_quantized_component(folder: Path, method: Method) -> 
 def test_a_transformer_of_diffusers_quantized(folder: Path, method: Method) -> None:
     pytest.importorskip("bitsandbytes")
     place = folder / "pipeline"
-    plan = plan_of(place)
-    wanted = placed(plan, method)
+    selection = selection_of(place)
+    wanted = placed(selection, method)
     to = next(part.quantization for part in wanted.components if part.quantization)
     moved = tuple(
         replace(part, quantization=to if part.name == "unet" else None)
@@ -138,10 +138,10 @@ def test_models_of_transformers(folder: Path, method: Method) -> None:
     if method is not Method.GPU:
         pytest.importorskip("bitsandbytes")
     place = folder / "classifier"
-    classifier = load(place, placed(plan_of(place), method))
+    classifier = load(place, placed(selection_of(place), method))
     assert 0 < classifier("a good b")[0]["score"] <= 1
     place = folder / "embedder"
-    embedder = load(place, placed(plan_of(place), method))
+    embedder = load(place, placed(selection_of(place), method))
     loaders.check_embeddings(embedder)
     assert {tensor.device.type for tensor in embedder.parameters()} == {"cuda"}
 
@@ -152,13 +152,13 @@ def test_a_model_whose_last_layers_wait_in_memory(tmp_path: Path) -> None:
     save_classifier(
         place, hidden_size=256, num_hidden_layers=12, num_attention_heads=4, intermediate_size=1024
     )
-    plan = plan_of(place)
-    plain = load(place, placed(plan, Method.GPU))
+    selection = selection_of(place)
+    plain = load(place, placed(selection, Method.GPU))
     [expected] = plain("a good b")
     del plain
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
-    wanted = placed(plan, Method.CPU_OFFLOAD, max_memory={"cuda:0": 10 * MB, "cpu": 20 * MB})
+    wanted = placed(selection, Method.CPU_OFFLOAD, max_memory={"cuda:0": 10 * MB, "cpu": 20 * MB})
     there = tuple(replace(part, device="cuda:0,cpu") for part in wanted.components)
     classifier = load(place, replace(wanted, components=there))
     assert set(classifier.model.hf_device_map.values()) == {0, "cpu"}
@@ -175,9 +175,9 @@ def test_a_model_whose_last_layers_wait_in_memory(tmp_path: Path) -> None:
 
 def test_an_embedder_whose_layers_are_dealt_out(folder: Path) -> None:
     place = folder / "embedder"
-    plan = plan_of(place)
-    expected = load(place, placed(plan, Method.GPU)).encode("a good b")
-    wanted = placed(plan, Method.CPU_OFFLOAD, max_memory={"cuda:0": 200_000, "cpu": MB})
+    selection = selection_of(place)
+    expected = load(place, placed(selection, Method.GPU)).encode("a good b")
+    wanted = placed(selection, Method.CPU_OFFLOAD, max_memory={"cuda:0": 200_000, "cpu": MB})
     there = tuple(replace(part, device="cuda:0,cpu") for part in wanted.components)
     embedder = load(place, replace(wanted, components=there))
     assert np.allclose(embedder.encode("a good b"), expected, atol=0.01)
@@ -203,9 +203,9 @@ def test_components_spread_over_two_gpus(folder: Path, method: Method) -> None:
         pytest.skip("torch sees one GPU")
     pytest.importorskip("bitsandbytes")
     place = folder / "pipeline"
-    plan = plan_of(place)
-    expected = picture(load(place, placed(plan, Method.GPU)))
-    wanted = placed(plan, method)
+    selection = selection_of(place)
+    expected = picture(load(place, placed(selection, Method.GPU)))
+    wanted = placed(selection, method)
     where = {"text_encoder": "cuda:1", "unet": "cuda:0", "vae": "cuda:1"}
     spread = tuple(replace(part, device=where[part.name]) for part in wanted.components)
     pipeline = load(place, replace(wanted, components=spread))
@@ -232,10 +232,10 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("method", [Method.GPU, *OFFLOADING])
 def test_the_peak_on_the_gpu(large: Path, method: Method) -> None:
-    plan = plan_of(large)
+    selection = selection_of(large)
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-    pipeline = load(large, placed(plan, method))
+    pipeline = load(large, placed(selection, method))
     loading = torch.cuda.max_memory_allocated() - before
     weights = 2 * sum(weight.numel() for weight in pipeline.unet.parameters())
     picture(pipeline)
@@ -264,9 +264,9 @@ def test_what_a_full_gpu_held_is_freed(folder: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(StableDiffusionPipeline, "from_pretrained", full)
     place = folder / "pipeline"
-    plan = plan_of(place)
+    selection = selection_of(place)
     building = loaders.Building(
-        plan, place, placed(plan, Method.GPU), {}, next_method=Method.GROUP_OFFLOAD
+        selection, place, placed(selection, Method.GPU), {}, next_method=Method.GROUP_OFFLOAD
     )
     with (
         closing(building),

@@ -42,7 +42,7 @@ import nbloader
 from nbloader.errors import NbloaderError
 from nbloader.loaders import Import
 from nbloader.localhub import LocalHub
-from nbloader.records import Event, Kind, Notice, Planned, Stage, StageStarted
+from nbloader.records import Event, Kind, Notice, Selected, Stage, StageStarted
 from nbloader.trial import Task, verdict
 from nbloader.trial.child import answer
 from tests.differential.comparison import differences, paths_in
@@ -136,7 +136,7 @@ class TrialHere:
 
     def build(self, folder: Path) -> NbloaderError | str | None:
         """Do what the process does with a folder."""
-        importing = Import(self._task.plan)
+        importing = Import(self._task.selection)
         return verdict(answer(self._task, folder, importing.wait))
 
 
@@ -257,8 +257,8 @@ def _about_refusals(
     begun = any(isinstance(e, StageStarted) and e.stage is Stage.DOWNLOAD for e in events)
     if error is not None and begun and got not in _AFTER_DOWNLOAD:
         found.append(f"refused after the download: {error.message[:300]}")
-    if error is None and not any(isinstance(event, Planned) for event in events):
-        found.append("no plan was told")
+    if error is None and not any(isinstance(event, Selected) for event in events):
+        found.append("no selection was told")
     return found
 
 

@@ -11,7 +11,7 @@ from nbloader.environment import class_facts
 from nbloader.environment._sources import Sources
 from nbloader.environment._transformers import Task, tasks
 from nbloader.loaders import quiet
-from nbloader.records import ClassFacts, Component, Kind, Plan, RepoFile
+from nbloader.records import ClassFacts, Component, Kind, RepoFile, Selection
 
 
 @pytest.fixture(scope="module")
@@ -54,11 +54,11 @@ def test_the_classes_of_a_task_are_those_that_its_auto_classes_build(
     assert not known["fill-mask"].takes("vit")
 
 
-def plan(
+def selection(
     class_name: str | None, family: str | None, *, files: tuple[str, ...] = (), **changes: Any
-) -> Plan:
+) -> Selection:
     names = ("config.json", "model.safetensors", *files)
-    return Plan(
+    return Selection(
         repo_id="org/name",
         revision="main",
         commit_hash="0" * 40,
@@ -89,30 +89,35 @@ VIDEO = fact("the pipeline video-classification", True, "av")
 @pytest.mark.parametrize(
     ("of", "expected"),
     [
-        (plan("BertModel", "bert"), [BERT]),
-        (plan("BertForQuestionAnswering", "bert"), [BERT, fact("BertForQuestionAnswering", True)]),
-        (plan("OfTomorrow", "bert"), [BERT, fact("OfTomorrow", False)]),
-        (plan("OfTomorrow", "bert", custom_code=True), [BERT, fact("OfTomorrow", None)]),
-        # The library builds what it has for the family, if a task says so.
-        (plan("OfTomorrow", "bert", task="fill-mask"), [BERT]),
-        (plan("OfTomorrow", "bert", task="summarization"), [BERT, fact("OfTomorrow", False)]),
-        (plan("BertModel", "bert", task="summarization"), [BERT]),
+        (selection("BertModel", "bert"), [BERT]),
         (
-            plan("BertModel", "bert", task="summarization", task_asked=True),
+            selection("BertForQuestionAnswering", "bert"),
+            [BERT, fact("BertForQuestionAnswering", True)],
+        ),
+        (selection("OfTomorrow", "bert"), [BERT, fact("OfTomorrow", False)]),
+        (selection("OfTomorrow", "bert", custom_code=True), [BERT, fact("OfTomorrow", None)]),
+        # The library builds what it has for the family, if a task says so.
+        (selection("OfTomorrow", "bert", task="fill-mask"), [BERT]),
+        (selection("OfTomorrow", "bert", task="summarization"), [BERT, fact("OfTomorrow", False)]),
+        (selection("BertModel", "bert", task="summarization"), [BERT]),
+        (
+            selection("BertModel", "bert", task="summarization", task_asked=True),
             [BERT, fact("summarization", False)],
         ),
-        (plan("BertModel", "bert", task="ner", task_asked=True), [BERT, fact("ner", True)]),
+        (selection("BertModel", "bert", task="ner", task_asked=True), [BERT, fact("ner", True)]),
         (
-            plan("VideoMAEForVideoClassification", "videomae", files=("preprocessor_config.json",)),
+            selection(
+                "VideoMAEForVideoClassification", "videomae", files=("preprocessor_config.json",)
+            ),
             [fact("videomae", True), VIDEO],
         ),
-        (plan("VideoMAEForVideoClassification", "videomae"), [fact("videomae", True)]),
+        (selection("VideoMAEForVideoClassification", "videomae"), [fact("videomae", True)]),
     ],
 )
-def test_a_plan_names_what_its_task_needs(of: Plan, expected: list[ClassFacts]) -> None:
+def test_a_selection_names_what_its_task_needs(of: Selection, expected: list[ClassFacts]) -> None:
     assert list(class_facts(of)) == expected
 
 
 def test_without_the_library_nothing_is_known_of_a_task() -> None:
-    facts = class_facts(plan("BertModel", "bert", task="ner"), find=lambda _name: None)
+    facts = class_facts(selection("BertModel", "bert", task="ner"), find=lambda _name: None)
     assert facts == (fact("bert", None),)

@@ -17,7 +17,7 @@ __all__ = ["LARGE", "ONE", "SIZES", "SMALL", "Repo"]
 
 @dataclass(frozen=True)
 class Repo:
-    """A repository that the plan of a transformers model takes as a whole.
+    """A repository that the selection of a transformers model takes as a whole.
 
     Its weights are shards of the pickle kind, whose content nobody looks at: they may be of any
     size, even empty.

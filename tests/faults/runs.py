@@ -19,10 +19,10 @@ from nbloader.records import (
     Event,
     FileDone,
     FileProgress,
-    Planned,
     Ready,
     Retry,
     Route,
+    Selected,
     Stage,
     StageStarted,
 )
@@ -78,9 +78,9 @@ class Run:
     @property
     def kept(self) -> int:
         """Bytes that it found on the disk."""
-        planned = next(event for _, event in self.events if isinstance(event, Planned))
-        sizes = {file.path: file.size for file in planned.plan.files}
-        return sum(sizes[path] for path in planned.cached) + sum(planned.partial.values())
+        selected = next(event for _, event in self.events if isinstance(event, Selected))
+        sizes = {file.path: file.size for file in selected.selection.files}
+        return sum(sizes[path] for path in selected.cached) + sum(selected.partial.values())
 
     @property
     def told(self) -> int:

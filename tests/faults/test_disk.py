@@ -11,7 +11,7 @@ import pytest
 
 from nbloader.errors import CacheNotWritableError, DiskFullError, DiskSpaceError
 from nbloader.localhub import Fault, LocalHub
-from nbloader.records import Event, FileProgress, Planned
+from nbloader.records import Event, FileProgress, Selected
 from tests.faults.repos import ONE
 from tests.faults.runs import BODY, BOTH, check_kept, check_right, check_stopped, download
 
@@ -84,7 +84,7 @@ def test_it_stops_before_the_disk_is_full(hub: LocalHub, disk: Disk) -> None:
 @pytest.mark.parametrize("route", BOTH)
 def test_a_disk_that_becomes_read_only(hub: LocalHub, disk: Disk, route: str) -> None:
     def freeze(event: Event) -> None:
-        if isinstance(event, Planned):
+        if isinstance(event, Selected):
             disk.remount("ro")
 
     # The check of the cache folder comes between, and would see it first.

@@ -1,4 +1,4 @@
-"""Well-known models as the worker would report them: plans and weights without files.
+"""Well-known models as the worker would report them: selections and weights without files.
 
 The tensors are those of `models/*.json`, which `make_models` wrote from the true architectures.
 """
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from nbloader.records import Component, ComponentWeights, Kind, Plan, RepoFile
+from nbloader.records import Component, ComponentWeights, Kind, RepoFile, Selection
 from tests.fit.make_models import FOLDER, file_name
 
 __all__ = [
@@ -43,7 +43,7 @@ class Model:
     """
 
     name: str
-    plan: Plan
+    selection: Selection
     weights: tuple[ComponentWeights, ...]
     headers: Mapping[str, Shapes]
     published: int
@@ -122,7 +122,7 @@ def _model(name: str, repo_id: str, variant: str = "") -> Model:
     ]
     return Model(
         name=name,
-        plan=Plan(
+        selection=Selection(
             repo_id=repo_id,
             revision="main",
             commit_hash="0" * 40,

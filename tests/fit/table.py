@@ -39,7 +39,7 @@ def table() -> str:
         parts.append(f"\n## {name}\n\n{_describe(machine)}\n\n")
         parts.append("| model | method | dtype | VRAM | RAM | why |\n|---|---|---|---|---|---|\n")
         parts.extend(
-            f"| {model.name} | {_row(fit(model.plan, model.weights, machine), machine)} |\n"
+            f"| {model.name} | {_row(fit(model.selection, model.weights, machine), machine)} |\n"
             for model in MODELS
         )
     return "".join(parts)

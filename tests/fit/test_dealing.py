@@ -35,7 +35,7 @@ def placed(*free_mib: int) -> Placement:
     (known,) = [model for model in MODELS if model.name == NAME]
     cards = (gpu("GPU", 24_000, free, (8, 0)) for free in free_mib)
     facts = machine(64 * GB, 60 * GB, *cards)
-    found = fit(known.plan, known.weights, facts, method=Method.CPU_OFFLOAD).chosen
+    found = fit(known.selection, known.weights, facts, method=Method.CPU_OFFLOAD).chosen
     assert found is not None
     return found
 

@@ -16,13 +16,13 @@ from nbloader.fit._families import (
     family_of,
 )
 from nbloader.fit._senses import SENSES
-from nbloader.records import Component, Kind, Plan
+from nbloader.records import Component, Kind, Selection
 
 FAMILIES = [*PIPELINES, *EMBEDDINGS, *MODELS]
 
 
-def plan(kind: Kind, class_name: str | None = None, *parts: Component) -> Plan:
-    return Plan(
+def selection(kind: Kind, class_name: str | None = None, *parts: Component) -> Selection:
+    return Selection(
         repo_id="org/name",
         revision="main",
         commit_hash="0" * 40,
@@ -60,19 +60,19 @@ def part(class_name: str | None = None, model_type: str | None = None) -> Compon
 )
 def test_pipelines_by_their_class(class_name: str, family: str) -> None:
     # Its text encoder does not make a pipeline a language model.
-    found = family_of(plan(Kind.DIFFUSERS, class_name, part("T5EncoderModel", "t5")))
+    found = family_of(selection(Kind.DIFFUSERS, class_name, part("T5EncoderModel", "t5")))
 
     assert found.name == family
 
 
 def test_pipeline_of_an_own_class_by_its_components() -> None:
-    found = family_of(plan(Kind.DIFFUSERS, "MyPipeline", part("FluxTransformer2DModel")))
+    found = family_of(selection(Kind.DIFFUSERS, "MyPipeline", part("FluxTransformer2DModel")))
 
     assert found.name == "FLUX"
 
 
 def test_unknown_pipeline_with_a_text_encoder_that_overflows() -> None:
-    found = family_of(plan(Kind.DIFFUSERS, "MyPipeline", part("Gemma2Model")))
+    found = family_of(selection(Kind.DIFFUSERS, "MyPipeline", part("Gemma2Model")))
 
     assert (found.name, found.fp16) == ("unknown pipeline", False)
     assert found.fp16_reason.startswith("Gemma: ")
@@ -99,7 +99,7 @@ def test_unknown_pipeline_with_a_text_encoder_that_overflows() -> None:
     ],
 )
 def test_models_by_their_type(kind: Kind, model_type: str | None, family: str) -> None:
-    assert family_of(plan(kind, None, part(None, model_type))).name == family
+    assert family_of(selection(kind, None, part(None, model_type))).name == family
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,9 @@ def test_models_by_their_type(kind: Kind, model_type: str | None, family: str) -
     ],
 )
 def test_what_a_model_is_used_for(model_type: str, workload: str) -> None:
-    assert family_of(plan(Kind.TRANSFORMERS, None, part(None, model_type))).workload == workload
+    assert (
+        family_of(selection(Kind.TRANSFORMERS, None, part(None, model_type))).workload == workload
+    )
 
 
 @pytest.mark.parametrize(
@@ -157,7 +159,7 @@ def test_what_a_model_is_used_for(model_type: str, workload: str) -> None:
 def test_what_a_model_of_no_known_type_is_used_for(
     class_name: str | None, task: str | None, workload: str
 ) -> None:
-    own = plan(Kind.TRANSFORMERS, None, part(class_name, "my_own"))
+    own = selection(Kind.TRANSFORMERS, None, part(class_name, "my_own"))
     assert family_of(replace(own, task=task)).workload == workload
 
 
@@ -175,7 +177,7 @@ SEEING = {family.name for family in SENSES}
 
 
 def _first(model_type: str) -> str:
-    return family_of(plan(Kind.TRANSFORMERS, None, part(None, model_type))).name
+    return family_of(selection(Kind.TRANSFORMERS, None, part(None, model_type))).name
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)

@@ -47,7 +47,7 @@ def named(name: str) -> Model:
 
 
 def predicted(model: Model, method: Method = Method.GPU) -> Placement:
-    found = fit(model.plan, model.weights, H200, dtype="bfloat16", method=method).chosen
+    found = fit(model.selection, model.weights, H200, dtype="bfloat16", method=method).chosen
     assert found is not None
     return found
 

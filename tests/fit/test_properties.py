@@ -17,7 +17,7 @@ from nbloader.records import (
     MachineFacts,
     MemoryFacts,
     Method,
-    Plan,
+    Selection,
 )
 from tests.fit.machines import TORCH_126, machine, with_bitsandbytes
 from tests.fit.test_table import ORDER, assert_possible
@@ -61,7 +61,7 @@ CLASSES = [
 
 
 @st.composite
-def models(draw: st.DrawFn) -> tuple[Plan, tuple[ComponentWeights, ...]]:
+def models(draw: st.DrawFn) -> tuple[Selection, tuple[ComponentWeights, ...]]:
     kind = draw(st.sampled_from(list(Kind)))
     count = draw(st.integers(min_value=1, max_value=5 if kind is Kind.DIFFUSERS else 1))
     components, weights = [], []
@@ -89,7 +89,7 @@ def models(draw: st.DrawFn) -> tuple[Plan, tuple[ComponentWeights, ...]]:
             )
         )
     classes = ["FluxPipeline", "QwenImagePipeline", "NewPipeline"]
-    plan = Plan(
+    selection = Selection(
         repo_id="org/name",
         revision="main",
         commit_hash="0" * 40,
@@ -98,12 +98,12 @@ def models(draw: st.DrawFn) -> tuple[Plan, tuple[ComponentWeights, ...]]:
         components=tuple(components),
         files=(),
     )
-    return plan, tuple(weights)
+    return selection, tuple(weights)
 
 
 @given(models(), machines())
 def test_never_more_than_the_machine_has(
-    model: tuple[Plan, tuple[ComponentWeights, ...]], facts: MachineFacts
+    model: tuple[Selection, tuple[ComponentWeights, ...]], facts: MachineFacts
 ) -> None:
     found = fit(*model, facts)
 
@@ -123,7 +123,7 @@ def test_never_more_than_the_machine_has(
 
 @given(models(), machines())
 def test_layers_are_dealt_out_only_to_where_there_is_room(
-    model: tuple[Plan, tuple[ComponentWeights, ...]], facts: MachineFacts
+    model: tuple[Selection, tuple[ComponentWeights, ...]], facts: MachineFacts
 ) -> None:
     row = next(row for row in fit(*model, facts).placements if row.method is Method.CPU_OFFLOAD)
     if not row.components:
@@ -142,7 +142,7 @@ def test_layers_are_dealt_out_only_to_where_there_is_room(
 
 @given(models(), machines())
 def test_a_plan_for_a_full_gpu_is_a_row_that_fits(
-    model: tuple[Plan, tuple[ComponentWeights, ...]], facts: MachineFacts
+    model: tuple[Selection, tuple[ComponentWeights, ...]], facts: MachineFacts
 ) -> None:
     found = fit(*model, facts)
     rows = {row.method: row for row in found.placements}
@@ -156,7 +156,7 @@ def test_a_plan_for_a_full_gpu_is_a_row_that_fits(
 
 @given(models(), machines())
 def test_the_fastest_that_fits(
-    model: tuple[Plan, tuple[ComponentWeights, ...]], facts: MachineFacts
+    model: tuple[Selection, tuple[ComponentWeights, ...]], facts: MachineFacts
 ) -> None:
     found = fit(*model, facts)
 
@@ -167,7 +167,7 @@ def test_the_fastest_that_fits(
 
 @given(models(), machines(), sizes)
 def test_more_memory_is_never_slower(
-    model: tuple[Plan, tuple[ComponentWeights, ...]], facts: MachineFacts, more: int
+    model: tuple[Selection, tuple[ComponentWeights, ...]], facts: MachineFacts, more: int
 ) -> None:
     richer = replace(
         facts,
@@ -189,7 +189,7 @@ def _speed(found: Fit) -> int:
 
 @given(models(), machines(), dtypes)
 def test_a_number_format_that_was_asked_for_is_kept(
-    model: tuple[Plan, tuple[ComponentWeights, ...]], facts: MachineFacts, dtype: str
+    model: tuple[Selection, tuple[ComponentWeights, ...]], facts: MachineFacts, dtype: str
 ) -> None:
     for row in fit(*model, facts, dtype=dtype).placements:
         assert row.dtype == dtype
@@ -198,7 +198,7 @@ def test_a_number_format_that_was_asked_for_is_kept(
 
 @given(models(), machines(), st.data())
 def test_a_device_that_was_asked_for_is_kept(
-    model: tuple[Plan, tuple[ComponentWeights, ...]], facts: MachineFacts, data: st.DataObject
+    model: tuple[Selection, tuple[ComponentWeights, ...]], facts: MachineFacts, data: st.DataObject
 ) -> None:
     cuda = [f"cuda:{number}" for number in range(len(facts.gpus))]
     there = [*cuda, *(["cuda"] if cuda else []), *(["mps"] if facts.mps else []), "cpu"]
@@ -216,7 +216,7 @@ def test_a_device_that_was_asked_for_is_kept(
 
 @given(models(), machines(), st.sampled_from(list(Method)))
 def test_a_method_that_was_asked_for_is_kept(
-    model: tuple[Plan, tuple[ComponentWeights, ...]], facts: MachineFacts, method: Method
+    model: tuple[Selection, tuple[ComponentWeights, ...]], facts: MachineFacts, method: Method
 ) -> None:
     found = fit(*model, facts, method=method)
     free = next(row for row in fit(*model, facts).placements if row.method is method)

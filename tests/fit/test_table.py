@@ -41,7 +41,7 @@ ORDER = [
 """The methods from the fastest to the slowest, as they are documented."""
 
 PLACED = {
-    (name, model.name): fit(model.plan, model.weights, machine)
+    (name, model.name): fit(model.selection, model.weights, machine)
     for name, machine in MACHINES.items()
     for model in MODELS
 }
@@ -153,7 +153,7 @@ def test_published_peaks_of_flux() -> None:
     # Measured with all quantized parts on the GPU until the last was loaded; here each is moved
     # away before the next one comes.
     all_quantized = 12.383
-    placed = fit(flux.plan, flux.weights, MACHINES["A100 40 GB, bitsandbytes"])
+    placed = fit(flux.selection, flux.weights, MACHINES["A100 40 GB, bitsandbytes"])
     gib = 1024**3
 
     for row in placed.placements:

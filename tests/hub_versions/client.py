@@ -16,19 +16,19 @@ def versions(_repo_id: str) -> dict[str, str]:
 
 
 def download(repo_id: str) -> dict[str, object]:
-    """Let nbloader download; give the folder and the files of its plan."""
+    """Let nbloader download; give the folder and the files of its selection."""
     import nbloader
-    from nbloader.records import Event, Planned
+    from nbloader.records import Event, Selected
 
-    plans: list[Planned] = []
+    selections: list[Selected] = []
 
     def keep(event: Event) -> None:
-        if isinstance(event, Planned):
-            plans.append(event)
+        if isinstance(event, Selected):
+            selections.append(event)
 
     folder = nbloader.download(repo_id, view="none", on_event=keep)
-    (planned,) = plans
-    return {"folder": str(folder), "files": [file.path for file in planned.plan.files]}
+    (selected,) = selections
+    return {"folder": str(folder), "files": [file.path for file in selected.selection.files]}
 
 
 def snapshot(repo_id: str, local_files_only: str, *patterns: str) -> str:

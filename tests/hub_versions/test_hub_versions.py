@@ -77,7 +77,7 @@ class Model:
     """A published repository.
 
     Attributes:
-        needed: content by path of what the plan needs.
+        needed: content by path of what the selection needs.
     """
 
     repo_id: str
@@ -127,7 +127,7 @@ def contents(folder: str) -> dict[str, bytes]:
 
 
 def assert_right(environment: Environment, model: Model, folder: str) -> None:
-    """The folder holds what the plan needs, and the version's own tools say so, too."""
+    """The folder holds what the selection needs, and the version's own tools say so, too."""
     assert contents(folder) == model.needed
     assert environment.ask("snapshot", model.repo_id, "true", *model.needed) == folder
     assert environment.ask("scan", model.repo_id) == {

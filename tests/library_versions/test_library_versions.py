@@ -21,7 +21,7 @@ import pytest
 from nbloader.environment import class_facts
 from nbloader.environment._sources import Sources
 from nbloader.environment._transformers import find_class, has_family
-from nbloader.records import ClassFacts, Component, Kind, Plan
+from nbloader.records import ClassFacts, Component, Kind, Selection
 from tests.library_versions import names
 
 VERSIONS = sorted(path.stem for path in Path(__file__).parent.glob("*.txt"))
@@ -127,7 +127,7 @@ MODULES = (
     ],
 )
 def test_modules_under_their_old_and_new_paths(version: str, found: list[bool]) -> None:
-    facts = class_facts(plan(Kind.SENTENCE_TRANSFORMERS, None, *MODULES), find=at(version))
+    facts = class_facts(selection(Kind.SENTENCE_TRANSFORMERS, None, *MODULES), find=at(version))
     assert facts == tuple(
         ClassFacts(library=library, name=name, found=is_there)
         for (library, name), is_there in zip(MODULES, found, strict=True)
@@ -139,8 +139,8 @@ def at(*versions: str) -> Callable[[str], Path | None]:
     return folders.get
 
 
-def plan(kind: Kind, class_name: str | None, *parts: tuple[str, str]) -> Plan:
-    return Plan(
+def selection(kind: Kind, class_name: str | None, *parts: tuple[str, str]) -> Selection:
+    return Selection(
         repo_id="org/name",
         revision="main",
         commit_hash="c" * 40,
@@ -188,7 +188,7 @@ def test_the_classes_of_a_pipeline_and_what_they_need(
     versions: tuple[str, str], found: list[tuple[bool, tuple[str, ...]]]
 ) -> None:
     facts = class_facts(
-        plan(Kind.DIFFUSERS, "QwenImageEditPlusPipeline", *QWEN), find=at(*versions)
+        selection(Kind.DIFFUSERS, "QwenImageEditPlusPipeline", *QWEN), find=at(*versions)
     )
     assert [(fact.found, fact.needs) for fact in facts] == found
 
@@ -244,7 +244,7 @@ def test_classes_that_are_found_in_other_ways(
     found: bool | None,
     needs: tuple[str, ...],
 ) -> None:
-    facts = class_facts(plan(Kind.DIFFUSERS, None, (library, name)), find=at(*versions))
+    facts = class_facts(selection(Kind.DIFFUSERS, None, (library, name)), find=at(*versions))
     gone = found is False and name == "CLIPFeatureExtractor"
     expected = ClassFacts(
         library=library,

@@ -13,12 +13,12 @@ from nbloader.loaders.self_test.diffusers import check_pipeline
 from nbloader.loaders.self_test.sentence_transformers import check_embeddings
 from nbloader.loaders.self_test.transformers import check_model
 from nbloader.loaders.self_test.weights import check_modules
-from nbloader.records import Kind, Notice, Placement, Plan
+from nbloader.records import Kind, Notice, Placement, Selection
 
 __all__ = ["check_call", "check_embeddings", "check_modules"]
 
 
-def check_call(model: Any, plan: Plan, placement: Placement | None) -> list[Notice]:
+def check_call(model: Any, selection: Selection, placement: Placement | None) -> list[Notice]:
     """Call what a load gave on the smallest input that suits it; its state stays as it was.
 
     Args:
@@ -31,7 +31,7 @@ def check_call(model: Any, plan: Plan, placement: Placement | None) -> list[Noti
         SelfTestError: it cannot be called, or what it gives is of no use.
     """
     with quiet():
-        match plan.kind:
+        match selection.kind:
             case Kind.DIFFUSERS:
                 return check_pipeline(model, placement)
             case Kind.SENTENCE_TRANSFORMERS:

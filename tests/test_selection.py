@@ -1,4 +1,4 @@
-"""The plan, as tables: what a repository has, and what of it is planned or refused."""
+"""The selection, as tables: what a repository has, and what of it is selected or refused."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from nbloader.errors import (
     UnsupportedRepoError,
     VariantNotFoundError,
 )
-from nbloader.plan import make_plan, reads
-from nbloader.plan.sizes import component_weights
-from nbloader.records import Kind, Listing, Plan, PlanRequest, RepoFile
+from nbloader.records import Kind, Listing, RepoFile, Selection, SelectionRequest
+from nbloader.selection import reads, select
+from nbloader.selection.sizes import component_weights
 
-# Path to content: a JSON value, or bytes as they are. `...` is a file that no plan may read.
+# Path to content: a JSON value, or bytes as they are. `...` is a file that no selection may read.
 Files: TypeAlias = Mapping[str, object]
 
 # What stands around a model says which packages it needs.
@@ -43,7 +43,7 @@ def listing_of(files: Files) -> Listing:
 
 
 def content(value: object) -> bytes:
-    assert value is not ..., "a file was read that the plan must not need"
+    assert value is not ..., "a file was read that the selection must not need"
     return value if isinstance(value, bytes) else json.dumps(value).encode()
 
 
@@ -53,9 +53,11 @@ def _or_empty(path: str, files: Files) -> object:
     return {} if of_component and files[path] is ... else files[path]
 
 
-def plan_of(files: Files, request: PlanRequest | None = None, *, rounds: int = 3) -> Plan:
-    """Plan as the worker does: read what is asked for, until nothing is."""
-    request = request or PlanRequest()
+def selection_of(
+    files: Files, request: SelectionRequest | None = None, *, rounds: int = 3
+) -> Selection:
+    """Selection as the worker does: read what is asked for, until nothing is."""
+    request = request or SelectionRequest()
     listing = listing_of(files)
     known: dict[str, bytes] = {}
     for _ in range(rounds):
@@ -64,17 +66,17 @@ def plan_of(files: Files, request: PlanRequest | None = None, *, rounds: int = 3
             break
         assert not known.keys() & set(wanted)
         known |= {path: content(_or_empty(path, files)) for path in wanted}
-    plan = make_plan(listing, request, known)
-    planned = [path for component in plan.components for path in component.paths]
-    assert sorted(planned) == [file.path for file in plan.files]
-    assert set(planned) <= set(files)
-    assert set(known) <= set(planned), "read in vain"
-    assert all(set(part.weights) <= set(part.paths) for part in plan.components)
-    return plan
+    selection = select(listing, request, known)
+    selected = [path for component in selection.components for path in component.paths]
+    assert sorted(selected) == [file.path for file in selection.files]
+    assert set(selected) <= set(files)
+    assert set(known) <= set(selected), "read in vain"
+    assert all(set(part.weights) <= set(part.paths) for part in selection.components)
+    return selection
 
 
-def parts(plan: Plan) -> dict[str, list[str]]:
-    return {component.name: list(component.paths) for component in plan.components}
+def parts(selection: Selection) -> dict[str, list[str]]:
+    return {component.name: list(component.paths) for component in selection.components}
 
 
 def unused(*paths: str) -> dict[str, object]:
@@ -134,10 +136,10 @@ def test_transformers_weights(present: list[str], variant: str | None, expected:
         path: index_of(*[name for name in present if "-of-" in name]) if ".index." in path else ...
         for path in present
     }
-    plan = plan_of(files, PlanRequest(variant=variant), rounds=1 + 1)
-    assert parts(plan) == {"model": sorted(["config.json", *expected])}
-    assert plan.variant == variant
-    assert plan.components[0].weights == tuple(
+    selection = selection_of(files, SelectionRequest(variant=variant), rounds=1 + 1)
+    assert parts(selection) == {"model": sorted(["config.json", *expected])}
+    assert selection.variant == variant
+    assert selection.components[0].weights == tuple(
         sorted(name for name in expected if ".index." not in name)
     )
 
@@ -175,19 +177,23 @@ def test_transformers_takes_the_processing_files_and_nothing_else() -> None:
         "x.Q4_K_M.gguf",
     )
     model = unused("generation_config.json", "model.safetensors")
-    plan = plan_of(MODEL | wanted | others | model)
-    assert parts(plan) == {
+    selection = selection_of(MODEL | wanted | others | model)
+    assert parts(selection) == {
         "model": ["config.json", "generation_config.json", "model.safetensors"],
         "config": sorted(wanted),
     }
-    assert (plan.kind, plan.class_name, plan.custom_code) == (Kind.TRANSFORMERS, "BertModel", False)
-    assert [part.model_type for part in plan.components] == ["bert", None]
+    assert (selection.kind, selection.class_name, selection.custom_code) == (
+        Kind.TRANSFORMERS,
+        "BertModel",
+        False,
+    )
+    assert [part.model_type for part in selection.components] == ["bert", None]
 
 
 @pytest.mark.parametrize("model_type", [None, 7, "", ["bert"], "<b>", "a\nb", "x" * 65, "../bert"])
 def test_a_model_type_is_a_plain_name_or_none(model_type: object) -> None:
     files = {"config.json": {"model_type": model_type}, **unused("model.safetensors")}
-    assert plan_of(files).components[0].model_type is None
+    assert selection_of(files).components[0].model_type is None
 
 
 @pytest.mark.parametrize(
@@ -204,9 +210,9 @@ def test_the_task_is_the_callers_or_else_the_hubs(
 ) -> None:
     files = {"config.json": {"model_type": "bert"}, "model.safetensors": ...}
     listing = replace(listing_of(files), pipeline_tag=tag)
-    request = PlanRequest(kind=kind, task=asked)
-    plan = make_plan(listing, request, {"config.json": content(files["config.json"])})
-    assert plan.task == expected
+    request = SelectionRequest(kind=kind, task=asked)
+    selection = select(listing, request, {"config.json": content(files["config.json"])})
+    assert selection.task == expected
 
 
 def test_transformers_follows_the_weights_that_the_config_names() -> None:
@@ -214,20 +220,20 @@ def test_transformers_follows_the_weights_that_the_config_names() -> None:
         "config.json": {"transformers_weights": "ours.safetensors"},
         **unused("model.safetensors", "ours.safetensors"),
     }
-    assert parts(plan_of(files)) == {"model": ["config.json", "ours.safetensors"]}
+    assert parts(selection_of(files)) == {"model": ["config.json", "ours.safetensors"]}
 
 
-def test_python_files_are_planned_only_when_they_are_trusted_and_used() -> None:
+def test_python_files_are_selected_only_when_they_are_trusted_and_used() -> None:
     files = {
         "config.json": {"auto_map": {"AutoModel": "modeling_x.Model"}},
         **unused("modeling_x.py", "parts.py", "vocab.tiktoken", "model.safetensors", "README.md"),
     }
-    plain = plan_of(files)
+    plain = selection_of(files)
     assert (parts(plain), plain.custom_code) == (
         {"model": ["config.json", "model.safetensors"]},
         False,
     )
-    trusted = plan_of(files, PlanRequest(trust_remote_code=True))
+    trusted = selection_of(files, SelectionRequest(trust_remote_code=True))
     assert (parts(trusted), trusted.custom_code) == (
         {
             "model": ["config.json", "model.safetensors"],
@@ -235,9 +241,11 @@ def test_python_files_are_planned_only_when_they_are_trusted_and_used() -> None:
         },
         True,
     )
-    unmapped = plan_of({**files, "config.json": {}}, PlanRequest(trust_remote_code=True))
+    unmapped = selection_of({**files, "config.json": {}}, SelectionRequest(trust_remote_code=True))
     assert parts(unmapped) == parts(plain)
-    assert [[part.code for part in plan.components] for plan in (plain, trusted, unmapped)] == [
+    assert [
+        [part.code for part in selection.components] for selection in (plain, trusted, unmapped)
+    ] == [
         [("modeling_x.py",)],
         [(), ()],
         [()],
@@ -267,10 +275,10 @@ def test_code_that_is_not_trusted_is_known_by_its_files(
     listed = modules((folder.removesuffix("/"), f"{LEGACY}Transformer"))
     there = tuple(name if "--" in name else f"{folder}{name}" for name in code)
     if not folder:
-        assert plan_of(files).components[0].code == there
-    plan = plan_of(files | listed)
-    assert (plan.kind, plan.custom_code) == (Kind.SENTENCE_TRANSFORMERS, False)
-    (model,) = (part for part in plan.components if part.name != "config")
+        assert selection_of(files).components[0].code == there
+    selection = selection_of(files | listed)
+    assert (selection.kind, selection.custom_code) == (Kind.SENTENCE_TRANSFORMERS, False)
+    (model,) = (part for part in selection.components if part.name != "config")
     assert (model.model_type, model.code) == ("x", there)
 
 
@@ -319,8 +327,8 @@ def test_the_shape_of_minilm_leaves_every_copy_behind() -> None:
             "vocab.txt",
         ),
     }
-    plan = plan_of(files, rounds=2)
-    assert parts(plan) == {
+    selection = selection_of(files, rounds=2)
+    assert parts(selection) == {
         "model": [
             "config.json",
             "model.safetensors",
@@ -334,15 +342,15 @@ def test_the_shape_of_minilm_leaves_every_copy_behind() -> None:
         "2_Normalize": [],
         "config": ["README.md", "config_sentence_transformers.json", "modules.json"],
     }
-    assert plan.class_name == "SentenceTransformer"
-    assert [part.class_name for part in plan.components] == [
+    assert selection.class_name == "SentenceTransformer"
+    assert [part.class_name for part in selection.components] == [
         "Transformer",
         "Pooling",
         "Normalize",
         None,
     ]
-    assert [part.model_type for part in plan.components] == ["bert", None, None, None]
-    assert plan.kind is Kind.SENTENCE_TRANSFORMERS
+    assert [part.model_type for part in selection.components] == ["bert", None, None, None]
+    assert selection.kind is Kind.SENTENCE_TRANSFORMERS
 
 
 @pytest.mark.parametrize(
@@ -405,12 +413,12 @@ def test_sentence_transformers_modules(
         files["0_Part/config.json"] = {"model_type": "bert"}
     if "wordembedding_config.json" in present:  # It may name code, and packages.
         files["0_Part/wordembedding_config.json"] = {}
-    plan = plan_of(files)
-    assert parts(plan) == {
+    selection = selection_of(files)
+    assert parts(selection) == {
         "0_Part": sorted(f"0_Part/{name}" for name in expected or present),
         "config": ["modules.json"],
     }
-    assert plan.components[0].model_type == ("bert" if is_model else None)
+    assert selection.components[0].model_type == ("bert" if is_model else None)
 
 
 @pytest.mark.parametrize(
@@ -428,7 +436,7 @@ def test_a_transformer_module_has_the_weights_that_its_config_names(
         "config.json": {"transformers_weights": "ours.safetensors"},
         **unused(*present),
     }
-    assert parts(plan_of(files))["model"] == ["config.json", *weights]
+    assert parts(selection_of(files))["model"] == ["config.json", *weights]
 
 
 def test_a_router_brings_the_modules_in_its_folders() -> None:
@@ -451,8 +459,8 @@ def test_a_router_brings_the_modules_in_its_folders() -> None:
             "stray/model.safetensors",
         ),
     }
-    plan = plan_of(files)
-    assert parts(plan) == {
+    selection = selection_of(files)
+    assert parts(selection) == {
         "model": ["config.json"],
         "query_0_StaticEmbedding": [
             "query_0_StaticEmbedding/model.safetensors",
@@ -470,8 +478,8 @@ def test_a_router_brings_the_modules_in_its_folders() -> None:
 
 def test_a_plain_transformer_can_be_asked_for_as_an_embedding_model() -> None:
     files = MODEL | unused("model.safetensors", "tokenizer.json")
-    plan = plan_of(files, PlanRequest(kind=Kind.SENTENCE_TRANSFORMERS))
-    assert parts(plan) == {"model": ["config.json", "model.safetensors", "tokenizer.json"]}
+    selection = selection_of(files, SelectionRequest(kind=Kind.SENTENCE_TRANSFORMERS))
+    assert parts(selection) == {"model": ["config.json", "model.safetensors", "tokenizer.json"]}
 
 
 SETTINGS = "config_sentence_transformers.json"
@@ -534,13 +542,13 @@ def test_the_class_of_sentence_transformers_that_a_repository_is_for(
 ) -> None:
     listing = replace(listing_of(files), **described)  # type: ignore[arg-type]
     known: dict[str, bytes] = {}
-    while wanted := reads(listing, PlanRequest(), known):
+    while wanted := reads(listing, SelectionRequest(), known):
         known |= {path: content(files[path]) for path in wanted}
-    plan = make_plan(listing, PlanRequest(), known)
+    selection = select(listing, SelectionRequest(), known)
     if class_name is None:
-        assert plan.kind is Kind.TRANSFORMERS
+        assert selection.kind is Kind.TRANSFORMERS
     else:
-        assert (plan.kind, plan.class_name) == (Kind.SENTENCE_TRANSFORMERS, class_name)
+        assert (selection.kind, selection.class_name) == (Kind.SENTENCE_TRANSFORMERS, class_name)
 
 
 @pytest.mark.parametrize(
@@ -553,7 +561,7 @@ def test_the_class_of_sentence_transformers_that_a_repository_is_for(
 )
 def test_a_class_that_would_get_a_random_layer_is_refused(files: Files, told: str) -> None:
     with pytest.raises(UnsupportedRepoError, match=f"{told}: it would get a layer of random"):
-        plan_of(files)
+        selection_of(files)
 
 
 @pytest.mark.parametrize(
@@ -568,12 +576,12 @@ def test_whose_code_a_module_would_run_is_said(class_ref: str, told: str) -> Non
     files = modules(("", f"{LEGACY}Transformer"), ("1_Part", class_ref)) | of("BertModel")
     files |= {"own.py": b"", "1_Part/config.json": {}}
     with pytest.raises(UnsupportedRepoError) as caught:
-        plan_of(files)
+        selection_of(files)
     assert told in caught.value.message
     if "--" not in class_ref:
-        plan = plan_of(files, PlanRequest(trust_remote_code=True))
+        selection = selection_of(files, SelectionRequest(trust_remote_code=True))
         needs = ("package",) if class_ref.startswith("package") else ()
-        assert (plan.custom_code, plan.components[1].needs) == (True, needs)
+        assert (selection.custom_code, selection.components[1].needs) == (True, needs)
 
 
 # --- diffusers ----------------------------------------------------------------------------------
@@ -646,8 +654,8 @@ def test_diffusers_weights(
     component: list[str], present: list[str], variant: str | None, expected: list[str]
 ) -> None:
     files = diffusers_files({"part": component}, part=["config.json", "LICENSE", *present])
-    plan = plan_of(files, PlanRequest(variant=variant), rounds=2)
-    assert parts(plan) == {
+    selection = selection_of(files, SelectionRequest(variant=variant), rounds=2)
+    assert parts(selection) == {
         "part": sorted(f"part/{name}" for name in ["config.json", *expected]),
         "config": ["model_index.json"],
     }
@@ -659,7 +667,7 @@ def test_a_variant_mixes_with_plain_weights_where_a_component_has_none() -> None
         vae=["config.json", f"{D}.safetensors"],
         unet=["config.json", f"{D}.safetensors", f"{D}.fp16.safetensors"],
     )
-    assert parts(plan_of(files, PlanRequest(variant="fp16"))) == {
+    assert parts(selection_of(files, SelectionRequest(variant="fp16"))) == {
         "vae": ["vae/config.json", f"vae/{D}.safetensors"],
         "unet": ["unet/config.json", f"unet/{D}.fp16.safetensors"],
         "config": ["model_index.json"],
@@ -672,7 +680,7 @@ def test_one_component_with_bin_only_leaves_the_others_their_safetensors() -> No
         text_encoder=["config.json", "pytorch_model.bin"],
         unet=["config.json", f"{D}.safetensors", f"{D}.bin"],
     )
-    assert parts(plan_of(files)) == {
+    assert parts(selection_of(files)) == {
         "text_encoder": ["text_encoder/config.json", "text_encoder/pytorch_model.bin"],
         "unet": ["unet/config.json", f"unet/{D}.safetensors"],
         "config": ["model_index.json"],
@@ -685,8 +693,8 @@ def test_a_component_that_is_handed_in_is_not_fetched() -> None:
         unet=["config.json", f"{D}.safetensors"],
         scheduler=["scheduler_config.json"],
     )
-    plan = plan_of(files, PlanRequest(handed_in=("device_map", "unet")), rounds=1)
-    assert parts(plan) == {
+    selection = selection_of(files, SelectionRequest(handed_in=("device_map", "unet")), rounds=1)
+    assert parts(selection) == {
         "scheduler": ["scheduler/scheduler_config.json"],
         "config": ["model_index.json"],
     }
@@ -695,9 +703,9 @@ def test_a_component_that_is_handed_in_is_not_fetched() -> None:
 def test_what_a_component_is_quantized_with_is_known_from_its_configuration() -> None:
     files = diffusers_files({"unet": UNET}, unet=["config.json", f"{D}.safetensors"])
     config = {"quantization_config": {"quant_method": "torchao"}}
-    plan = plan_of({**files, "unet/config.json": config})
+    selection = selection_of({**files, "unet/config.json": config})
     known = {"unet/config.json": content(config)}
-    (weights,) = component_weights(plan, known, {f"unet/{D}.safetensors": None})
+    (weights,) = component_weights(selection, known, {f"unet/{D}.safetensors": None})
     assert weights.quantization == "torchao"
 
 
@@ -720,14 +728,14 @@ def test_what_is_no_component_stays_behind() -> None:
         tokenizer=["merges.txt", "vocab.json", "LICENSE", "README.md", "picture.png"],
         scheduler=["scheduler_config.json", "config.json"],
     ) | unused("v1-5-pruned.ckpt", "v1-5.safetensors", "README.md", "pipeline.py", "config.json")
-    plan = plan_of(files, rounds=2)
-    assert parts(plan) == {
+    selection = selection_of(files, rounds=2)
+    assert parts(selection) == {
         "unet": ["unet/config.json", f"unet/{D}.safetensors"],
         "tokenizer": ["tokenizer/merges.txt", "tokenizer/vocab.json"],
         "scheduler": ["scheduler/scheduler_config.json"],
         "config": ["model_index.json"],
     }
-    assert (plan.class_name, plan.custom_code) == ("StableDiffusionPipeline", False)
+    assert (selection.class_name, selection.custom_code) == ("StableDiffusionPipeline", False)
 
 
 def test_a_component_without_a_folder_is_looked_for_in_the_root() -> None:
@@ -739,7 +747,7 @@ def test_a_component_without_a_folder_is_looked_for_in_the_root() -> None:
         },
         unet=["config.json", f"{D}.safetensors"],
     ) | unused("config.json", "model.safetensors", "tokenizer.json", "README.md")
-    assert parts(plan_of(files)) == {
+    assert parts(selection_of(files)) == {
         "unet": ["unet/config.json", f"unet/{D}.safetensors"],
         "text_encoder": ["config.json", "model.safetensors"],
         "tokenizer": ["tokenizer.json"],
@@ -752,7 +760,7 @@ def test_files_that_the_index_ignores_are_not_there() -> None:
         {"unet": UNET, "_ignore_files": [f"unet/{D}.safetensors", 3]},
         unet=["config.json", f"{D}.safetensors", f"{D}.bin"],
     )
-    assert parts(plan_of(files))["unet"] == ["unet/config.json", f"unet/{D}.bin"]
+    assert parts(selection_of(files))["unet"] == ["unet/config.json", f"unet/{D}.bin"]
 
 
 @pytest.mark.parametrize(
@@ -765,11 +773,11 @@ def test_files_that_the_index_ignores_are_not_there() -> None:
 def test_code_in_a_pipeline_needs_trust(index: dict[str, object], code: str) -> None:
     files = diffusers_files(index, unet=["config.json", f"{D}.safetensors"]) | unused(code)
     with pytest.raises(UnsupportedRepoError, match="trust_remote_code=True"):
-        plan_of(files)
+        selection_of(files)
     files[code] = b"import torch\n"
-    plan = plan_of(files, PlanRequest(trust_remote_code=True))
-    assert code in {file.path for file in plan.files}
-    assert (plan.custom_code, plan.custom_pipeline) == (True, code == "pipeline.py")
+    selection = selection_of(files, SelectionRequest(trust_remote_code=True))
+    assert code in {file.path for file in selection.files}
+    assert (selection.custom_code, selection.custom_pipeline) == (True, code == "pipeline.py")
 
 
 def test_code_brings_the_files_that_it_imports_beside_it() -> None:
@@ -778,8 +786,8 @@ def test_code_brings_the_files_that_it_imports_beside_it() -> None:
     files |= unused("parts/blocks.py", "other.py", "setup.py") | {
         "pipeline.py": b"from .parts.blocks import Block\n  from .other import x\nimport .other\n"
     }
-    trusted = PlanRequest(trust_remote_code=True)
-    assert parts(plan_of(files, trusted))["config"] == [
+    trusted = SelectionRequest(trust_remote_code=True)
+    assert parts(selection_of(files, trusted))["config"] == [
         "model_index.json",
         "other.py",
         "parts/blocks.py",
@@ -787,7 +795,7 @@ def test_code_brings_the_files_that_it_imports_beside_it() -> None:
     ]
     files["pipeline.py"] = b"from .gone import x\n"
     with pytest.raises(MalformedFileError, match=r"imports '\.gone'"):
-        plan_of(files, trusted)
+        selection_of(files, trusted)
 
 
 CUSTOM = diffusers_files({"unet": UNET}, unet=["config.json", f"{D}.safetensors"]) | {
@@ -796,26 +804,26 @@ CUSTOM = diffusers_files({"unet": UNET}, unet=["config.json", f"{D}.safetensors"
 
 
 @pytest.mark.parametrize(
-    ("custom", "planned"),
+    ("custom", "selected"),
     [
         ("own", ["model_index.json", "own.py"]),
         ("./own.py", ["model_index.json"]),
         ("/some/folder", ["model_index.json"]),
     ],
 )
-def test_code_that_the_caller_names_needs_trust(custom: str, planned: list[str]) -> None:
-    request = PlanRequest(custom_pipeline=custom, handed_in=("custom_pipeline",))
+def test_code_that_the_caller_names_needs_trust(custom: str, selected: list[str]) -> None:
+    request = SelectionRequest(custom_pipeline=custom, handed_in=("custom_pipeline",))
     with pytest.raises(UnsupportedRepoError, match="trust_remote_code=True"):
-        plan_of(CUSTOM, request)
-    plan = plan_of(CUSTOM, replace(request, trust_remote_code=True))
-    assert parts(plan)["config"] == planned
-    assert (plan.custom_code, plan.custom_pipeline) == (True, True)
+        selection_of(CUSTOM, request)
+    selection = selection_of(CUSTOM, replace(request, trust_remote_code=True))
+    assert parts(selection)["config"] == selected
+    assert (selection.custom_code, selection.custom_pipeline) == (True, True)
 
 
 def test_a_pipeline_of_the_community_is_refused_with_the_way_to_have_it() -> None:
-    request = PlanRequest(custom_pipeline="lpw_stable_diffusion", trust_remote_code=True)
+    request = SelectionRequest(custom_pipeline="lpw_stable_diffusion", trust_remote_code=True)
     with pytest.raises(UnsupportedRepoError, match=r"examples/community(.|\n)*lpw_\w+\.py"):
-        plan_of(CUSTOM, request)
+        selection_of(CUSTOM, request)
 
 
 NETS: dict[str, object] = {"unet": UNET, "controlnet": ["diffusers", "MultiControlNetModel"]}
@@ -831,8 +839,8 @@ def test_a_list_of_models_has_a_folder_for_each() -> None:
         controlnet_4=["config.json", f"{D}.safetensors"],
     )
     files[f"controlnet_2/{D}.safetensors.index.json"] = index_of(f"{D}-00001-of-00001.safetensors")
-    plan = plan_of(files)
-    nets = next(part for part in plan.components if part.name == "controlnet")
+    selection = selection_of(files)
+    nets = next(part for part in selection.components if part.name == "controlnet")
     weights = [
         f"controlnet/{D}.safetensors",
         f"controlnet_1/{D}.safetensors",
@@ -851,14 +859,14 @@ def test_a_list_of_models_has_a_folder_for_each() -> None:
 def test_a_list_of_models_comes_in_one_variant() -> None:
     one = ["config.json", f"{D}.safetensors"]
     both = [*one, f"{D}.fp16.safetensors"]
-    fp16 = PlanRequest(variant="fp16")
+    fp16 = SelectionRequest(variant="fp16")
     files = diffusers_files(NETS, unet=both, controlnet=both, controlnet_1=both)
-    assert f"controlnet_1/{D}.fp16.safetensors" in parts(plan_of(files, fp16))["controlnet"]
+    assert f"controlnet_1/{D}.fp16.safetensors" in parts(selection_of(files, fp16))["controlnet"]
     files = diffusers_files(NETS, unet=both, controlnet=one, controlnet_1=both)
-    assert f"controlnet_1/{D}.safetensors" in parts(plan_of(files, fp16))["controlnet"]
+    assert f"controlnet_1/{D}.safetensors" in parts(selection_of(files, fp16))["controlnet"]
     files = diffusers_files(NETS, unet=both, controlnet=both, controlnet_1=one)
     with pytest.raises(VariantNotFoundError):
-        plan_of(files, fp16)
+        selection_of(files, fp16)
 
 
 # --- what is refused ----------------------------------------------------------------------------
@@ -869,33 +877,43 @@ TINY_PIPELINE = diffusers_files({"unet": UNET}, unet=["config.json", f"{D}.safet
 @pytest.mark.parametrize(
     ("files", "request_", "error", "text"),
     [
-        ({}, PlanRequest(), UnsupportedRepoError, "has no files"),
-        (unused(".gitattributes"), PlanRequest(), UnsupportedRepoError, "has no files"),
-        (unused("x.Q4_K_M.gguf", "config.json.bak"), PlanRequest(), UnsupportedRepoError, "GGUF"),
-        (unused("README.md", "onnx/model.onnx"), PlanRequest(), UnsupportedRepoError, "ONNX"),
-        (unused("v1-5-pruned.ckpt"), PlanRequest(), UnsupportedRepoError, "bare checkpoint"),
-        (unused("pytorch_lora_weights.safetensors"), PlanRequest(), UnsupportedRepoError, "LoRA"),
-        (unused("modular_model_index.json"), PlanRequest(), UnsupportedRepoError, "modular"),
-        (unused("notes.txt"), PlanRequest(), UnsupportedRepoError, "Its card at"),
-        (MODEL | unused("x.gguf"), PlanRequest(), UnsupportedRepoError, "GGUF"),
-        (MODEL | unused("onnx/model.onnx"), PlanRequest(), UnsupportedRepoError, "ONNX"),
-        (MODEL | unused("tf_model.h5"), PlanRequest(), UnsupportedRepoError, "PyTorch"),
-        (MODEL | unused("odd.safetensors"), PlanRequest(), NoWeightsError, "no weights"),
+        ({}, SelectionRequest(), UnsupportedRepoError, "has no files"),
+        (unused(".gitattributes"), SelectionRequest(), UnsupportedRepoError, "has no files"),
+        (
+            unused("x.Q4_K_M.gguf", "config.json.bak"),
+            SelectionRequest(),
+            UnsupportedRepoError,
+            "GGUF",
+        ),
+        (unused("README.md", "onnx/model.onnx"), SelectionRequest(), UnsupportedRepoError, "ONNX"),
+        (unused("v1-5-pruned.ckpt"), SelectionRequest(), UnsupportedRepoError, "bare checkpoint"),
+        (
+            unused("pytorch_lora_weights.safetensors"),
+            SelectionRequest(),
+            UnsupportedRepoError,
+            "LoRA",
+        ),
+        (unused("modular_model_index.json"), SelectionRequest(), UnsupportedRepoError, "modular"),
+        (unused("notes.txt"), SelectionRequest(), UnsupportedRepoError, "Its card at"),
+        (MODEL | unused("x.gguf"), SelectionRequest(), UnsupportedRepoError, "GGUF"),
+        (MODEL | unused("onnx/model.onnx"), SelectionRequest(), UnsupportedRepoError, "ONNX"),
+        (MODEL | unused("tf_model.h5"), SelectionRequest(), UnsupportedRepoError, "PyTorch"),
+        (MODEL | unused("odd.safetensors"), SelectionRequest(), NoWeightsError, "no weights"),
         (
             {"config.json": {"_class_name": "ControlNetModel", "_diffusers_version": "0.42"}},
-            PlanRequest(),
+            SelectionRequest(),
             UnsupportedRepoError,
             "ControlNetModel",
         ),
         (
             TINY_PIPELINE,
-            PlanRequest(kind=Kind.TRANSFORMERS),
+            SelectionRequest(kind=Kind.TRANSFORMERS),
             UnsupportedRepoError,
             "leave out kind=",
         ),
         (
             diffusers_files({"unet": UNET}, unet=["config.json", "model.onnx"]),
-            PlanRequest(),
+            SelectionRequest(),
             NoWeightsError,
             "'unet'",
         ),
@@ -905,37 +923,37 @@ TINY_PIPELINE = diffusers_files({"unet": UNET}, unet=["config.json", f"{D}.safet
                 {"unet": UNET},
                 unet=["config.json", f"{D}.bin.index.json", *shards(D, "bin")],
             ),
-            PlanRequest(),
+            SelectionRequest(),
             NoWeightsError,
             "'unet'",
         ),
         (
             diffusers_files({"unet": ["diffusers", "OnnxRuntimeModel"]}, unet=["model.onnx"]),
-            PlanRequest(),
+            SelectionRequest(),
             UnsupportedRepoError,
             "OnnxRuntimeModel",
         ),
         (
             diffusers_files({"_class_name": "WuerstchenCombinedPipeline", "unet": UNET}),
-            PlanRequest(),
+            SelectionRequest(),
             UnsupportedRepoError,
             "more than one repository",
         ),
         (
             modules(("", "custom_st.Transformer")) | unused("custom_st.py"),
-            PlanRequest(),
+            SelectionRequest(),
             UnsupportedRepoError,
             "trust_remote_code=True",
         ),
         (
             modules(("0_Dense", f"{LEGACY}Dense")) | unused("0_Dense/config.json"),
-            PlanRequest(),
+            SelectionRequest(),
             NoWeightsError,
             "'0_Dense'",
         ),
         (
             MODEL | unused("model.safetensors", "model.fp16.safetensors"),
-            PlanRequest(variant="bf16"),
+            SelectionRequest(variant="bf16"),
             VariantNotFoundError,
             "Variants that it has: 'fp16'",
         ),
@@ -949,20 +967,20 @@ TINY_PIPELINE = diffusers_files({"unet": UNET}, unet=["config.json", f"{D}.safet
                     "diffusion_pytorch_model-00001-of-00002.fp16.safetensors",
                 ],
             ),
-            PlanRequest(variant="bf16"),
+            SelectionRequest(variant="bf16"),
             VariantNotFoundError,
             "Variants that it has: 'fp16', 'non_ema'",
         ),
         (
             TINY_PIPELINE,
-            PlanRequest(variant="fp16"),
+            SelectionRequest(variant="fp16"),
             VariantNotFoundError,
             "leave out variant=",
         ),
         (
             diffusers_files(NETS, unet=["config.json", f"{D}.safetensors"], controlnet_1=["x"])
             | unused(f"controlnet/{D}.safetensors", "controlnet/config.json"),
-            PlanRequest(),
+            SelectionRequest(),
             NoWeightsError,
             "'controlnet_1'",
         ),
@@ -970,24 +988,24 @@ TINY_PIPELINE = diffusers_files({"unet": UNET}, unet=["config.json", f"{D}.safet
             diffusers_files(
                 {"controlnet": ["diffusers", "SD3MultiControlNetModel"]}, controlnet=["config.json"]
             ),
-            PlanRequest(),
+            SelectionRequest(),
             UnsupportedRepoError,
             "'SD3MultiControlNetModel'",
         ),
     ],
 )
 def test_what_cannot_be_loaded_is_refused_with_a_reason(
-    files: Files, request_: PlanRequest, error: type[RepoError], text: str
+    files: Files, request_: SelectionRequest, error: type[RepoError], text: str
 ) -> None:
     with pytest.raises(error) as raised:
-        plan_of(files, request_)
+        selection_of(files, request_)
     assert text in str(raised.value)
     assert type(raised.value) is error
 
 
 def test_a_task_is_for_models_of_transformers() -> None:
-    task = PlanRequest(task="fill-mask")
-    assert plan_of(MODEL | unused("model.safetensors"), task).task == "fill-mask"
+    task = SelectionRequest(task="fill-mask")
+    assert selection_of(MODEL | unused("model.safetensors"), task).task == "fill-mask"
     embedder = modules(("", f"{LEGACY}Transformer")) | MODEL | unused("model.safetensors")
     for files, hint in (
         (TINY_PIPELINE, "Leave out task=."),
@@ -997,18 +1015,18 @@ def test_a_task_is_for_models_of_transformers() -> None:
         ),
     ):
         with pytest.raises(UnsupportedRepoError, match="task= is for models") as raised:
-            plan_of(files, task)
+            selection_of(files, task)
         assert raised.value.hint == hint
-    both = PlanRequest(task="fill-mask", kind=Kind.TRANSFORMERS)
-    assert plan_of(embedder, both).kind is Kind.TRANSFORMERS
+    both = SelectionRequest(task="fill-mask", kind=Kind.TRANSFORMERS)
+    assert selection_of(embedder, both).kind is Kind.TRANSFORMERS
 
 
 def test_where_safetensors_are_asked_for_there_are_no_others() -> None:
-    wish = PlanRequest(safetensors_only=True)
+    wish = SelectionRequest(safetensors_only=True)
     both = unused("model.safetensors", "pytorch_model.bin")
-    assert plan_of(MODEL | both, wish).components[0].weights == ("model.safetensors",)
+    assert selection_of(MODEL | both, wish).components[0].weights == ("model.safetensors",)
     with pytest.raises(NoWeightsError, match=r"'pytorch_model\.bin' of .* use_safetensors=True"):
-        plan_of(MODEL | unused("pytorch_model.bin"), wish)
+        selection_of(MODEL | unused("pytorch_model.bin"), wish)
 
 
 INDEXED = {
@@ -1060,7 +1078,7 @@ def test_a_malformed_file_is_named(path: str, value: object) -> None:
     if path == "modules.json":
         files["config.json"] = {}
     with pytest.raises(MalformedFileError) as raised:
-        plan_of(files)
+        selection_of(files)
     assert path in raised.value.message
     assert len(str(raised.value)) < 400
 
@@ -1073,7 +1091,7 @@ def test_a_file_that_is_too_large_to_be_json_is_not_even_asked_for() -> None:
         files=(RepoFile(path="model_index.json", size=10**10, etag="0" * 40),),
     )
     with pytest.raises(MalformedFileError, match="too large"):
-        reads(listing, PlanRequest(), {})
+        reads(listing, SelectionRequest(), {})
 
 
 UNSAFE = [
@@ -1102,7 +1120,7 @@ UNSAFE = [
 @pytest.mark.parametrize("name", UNSAFE)
 def test_an_unsafe_name_anywhere_in_the_listing_is_refused(name: str) -> None:
     with pytest.raises(UnsafePathError) as raised:
-        plan_of({**MODEL, **unused("model.safetensors", name)})
+        selection_of({**MODEL, **unused("model.safetensors", name)})
     text = str(raised.value)
     assert text.isascii()
     assert text.replace("\n", "").isprintable()
@@ -1117,15 +1135,15 @@ def test_an_unsafe_name_inside_a_file_is_refused(name: str) -> None:
         {**INDEXED, "model_index.json": PIPELINE | {name: UNET}},
     ):
         with pytest.raises(UnsafePathError):
-            plan_of(files)
+            selection_of(files)
 
 
 @pytest.mark.parametrize("name", ["aux", "COM1.x", "nul", "end.", "end ", "ab:c", "what?", "a|b"])
-def test_a_planned_file_must_be_possible_on_windows(name: str) -> None:
+def test_a_selected_file_must_be_possible_on_windows(name: str) -> None:
     files = modules((name, f"{LEGACY}Pooling")) | unused(f"{name}/config.json")
     with pytest.raises(UnsafePathError, match="not every system"):
-        plan_of(files)
-    beside = plan_of(MODEL | unused("model.safetensors", f"{name}/config.json"))
+        selection_of(files)
+    beside = selection_of(MODEL | unused("model.safetensors", f"{name}/config.json"))
     assert parts(beside) == {"model": ["config.json", "model.safetensors"]}
 
 
@@ -1135,7 +1153,7 @@ def test_a_listing_that_names_a_file_twice_is_refused() -> None:
         repo_id="a/b", revision="main", commit_hash="0" * 40, files=listing.files + listing.files
     )
     with pytest.raises(UnsafePathError, match="twice"):
-        reads(twice, PlanRequest(), {})
+        reads(twice, SelectionRequest(), {})
 
 
 # --- invariants ---------------------------------------------------------------------------------
@@ -1175,17 +1193,17 @@ SHAPES: list[Files] = [
     st.booleans(),
     st.randoms(use_true_random=False),
 )
-def test_a_plan_is_part_of_the_listing_and_does_not_depend_on_its_order(
+def test_a_selection_is_part_of_the_listing_and_does_not_depend_on_its_order(
     shape: Files, names: set[str], variant: str | None, trusted: bool, rng: random.Random
 ) -> None:
     files = {**{name: {} for name in sorted(names)}, **shape}
-    request = PlanRequest(variant=variant, trust_remote_code=trusted)
+    request = SelectionRequest(variant=variant, trust_remote_code=trusted)
     shuffled = list(files.items())
     rng.shuffle(shuffled)
     outcomes: list[object] = []
     for each in (files, dict(shuffled)):
         try:
-            outcomes.append(plan_of(each, request))  # which checks each plan by itself
+            outcomes.append(selection_of(each, request))  # which checks each selection by itself
         except NbloaderError as error:
             outcomes.append(str(error))
     assert outcomes[0] == outcomes[1]
@@ -1215,12 +1233,12 @@ JSON = st.recursive(
     JSON.map(lambda value: json.dumps(value).encode()) | st.binary(max_size=40),
     st.booleans(),
 )
-def test_whatever_a_file_holds_there_is_a_plan_or_a_named_error(
+def test_whatever_a_file_holds_there_is_a_selection_or_a_named_error(
     path: str, value: bytes, trusted: bool
 ) -> None:
     files = {**INDEXED, "unet/config.json": {}, f"unet/{D}.bin": ..., path: value}
     try:
-        plan_of(files, PlanRequest(trust_remote_code=trusted))
+        selection_of(files, SelectionRequest(trust_remote_code=trusted))
     except RepoError as error:
         refusal = error
     else:
@@ -1230,24 +1248,24 @@ def test_whatever_a_file_holds_there_is_a_plan_or_a_named_error(
 
 
 @given(st.text(max_size=30))
-def test_any_name_in_a_listing_is_planned_around_or_refused(name: str) -> None:
+def test_any_name_in_a_listing_is_selected_around_or_refused(name: str) -> None:
     if name in ("config.json", "model.safetensors"):
         return
     try:
-        plan = plan_of({**MODEL, "model.safetensors": ..., name: {}})
+        selection = selection_of({**MODEL, "model.safetensors": ..., name: {}})
     except UnsafePathError:
         return
     assert ".." not in name.split("/")
     assert not name.startswith("/")
-    assert {"config.json", "model.safetensors"} <= {file.path for file in plan.files}
+    assert {"config.json", "model.safetensors"} <= {file.path for file in selection.files}
 
 
-def test_a_plan_cannot_be_made_from_less_than_was_asked_for() -> None:
+def test_a_selection_cannot_be_made_from_less_than_was_asked_for() -> None:
     with pytest.raises(ValueError, match=r"config\.json"):
-        make_plan(listing_of(MODEL | unused("model.safetensors")), PlanRequest(), {})
+        select(listing_of(MODEL | unused("model.safetensors")), SelectionRequest(), {})
 
 
-def test_ten_thousand_files_are_planned_in_a_moment() -> None:
+def test_ten_thousand_files_are_selected_in_a_moment() -> None:
     names = [f"{D}-{shard:05}-of-09990.safetensors" for shard in range(1, 9991)]
     files = {
         "model_index.json": PIPELINE | {"unet": UNET},
@@ -1256,6 +1274,6 @@ def test_ten_thousand_files_are_planned_in_a_moment() -> None:
         **unused(*[f"unet/{name}" for name in names]),
     }
     started = time.perf_counter()
-    plan = plan_of(files)
+    selection = selection_of(files)
     assert time.perf_counter() - started < 2
-    assert len(plan.files) == len(files)
+    assert len(selection.files) == len(files)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from nbloader.errors import VariantNotFoundError
 from nbloader.hub_names import folder_and_name, join
-from nbloader.plan._paths import check_safe
-from nbloader.plan._repo import Repo, malformed
 from nbloader.quoting import quote
+from nbloader.selection._paths import check_safe
+from nbloader.selection._repo import Repo, malformed
 
 __all__ = [
     "DIFFUSERS",

@@ -1,4 +1,4 @@
-"""A listing and the small files read so far, as the planners look at them."""
+"""A listing and the small files read so far, as the selectors look at them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import TypeGuard
 
 from nbloader.errors import MalformedFileError, UnsafePathError
 from nbloader.hub_names import folder_and_name, join
-from nbloader.plan._paths import check_safe
 from nbloader.quoting import quote
-from nbloader.records import Listing, PlanRequest, Reference
+from nbloader.records import Listing, Reference, SelectionRequest
+from nbloader.selection._paths import check_safe
 
 __all__ = ["Family", "Repo", "check_name", "is_dotted_name", "is_name", "malformed"]
 
@@ -24,7 +24,7 @@ _DOTTED_NAME = re.compile(rf"(?=.{{1,{_MAX_NAME}}}\Z)[\w-]+(?:\.[\w-]+)*", re.AS
 
 
 def malformed(path: str, what: str) -> MalformedFileError:
-    """The error for a file that decides the plan and says something impossible."""
+    """The error for a file that decides the selection and says something impossible."""
     return MalformedFileError(
         f"The file {quote(path)} of the repository {what}.",
         hint="Try another revision (revision=...), or tell the repository's author.",
@@ -45,7 +45,7 @@ def is_dotted_name(value: object) -> TypeGuard[str]:
 
 
 def check_name(value: str, path: str, *, dotted: bool = False) -> str:
-    """Give a name that decides the plan, once it is seen to be one.
+    """Give a name that decides the selection, once it is seen to be one.
 
     Args:
         path: the file that it was read from.
@@ -61,18 +61,18 @@ def check_name(value: str, path: str, *, dotted: bool = False) -> str:
 
 @dataclass(slots=True, kw_only=True)
 class Family:
-    """The repositories that one plan takes files from.
+    """The repositories that one selection takes files from.
 
     Attributes:
         request: what the caller wants.
         known: content of the files that were read so far.
         listings: those of the other repositories that were listed so far, by id.
-        references: what the planners asked for, by id and role, in that order.
-        repos: the repositories by id, that of the plan first.
-        missing: files that a planner asked for and that are not known yet.
+        references: what the selectors asked for, by id and role, in that order.
+        repos: the repositories by id, that of the selection first.
+        missing: files that a selector asked for and that are not known yet.
     """
 
-    request: PlanRequest
+    request: SelectionRequest
     known: Mapping[str, bytes]
     listings: Mapping[str, Listing]
     references: dict[tuple[str, str], Reference] = field(default_factory=dict)
@@ -83,11 +83,11 @@ class Family:
 class Repo:
     """The files of a repository, and what is known of their content.
 
-    Paths are those of a plan: in a repository that is not the plan's own, they begin with its id
-    and a colon.
+    Paths are those of a selection: in a repository that is not the selection's own, they begin with
+    its id and a colon.
 
     Args:
-        depth: how many references led to it; 0 for the plan's own.
+        depth: how many references led to it; 0 for the selection's own.
 
     Attributes:
         root: the folder of the root: empty, or the id and a colon.
@@ -99,10 +99,10 @@ class Repo:
         pipeline_tag, library_name, base_models: what the Hub says; see `Listing`.
         handed_in: components that the caller hands in, or leaves out.
         custom_pipeline: where the caller says that the code of a pipeline is; None for none.
-        written_with: the version of the library that wrote the repository, where a planner has
+        written_with: the version of the library that wrote the repository, where a selector has
             read it.
-        runs_code: whether a planner has found that the load imports what the repository names, from
-            its own files or from an installed package.
+        runs_code: whether a selector has found that the load imports what the repository names,
+            from its own files or from an installed package.
 
     Raises:
         UnsafePathError: the listing has a file name that could leave its folder, or one twice.

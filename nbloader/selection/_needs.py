@@ -16,9 +16,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from nbloader.hub_names import folder_and_name
-from nbloader.plan._adapters import ADAPTER_CONFIG
-from nbloader.plan._repo import Repo
 from nbloader.records import Component, Kind
+from nbloader.selection._adapters import ADAPTER_CONFIG
+from nbloader.selection._repo import Repo
 
 __all__ = ["with_needs"]
 
@@ -182,8 +182,8 @@ _Config = Mapping[str, object]
 def with_needs(repo: Repo, kind: Kind, components: Sequence[Component]) -> list[Component]:
     """The components, each with the packages that its small files ask for.
 
-    Of the small files only those are read that are planned, or will be: a model of transformers has
-    them all in its root, which its planner names once it knows the configuration.
+    Of the small files only those are read that are selected, or will be: a model of transformers
+    has them all in its root, which its selector names once it knows the configuration.
     """
     if kind is Kind.TRANSFORMERS:
         return _of_one_model(repo, components)
@@ -197,8 +197,8 @@ def _with(component: Component, needs: Iterable[str]) -> Component:
 
 
 def _of_one_model(repo: Repo, components: Sequence[Component]) -> list[Component]:
-    planned = {path for part in components for path in part.paths}
-    model = _repo_of_model(repo, planned)
+    selected = {path for part in components for path in part.paths}
+    model = _repo_of_model(repo, selected)
     if model is None:
         return list(components)
     config = _read(model, model.root, "config.json")
@@ -209,13 +209,13 @@ def _of_one_model(repo: Repo, components: Sequence[Component]) -> list[Component
     return [_with(part, needs.get(part.name, ())) for part in components]
 
 
-def _repo_of_model(repo: Repo, planned: Collection[str]) -> Repo | None:
+def _repo_of_model(repo: Repo, selected: Collection[str]) -> Repo | None:
     """The repository with the model, which may be another one than that of an adapter."""
-    if not planned:
+    if not selected:
         return None if ADAPTER_CONFIG in repo.paths else repo
     for one in (repo, *repo.family.repos.values()):
         path = f"{one.root}config.json"
-        if path in one.paths and path in planned:
+        if path in one.paths and path in selected:
             return one
     return None
 

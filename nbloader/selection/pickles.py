@@ -2,8 +2,8 @@
 
 A file of `torch.save` is a zip with a pickle, `data.pkl`, that describes the tensors. Its directory
 and that pickle are a few kilobytes; they are read, and the pickle is followed without running it.
-What is seen is what will be loaded: the parts come from the commit of the plan, and the whole file
-enters the cache only once its hash is that of the listing of the same commit.
+What is seen is what will be loaded: the parts come from the commit of the selection, and the whole
+file enters the cache only once its hash is that of the listing of the same commit.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from nbloader.plan._archive import Archive, Read, Unclear, outline, read_archive
-from nbloader.plan._unpickler import (
+from nbloader.quoting import plain
+from nbloader.records import PickleFacts, RepoFile, Selection
+from nbloader.selection._archive import Archive, Read, Unclear, outline, read_archive
+from nbloader.selection._unpickler import (
     ALLOWED,
     NOT_FOLLOWED,
     Refused,
@@ -20,9 +22,7 @@ from nbloader.plan._unpickler import (
     globals_of,
     value_of,
 )
-from nbloader.plan.headers import Header, header_of
-from nbloader.quoting import plain
-from nbloader.records import PickleFacts, Plan, RepoFile
+from nbloader.selection.headers import Header, header_of
 
 __all__ = ["LookedThrough", "look_through", "pickled", "sketched", "torch_refuses"]
 
@@ -42,11 +42,11 @@ class LookedThrough:
     header: Header | None = None
 
 
-def pickled(plan: Plan) -> list[str]:
-    """Give the files of weights that are pickled, in the order of the plan."""
+def pickled(selection: Selection) -> list[str]:
+    """Give the files of weights that are pickled, in the order of the selection."""
     return [
         path
-        for component in plan.components
+        for component in selection.components
         for path in component.weights
         if not path.endswith(".safetensors")
     ]

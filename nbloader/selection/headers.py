@@ -13,9 +13,9 @@ import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from nbloader.plan._repo import malformed
 from nbloader.quoting import quote
 from nbloader.records import RepoFile
+from nbloader.selection._repo import malformed
 
 __all__ = ["FIRST_READ_BYTES", "Header", "header_end", "header_of", "parse_header"]
 

@@ -10,22 +10,22 @@ import re
 
 from nbloader.errors import UnsupportedRepoError
 from nbloader.hub_names import is_repo_id
-from nbloader.plan._companions import CODE, companion
-from nbloader.plan._formats import has_foreign_weights, no_weights
-from nbloader.plan._paths import check_safe
-from nbloader.plan._repo import Repo, check_name, is_name, malformed
-from nbloader.plan._transformers import processing_files
-from nbloader.plan._weights import (
+from nbloader.quoting import quote
+from nbloader.records import Component, Reference
+from nbloader.selection._companions import CODE, companion
+from nbloader.selection._formats import has_foreign_weights, no_weights
+from nbloader.selection._paths import check_safe
+from nbloader.selection._repo import Repo, check_name, is_name, malformed
+from nbloader.selection._transformers import processing_files
+from nbloader.selection._weights import (
     DIFFUSERS,
     TRANSFORMERS,
     Weights,
     find_weights,
     variant_not_found,
 )
-from nbloader.quoting import quote
-from nbloader.records import Component, Reference
 
-__all__ = ["plan_diffusers"]
+__all__ = ["select_diffusers"]
 
 INDEX = "model_index.json"
 
@@ -63,7 +63,7 @@ _CUSTOM_CODE = "pipeline.py"  # `CUSTOM_PIPELINE_FILE_NAME` of diffusers
 _RELATIVE_IMPORT = re.compile(r"^\s*(?:import\s+\.(\S+)\s*$|from\s+\.(\S+)\s+import)", re.MULTILINE)
 
 
-def plan_diffusers(repo: Repo) -> tuple[str | None, list[Component]]:
+def select_diffusers(repo: Repo) -> tuple[str | None, list[Component]]:
     """The class of the pipeline, and its components in the order of `model_index.json`.
 
     Raises:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from nbloader.errors import NoWeightsError, RepoError, UnsupportedRepoError
 from nbloader.hub_names import folder_and_name, is_repo_id
-from nbloader.plan._repo import Repo, is_name
 from nbloader.quoting import quote
+from nbloader.selection._repo import Repo, is_name
 
 __all__ = ["has_foreign_weights", "no_weights", "refuse_other_libraries", "unsupported"]
 

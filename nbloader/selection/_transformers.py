@@ -6,27 +6,27 @@ import re
 from collections.abc import Mapping
 
 from nbloader.hub_names import join
-from nbloader.plan._companions import code_of, split_reference
-from nbloader.plan._formats import no_weights, refuse_other_libraries
-from nbloader.plan._paths import check_safe
-from nbloader.plan._repo import Repo, is_name, malformed
-from nbloader.plan._weights import (
+from nbloader.quoting import quote
+from nbloader.records import Component
+from nbloader.selection._companions import code_of, split_reference
+from nbloader.selection._formats import no_weights, refuse_other_libraries
+from nbloader.selection._paths import check_safe
+from nbloader.selection._repo import Repo, is_name, malformed
+from nbloader.selection._weights import (
     TRANSFORMERS,
     Weights,
     find_weights,
     from_index,
     variant_not_found,
 )
-from nbloader.quoting import quote
-from nbloader.records import Component
 
 __all__ = [
     "code_files",
     "config_files",
     "model_type",
     "model_weights",
-    "plan_transformers",
     "processing_files",
+    "select_transformers",
     "untrusted_code",
 ]
 
@@ -88,7 +88,7 @@ _CODE_MAPS = (
 _CODE_DATA = (".py", ".json", ".txt", ".model", ".tiktoken", ".jinja", ".spm", ".bpe")
 
 
-def plan_transformers(repo: Repo) -> tuple[str | None, list[Component]]:
+def select_transformers(repo: Repo) -> tuple[str | None, list[Component]]:
     """The class that the repository names, and the files of the model in its root.
 
     Raises:

@@ -11,19 +11,21 @@ from collections.abc import Iterator, Mapping
 
 from nbloader.errors import UnsupportedRepoError
 from nbloader.hub_names import join
-from nbloader.plan._adapters import ADAPTER_CONFIG, adapter, base_of
-from nbloader.plan._companions import code_of, split_reference
-from nbloader.plan._encoders import (
+from nbloader.quoting import quote
+from nbloader.records import Component
+from nbloader.selection._adapters import ADAPTER_CONFIG, adapter, base_of
+from nbloader.selection._companions import code_of, split_reference
+from nbloader.selection._encoders import (
     CROSS_ENCODER,
     MODULES,
     MULTI_VECTOR_ENCODER,
     SETTINGS,
     encoder_class,
 )
-from nbloader.plan._formats import no_weights
-from nbloader.plan._paths import check_safe
-from nbloader.plan._repo import Repo, check_name, malformed
-from nbloader.plan._transformers import (
+from nbloader.selection._formats import no_weights
+from nbloader.selection._paths import check_safe
+from nbloader.selection._repo import Repo, check_name, malformed
+from nbloader.selection._transformers import (
     code_files,
     config_files,
     model_type,
@@ -31,11 +33,9 @@ from nbloader.plan._transformers import (
     processing_files,
     untrusted_code,
 )
-from nbloader.plan._weights import MODULE, TRANSFORMERS, Weights, find_weights
-from nbloader.quoting import quote
-from nbloader.records import Component
+from nbloader.selection._weights import MODULE, TRANSFORMERS, Weights, find_weights
 
-__all__ = ["plan_sentence_transformers"]
+__all__ = ["select_sentence_transformers"]
 
 _NAMESPACE = "sentence_transformers."
 
@@ -81,7 +81,7 @@ _NEEDS = {"PhraseTokenizer": ("nltk",)}
 _MAX_DEPTH = 4
 
 
-def plan_sentence_transformers(repo: Repo) -> tuple[str | None, list[Component]]:
+def select_sentence_transformers(repo: Repo) -> tuple[str | None, list[Component]]:
     """The class that the repository is for, and its modules in their order.
 
     Raises:

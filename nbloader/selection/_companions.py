@@ -1,10 +1,10 @@
-"""Other repositories that a plan needs files of: code, or the base model of an adapter.
+"""Other repositories that a selection needs files of: code, or the base model of an adapter.
 
-How a planner asks for one: `companion(repo, Reference(repo_id=..., role=...))`. None says that it
-is not listed yet: the planner goes on with what it knows, and is asked again. A `Repo` is planned
-as the plan's own is, with `other.root` for the folder of the root (`config_files(other,
-other.root)`); its paths begin with its id, so they go into components as they are. A planner checks
-what it takes a name from itself; that a name can be a repository is checked here.
+How a selector asks for one: `companion(repo, Reference(repo_id=..., role=...))`. None says that it
+is not listed yet: the selector goes on with what it knows, and is asked again. A `Repo` is selected
+as the selection's own is, with `other.root` for the folder of the root (`config_files(other,
+other.root)`); its paths begin with its id, so they go into components as they are. A selector
+checks what it takes a name from itself; that a name can be a repository is checked here.
 
 Python files are only ever asked for with trust_remote_code=True: `code_of` is for them.
 """
@@ -15,9 +15,9 @@ import re
 
 from nbloader.errors import UnsupportedRepoError
 from nbloader.hub_names import folder_and_name, is_repo_id, is_revision, join
-from nbloader.plan._repo import Repo, malformed
 from nbloader.quoting import quote
 from nbloader.records import Reference
+from nbloader.selection._repo import Repo, malformed
 
 __all__ = ["CODE", "MAX_COMPANIONS", "code_of", "companion", "split_reference"]
 
@@ -37,7 +37,7 @@ _MAX_MODULE = 128
 def companion(repo: Repo, reference: Reference, *, where: str) -> Repo | None:
     """Give a repository that `repo` refers to; None as long as it is not listed.
 
-    A reference to the plan's own repository is one to its own files.
+    A reference to the selection's own repository is one to its own files.
 
     Args:
         where: the file that names it.

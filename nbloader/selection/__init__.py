@@ -1,8 +1,9 @@
 """Which files of a repository will be loaded, and by what.
 
 Pure: no network, disk or clock. A caller asks `references` which other repositories are to be
-listed and `reads` which small files decide the plan, does both, asks again until there is nothing
-left, and then calls `make_plan`. All of them belong to the plan, so nothing is fetched in vain.
+listed and `reads` which small files decide the selection, does both, asks again until there is
+nothing left, and then calls `select`. All of them belong to the selection, so nothing is fetched in
+vain.
 """
 
 from __future__ import annotations
@@ -12,31 +13,31 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from nbloader.errors import NoWeightsError, UnsupportedRepoError
-from nbloader.plan._adapters import ADAPTER_CONFIG, plan_adapted
-from nbloader.plan._diffusers import plan_diffusers
-from nbloader.plan._encoders import is_encoder
-from nbloader.plan._formats import refuse_other_libraries, unsupported
-from nbloader.plan._needs import with_needs
-from nbloader.plan._paths import check_portable
-from nbloader.plan._repo import Family, Repo
-from nbloader.plan._sentence_transformers import plan_sentence_transformers
 from nbloader.quoting import quote
 from nbloader.records import (
     Companion,
     Component,
     Kind,
     Listing,
-    Plan,
-    PlanRequest,
     Reference,
+    Selection,
+    SelectionRequest,
 )
+from nbloader.selection._adapters import ADAPTER_CONFIG, select_adapted
+from nbloader.selection._diffusers import select_diffusers
+from nbloader.selection._encoders import is_encoder
+from nbloader.selection._formats import refuse_other_libraries, unsupported
+from nbloader.selection._needs import with_needs
+from nbloader.selection._paths import check_portable
+from nbloader.selection._repo import Family, Repo
+from nbloader.selection._sentence_transformers import select_sentence_transformers
 
-__all__ = ["make_plan", "reads", "references"]
+__all__ = ["reads", "references", "select"]
 
-_PLANNERS = {
-    Kind.DIFFUSERS: plan_diffusers,
-    Kind.SENTENCE_TRANSFORMERS: plan_sentence_transformers,
-    Kind.TRANSFORMERS: plan_adapted,
+_SELECTORS = {
+    Kind.DIFFUSERS: select_diffusers,
+    Kind.SENTENCE_TRANSFORMERS: select_sentence_transformers,
+    Kind.TRANSFORMERS: select_adapted,
 }
 # The files that tell a kind, in the order in which they are looked for; a repository of
 # sentence-transformers has a config.json too.
@@ -49,11 +50,11 @@ _MARKS = {
 
 def references(
     listing: Listing,
-    request: PlanRequest,
+    request: SelectionRequest,
     known: Mapping[str, bytes],
     others: Mapping[str, Listing] = MappingProxyType({}),
 ) -> tuple[Reference, ...]:
-    """The other repositories to list next before the plan can be made.
+    """The other repositories to list next before the selection can be made.
 
     Args:
         known, others: those of `reads`.
@@ -62,36 +63,36 @@ def references(
         RepoError: as `reads` does.
     """
     family = Family(request=request, known=known, listings=others)
-    _planned(listing, family)
+    _selected(listing, family)
     return _unlisted(listing, family)
 
 
 def reads(
     listing: Listing,
-    request: PlanRequest,
+    request: SelectionRequest,
     known: Mapping[str, bytes],
     others: Mapping[str, Listing] = MappingProxyType({}),
 ) -> tuple[str, ...]:
-    """The files to read next before the plan can be made, sorted; empty when enough is known.
+    """The files to read next before the selection can be made, sorted; empty when enough is known.
 
     Args:
         known: content of the files that were read so far, by path; see `RepoFile.path`.
         others: the listings of other repositories that `references` named so far, by id.
 
     Raises:
-        RepoError: what is known already shows that there can be no plan; see `make_plan`.
+        RepoError: what is known already shows that there can be no selection; see `select`.
     """
     family = Family(request=request, known=known, listings=others)
-    _planned(listing, family)
+    _selected(listing, family)
     return tuple(sorted(family.missing))
 
 
-def make_plan(
+def select(
     listing: Listing,
-    request: PlanRequest,
+    request: SelectionRequest,
     known: Mapping[str, bytes],
     others: Mapping[str, Listing] = MappingProxyType({}),
-) -> Plan:
+) -> Selection:
     """Exactly the files that the library will open to load the model, and their parts.
 
     Args:
@@ -103,12 +104,12 @@ def make_plan(
         NoWeightsError: a component that needs weights has none that could be loaded, or none in
             the format that was asked for.
         VariantNotFoundError: nothing has weights of the variant.
-        MalformedFileError: a file that decides the plan is wrong.
+        MalformedFileError: a file that decides the selection is wrong.
         UnsafePathError: a file name could leave its folder.
         ValueError: `reads` still asks for a file, or `references` for a repository.
     """
     family = Family(request=request, known=known, listings=others)
-    repo, kind, class_name, components = _planned(listing, family)
+    repo, kind, class_name, components = _selected(listing, family)
     unlisted = [one.repo_id for one in _unlisted(listing, family)]
     if family.missing or unlisted:
         raise ValueError(f"not read yet: {', '.join(sorted([*family.missing, *unlisted]))}")
@@ -130,7 +131,7 @@ def make_plan(
         request.custom_pipeline is not None
         or any(path.endswith(".py") and "/" not in path for path in wanted)
     )
-    return Plan(
+    return Selection(
         repo_id=listing.repo_id,
         revision=listing.revision,
         commit_hash=listing.commit_hash,
@@ -166,13 +167,13 @@ def _unlisted(listing: Listing, family: Family) -> tuple[Reference, ...]:
     return tuple(wanted.values())
 
 
-def _planned(
+def _selected(
     listing: Listing, family: Family
 ) -> tuple[Repo, Kind, str | None, Sequence[Component]]:
-    """What the planner of the kind makes of what is known so far."""
+    """What the selector of the kind makes of what is known so far."""
     repo = Repo(listing, family)
     kind = _kind(repo, family.request)
-    class_name, components = _PLANNERS[kind](repo)
+    class_name, components = _SELECTORS[kind](repo)
     return repo, kind, class_name, with_needs(repo, kind, components)
 
 
@@ -192,7 +193,7 @@ def _check_format(repo: Repo, components: Iterable[Component]) -> None:
                 )
 
 
-def _kind(repo: Repo, request: PlanRequest) -> Kind:
+def _kind(repo: Repo, request: SelectionRequest) -> Kind:
     """The kind that was asked for, or that the files show."""
     kind = _kind_of_files(repo, request)
     if request.task is not None and kind is not Kind.TRANSFORMERS:
@@ -205,7 +206,7 @@ def _kind(repo: Repo, request: PlanRequest) -> Kind:
     return kind
 
 
-def _kind_of_files(repo: Repo, request: PlanRequest) -> Kind:
+def _kind_of_files(repo: Repo, request: SelectionRequest) -> Kind:
     kind = request.kind
     kinds = [kind for kind, marks in _MARKS.items() if not repo.paths.isdisjoint(marks)]
     if kind is None:

@@ -13,13 +13,13 @@ from typing import TypeGuard
 
 from nbloader.errors import NoWeightsError, UnsupportedRepoError
 from nbloader.hub_names import is_repo_id, join
-from nbloader.plan._companions import companion
-from nbloader.plan._repo import Repo
-from nbloader.plan._transformers import plan_transformers
 from nbloader.quoting import quote
 from nbloader.records import Component, Reference
+from nbloader.selection._companions import companion
+from nbloader.selection._repo import Repo
+from nbloader.selection._transformers import select_transformers
 
-__all__ = ["ADAPTER_CONFIG", "BASE", "adapter", "base_of", "plan_adapted"]
+__all__ = ["ADAPTER_CONFIG", "BASE", "adapter", "base_of", "select_adapted"]
 
 ADAPTER_CONFIG = "adapter_config.json"
 
@@ -138,7 +138,7 @@ def _check_base(repo: Repo, base: Repo) -> None:
     )
 
 
-def plan_adapted(repo: Repo) -> tuple[str | None, list[Component]]:
+def select_adapted(repo: Repo) -> tuple[str | None, list[Component]]:
     """The files of a model of transformers, with the adapter that lies beside it or names it.
 
     Raises:
@@ -146,11 +146,11 @@ def plan_adapted(repo: Repo) -> tuple[str | None, list[Component]]:
     """
     own = adapter(repo, repo.root)
     if own is None:
-        return plan_transformers(repo)
+        return select_transformers(repo)
     base = base_of(repo, repo.root)
     if base is None:
         return None, []
-    class_name, components = plan_transformers(base)
+    class_name, components = select_transformers(base)
     if base is not repo:
         components = [
             replace(part, name=base.repo_id) if part.name == "model" else part

@@ -1,6 +1,6 @@
 """What the tensors of each component take, from as few headers as tell it.
 
-Pure, like the plan: a caller asks `header_reads` which headers to read, reads them, asks again
+Pure, like the selection: a caller asks `header_reads` which headers to read, reads them, asks again
 until there are none, and then calls `component_weights`.
 
 Of a sharded model one header is read. It shows the dtype; the bytes of all shards stand in their
@@ -20,8 +20,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from nbloader.hub_names import folder_and_name, join
-from nbloader.plan.headers import Header
-from nbloader.records import Component, ComponentWeights, Plan
+from nbloader.records import Component, ComponentWeights, Selection
+from nbloader.selection.headers import Header
 
 __all__ = ["component_weights", "header_reads"]
 
@@ -46,18 +46,20 @@ _METHOD = re.compile(r"[a-z0-9][a-z0-9_.-]{0,39}")
 Headers = Mapping[str, Header | None]
 
 
-def header_reads(plan: Plan, known: Mapping[str, bytes], headers: Headers) -> tuple[str, ...]:
+def header_reads(
+    selection: Selection, known: Mapping[str, bytes], headers: Headers
+) -> tuple[str, ...]:
     """The safetensors files whose headers to read next, sorted; empty when enough is known.
 
     Args:
-        known: content of the files that were read for the plan, by path.
+        known: content of the files that were read for the selection, by path.
         headers: those that were read so far, by path; None for one that could not be read.
     """
-    sizes = {file.path: file.size for file in plan.files}
+    sizes = {file.path: file.size for file in selection.files}
     return tuple(
         sorted(
             path
-            for component in plan.components
+            for component in selection.components
             for weights in _groups(component, known)
             for path in _reads(weights, headers, sizes)
         )
@@ -65,9 +67,9 @@ def header_reads(plan: Plan, known: Mapping[str, bytes], headers: Headers) -> tu
 
 
 def component_weights(
-    plan: Plan, known: Mapping[str, bytes], headers: Headers
+    selection: Selection, known: Mapping[str, bytes], headers: Headers
 ) -> tuple[ComponentWeights, ...]:
-    """The weights of every component that has any, in the order of the plan.
+    """The weights of every component that has any, in the order of the selection.
 
     Args:
         known, headers: those of `header_reads`.
@@ -75,12 +77,12 @@ def component_weights(
     Raises:
         ValueError: `header_reads` still asks for a header.
     """
-    if missing := header_reads(plan, known, headers):
+    if missing := header_reads(selection, known, headers):
         raise ValueError(f"not read yet: {', '.join(missing)}")
-    sizes = {file.path: file.size for file in plan.files}
+    sizes = {file.path: file.size for file in selection.files}
     return tuple(
         _component(component, known, headers, sizes)
-        for component in plan.components
+        for component in selection.components
         if component.weights
     )
 

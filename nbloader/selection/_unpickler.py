@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from nbloader.plan._archive import Unclear
+from nbloader.selection._archive import Unclear
 
 __all__ = ["ALLOWED", "Refused", "Tensor", "globals_of", "value_of"]
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from nbloader.errors import UnsupportedRepoError
-from nbloader.plan._repo import Repo, check_name
 from nbloader.quoting import quote
+from nbloader.selection._repo import Repo, check_name
 
 __all__ = [
     "CROSS_ENCODER",
