@@ -16,7 +16,6 @@ from nbloader.records import (
     Checked,
     CheckResult,
     Component,
-    ComponentDownloaded,
     ComponentLoaded,
     Event,
     Failed,
@@ -408,8 +407,6 @@ def apply(state: JobState, event: Event, now: float) -> JobState:
             state = replace(state, done=state.done | {event.path})
             downloads = _downloads(state, event.path, state.downloads, begins=False, now=now)
             return replace(state, downloads=downloads)
-        case ComponentDownloaded():
-            return state  # The files say so.
         case LibrariesImported():
             begun = max(state.started_at, state.updated_at - event.seconds)
             return replace(state, importing=Span(started_at=begun, ended_at=state.updated_at))

@@ -6,7 +6,6 @@ import pytest
 
 from nbloader.errors import WorkerDiedError
 from nbloader.records import (
-    ComponentDownloaded,
     FileDone,
     FileProgress,
     HubFacts,
@@ -187,12 +186,11 @@ def test_what_is_complete_is_news_once() -> None:
     ledger = Books().ledger
     events = (
         FileDone(path=WEIGHTS),
-        ComponentDownloaded(name="vae"),
         FileDone(path="other"),
         Notice(reference="space-freed", message="m", hint="h"),
     )
-    assert [ledger.heard(event) for event in events] == [True] * 4
-    assert [ledger.heard(event) for event in events] == [False] * 4
+    assert [ledger.heard(event) for event in events] == [True] * 3
+    assert [ledger.heard(event) for event in events] == [False] * 3
     assert ledger.heard(FileProgress(path=WEIGHTS, completed=1))
 
 

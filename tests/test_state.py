@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from IPython.core.formatters import PlainTextFormatter
 
 from nbloader.records import (
-    ComponentDownloaded,
     ComponentLoaded,
     Event,
     Failed,
@@ -71,7 +70,6 @@ def test_a_whole_job_folds_into_one_record() -> None:
             (105.0, notice),
             (110.0, FileDone(path=WEIGHTS)),
             (110.0, FileDone(path="transformer/config.json")),
-            (110.0, ComponentDownloaded(name="transformer")),
             (110.0, FileDone(path="model_index.json")),
             (111.0, LibrariesImported(seconds=8.5)),
             (111.0, StageStarted(stage=Stage.INITIALISE)),

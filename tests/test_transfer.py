@@ -15,7 +15,6 @@ from nbloader.localhub import Fault, LocalHub, RequestClass
 from nbloader.localhub.demo import MINILM, QWEN_IMAGE_EDIT
 from nbloader.records import (
     Component,
-    ComponentDownloaded,
     Event,
     FileDone,
     FileProgress,
@@ -93,13 +92,6 @@ def test_what_is_told_adds_up(demo_hub: LocalHub, tmp_path: Path) -> None:
     selection = next(event.selection for event in events if isinstance(event, Selected))
     done = [event.path for event in events if isinstance(event, FileDone)]
     assert sorted(done) == [file.path for file in selection.files]
-
-    told = [event.name for event in events if isinstance(event, ComponentDownloaded)]
-    assert sorted(told) == sorted(part.name for part in selection.components if part.paths)
-    for part in selection.components:
-        if part.paths:
-            last = max(events.index(FileDone(path=path)) for path in part.paths)
-            assert events.index(ComponentDownloaded(name=part.name)) > last
 
     state = JobState(repo_id=QWEN_IMAGE_EDIT, started_at=0, updated_at=0)
     for event in events:

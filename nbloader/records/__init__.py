@@ -16,7 +16,6 @@ from nbloader.records._checks import (
 )
 from nbloader.records._events import (
     Checked,
-    ComponentDownloaded,
     ComponentLoaded,
     Event,
     Failed,
@@ -84,7 +83,6 @@ __all__ = [
     "ClassFacts",
     "Companion",
     "Component",
-    "ComponentDownloaded",
     "ComponentLoaded",
     "ComponentWeights",
     "DiskFacts",

@@ -15,7 +15,6 @@ from nbloader.records._transfer import Route
 
 __all__ = [
     "Checked",
-    "ComponentDownloaded",
     "ComponentLoaded",
     "Event",
     "Failed",
@@ -116,14 +115,6 @@ class FileDone:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ComponentDownloaded:
-    """All files of a component are in the cache."""
-
-    name: str
-    type: Literal["component-downloaded"] = "component-downloaded"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
     """An attempt failed, and another follows.
 
@@ -203,7 +194,6 @@ Event = (
     | LibrariesImported
     | FileProgress
     | FileDone
-    | ComponentDownloaded
     | Retry
     | Notice
     | ComponentLoaded

@@ -9,7 +9,6 @@ from dataclasses import replace
 
 from nbloader.errors import WorkerDiedError
 from nbloader.records import (
-    ComponentDownloaded,
     Event,
     FileDone,
     FileProgress,
@@ -60,7 +59,7 @@ class Ledger:
         self._chance = chance
         self._tried: dict[str, Tried] = {}
         self._completed: dict[str, int] = {}
-        self._complete: set[FileDone | ComponentDownloaded | Notice] = set()
+        self._complete: set[FileDone | Notice] = set()
         self._brought = 0
         self._began_at = clock()
         self._progress = Progress(route=Route.XET, moved_at=clock())
@@ -87,7 +86,7 @@ class Ledger:
     def heard(self, report: Event) -> bool:
         """Note what a worker says, and tell whether it is news: a second worker says again what
         is complete."""
-        if isinstance(report, (FileDone, ComponentDownloaded, Notice)):
+        if isinstance(report, (FileDone, Notice)):
             news = report not in self._complete
             self._complete.add(report)
             return news

@@ -17,7 +17,6 @@ from pydantic_core import PydanticSerializationError
 from nbloader.errors import NbloaderError, ProtocolError
 from nbloader.records import (
     Companion,
-    ComponentDownloaded,
     FileDone,
     FileProgress,
     Notice,
@@ -184,7 +183,6 @@ Report = (
     | Selected
     | FileProgress
     | FileDone
-    | ComponentDownloaded
     | Retry
     | Notice
     | Stuck

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import functools
 import os
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from threading import Lock
 from typing import TypeAlias
 
 from huggingface_hub import constants
@@ -23,7 +21,6 @@ from nbloader.errors import (
     RepoError,
 )
 from nbloader.records import (
-    ComponentDownloaded,
     ComponentWeights,
     FileDone,
     Listing,
@@ -348,7 +345,6 @@ class Session:
         if self._own.listing is None:
             self._check_local(selection)
             return self._own.cache.snapshot(selection.commit_hash)
-        done = self._counting(selection)
         self._sweep()
         order = fetch_order(selection)
         batches = {
@@ -357,7 +353,7 @@ class Session:
         # Small ones first: they tell whether the rest is any use.
         for name in sorted(batches, key=lambda name: sum(file.size for file in batches[name])):
             one = self._repositories[name]
-            one.fetch(batches[name], done=done, verify=self._start.verify)
+            one.fetch(batches[name], done=self._done, verify=self._start.verify)
             one.note_revision()
         return self._own.cache.snapshot(selection.commit_hash)
 
@@ -383,22 +379,8 @@ class Session:
         content = {file: one.cache.pointer(selection.commit_hash, file.path) for file in small}
         write_sketch(folder, content, outlines)
 
-    def _counting(self, selection: Selection) -> Callable[[RepoFile], None]:
-        """Give what tells of complete files, and of components once their last file is there."""
-        component = {path: part.name for part in selection.components for path in part.paths}
-        left = Counter(component.values())
-        lock = Lock()
-
-        def done(file: RepoFile) -> None:
-            self._send(FileDone(path=file.path))
-            name = component[file.path]
-            with lock:
-                left[name] -= 1
-                complete = not left[name]
-            if complete:
-                self._send(ComponentDownloaded(name=name))
-
-        return done
+    def _done(self, file: RepoFile) -> None:
+        self._send(FileDone(path=file.path))
 
     def _sweep(self) -> None:
         """Remove what killed downloads have left and nobody will go on from."""
