@@ -1,21 +1,19 @@
 """Frozen records that pass between the parts of nbloader.
 
-`_repo`, `_facts` and `_fit` describe *what is there and what will be done* (listing, selection,
-machine, placement), `_transfer` how files are brought, `_checks` what checks found; `_events` is
-*what happens*: events that the worker, the loaders and the job publish, that `state` folds, and
-that reach a caller's `on_event`. Events carry a `type`, so that they survive a trip through JSON.
+`repo`, `facts` and `fit` describe *what is there and what will be done* (listing, selection,
+transfer, machine, placement); `events` is *what happens*: events that the worker, the loaders and
+the job publish, that `state` folds, and that reach a caller's `on_event`. Events carry a `type`, so
+that they survive a trip through JSON.
 
 All sizes are bytes, all durations seconds, all times seconds since the epoch (UTC).
 """
 
 from __future__ import annotations
 
-from nbloader.records._checks import (
+from nbloader.records.events import (
+    Checked,
     CheckResult,
     CheckStatus,
-)
-from nbloader.records._events import (
-    Checked,
     ComponentLoaded,
     Event,
     Failed,
@@ -29,7 +27,7 @@ from nbloader.records._events import (
     Stage,
     StageStarted,
 )
-from nbloader.records._facts import (
+from nbloader.records.facts import (
     AttachedModel,
     ClassFacts,
     DiskFacts,
@@ -50,7 +48,7 @@ from nbloader.records._facts import (
     UnmetRequirement,
     XetFacts,
 )
-from nbloader.records._fit import (
+from nbloader.records.fit import (
     ComponentWeights,
     Fit,
     Method,
@@ -58,19 +56,17 @@ from nbloader.records._fit import (
     Placement,
     Quantization,
 )
-from nbloader.records._repo import (
+from nbloader.records.repo import (
+    LARGE_FILE_BYTES,
     Companion,
     Component,
     Kind,
     Listing,
     Reference,
     RepoFile,
+    Route,
     Selection,
     SelectionRequest,
-)
-from nbloader.records._transfer import (
-    LARGE_FILE_BYTES,
-    Route,
     TransferPolicy,
 )
 

@@ -1,4 +1,7 @@
-"""What happens: published by the worker, the loaders and the job, folded by `state`."""
+"""What happens: published by the worker, the loaders and the job, folded by `state`.
+
+What the checks find stands here, too: it is published as an event.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
-from nbloader.records._checks import CheckResult
-from nbloader.records._facts import HubFacts, PickleFacts
-from nbloader.records._fit import ComponentWeights, Fit
-from nbloader.records._repo import Selection
-from nbloader.records._transfer import Route
+from nbloader.records.facts import HubFacts, PickleFacts
+from nbloader.records.fit import ComponentWeights, Fit
+from nbloader.records.repo import Route, Selection
 
 __all__ = [
+    "CheckResult",
+    "CheckStatus",
     "Checked",
     "ComponentLoaded",
     "Event",
@@ -28,6 +31,35 @@ __all__ = [
     "Stage",
     "StageStarted",
 ]
+
+
+class CheckStatus(StrEnum):
+    """What a check found."""
+
+    PASSED = "passed"
+    WARNING = "warning"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckResult:
+    """What one check found.
+
+    Attributes:
+        name: short and stable, such as `disk`.
+        message: what was found, one line, with the figures.
+        hint: what to do about it; empty where nothing is to be done.
+        reference: of the error that a failure is, such as `disk-full`; empty if there is none.
+        link: a page where it can be mended or read about; empty if there is none.
+    """
+
+    name: str
+    status: CheckStatus
+    message: str
+    hint: str = ""
+    reference: str = ""
+    link: str = ""
 
 
 class Stage(StrEnum):
