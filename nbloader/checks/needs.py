@@ -131,7 +131,7 @@ def inspected_packages(
 def install_hint(
     missing: Iterable[str], packages: Mapping[str, PackageFacts], *, notebook: bool = True
 ) -> str:
-    """Give the line to paste that installs what is missing, by the names of the imports.
+    """Return the line to paste that installs what is missing, by the names of the imports.
 
     Args:
         packages: those of `inspected_packages`.
@@ -147,6 +147,6 @@ def _for_quantization(library: str, method: str) -> tuple[str, ...]:
 
 
 def method_name(name: str) -> str:
-    """Give the one form of a method's name: `bitsandbytes` of `bitsandbytes_4bit`."""
+    """Return the one form of a method's name: `bitsandbytes` of `bitsandbytes_4bit`."""
     name = name.lower().replace("_", "-")
     return "bitsandbytes" if name.startswith("bitsandbytes") else name

@@ -279,7 +279,7 @@ def _unsupported(
 
 
 def _is_older(written_with: str | None, installed: str) -> bool:
-    """Tell whether a repository was written with an older release than the installed one.
+    """Say whether a repository was written with an older release than the installed one.
 
     A version of the sources between two releases counts as the later of them.
     """

@@ -59,7 +59,7 @@ def run_checks(facts: Facts) -> tuple[CheckResult, ...]:
 
 
 def _unmet(result: CheckResult) -> bool:
-    """Tell whether a check that requires this one has to be skipped."""
+    """Say whether a check that requires this one has to be skipped."""
     if result.status is CheckStatus.SKIPPED:
         return result.name != "hub"  # Then the cache answers in its place.
     return result.status is CheckStatus.FAILED
@@ -170,7 +170,7 @@ class PreflightReport(ShownReport):
             )
 
     def to_json(self) -> dict[str, Any]:
-        """Give the report as plain values for `json.dumps`."""
+        """Return the report as plain values for `json.dumps`."""
         return {
             "repo_id": self.repo_id,
             "ok": self.ok,

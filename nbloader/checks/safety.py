@@ -61,14 +61,14 @@ def safety(facts: Facts) -> CheckResult:
 
 
 def _old_torch(facts: Facts) -> str | None:
-    """Give the version of torch if it is one that is not safe; None if it is, or is not there."""
+    """Return the version of torch if it is one that is not safe; None if it is, or is not there."""
     torch = facts.packages.get("torch")
     version = torch.installed if torch else None
     return version if version is not None and not is_one_of(version, SAFE_TORCH) else None
 
 
 def _doubt(found: PickleFacts | None, old_torch: str | None) -> str:
-    """Tell why a file cannot be vouched for; empty if it can."""
+    """Return why a file cannot be vouched for; empty if it can."""
     if found is None:
         return "not looked through"
     if found.refused:
@@ -79,14 +79,14 @@ def _doubt(found: PickleFacts | None, old_torch: str | None) -> str:
 
 
 def _is_hopeless(facts: Facts, path: str, found: PickleFacts | None, old_torch: str | None) -> bool:
-    """Tell whether the library would refuse the file, whatever is allowed here."""
+    """Say whether the library would refuse the file, whatever is allowed here."""
     if old_torch and facts.selection is not None and _by_transformers(facts.selection, path):
         return True  # its `check_torch_load_is_safe`
     return found is not None and torch_refuses(found, facts.safe_globals)
 
 
 def _by_transformers(selection: Selection, path: str) -> bool:
-    """Tell whether it is transformers that loads a file."""
+    """Say whether it is transformers that loads a file."""
     (component,) = (part for part in selection.components if path in part.weights)
     match selection.kind:
         case Kind.DIFFUSERS:

@@ -140,7 +140,7 @@ class Building:
         )
 
     def _lack(self, error: BaseException) -> MissingTensorsError | None:
-        """Tell whether a library stumbled over tensors that lack, as it says now or has before."""
+        """Return the error to raise if the library stumbled over missing tensors, else None."""
         if not isinstance(error, Exception) or isinstance(error, (NbloaderError, ImportError)):
             return None
         if _is_full(error):
@@ -197,7 +197,7 @@ def _told(
 
 
 def _is_full(error: BaseException) -> bool:
-    """Tell whether there was no room, on a GPU or in memory."""
+    """Say whether there was no room, on a GPU or in memory."""
     return type(error).__name__ == "OutOfMemoryError" or _is_full_memory(error)
 
 
@@ -215,7 +215,7 @@ def _release(error: BaseException) -> None:
 
 
 def _free() -> None:
-    """Give memory that nothing uses back, that of a GPU too."""
+    """Free memory that nothing uses, that of a GPU too."""
     import torch
 
     gc.collect()
@@ -273,7 +273,7 @@ def build(
 
 
 def modules_of(model: Any, selection: Selection) -> dict[str, Any]:
-    """Give the parts of a built model that may hold tensors, by name."""
+    """Return the parts of a built model that may hold tensors, by name."""
     found: dict[str, Any] = _BUILDERS[selection.kind].modules_of(model)
     return found
 
@@ -289,14 +289,14 @@ def check_arguments(selection: Selection, loader_kwargs: Mapping[str, Any]) -> N
 
 
 def uses_pooler(model: Any, selection: Selection) -> bool:
-    """Tell whether a built model computes with the layer over the first token of an encoder."""
+    """Say whether a built model computes with the layer over the first token of an encoder."""
     if selection.kind is Kind.SENTENCE_TRANSFORMERS:
         return sentence_transformers.uses_pooler(model)
     return selection.kind is Kind.DIFFUSERS
 
 
 def versions() -> dict[str, str]:
-    """Give the versions of the packages that a placement depends on, of those that are there."""
+    """Return the versions of the packages that a placement depends on, of those that are there."""
     found = {}
     for name in _PACKAGES:
         try:

@@ -38,7 +38,7 @@ def devices(torch: TorchFacts | None) -> tuple[GpuFacts, ...]:
     """Ask torch for its GPUs where NVML does not know them: AMD's, and some containers.
 
     It takes seconds, and is done in a process of its own: what begins to use a GPU keeps some
-    hundred megabytes of it. Gives nothing where there seems to be no GPU.
+    hundred megabytes of it. Returns nothing where there seems to be no GPU.
     """
     able = torch is not None and (torch.hip or torch.cuda is not None)
     if not able or not any(os.path.exists(path) for path in _DEVICE_FILES):  # noqa: PTH110
@@ -61,7 +61,7 @@ def devices(torch: TorchFacts | None) -> tuple[GpuFacts, ...]:
 
 
 def spare_bytes() -> tuple[int, ...]:
-    """Give what torch holds of each GPU for later use: to the driver it counts as taken.
+    """Return what torch holds of each GPU for later use: to the driver it counts as taken.
 
     Imports nothing, and begins to use no GPU.
     """
@@ -144,13 +144,13 @@ def remember(key: Hashable, facts: LoadedModel, model: Any) -> None:
 
 
 def loaded() -> tuple[LoadedModel, ...]:
-    """Give the models that are alive, the largest first."""
+    """Return the models that are alive, the largest first."""
     alive = [facts for _, facts, model in _ALIVE if model() is not None]
     return tuple(sorted(alive, key=lambda facts: -facts.bytes))
 
 
 def copies(key: Hashable) -> list[int]:
-    """Give the sizes in bytes of all models with this key that are alive.
+    """Return the sizes in bytes of all models with this key that are alive.
 
     A model whose names are gone may live on in reference cycles. A blocking load collects it first;
     beside an event loop that would take too long (a third of a second with torch imported).

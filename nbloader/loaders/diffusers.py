@@ -129,5 +129,5 @@ def _place_others(pipeline: Any, loaded: Mapping[str, Any], device: str) -> None
 
 
 def modules_of(pipeline: Any) -> dict[str, Any]:
-    """Give the components of a pipeline by name."""
+    """Return the components of a pipeline by name."""
     return dict(pipeline.components)

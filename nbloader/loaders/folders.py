@@ -28,7 +28,7 @@ from nbloader.records import Selection
 
 
 def snapshot_of(selection: Selection, folder: Path, repo_id: str) -> Path:
-    """Give the folder of another repository of a selection.
+    """Return the folder of another repository of a selection.
 
     Args:
         folder: the snapshot of the selection's own: `<cache>/models--org--name/snapshots/<commit>`.
@@ -39,7 +39,7 @@ def snapshot_of(selection: Selection, folder: Path, repo_id: str) -> Path:
 
 
 def code_arguments(selection: Selection, folder: Path) -> dict[str, Any]:
-    """Give the arguments that let transformers find code that is named with its repository.
+    """Return the arguments that let transformers find code that is named with its repository.
 
     It looks for `org/code--module.Class` in the Hub's cache; with the commit it asks nobody.
     """
@@ -86,7 +86,7 @@ class Places:
 
 @contextmanager
 def adapted(selection: Selection, folder: Path) -> Iterator[Places]:
-    """Give where the model of a selection is loaded from, while it is built.
+    """Yield where the model of a selection is loaded from, while it is built.
 
     A model without an adapter is loaded from its own folder.
     """
@@ -119,8 +119,7 @@ def adapted(selection: Selection, folder: Path) -> Iterator[Places]:
 
 @contextmanager
 def whole_folder(selection: Selection, folder: Path) -> Iterator[Path]:
-    """Give a folder with a selection's own files, in which an adapter names the snapshot of its
-    base.
+    """Yield a folder of a selection's files, in which an adapter names the snapshot of its base.
 
     It is `folder` where no other repository has the base.
     """
@@ -219,7 +218,7 @@ def _inside(name: Any, folder: str) -> bool:
 
 
 def _parts(thing: Any) -> Iterator[Any]:
-    """Give what keeps names inside a thing: its parts, and their configurations."""
+    """Yield what keeps names inside a thing: its parts, and their configurations."""
     if _is_module(thing):
         for module in thing.modules():
             if module is not thing:
@@ -238,5 +237,5 @@ def _is_module(value: Any) -> bool:
 
 
 def _is_named(value: Any) -> bool:
-    """Tell whether a value is an object of the libraries that may keep a name."""
+    """Say whether a value is an object of the libraries that may keep a name."""
     return type(value).__module__.startswith(_LIBRARIES)

@@ -141,7 +141,7 @@ def _import(selection: Selection, module: str, name: str, notebook: bool) -> Non
 
 
 def _first(error: BaseException) -> BaseException:
-    """Give the error that began it: transformers raises others of its own over it."""
+    """Return the error that began it: transformers raises others of its own over it."""
     while error.__cause__ is not None:
         error = error.__cause__
     return error

@@ -195,7 +195,7 @@ def _group_offload(placement: Placement) -> Call:
 
 
 def _dtypes(placement: Placement) -> str | dict[str, str]:
-    """Give the number format of the pipeline, or of each component where they differ."""
+    """Return the number format of the pipeline, or of each component where they differ."""
     own = {
         part.name: part.dtype
         for part in placement.components
@@ -310,7 +310,7 @@ def _task(selection: Selection, placement: Placement, versions: Mapping[str, str
 
 
 def _model_placing(placement: Placement) -> dict[str, Any]:
-    """Give what `from_pretrained` of transformers needs to place or quantize one model.
+    """Return what `from_pretrained` of transformers needs to place or quantize one model.
 
     Spread, its layers are dealt out evenly by accelerate, over all GPUs of the machine; with
     memory, until each GPU has what it may have.
@@ -337,7 +337,7 @@ def _model_placing(placement: Placement) -> dict[str, Any]:
 
 
 def _number(device: str) -> int | str:
-    """Give a device as accelerate names it: GPUs by their numbers."""
+    """Return a device as accelerate names it: GPUs by their numbers."""
     kind, _, index = device.partition(":")
     return int(index or 0) if kind == "cuda" else device
 
@@ -351,7 +351,7 @@ def _dtype_name(library: str, versions: Mapping[str, str]) -> str:
 
 
 def _quantization(to: Quantization, dtype: str) -> dict[str, Any]:
-    """Give the settings of a `BitsAndBytesConfig`: NF4 is the format for weights (QLoRA paper)."""
+    """Return the settings of a `BitsAndBytesConfig`: NF4 is the format for weights (QLoRA)."""
     if to is Quantization.EIGHT_BIT:
         return {"load_in_8bit": True}
     return {
@@ -375,7 +375,7 @@ DTYPES = ("dtype", "torch_dtype")
 
 
 def places_itself(loader_kwargs: Mapping[str, Any]) -> bool:
-    """Tell whether the caller's own arguments settle where the tensors go, or what they are."""
+    """Say whether the caller's own arguments settle where the tensors go, or what they are."""
     nested = loader_kwargs.get("model_kwargs") or {}
     return any(key in given for given in (loader_kwargs, nested) for key in PLACING)
 

@@ -151,7 +151,7 @@ def lacking(
     pooled: bool = True,
     replaced: Collection[str] = (),
 ) -> list[LoadReport]:
-    """Give the last report of each model that is of use and lacks tensors.
+    """Return the last report of each model that is of use and lacks tensors.
 
     Args:
         classes: of the models that came out; libraries may have tried others before.
@@ -182,7 +182,7 @@ def lacking(
 def missing_tensors(
     repo_id: str, reports: Sequence[LoadReport], folder: Path, *, forceable: bool
 ) -> MissingTensorsError:
-    """Give the error for models that lack tensors.
+    """Return the error for models that lack tensors.
 
     Args:
         forceable: whether the library would go on. It never does with tensors of another shape.

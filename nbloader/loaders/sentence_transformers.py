@@ -142,12 +142,12 @@ def build(
 
 
 def modules_of(model: Any) -> dict[str, Any]:
-    """Give the one module that a model is."""
+    """Return the one module that a model is."""
     return {WHOLE: model}
 
 
 def uses_pooler(model: Any) -> bool:
-    """Tell whether what a model gives comes through the layer over the first token."""
+    """Say whether what a model gives comes through the layer over the first token."""
     for part in model.modules():
         for way in (getattr(part, "modality_config", None) or {}).values():
             if isinstance(way, Mapping) and way.get("method_output_name") == "pooler_output":
@@ -156,7 +156,7 @@ def uses_pooler(model: Any) -> bool:
 
 
 def _align_routes(model: Any) -> None:
-    """Give the modules of each route of a Router the number format of the first.
+    """Cast the modules of each route of a Router to the number format of the first.
 
     The library does so for the modules of a model (`BaseModel.__init__`), and a layer in another
     format than its input cannot compute.
@@ -251,7 +251,7 @@ def _told() -> Iterator[list[str]]:
 def _notices(
     selection: Selection, model: Any, folder: Path, told: Sequence[str]
 ) -> Iterator[Notice]:
-    """Tell where the library chose something itself, or could not do as the repository says."""
+    """Yield what the library chose itself, and where it could not do as the repository says."""
     if not (folder / "modules.json").exists() and selection.class_name == "SentenceTransformer":
         modes = filter(None, map(_pooling_mode, model.children()))
         yield Notice(
@@ -278,7 +278,7 @@ def _pooling_mode(module: Any) -> str | None:
 
 
 def _lack(selection: Selection, folder: Path, error: Exception) -> MissingTensorsError | None:
-    """Tell whether a module was refused because its file lacks tensors, and which."""
+    """Return the error that names what a file lacks, if that is why a module was refused."""
     text = str(error)
     if isinstance(error, KeyError):
         key = error.args[0] if error.args else None

@@ -69,7 +69,7 @@ class Offer:
     needs: frozenset[str] = frozenset()
 
     def takes(self, name: str | None) -> bool:
-        """Tell whether its pipeline would hold a model of the class."""
+        """Say whether its pipeline would hold a model of the class."""
         return name is not None and (name == self.builds or self._falls_back_to(name))
 
     def _falls_back_to(self, name: str) -> bool:
@@ -158,7 +158,7 @@ def _by_class(wanted: Wanted, offers: Sequence[Offer]) -> Choice:
 
 
 def _suits(wanted: Wanted, task: str) -> bool:
-    """Tell whether a task that takes the class that is named can be what it was made for."""
+    """Say whether a task that takes the class that is named can be what it was made for."""
     assert wanted.named is not None
     if task in _HEADLESS and (wanted.own or wanted.modalities != _HEADLESS[task]):
         return False
@@ -173,7 +173,7 @@ def _rank(task: str) -> int:
 
 
 def processors_of(names: Collection[str], config: Mapping[str, object]) -> frozenset[str]:
-    """Tell which processors the files of a folder can give, by the names that pipelines use.
+    """Name the processors that the files of a folder can make, as pipelines call them.
 
     Args:
         names: of the files directly in the folder.

@@ -108,7 +108,7 @@ class _Builder:
     # -- which ---------------------------------------------------------------------------------
 
     def known(self, task: str) -> str:
-        """Give the name of a task that the caller asks for, once it is seen to be one.
+        """Return the name of a task that the caller asks for, once it is seen to be one.
 
         Raises:
             InvalidArgumentError: it is none.
@@ -180,14 +180,14 @@ class _Builder:
         return decide(wanted, tuple(self._offers(config, named)))
 
     def _task_of(self, name: str) -> str | None:
-        """Give the library's own spelling of a task; None if it has none of that name."""
+        """Return the library's own spelling of a task; None if it has none of that name."""
         try:
             return str(self._library.pipelines.check_task(name)[0])
         except Exception:  # KeyError by its word, but it is the library's to say
             return None
 
     def _names_family(self) -> bool:
-        """Tell whether the auto classes can make a configuration, which every pipeline asks for.
+        """Say whether the auto classes can make a configuration, which every pipeline asks for.
 
         Where a family is not named, a class that is can still read the configuration by itself.
         """
@@ -196,7 +196,7 @@ class _Builder:
         return given or not keys.isdisjoint(self._raw)
 
     def _spelt(self, task: str) -> str:
-        """Give the Hub's name of a task where that is meant: the pipeline keeps it."""
+        """Return the Hub's name of a task where that is meant: the pipeline keeps it."""
         return self._selection.task if self._selection.task and task == self._tag else task
 
     def _config(self) -> Any:
@@ -209,14 +209,14 @@ class _Builder:
         )
 
     def _named(self) -> str | None:
-        """Give the first class of `architectures` that there is."""
+        """Return the first class of `architectures` that there is."""
         given = self._raw.get("architectures")
         names = [name for name in given if isinstance(name, str)] if isinstance(given, list) else []
         own = {_class_name(reference) for reference in self._auto_map.values()}
         return next((name for name in names if name in own or self._class(name)), None)
 
     def _class(self, name: str) -> Any:
-        """Give a class of models of the library; None if it has none of that name."""
+        """Return a class of models of the library; None if it has none of that name."""
         found = getattr(self._library, name, None) if name.isidentifier() else None
         fits = isinstance(found, type) and issubclass(found, self._library.PreTrainedModel)
         return found if fits else None
@@ -268,7 +268,7 @@ class _Builder:
         return built
 
     def _lacks(self, built: Any) -> bool:
-        """Tell whether tensors of a model that was just built were in no file."""
+        """Say whether tensors of a model that was just built were in no file."""
         classes = {type(module).__name__ for module in built.model.modules()}
         replaced = replaced_modules(built.model)
         return bool(lacking(self._reports.found, classes, pooled=False, replaced=replaced))
@@ -291,7 +291,7 @@ class _Builder:
         return model if placed or device is None else model.to(device)
 
     def _builder_of(self, name: str | None) -> tuple[Any, bool]:
-        """Give what builds a class, and whether that is an auto class, which knows its code."""
+        """Return what builds a class, and whether that is an auto class, which knows its code."""
         own = {key: _class_name(reference) for key, reference in self._auto_map.items()}
         keys = [key for key in own if key.startswith("AutoModel") and hasattr(self._library, key)]
         named = [key for key in keys if own[key] == name]
@@ -351,7 +351,7 @@ class _Builder:
         )
 
     def _line(self) -> str:
-        """Give the line that loads what a model alone has to be called with."""
+        """Return the line that loads what a model alone has to be called with."""
         names = [path.name for path in self._folder.iterdir()]
         found = processors_of(names, self._raw)
         if "processor" in found:
@@ -390,7 +390,7 @@ def _make_saveable(pipe: Any) -> None:
 
 
 def _stops(error: Exception) -> bool:
-    """Tell whether another pipeline would fail as well: a package is missing, or memory is full.
+    """Say whether another pipeline would fail as well: a package is missing, or memory is full.
 
     The library puts the errors of all classes that it tried into the text of one.
     """
@@ -436,7 +436,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _references(auto_map: object) -> dict[str, str]:
-    """Give the classes of a repository's code by the auto classes that they stand for."""
+    """Return the classes of a repository's code by the auto classes that they stand for."""
     items = auto_map.items() if isinstance(auto_map, dict) else ()
     return {key: value for key, value in items if isinstance(value, str)}
 
@@ -450,7 +450,7 @@ def _flat(entry: Any) -> Collection[Any]:
 
 
 def modules_of(built: Any) -> dict[str, Any]:
-    """Give the model, of a pipeline or as it is."""
+    """Return the model, of a pipeline or as it is."""
     import torch
 
     return {WHOLE: built if isinstance(built, torch.nn.Module) else built.model}

@@ -58,7 +58,7 @@ def check_pipeline(pipeline: Any, placement: Placement | None) -> list[Notice]:
 
 
 def _calls(pipeline: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """Give what can be called, by the names of the components."""
+    """Yield what can be called, by the names of the components."""
     import torch
 
     for name, part in pipeline.components.items():

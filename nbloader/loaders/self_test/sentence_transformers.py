@@ -79,7 +79,7 @@ _Call = Callable[[_Input, dict[str, Any]], Any]
 
 
 def _way(model: Any) -> _Call:
-    """Give the call that suits the class; it gives rows of numbers, one array for each input.
+    """Return the call that suits the class; it returns rows of numbers, one array for each input.
 
     The functions get the model as an argument: the frames of an error keep what they close over.
     """
@@ -143,7 +143,7 @@ def _is_known(model: Any) -> bool:
 
 
 def _inputs(model: Any) -> Iterator[_Input]:
-    """Give the smallest inputs of a kind that the model takes, then larger ones."""
+    """Yield the smallest inputs of a kind that the model takes, then larger ones."""
     kinds = list(getattr(model, "modalities", ["text"]))
     singles = [kind for kind in ("text", "image", "audio", "video", "message") if kind in kinds]
     pairs = [kind for kind in kinds if isinstance(kind, tuple)]
@@ -213,7 +213,7 @@ def _word(tokenizer: Any, number: int) -> str:
 
 
 def _ids(tokenizer: Any, word: str) -> tuple[int, ...]:
-    """Give the numbers of a word's tokens; empty if one is not known."""
+    """Return the numbers of a word's tokens; empty if one is not known."""
     if callable(tokenizer):
         ids = tokenizer(word, add_special_tokens=False)["input_ids"]
         return () if getattr(tokenizer, "unk_token_id", None) in ids else tuple(ids)
@@ -223,7 +223,7 @@ def _ids(tokenizer: Any, word: str) -> tuple[int, ...]:
 
 
 def _image_size(model: Any) -> int:
-    """Give the size that a model of pictures was made for."""
+    """Return the size that a model of pictures was made for."""
     for module in model.modules():
         config = getattr(module, "config", None)
         size = getattr(getattr(config, "vision_config", config), "image_size", None)

@@ -102,7 +102,7 @@ _HOLDERS = (dict, list, OrderedDict, set)
 
 
 def _attributes(part: Any) -> dict[str, tuple[Any, Any]]:
-    """Give the attributes of a module, each with a copy of what it holds if it can be changed."""
+    """Return the attributes of a module, each with a copy of what it holds if it can be changed."""
     return {
         name: (value, copy(value) if type(value) in _HOLDERS else None)
         for name, value in vars(part).items()

@@ -131,7 +131,7 @@ def _holds_nan(value: Any) -> bool:
 
 
 def _task_of(pipe: Any) -> str:
-    """Give the library's own name of the task of a pipeline, which keeps the one it was given."""
+    """Return the library's own name of the task of a pipeline, which keeps the one it was given."""
     from transformers.pipelines import check_task
 
     with suppress(Exception):  # A task of the repository's own.
@@ -140,7 +140,7 @@ def _task_of(pipe: Any) -> str:
 
 
 def _of_pipeline(pipe: Any, task: str) -> _Call | None:
-    """Give the smallest call that suits the task; None if there is none."""
+    """Return the smallest call that suits the task; None if there is none."""
     word = _word(pipe)
     if task in _TEXT and word is None:
         return None
@@ -273,7 +273,7 @@ def _video_seen(pipe: Any) -> Any:
 
 
 def _of_model(model: Any) -> _Call | None:
-    """Give a call of the model's main input alone; None if that cannot be made."""
+    """Return a call of the model's main input alone; None if that cannot be made."""
     import torch
 
     name = getattr(model, "main_input_name", None)

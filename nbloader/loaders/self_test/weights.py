@@ -94,7 +94,7 @@ def _is_on(device: torch.device, allowed: tuple[str, ...]) -> bool:
 
 
 def _waiting(module: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Give the tensors that accelerate's hooks keep elsewhere until their module computes."""
+    """Return the tensors that accelerate's hooks keep elsewhere until their module computes."""
     waiting: dict[str, torch.Tensor] = {}
     for path, part in module.named_modules():
         hook = getattr(part, "_hf_hook", None)
@@ -109,7 +109,7 @@ def _waiting(module: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 def _scales(weight: torch.Tensor) -> list[torch.Tensor]:
-    """Give what bitsandbytes keeps beside a weight that it has quantized; empty for any other.
+    """Return what bitsandbytes keeps beside a weight that it has quantized; empty for any other.
 
     4-bit weights have a scale for each block, which may be quantized in turn; 8-bit weights have
     one for each row.
@@ -122,7 +122,7 @@ def _scales(weight: torch.Tensor) -> list[torch.Tensor]:
 
 
 def _finite(tensor: torch.Tensor) -> bool:
-    """Tell whether all elements are finite.
+    """Say whether all elements are finite.
 
     A finite sum proves it in one pass over the memory. Large finite numbers, such as those of a
     mask, can overflow in a sum: then each element is looked at. Integers are finite; so is, for
