@@ -31,13 +31,15 @@ REFRESH_BEFORE_S = 60.0
 _STATUS = re.compile(r"HTTP status (?:client|server) error \((\d{3})")
 """How hf_xet tells of an answer that is an error; there is no other way to learn the status."""
 
-_VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)")
-
 
 def xet_is_usable(version: str | None) -> bool:
-    """Tell whether an installed hf_xet of this version can fetch ranges; None: not installed."""
-    match = _VERSION.match(version or "")
-    return match is not None and tuple(map(int, match.groups())) >= OLDEST_XET
+    """Say whether an installed hf_xet of this version can fetch ranges; None: not installed."""
+    from packaging.version import InvalidVersion, Version
+
+    try:
+        return Version(version or "").release >= OLDEST_XET
+    except InvalidVersion:
+        return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

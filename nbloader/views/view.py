@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -179,11 +178,12 @@ def _is_terminal(stream: TextIO | None) -> bool:
 def _installed(package: str) -> tuple[int, ...] | None:
     from importlib.metadata import PackageNotFoundError, version
 
+    from packaging.version import InvalidVersion, Version
+
     try:
-        found = re.match(r"\d+(\.\d+)*", version(package))
-    except PackageNotFoundError:
+        return Version(version(package)).release
+    except (PackageNotFoundError, InvalidVersion):
         return None
-    return tuple(int(part) for part in found[0].split(".")) if found else None
 
 
 class Guarded:
