@@ -110,7 +110,7 @@ class JobEntry:
 def entry_of(
     state: JobState, *, now: float, versions: Mapping[str, str], redact: Redactor
 ) -> JobEntry:
-    """Give what is kept of a job that has ended. Pure.
+    """Return what is kept of a job that has ended. Pure.
 
     Args:
         now: when it ended, seconds since the epoch; the clock of `state` is another one.
@@ -197,7 +197,7 @@ class History:
 
     @classmethod
     def of_environment(cls, environ: Mapping[str, str]) -> History:
-        """Give that of the Hub's folder, which is found by the Hub library's own rules."""
+        """Return that of the Hub's folder, which is found by the Hub library's own rules."""
         return cls(home_of_environment(environ) / "nbloader")
 
     @property
@@ -225,7 +225,7 @@ class History:
                     scratch.unlink(missing_ok=True)
 
     def entries(self) -> tuple[JobEntry, ...]:
-        """Give the jobs, the oldest first; what cannot be read is left out."""
+        """Return the jobs, the oldest first; what cannot be read is left out."""
         found = (_parse(line) for line in _tail(self.path).splitlines())
         return tuple(entry for entry in found if entry is not None)[-MAX_JOBS:]
 
@@ -253,7 +253,7 @@ _MOST = 1 << 62
 
 
 def _parse(line: bytes) -> JobEntry | None:
-    """Give the job of a line; None if it is none, or is not as `entry_of` makes them."""
+    """Return the job of a line; None if it is none, or is not as `entry_of` makes them."""
     from pydantic import TypeAdapter
 
     try:
@@ -266,7 +266,7 @@ def _parse(line: bytes) -> JobEntry | None:
 
 
 def _is_bounded(value: object, depth: int = 4) -> bool:
-    """Tell whether plain values have the size of those that are written here."""
+    """Say whether plain values have the size of those that are written here."""
     if isinstance(value, str):
         return len(value) <= 300 and plain(value) == value
     if isinstance(value, int | float):

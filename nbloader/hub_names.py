@@ -23,7 +23,7 @@ _NO_REVISION = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|//|@\{|/\.")
 
 
 def is_repo_id(value: object) -> TypeGuard[str]:
-    """Tell whether a value can be the id of a repository: `org/name`, or an old bare `name`."""
+    """Say whether a value can be the id of a repository: `org/name`, or an old bare `name`."""
     return (
         isinstance(value, str)
         and len(value) <= 96
@@ -35,7 +35,7 @@ def is_repo_id(value: object) -> TypeGuard[str]:
 
 
 def is_revision(value: object) -> TypeGuard[str]:
-    """Tell whether a value can be the name of a branch, a tag or a commit.
+    """Say whether a value can be the name of a branch, a tag or a commit.
 
     The rules are git's for names of references, as far as they matter here.
     """
@@ -49,7 +49,7 @@ def is_revision(value: object) -> TypeGuard[str]:
 
 
 def join(folder: str, name: str) -> str:
-    """Give the path of `name` in `folder`; the root is the empty string, or ends with a colon."""
+    """Return the path of `name` in `folder`; the root is the empty string, or ends with a colon."""
     return f"{folder}{name}" if not folder or folder.endswith(":") else f"{folder}/{name}"
 
 

@@ -60,7 +60,7 @@ class Redactor:
         return cls(homes=_own_homes())
 
     def __call__(self, text: str) -> str:
-        """Give the text without them, cut to `MAX_CHARACTERS`."""
+        """Return the text without them, cut to `MAX_CHARACTERS`."""
         text = _ADDRESS.sub(_address, text[:MAX_CHARACTERS])
         text = _QUERY.sub("", text)
         text = _LOGIN.sub(f"{HIDDEN}@", text)
@@ -94,7 +94,7 @@ def short_path(path: str | os.PathLike[str]) -> str:
 
 
 def _own_homes() -> tuple[str, ...]:
-    """Give the home folder as it is called and as it is found; none for a user without one."""
+    """Return the home folder as it is called and as it is found; none for a user without one."""
     try:
         home = str(Path.home())
         return tuple(dict.fromkeys((home, os.path.realpath(home))))
@@ -103,13 +103,13 @@ def _own_homes() -> tuple[str, ...]:
 
 
 def _names(homes: Sequence[str]) -> list[str]:
-    """Give the names of people that home folders are named after."""
+    """Return the names of people that home folders are named after."""
     names = (re.split(r"[\\/]", home)[-1] for home in homes)
     return sorted({name for name in names if name.casefold() not in _EVERYBODY})
 
 
 def _address(found: re.Match[str]) -> str:
-    """Give an address without name and password, query and fragment."""
+    """Return an address without name and password, query and fragment."""
     scheme, rest = found[1], found[2]
     place, slash, path = rest.partition("/")
     if "@" in place:

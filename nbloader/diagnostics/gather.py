@@ -103,7 +103,7 @@ class DoctorReport(ShownReport):
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
-        """Give the report as plain values for `json.dumps`."""
+        """Return the report as plain values for `json.dumps`."""
         return {
             **sections_json(self.sections),
             "issue": self.issue,
@@ -148,7 +148,7 @@ def _doctor(repo_id: str | None, cache_dir: str | None) -> DoctorReport:
 
 
 def issue_of_job(request: Request, state: JobState) -> str:
-    """Give the block to paste for a job of this process: what it was asked for and how it stands,
+    """Return the block to paste for a job of this process: what it was asked for and how it stands,
     before what `doctor` finds, of the cache folder that the job was given."""
     lines = [f"job: {request.repo_id} at {request.revision}, {state.status}"]
     if state.stage is not None:

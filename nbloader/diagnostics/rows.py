@@ -60,7 +60,7 @@ _HUB_ADDRESS = "https://huggingface.co"
 
 
 def machine_rows(machine: MachineFacts, disk: DiskFacts | None) -> Iterable[Row]:
-    """Give the rows of the machine; `disk` is that of the cache, None if it cannot be asked."""
+    """Yield the rows of the machine; `disk` is that of the cache, None if it cannot be asked."""
     where, memory, driver = machine.place, machine.memory, machine.driver
     yield Row(
         name="place",
@@ -122,7 +122,7 @@ def _version(numbers: Sequence[int]) -> str:
 
 
 def package_rows(packages: Mapping[str, PackageFacts]) -> Iterable[Row]:
-    """Give installed versions, and the imported ones where they differ."""
+    """Yield installed versions, and the imported ones where they differ."""
     for name, found in packages.items():
         text = found.installed or "missing"
         if changed_since_import(found):
@@ -147,7 +147,7 @@ def token_rows(source: str, preflight: PreflightReport | None) -> Iterable[Row]:
 
 
 def preflight_rows(report: PreflightReport) -> Iterable[Row]:
-    """Give the results of the checks."""
+    """Yield the results of the checks."""
     yield Row(name="repo_id", text=report.repo_id)
     for result in report.results:
         more = f" {result.hint}" if result.hint else ""
@@ -177,7 +177,7 @@ def job_line(job: JobEntry) -> str:
 
 
 def job_rows(jobs: Sequence[JobEntry]) -> Iterable[Row]:
-    """Give the jobs, the newest first, each with its stages and its last retries."""
+    """Yield the jobs, the newest first, each with its stages and its last retries."""
     for job in reversed(jobs):
         stages = ", ".join(f"{name} {format_duration(seconds)}" for name, seconds in job.stages)
         yield Row(
@@ -199,7 +199,7 @@ def job_rows(jobs: Sequence[JobEntry]) -> Iterable[Row]:
 
 
 def cache_rows(report: CacheReport | NbloaderError) -> Iterable[Row]:
-    """Give the sums of the cache and its largest repositories."""
+    """Yield the sums of the cache and its largest repositories."""
     if isinstance(report, NbloaderError):
         yield Row(name="not read", text=report.message)
         return
@@ -257,7 +257,7 @@ def _value(name: str, value: str, redact: Redactor) -> str:
 
 
 def variable_rows(environ: Mapping[str, str], redact: Redactor) -> Iterable[Row]:
-    """Give the variables that are none of the Hub's."""
+    """Yield the variables that are none of the Hub's."""
     for name, value in redacted(environ, redact).items():
         if not _HUB.match(name):
             yield Row(name=name, text=value)
@@ -266,7 +266,7 @@ def variable_rows(environ: Mapping[str, str], redact: Redactor) -> Iterable[Row]
 def hub_rows(
     environ: Mapping[str, str], worker: Mapping[str, str], cache_dir: str, redact: Redactor
 ) -> Iterable[Row]:
-    """Give the settings of the Hub's library and of Xet as a download process has them.
+    """Yield the settings of the Hub's library and of Xet as a download process has them.
 
     Args:
         environ: of this process.

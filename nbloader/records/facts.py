@@ -261,7 +261,7 @@ class MachineFacts:
     packages: Mapping[str, PackageFacts] = field(default_factory=dict)
 
     def has(self, package: str) -> bool:
-        """Tell whether a package is installed."""
+        """Say whether a package is installed."""
         found = self.packages.get(package)
         return found is not None and found.installed is not None
 

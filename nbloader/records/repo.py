@@ -256,5 +256,5 @@ class TransferPolicy:
     check_disk_space: bool = True
 
     def quiet_limit_s(self, size: int) -> float:
-        """Give the longest that a file of `size` bytes may make no progress."""
+        """Return the longest that a file of `size` bytes may make no progress."""
         return self.large_file_timeout_s if size >= LARGE_FILE_BYTES else self.timeout_s

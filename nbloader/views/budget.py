@@ -79,7 +79,7 @@ class Budget:
         self._turn = 0
 
     def next(self, waiting: Collection[str], *, spare: int) -> str | None:
-        """Give the name of the message to send now, and count it; None while there is no room.
+        """Return the name of the message to send now, and count it; None while there is no room.
 
         The most important one comes first, among equals the one that was sent the longest ago.
 
@@ -101,7 +101,7 @@ class Budget:
         return name
 
     def has_room(self, count: int) -> bool:
-        """Tell whether so many messages may be sent now, or as many as ever at once."""
+        """Say whether so many messages may be sent now, or as many as ever at once."""
         self._forget(self._clock())
         return len(self._sent) + min(count, self._limit) <= self._limit
 

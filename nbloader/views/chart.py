@@ -59,7 +59,7 @@ def need_matplotlib() -> None:
 
 
 def time_ticks(seconds: float) -> list[float]:
-    """Give the times to write on an axis so many seconds long: at steps that clocks have."""
+    """Return the times to write on an axis so many seconds long: at steps that clocks have."""
     step = _TIME_STEPS[0]
     for step in _TIME_STEPS:
         if step * _MAX_TIMES >= seconds:
@@ -189,7 +189,7 @@ def _spread(changes: Sequence[RouteChange], extent: float) -> list[RouteChange]:
 
 
 def _places(rows: Sequence[Bar]) -> list[float]:
-    """Give the places of the rows from the top, in heights of a row: a gap before another lane."""
+    """Return the places of the rows from the top, in heights of a row: a gap before a new lane."""
     gaps = accumulate(
         _LANE_GAP if number and row.lane is not rows[number - 1].lane else 0.0
         for number, row in enumerate(rows)

@@ -206,7 +206,7 @@ def _markup(content: _Table) -> str:
 
 
 def _limits(row: Sequence[str]) -> list[int]:
-    """Give the letters that each cell has room for: the last one holds a reason."""
+    """Return the letters that each cell has room for: the last one holds a reason."""
     return [_CELL_LIMIT] * (len(row) - 1) + [_REASON_LIMIT]
 
 

@@ -78,7 +78,7 @@ class Actions(Protocol):
         """
 
     def diagnostics(self) -> str:
-        """Give a text for a report of a problem. May take a second, so it has its own thread."""
+        """Return a text for a report of a problem. May take a second, so it has its own thread."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -292,7 +292,7 @@ class ControlWidgets:
         return control_traits(found, report=self._report, working=self._gathering)
 
     def real(self, name: str, values: Mapping[str, object]) -> Mapping[str, object]:
-        """Give the traits that the installed ipywidgets has for what a widget shows."""
+        """Return the traits that the installed ipywidgets has for what a widget shows."""
         if name == "reports":
             return {"children": (self.widgets["report"],) if values["shown"] else ()}
         if name == "plan":
@@ -304,7 +304,7 @@ class ControlWidgets:
 
     @contextmanager
     def drawing(self) -> Iterator[None]:
-        """Tell what this thread sets apart from what the user does."""
+        """Mark what this thread sets, so that it is not taken for what the user does."""
         self._drawing = threading.get_ident()
         try:
             yield

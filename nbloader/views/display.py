@@ -80,7 +80,7 @@ def new_display_id() -> str:
 
 
 def bundle_of(root: Any) -> Bundle:
-    """Give the form of an output that shows a widget."""
+    """Return the form of an output that shows a widget."""
     return {WIDGET_MIME: {"version_major": 2, "version_minor": 0, "model_id": root.model_id}}
 
 
@@ -97,7 +97,7 @@ class OpenWidgets:
         return bool(self._open)
 
     def keep(self, widget: Any) -> Any:
-        """Note a widget that has been opened, and give it back."""
+        """Note a widget that has been opened, and return it."""
         self._open.append(widget)
         return widget
 

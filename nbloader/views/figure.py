@@ -90,7 +90,7 @@ class ChartFigure(Figure):
 
 @contextmanager
 def drawn(height: float) -> Iterator[ChartFigure]:
-    """Give a white figure to draw on, so many inches high, with matplotlib's own defaults.
+    """Yield a white figure to draw on, so many inches high, with matplotlib's own defaults.
 
     What the user has set for his own figures would make these ones unreadable: white text, or
     names read as TeX.
@@ -193,7 +193,7 @@ def _width(font: Any, text: str, size: float) -> float:
 
 
 def nice_step(extent: float, parts: int) -> float:
-    """Give a step of 1, 2 or 5 times a power of ten that divides an extent in at most `parts`."""
+    """Return a step of 1, 2 or 5 times a power of ten that divides an extent in at most `parts`."""
     power = 10.0 ** math.floor(math.log10(extent / parts))
     # The last one is for a logarithm that was rounded down.
     return next(power * by for by in (1, 2, 5, 10, 20) if power * by * parts >= extent)

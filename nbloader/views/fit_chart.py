@@ -102,7 +102,7 @@ def needs(
     disk: DiskFacts | None,
     missing_bytes: int,
 ) -> list[Need]:
-    """Give the places that a model goes to: each GPU, the memory, the disk.
+    """Return the places that a model goes to: each GPU, the memory, the disk.
 
     It goes where the chosen placement puts it; where none fits, where the nearest would.
     """
@@ -214,7 +214,7 @@ def _headline(fit: Fit | None) -> str:
 
 
 def _colors(rows: Sequence[Need]) -> dict[str, str]:
-    """Give the largest components a color each."""
+    """Return a color for each of the largest components."""
     from nbloader.views.figure import PALETTE
 
     sizes: dict[str, int] = {}
@@ -248,7 +248,7 @@ def _draw_needs(axes: Any, rows: Sequence[Need], colors: Mapping[str, str]) -> N
 
 
 def _end(rows: Sequence[Need]) -> float:
-    """Give the end of the axis: all that is needed fits on it, and what is free up to `_FAR`."""
+    """Return the end of the axis: all that is needed fits on it, and what is free up to `_FAR`."""
     needed = max((row.end for row in rows), default=0)
     limits = [row.limit for row in rows if row.limit is not None]
     free = max(limits, default=0)

@@ -89,7 +89,7 @@ def render(state: JobState, *, speed: bool = True, eta: bool = True) -> str:
 
 
 def static_bundle(state: JobState, *, speed: bool = True, eta: bool = True) -> Bundle:
-    """Give a state in the forms that every place can show, later and without a kernel."""
+    """Return a state in the forms that every place can show, later and without a kernel."""
     return {
         "text/html": render(state, speed=speed, eta=eta),
         "text/plain": text.render(state, speed=speed, eta=eta),
@@ -148,7 +148,7 @@ def _title(state: JobState, more: str = "") -> str:
 
 
 def _mark_color(status: Status) -> str:
-    """Give the colour of a mark, which is text: that of the theme, or the one around it.
+    """Return the colour of a mark, which is text: that of the theme, or the one around it.
 
     The green of Jupyter's themes is too light to be read on white.
     """

@@ -60,7 +60,7 @@ def box(parts: Iterable[str]) -> str:
 
 
 def line(content: str) -> str:
-    """Give markup a line of its own."""
+    """Put markup on a line of its own."""
     return f"<div>{content}</div>"
 
 

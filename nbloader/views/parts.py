@@ -74,7 +74,7 @@ def files(part: ComponentState, status: Status) -> str:
 
 
 def largest(parts: Sequence[ComponentState], limit: int) -> list[ComponentState]:
-    """Give the `limit` largest components in the selection's order, and one for all others."""
+    """Return the `limit` largest components in the selection's order, and one for all others."""
     if len(parts) <= limit:
         return list(parts)
     by_size = sorted(range(len(parts)), key=lambda number: -parts[number].total)
@@ -146,7 +146,7 @@ def sparkline(state: JobState, *, kept: bool = True) -> str:
 
 
 def speeds(history: Sequence[tuple[float, int]], until: float) -> list[float]:
-    """Give the mean speeds of up to `MAX_POINTS` equal stretches of time, in bytes per second.
+    """Return the mean speeds of up to `MAX_POINTS` equal stretches of time, in bytes per second.
 
     Args:
         history: (time, bytes so far), as in `JobState`. Where bytes fall, an attempt has started

@@ -64,7 +64,7 @@ class CellEvents(Protocol):
 
 
 def notebook_events() -> CellEvents:
-    """Give the events of the running IPython."""
+    """Return the events of the running IPython."""
     from IPython import get_ipython
 
     events: CellEvents = get_ipython().events
@@ -211,11 +211,11 @@ class ReportWidget:
         )
 
     def _pasted(self, plan: str) -> str:
-        """Give what to paste; its spaces matter, so they are left as they are."""
+        """Return what to paste; its spaces matter, so they are left as they are."""
         return printable(self._line(plan)[:_MAX_LINE])
 
     def _static(self) -> Bundle:
-        """Give what stays: the report, and under it the plan if one was chosen."""
+        """Return what stays: the report, and under it the plan if one was chosen."""
         report = self._report
         markup = report_html(report.results, report.weights, report.fit)
         text = report_text(report.results, report.weights, report.fit)
@@ -271,13 +271,13 @@ class ReportWidget:
 
 
 def _row(report: Report, plan: str | None) -> Placement | None:
-    """Give the placement of a plan, if it fits."""
+    """Return the placement of a plan, if it fits."""
     rows = report.fit.placements if report.fit else ()
     return next((row for row in rows if row.fits and row.method == plan), None)
 
 
 def _chosen(report: Report) -> str | None:
-    """Give the plan that would be taken."""
+    """Return the plan that would be taken."""
     chosen = report.fit.chosen if report.fit else None
     return str(chosen.method) if chosen and _row(report, chosen.method) else None
 

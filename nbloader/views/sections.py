@@ -134,7 +134,7 @@ def _title(section: Section) -> str:
 
 
 def sections_json(sections: Iterable[Section]) -> dict[str, Any]:
-    """Give sections as plain values: a row by its name, `text` beside the values it has."""
+    """Return sections as plain values: a row by its name, `text` beside the values it has."""
     return {section.key: _rows(section.rows) for section in sections}
 
 

@@ -318,7 +318,7 @@ class TqdmView:
             bar.refresh()
 
     def _figures(self, state: JobState) -> list[str]:
-        """Give the speed, and the time left; in a stall its length."""
+        """Return the speed, and the time left; in a stall its length."""
         if state.stage is not Stage.DOWNLOAD or state.status is not Status.RUNNING:
             return []
         shown = self._speed and state.speed is not None

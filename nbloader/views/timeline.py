@@ -96,12 +96,12 @@ class RouteChange:
 
 
 def extent(state: JobState) -> float:
-    """Give the length of the axis of time; a job that took none is drawn, too."""
+    """Return the length of the axis of time; a job that took none is drawn, too."""
     return max(state.elapsed, 0.1)
 
 
 def bars(state: JobState) -> list[Bar]:
-    """Give the rows of the Gantt chart: the stages, the imports, the downloads as they began."""
+    """Return the rows of the Gantt chart: the stages, the imports, the downloads as they began."""
     found = [_bar(state, Lane.STAGE, str(each.stage), each) for each in state.stages[:MAX_STAGES]]
     if state.importing is not None:
         found.append(_bar(state, Lane.IMPORT, "imports", state.importing))
@@ -139,7 +139,7 @@ def _bar(state: JobState, lane: Lane, name: str, span: Span | StageState) -> Bar
 
 
 def stalls(state: JobState) -> list[tuple[float, float]]:
-    """Give the times without a byte, with the one in which a job is that runs."""
+    """Return the times without a byte, with the one in which a job is that runs."""
     now, quiet_s = state.updated_at, state.quiet_s
     spans = [
         (span.started_at, now if span.ended_at is None else span.ended_at) for span in state.stalls
@@ -150,7 +150,7 @@ def stalls(state: JobState) -> list[tuple[float, float]]:
 
 
 def series(state: JobState) -> list[tuple[float, int]]:
-    """Give the bytes over time, up to when the download ended or the state was taken."""
+    """Return the bytes over time, up to when the download ended or the state was taken."""
     if not state.history:
         return []
     ended = state.updated_at if state.download is None else state.download.ended_at
@@ -174,7 +174,7 @@ def bytes_at(points: Sequence[tuple[float, int]], time: float) -> float:
 
 
 def marks(state: JobState) -> list[Mark]:
-    """Give the retries, those that come together in one mark."""
+    """Return the retries, those that come together in one mark."""
     apart = _TOGETHER * extent(state)
     found: list[Mark] = []
     for retry, told_at in zip(state.retries, state.retried_at, strict=True):
@@ -187,7 +187,7 @@ def marks(state: JobState) -> list[Mark]:
 
 
 def route_changes(state: JobState) -> list[RouteChange]:
-    """Give the retries with which a file takes another route."""
+    """Return the retries with which a file takes another route."""
     present: dict[str | None, str | None] = {}
     found = []
     for retry, told_at in zip(state.retries, state.retried_at, strict=True):
@@ -218,7 +218,7 @@ def headline(state: JobState) -> str:
 
 
 def told(found: Sequence[Mark]) -> Iterator[tuple[str, str]]:
-    """Tell of the first marks: the time, and what happened; then how many more there are."""
+    """Yield the time of each of the first marks and what happened; then how many more there are."""
     for mark in found[:MAX_LISTED]:
         yield format_duration(mark.at), " · ".join(filter(None, _parts(mark.retries)))
     if rest := sum(len(mark.retries) for mark in found[MAX_LISTED:]):
@@ -237,5 +237,5 @@ def _parts(retries: Sequence[Retry]) -> Iterator[str]:
 
 
 def route_name(route: str) -> str:
-    """Give the name of a route as people write it."""
+    """Return the name of a route as people write it."""
     return _ROUTES.get(route, route)

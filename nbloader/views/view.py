@@ -42,7 +42,7 @@ class View(Protocol):
 
 
 def has_controls(view: View) -> bool:
-    """Tell whether a view has buttons that act on the job."""
+    """Say whether a view has buttons that act on the job."""
     return bool(getattr(view, "has_controls", False))
 
 

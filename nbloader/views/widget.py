@@ -206,7 +206,7 @@ class WidgetView:
         return not waiting
 
     def _spare(self, state: JobState) -> int:
-        """Give how many messages are kept for the head: none any more once the job has ended."""
+        """Return how many messages are kept for the head: none any more once the job has ended."""
         if state.status is not Status.RUNNING:
             return 0
         return _SPARE_FOR_NEWS if self._pace.early else _SPARE
@@ -245,7 +245,7 @@ class WidgetView:
         return wanted | (self._controls.traits(state) if self._controls else {})
 
     def _static(self, state: JobState) -> Bundle:
-        """Give what is seen of the view where no widget is."""
+        """Return what is seen of the view where no widget is."""
         if state.status is Status.RUNNING:
             return html.interrupted_bundle(state)
         return html.static_bundle(state, speed=self._speed, eta=self._eta)
@@ -305,14 +305,14 @@ class WidgetView:
         self._values[name] = values
 
     def _real(self, name: str, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Give the traits that the installed ipywidgets has for what a widget shows."""
+        """Return the traits that the installed ipywidgets has for what a widget shows."""
         if name == "files":
             panes = _PANES[: len(values["titles"])]
             return self._titled(tuple(self._widgets[pane] for pane in panes), values["titles"])
         return self._controls.real(name, values) if self._controls else values
 
     def _titled(self, children: tuple[Any, ...], titles: tuple[str, ...]) -> Mapping[str, Any]:
-        """Give the traits of an accordion, which the versions of ipywidgets name differently."""
+        """Return the traits of an accordion, which the versions of ipywidgets name differently."""
         if "titles" in self._ipywidgets.Accordion.class_trait_names():
             return {"children": children, "titles": titles}
         return {

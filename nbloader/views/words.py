@@ -97,7 +97,7 @@ def placement_label(placement: Placement) -> str:
 
 
 def plans(fit: Fit | None) -> tuple[tuple[str, str], ...]:
-    """Give the plans that fit: their labels, and their `records.Method` values."""
+    """Return the plans that fit: their labels, and their `records.Method` values."""
     fitting = [row for row in fit.placements if row.fits] if fit else []
     return tuple((placement_label(row), str(row.method)) for row in fitting)
 
@@ -136,7 +136,7 @@ def whole_seconds(seconds: float) -> str:
 
 
 def ended_by_user(state: JobState) -> bool:
-    """Tell whether a job has failed only because its user has stopped it."""
+    """Say whether a job has failed only because its user has stopped it."""
     return state.failure is not None and state.failure.reference in ENDED_BY_USER
 
 
