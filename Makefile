@@ -8,7 +8,7 @@ HUB_VERSIONS := $(basename $(notdir $(wildcard tests/hub_versions/*.txt)))
 LIBRARIES := $(basename $(notdir $(wildcard tests/library_versions/*.txt)))
 
 .PHONY: demo test test-browser test-cuda test-faults test-models check notebooks screenshots \
-  test-hub-versions test-library-versions bench-transfer format clean
+  test-hub-versions test-library-versions bench-transfer docs format clean
 
 demo: $(STAMP)demo
 	$(BIN)/python -m nbloader demo
@@ -40,7 +40,7 @@ notebooks: $(STAMP)test
 test-browser: $(STAMP)browser .venv/classic/.installed | chromium
 	$(BIN)/python -m pytest -o tmp_path_retention_policy=all tests/browser
 
-# What the README shows.
+# What the README and the guide show.
 screenshots: $(STAMP)browser .venv/classic/.installed | chromium
 	$(BIN)/python -m tests.browser.screenshots
 
@@ -100,6 +100,10 @@ bench-transfer: $(STAMP)bench
 	} || echo "aria2 could not be installed; its rows will be left out"
 	$(BIN)/python -m benchmarks.transfer $(ARGS)
 
+# The pages of docs/ as a site in site/; a warning, such as a link to nothing, is an error.
+docs: $(STAMP)docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+
 check: $(STAMP)test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -119,4 +123,4 @@ $(STAMP)%: pyproject.toml constraints.txt | $(BIN)/uv
 	touch $@
 
 clean:
-	rm -rf .venv .venv-hub .bench demo .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-hub .bench demo site .mypy_cache .pytest_cache .ruff_cache

@@ -1,4 +1,4 @@
-"""Take the pictures that the README shows: `python -m tests.browser.screenshots`.
+"""Take the pictures that the README and the guide show: `python -m tests.browser.screenshots`.
 
 They are real: JupyterLab in Chromium, a download from the local Hub over a slow link that stalls.
 """

@@ -1,0 +1,1 @@
+"""The pages of the documentation, and in `generate` what is written into them from the code."""

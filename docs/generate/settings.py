@@ -1,0 +1,58 @@
+"""The table of the settings: every key with its unit, default, bounds and variable."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+from docs.generate.tables import table
+from nbloader import Settings
+
+__all__ = ["markdown"]
+
+_SIGNS = (("ge", "from"), ("gt", "over"), ("le", "to"), ("lt", "under"))
+
+
+def markdown() -> str:
+    """Return a row for each field of `Settings`, in their order."""
+    prefix = Settings.model_config["env_prefix"]
+    rows = [
+        (
+            f"`{name}`",
+            field.description or "",
+            _written(field.default),
+            _unit(field.json_schema_extra),
+            _bounds(field),
+            f"`{prefix}{name.upper()}`",
+        )
+        for name, field in Settings.model_fields.items()
+    ]
+    return table(("Key", "What it is", "Default", "Unit", "Allowed", "In the environment"), rows)
+
+
+def _unit(extra: object) -> str:
+    return str(extra.get("unit", "")) if isinstance(extra, dict) else ""
+
+
+def _written(value: object) -> str:
+    """Write a value as YAML has it."""
+    if value is None:
+        return "unset"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    if isinstance(value, float):
+        return f"`{value:g}`"
+    return f"`{value}`"
+
+
+def _bounds(field: Any) -> str:
+    if field.annotation is bool:
+        return "`true`, `false`"
+    words = [
+        f"{word} {getattr(bound, sign):,g}"
+        for sign, word in _SIGNS
+        for bound in field.metadata
+        if hasattr(bound, sign)
+    ]
+    if words:
+        return " ".join(words)
+    return ", ".join(f"`{name}`" for name in get_args(field.annotation))
