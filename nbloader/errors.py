@@ -264,8 +264,7 @@ class DiskSpaceError(PreflightError):
 class DoesNotFitError(PreflightError):
     """The model cannot be placed on this machine in any way that is allowed.
 
-    Cause: No selection fits the GPUs and the memory that are free, or not the selection that was
-        asked for.
+    Cause: No plan fits the GPUs and the memory that are free, or not the plan that was asked for.
     Cure: Free what other kernels hold, leave `plan=` out, or take a larger machine.
     """
 
@@ -432,7 +431,7 @@ class ModelLoadError(LoadError):
     """The model could not be built from its files.
 
     Cause: The GPU or the memory is full, or the library does not take these files.
-    Cure: Take the selection of the hint, restart the kernel to free what it holds, or upgrade.
+    Cure: Take the plan of the hint, restart the kernel to free what it holds, or upgrade.
     """
 
     reference = "model-load-failed"
@@ -452,7 +451,7 @@ class SelfTestError(LoadError):
     """The model was built, but does not work.
 
     Cause: Weights are on the wrong device or not finite, or a small call failed.
-    Cure: Try another dtype or selection; if it stays so, report it with `nbloader.doctor()`.
+    Cure: Try another dtype or plan; if it stays so, report it with `nbloader.doctor()`.
     """
 
     reference = "self-test-failed"
