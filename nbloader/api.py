@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import ast
 import os
 import threading
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from functools import partial, wraps
+from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from nbloader.background import import_modules
 
@@ -24,9 +25,48 @@ if TYPE_CHECKING:
 
 __all__ = ["aload", "download", "load", "preflight", "start"]
 
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
 WAKE_EVERY_S = 0.2
 
 
+def _explains(function: Callable[P, R]) -> Callable[P, R]:
+    """Have a function name the argument that is meant, where it is called by one it does not have.
+
+    Type checkers and notebooks see the function as it is.
+    """
+    parameters = tuple(signature(function).parameters)
+
+    @wraps(function)
+    def call(*args: P.args, **keywords: P.kwargs) -> R:
+        _prepare(function.__name__, keywords, parameters)
+        return function(*args, **keywords)
+
+    return call
+
+
+def _like(other: Callable[P, object]) -> Callable[[Callable[..., R]], Callable[P, R]]:
+    """Show a function with the parameters of another one, which it takes as its keywords."""
+
+    def show(function: Callable[..., R]) -> Callable[P, R]:
+        result = signature(function).return_annotation
+        vars(function)["__signature__"] = signature(other).replace(return_annotation=result)
+        return function
+
+    return show
+
+
+def _prepare(function: str, names: Collection[str], parameters: Collection[str]) -> None:
+    """Import what a call needs, where an interrupt cannot break it, and refuse unknown names."""
+    import_modules("nbloader.stages", "nbloader.transfer.supervisor", "nbloader.settings")
+    from nbloader.request import refuse_unknown
+
+    refuse_unknown(function, names, parameters)
+
+
+@_explains
 def load(
     repo_id: str,
     *,
@@ -49,7 +89,6 @@ def load(
     view: str = "auto",
     on_event: Callable[[Event], object] | None = None,
     loader_kwargs: Mapping[str, Any] | None = None,
-    **unknown: Any,
 ) -> Any:
     """Download a model into the Hub's cache, load it on the device, test it, and return it.
 
@@ -86,7 +125,6 @@ def load(
         loader_kwargs: passed on to the library's own loader. What is an argument of `load` under
             the library's name for it (`revision`, `torch_dtype`, `use_auth_token`, ...) is taken as
             that, and what would be for nothing there (`subfolder`, `proxies`, ...) is refused.
-        unknown: refused, with the name that is meant.
 
     Returns:
         The diffusers pipeline; the SentenceTransformer, CrossEncoder, SparseEncoder or
@@ -98,12 +136,35 @@ def load(
         NbloaderError: with a reference and a hint; see `nbloader.errors`.
         KeyboardInterrupt: passed on after the download process was ended.
     """
-    request = _request("load", locals())
     from nbloader import stages
+    from nbloader.request import Call, checked
 
-    return _run(request, stages.load)
+    call = Call(
+        repo_id,
+        revision=revision,
+        variant=variant,
+        kind=kind,
+        task=task,
+        device=device,
+        dtype=dtype,
+        plan=plan,
+        cache_dir=cache_dir,
+        endpoint=endpoint,
+        token=token,
+        local_files_only=local_files_only,
+        trust_remote_code=trust_remote_code,
+        allow_pickle=allow_pickle,
+        verify=verify,
+        force=force,
+        settings=settings,
+        view=view,
+        on_event=on_event,
+        loader_kwargs=loader_kwargs,
+    )
+    return _run(checked(call), stages.load)
 
 
+@_like(load)
 async def aload(repo_id: str, **keywords: Any) -> Any:
     """Do what `load` does without holding the event loop. Takes the same arguments.
 
@@ -113,7 +174,7 @@ async def aload(repo_id: str, **keywords: Any) -> Any:
     """
     import asyncio
 
-    request = _request("aload", {"repo_id": repo_id, "unknown": keywords})
+    request = _request("aload", repo_id, keywords)
     from nbloader import stages
 
     cancelled = threading.Event()
@@ -131,6 +192,7 @@ async def aload(repo_id: str, **keywords: Any) -> Any:
     return work.result()
 
 
+@_like(load)
 def start(repo_id: str, **keywords: Any) -> Job:
     """Begin what `load` does, and return at once. Takes the same arguments.
 
@@ -144,12 +206,13 @@ def start(repo_id: str, **keywords: Any) -> Job:
         InputError: an argument or a setting is wrong. All that comes later is raised by
             `job.result()`.
     """
-    request = _request("start", {"repo_id": repo_id, "unknown": keywords})
+    request = _request("start", repo_id, keywords)
     from nbloader.job import Job
 
     return Job(request)
 
 
+@_explains
 def download(
     repo_id: str,
     *,
@@ -167,19 +230,35 @@ def download(
     settings: Settings | Mapping[str, Any] | None = None,
     view: str = "auto",
     on_event: Callable[[Event], object] | None = None,
-    **unknown: Any,
 ) -> Path:
     """Download exactly the files that `load` would use, and return the snapshot folder.
 
     Imports none of the libraries that build models. Arguments and errors are those of `load`.
     """
-    request = _request("download", locals())
     from nbloader import stages
+    from nbloader.request import Call, checked
 
-    folder: Path = _run(request, stages.download)
-    return folder
+    call = Call(
+        repo_id,
+        revision=revision,
+        variant=variant,
+        kind=kind,
+        task=task,
+        cache_dir=cache_dir,
+        endpoint=endpoint,
+        token=token,
+        local_files_only=local_files_only,
+        trust_remote_code=trust_remote_code,
+        verify=verify,
+        force=force,
+        settings=settings,
+        view=view,
+        on_event=on_event,
+    )
+    return _run(checked(call), stages.download)
 
 
+@_explains
 def preflight(
     repo_id: str,
     *,
@@ -198,7 +277,6 @@ def preflight(
     allow_pickle: bool = False,
     settings: Settings | Mapping[str, Any] | None = None,
     loader_kwargs: Mapping[str, Any] | None = None,
-    **unknown: Any,
 ) -> PreflightReport:
     """Make the checks of `load` and nothing more: no weight is fetched, nothing is raised by them.
 
@@ -211,76 +289,42 @@ def preflight(
         InputError: an argument or a setting is wrong.
         WorkerDiedError, ProtocolError: the checks could not be made.
     """
-    given = locals()
-    request = _request("preflight", given, view="none")
     from nbloader import stages
+    from nbloader.request import Call, checked, load_line
 
-    return stages.check(request, partial(_load_line, given))
-
-
-_ARGUMENTS = {
-    call.__name__: frozenset(call.__kwdefaults__ or ()) for call in (load, download, preflight)
-}
-_ARGUMENTS |= dict.fromkeys(("aload", "start"), _ARGUMENTS["load"])
-
-
-def _request(call: str, given: Mapping[str, Any], **more: object) -> Request:
-    """Check the arguments. What that needs is imported where an interrupt cannot break it.
-
-    Args:
-        given: the arguments of the call by name; under `unknown` those that it takes by any name.
-    """
-    import_modules("nbloader.stages", "nbloader.transfer.supervisor")
-    from nbloader.arguments import unknown_argument
-    from nbloader.request import checked
-
-    known, by_any_name = _ARGUMENTS[call], given["unknown"]
-    for name in by_any_name:
-        if name not in known:
-            raise unknown_argument(call, name, known, _ARGUMENTS["load"])
-    arguments = {name: value for name, value in given.items() if name != "unknown"}
-    return checked(**arguments, **by_any_name, **more)
+    call = Call(
+        repo_id,
+        revision=revision,
+        variant=variant,
+        kind=kind,
+        task=task,
+        device=device,
+        dtype=dtype,
+        plan=plan,
+        cache_dir=cache_dir,
+        endpoint=endpoint,
+        token=token,
+        local_files_only=local_files_only,
+        trust_remote_code=trust_remote_code,
+        allow_pickle=allow_pickle,
+        settings=settings,
+        loader_kwargs=loader_kwargs,
+    )
+    return stages.check(checked(replace(call, view="none")), partial(load_line, call))
 
 
-def _run(request: Request, work: Work, cancelled: threading.Event | None = None) -> Any:
+def _request(function: str, repo_id: str, keywords: Mapping[str, Any]) -> Request:
+    """Check a call that takes the arguments of `load`."""
+    _prepare(function, keywords, tuple(signature(load).parameters))
+    from nbloader.request import Call, checked
+
+    return checked(Call(repo_id, **keywords))
+
+
+def _run(request: Request, work: Work[T], cancelled: threading.Event | None = None) -> T:
     from nbloader import stages
     from nbloader.reporter import Reporter
 
     reporter = Reporter(request.repo_id, stages.view_of(request), request.on_event)
-    return stages.run(
-        stages.Attempt(
-            request=request, reporter=reporter, cancelled=cancelled or threading.Event()
-        ),
-        work,
-    )
-
-
-def _load_line(given: Mapping[str, object], plan: str) -> str:
-    """Write the call of `load` for the arguments of a preflight, with another plan.
-
-    What cannot be written as plain values is named in a line above; a token never is.
-    """
-    default = load.__kwdefaults__ or {}
-    kept, left = [], []
-    for name, value in given.items():
-        if name in ("repo_id", "plan") or name not in default or value == default[name]:
-            continue
-        text = None if name == "token" else _written(name, value)
-        if text is None:
-            left.append(f"{name}=...")
-        else:
-            kept.append(f"{name}={text}")
-    call = f"nbloader.load({', '.join([repr(given['repo_id']), *kept, f'plan={plan!r}'])})"
-    return f"# and {', '.join(left)} as before\n{call}" if left else call
-
-
-def _written(name: str, value: object) -> str | None:
-    """Write a value as Python does; None for what is no plain value."""
-    if isinstance(value, os.PathLike):
-        return repr(os.fspath(value))
-    if name in ("device", "dtype"):
-        return repr(str(value).removeprefix("torch."))
-    try:
-        return repr(value) if ast.literal_eval(repr(value)) == value else None
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return None
+    run = stages.Run(request=request, reporter=reporter, cancelled=cancelled or threading.Event())
+    return stages.carry_out(run, work)

@@ -7,9 +7,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from nbloader.arguments import successor_of
 from nbloader.background import Background
 from nbloader.checks import (
     LOW_DISK_BYTES,
@@ -52,9 +50,7 @@ from nbloader.records import (
     Selected,
     Selection,
 )
-
-if TYPE_CHECKING:
-    from nbloader.request import Request
+from nbloader.request import Request, successor_of
 
 __all__ = ["Survey", "assess", "fallback", "gather", "helped", "judge"]
 

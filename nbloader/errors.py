@@ -469,6 +469,8 @@ class CancelledError(NbloaderError):
 class Interrupted(KeyboardInterrupt):
     """The call was stopped, and what it had started was ended."""
 
+    reference = "interrupted"
+
     def _render_traceback_(self) -> list[str]:
         """Tell IPython to show no traceback: there is nothing wrong."""
         return ["KeyboardInterrupt: stopped; run the line again to go on"]

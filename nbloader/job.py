@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Generator, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TextIO
 
-from nbloader import arguments, stages
+from nbloader import stages
 from nbloader.errors import (
     InvalidArgumentError,
     NbloaderError,
@@ -18,26 +20,75 @@ from nbloader.errors import (
     error_from_parts,
 )
 from nbloader.frames import clear_frames
-from nbloader.job_report import JobReport
 from nbloader.kernel import batch_told_by, running_kernel
 from nbloader.quoting import plain
 from nbloader.records import Method, Stage
 from nbloader.reporter import Reporter
-from nbloader.spool import Spool
+from nbloader.request import Request, check_method
 from nbloader.state import JobState, Status
 from nbloader.turns import Turns
 from nbloader.views import View, ViewName, has_controls
-from nbloader.views.words import ended_by_user
+from nbloader.views.sections import ShownReport
 
 if TYPE_CHECKING:
-    from nbloader.request import Request
+    from matplotlib.figure import Figure
 
-__all__ = ["Job"]
+__all__ = ["Job", "JobReport"]
 
 WAIT_STEP_S = 0.05
 
 ENDS_WITHIN_S = 2.0
 """Between a failure and the end of its thread it is written into the history."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobReport(ShownReport):
+    """A job as it stood at a moment. Shows itself in a notebook, and as text by `str`."""
+
+    state: JobState
+
+    def plot(self) -> Figure:
+        """Draw the bytes over time with retries, stalls and changes of route, and what overlapped.
+
+        Raises:
+            MissingPackageError: matplotlib is not installed.
+        """
+        from nbloader.views.chart import plot_job
+
+        return plot_job(self.state)
+
+    def __str__(self) -> str:
+        from nbloader.views.text import render
+
+        return render(self.state)
+
+    def _repr_html_(self) -> str:
+        from nbloader.views.html import render
+
+        return render(self.state)
+
+
+class _Spool(io.StringIO):
+    """Text that one thread writes, and that another one passes on.
+
+    What a thread prints in a notebook goes to whichever cell runs at that moment, and to none if
+    there is none.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._texts: deque[str] = deque()
+
+    def write(self, text: str) -> int:
+        """Keep the text."""
+        self._texts.append(text)
+        return len(text)
+
+    def pass_on(self, stream: TextIO) -> None:
+        """Write to another stream what has been kept."""
+        while self._texts:
+            stream.write(self._texts.popleft())
+        stream.flush()
 
 
 class _Held:
@@ -52,8 +103,8 @@ class _Held:
 
     def close(self, state: JobState) -> None:
         self.update(state)  # It may find the view broken, and another in its place.
-        cancelled = state.failure is not None and state.failure.reference == "cancelled"
-        if state.status is not Status.FAILED or cancelled or not has_controls(self._view):
+        failed = state.status is Status.FAILED and not state.ended_by_user
+        if not failed or not has_controls(self._view):
             self.let_go(state)
 
     def let_go(self, state: JobState) -> None:
@@ -62,22 +113,22 @@ class _Held:
             self._view.close(state)
 
 
-class _Attempt:
-    """One run of the stages on a thread of its own."""
+class _OnThread:
+    """A run of the stages on a thread of its own."""
 
     def __init__(
         self, request: Request, reporter: Reporter, turns: Turns, chosen: Sequence[Method | None]
     ) -> None:
-        self.shared = stages.Attempt(request=request, reporter=reporter, turns=turns)
+        self.run = stages.Run(request=request, reporter=reporter, turns=turns)
         for method in chosen:
-            self.shared.choices.put(method)
+            self.run.choices.put(method)
         self.ended = threading.Event()
         self.result: Any = None
         self.error: BaseException | None = None
 
-    def run(self) -> None:
+    def carry_out(self) -> None:
         try:
-            self.result = stages.run(self.shared, stages.load)
+            self.result = stages.carry_out(self.run, stages.load)
         except BaseException as error:
             self.error = error
         finally:
@@ -98,16 +149,16 @@ class Job:
         self._chosen: list[Method | None] = []
         # In a batch run lines of another thread are lost, or stand under any cell.
         kernel = running_kernel()
-        self._spool = Spool() if batch_told_by(os.environ, kernel) and kernel else None
+        self._spool = _Spool() if batch_told_by(os.environ, kernel) and kernel else None
         if self._spool is not None and request.view is not ViewName.NONE:
             self._spool.write(f"[  0 %] started: {plain(request.repo_id)}\n")
             self._spool.pass_on(sys.stdout)
         self._view = self._new_view()
-        self._attempt = self._begin()
+        self._latest = self._begin()
 
     def __repr__(self) -> str:
         state = self.state
-        status = "stopped" if ended_by_user(state) else state.status
+        status = "stopped" if state.ended_by_user else state.status
         return f"<Job {state.repo_id}: {status}, {state.percent:.0f} %>"
 
     # -- what it is at -----------------------------------------------------------------------------
@@ -115,7 +166,7 @@ class Job:
     @property
     def state(self) -> JobState:
         """All that has happened so far."""
-        return self._attempt.shared.reporter.state
+        return self._latest.run.reporter.state
 
     @property
     def report(self) -> JobReport:
@@ -124,7 +175,7 @@ class Job:
 
     def done(self) -> bool:
         """Tell whether it has ended, however."""
-        return self._attempt.ended.is_set()
+        return self._latest.ended.is_set()
 
     def result(self, timeout: float | None = None) -> Any:
         """Wait for the model and return it. To be called by a cell, or from the main program.
@@ -160,16 +211,16 @@ class Job:
     async def _awaited(self) -> Any:
         import asyncio
 
-        attempt = self._attempt
+        latest = self._latest
         try:
             with self._turns.given():
-                while not (attempt := self._attempt).ended.is_set():
+                while not (latest := self._latest).ended.is_set():
                     await asyncio.sleep(WAIT_STEP_S)
                     self._pass_on()
         except BaseException:
-            del self, attempt  # As in `result`.
+            del self, latest  # As in `result`.
             raise
-        return self._outcome(attempt)
+        return self._outcome(latest)
 
     # -- what can be done to it --------------------------------------------------------------------
 
@@ -179,7 +230,7 @@ class Job:
         What is being loaded is loaded to its end first: a component, or the model where its library
         loads it in one go.
         """
-        self._attempt.shared.cancelled.set()
+        self._latest.run.cancelled.set()
 
     def retry(self, *, force: bool = False) -> None:
         """Try again after a failure; bytes that are there are not fetched again.
@@ -190,12 +241,12 @@ class Job:
             force: from now on, go on although a check fails (disk space, packages, memory).
         """
         if self.state.status is Status.FAILED:
-            self._attempt.ended.wait(ENDS_WITHIN_S)
+            self._latest.ended.wait(ENDS_WITHIN_S)
         with self._lock:
-            if self.done() and self._attempt.error is not None:
+            if self.done() and self._latest.error is not None:
                 force = force or self._request.force
                 self._request = replace(self._request, force=force)
-                self._attempt = self._begin()
+                self._latest = self._begin()
 
     def download_anyway(self) -> None:
         """Try again, and go on although a check fails (disk space, packages, memory)."""
@@ -210,7 +261,7 @@ class Job:
         Raises:
             InvalidArgumentError: it does not fit, or it is too late for a choice.
         """
-        method = arguments.check_method(plan)
+        method = check_method(plan)
         state = self.state
         rows = state.fit.placements if state.fit else ()
         if method is not None and not any(row.fits and row.method is method for row in rows):
@@ -225,7 +276,7 @@ class Job:
                 hint=f'Load it anew: nbloader.load("{state.repo_id}", plan="{plan}")',
             )
         self._chosen = [method]
-        self._attempt.shared.choices.put(method)
+        self._latest.run.choices.put(method)
 
     def diagnostics(self) -> str:
         """Collect what a report of a problem needs, without secrets, as text to paste."""
@@ -235,8 +286,8 @@ class Job:
 
     # -- inside ------------------------------------------------------------------------------------
 
-    def _begin(self) -> _Attempt:
-        """Start an attempt. Its first state is drawn here: the output belongs to this cell."""
+    def _begin(self) -> _OnThread:
+        """Start a run. Its first state is drawn here: the output belongs to this cell."""
         if not self._view.is_open:
             self._view = self._new_view()
         reporter = Reporter(
@@ -246,10 +297,10 @@ class Job:
             waited_for=lambda: self._turns.waited_for,
             turn=lambda: self._turns.turn,
         )
-        attempt = _Attempt(self._request, reporter, self._turns, self._chosen)
+        begun = _OnThread(self._request, reporter, self._turns, self._chosen)
         reporter.tick()
-        threading.Thread(target=attempt.run, name="nbloader-job", daemon=True).start()
-        return attempt
+        threading.Thread(target=begun.carry_out, name="nbloader-job", daemon=True).start()
+        return begun
 
     def _new_view(self) -> _Held:
         return _Held(stages.view_of(self._request, actions=self, stream=self._spool))
@@ -258,24 +309,24 @@ class Job:
         if self._spool is not None:
             self._spool.pass_on(sys.stdout)
 
-    def _wait(self, timeout: float | None) -> _Attempt | None:
-        """Wait in short steps, so that an interrupt is noticed; gives the attempt that ended."""
+    def _wait(self, timeout: float | None) -> _OnThread | None:
+        """Wait in short steps, so that an interrupt is noticed; returns the run that ended."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        while not (attempt := self._attempt).ended.wait(WAIT_STEP_S):
+        while not (latest := self._latest).ended.wait(WAIT_STEP_S):
             self._pass_on()
             if deadline is not None and time.monotonic() >= deadline:
                 return None
-        return attempt
+        return latest
 
-    def _outcome(self, attempt: _Attempt) -> Any:
-        """Give the model, or raise what it failed with; nothing is offered any more."""
-        if attempt.error is not None:
-            self._view.let_go(attempt.shared.reporter.state)
+    def _outcome(self, ended: _OnThread) -> Any:
+        """Return the model, or raise what it failed with; nothing is offered any more."""
+        if ended.error is not None:
+            self._view.let_go(ended.run.reporter.state)
         self._pass_on()
-        if attempt.error is None:
-            return attempt.result
-        if isinstance(attempt.error, NbloaderError):
+        if ended.error is None:
+            return ended.result
+        if isinstance(ended.error, NbloaderError):
             # A new one each time: this one keeps the traceback of the thread.
-            error = attempt.error
+            error = ended.error
             raise error_from_parts(error.reference, error.message, error.hint) from error
-        raise attempt.error
+        raise ended.error

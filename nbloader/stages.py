@@ -67,7 +67,7 @@ if TYPE_CHECKING:
     from nbloader.transfer.protocol import Fetch, Sketch
     from nbloader.views.controls import Actions
 
-__all__ = ["Attempt", "Work", "check", "download", "load", "run", "view_of"]
+__all__ = ["Run", "Work", "carry_out", "check", "download", "load", "view_of"]
 
 T = TypeVar("T")
 
@@ -76,8 +76,8 @@ TRIAL_FROM_BYTES = 4_000_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Attempt:
-    """What the stages of one attempt share.
+class Run:
+    """What the stages of one run share.
 
     Attributes:
         cancelled: set to stop it.
@@ -98,7 +98,7 @@ class Attempt:
             tick: called while its turn is waited for.
 
         Raises:
-            CancelledError: the attempt was cancelled before the turn came.
+            CancelledError: the run was cancelled before the turn came.
         """
         if self.turns is None:
             return work()
@@ -108,28 +108,28 @@ class Attempt:
             raise _cancelled() from None
 
 
-Work: TypeAlias = "Callable[[Attempt], tuple[Any, str]]"
-"""The stages of a call: gives what comes of them, and that in words."""
+Work: TypeAlias = Callable[[Run], tuple[T, str]]
+"""The stages of a call: return what comes of them, and that in words."""
 
 
-def run(attempt: Attempt, work: Work) -> Any:
+def carry_out(run: Run, work: Work[T]) -> T:
     """Do the work, see that the view learns of its end, and keep what came of it for `doctor`."""
     try:
-        return _done(attempt, work)
+        return _done(run, work)
     finally:
-        remember(attempt.reporter.state)
+        remember(run.reporter.state)
 
 
-def _done(attempt: Attempt, work: Work) -> Any:
+def _done(run: Run, work: Work[T]) -> T:
     from nbloader.transfer.supervisor import Cancelled
 
-    reporter = attempt.reporter
+    reporter = run.reporter
     handled = sys.exc_info()[1]
     try:
-        result, summary = work(attempt)
+        result, summary = work(run)
     except KeyboardInterrupt as error:
         clear_frames(error, handled=handled)
-        reporter.finish(Failed(reference="interrupted", message="stopped", hint=RUN_AGAIN))
+        reporter.finish(Failed(reference=Interrupted.reference, message="stopped", hint=RUN_AGAIN))
         raise Interrupted from None
     except (NbloaderError, Cancelled) as error:
         clear_frames(error, handled=handled)
@@ -246,23 +246,23 @@ class _Loading:
         placement: where the model goes.
     """
 
-    def __init__(self, attempt: Attempt, facts: Facts) -> None:
+    def __init__(self, run: Run, facts: Facts) -> None:
         from nbloader.loaders import Import, check_arguments
 
         assert facts.selection is not None
         assert facts.fit is not None
-        check_arguments(facts.selection, attempt.request.loader_kwargs)
+        check_arguments(facts.selection, run.request.loader_kwargs)
         placement = facts.fit.chosen or facts.fit.nearest  # the second only if it is forced
         if placement is None:
             raise DoesNotFitError(facts.fit.problem, hint=facts.fit.hint)
         self.placement: Placement = placement
         self.importing = Import(
             facts.selection,
-            forced=attempt.request.force,
+            forced=run.request.force,
             notebook=running_kernel() is not None,
-            take=attempt.take if attempt.turns else None,
+            take=run.take if run.turns else None,
         )
-        self._attempt = attempt
+        self._run = run
         self._facts = facts
         self._imported = self._device_is_there = False
 
@@ -286,26 +286,26 @@ class _Loading:
     def wait(self) -> None:
         """Wait for the libraries. Raises as `look` does, and CancelledError."""
         self._choose()
-        if not self.importing.wait(self._attempt.cancelled, self._attempt.reporter.tick):
+        if not self.importing.wait(self._run.cancelled, self._run.reporter.tick):
             raise _cancelled()
         self._tell()
 
     def next_method(self) -> Method | None:
         """Name the plan to try should the placement fill a GPU; None if no other fits."""
-        return fallback(self._attempt.request, self._facts, self.placement)
+        return fallback(self._run.request, self._facts, self.placement)
 
     def _tell(self) -> None:
         if not self._imported:
             self._imported = True
             now = time.monotonic()
             seconds = now - (self.importing.begun_at or now)
-            self._attempt.reporter.publish(LibrariesImported(seconds=seconds))
+            self._run.reporter.publish(LibrariesImported(seconds=seconds))
 
     def _choose(self) -> None:
         fit = self._facts.fit
         assert fit is not None
         with contextlib.suppress(Empty):
-            method = self._attempt.choices.get_nowait()
+            method = self._run.choices.get_nowait()
             chosen = next(
                 (row for row in fit.placements if row.fits and row.method is method), fit.chosen
             )
@@ -314,7 +314,7 @@ class _Loading:
             self.placement = chosen
             self._device_is_there = False
             report = judge(replace(self._facts, fit=replace(fit, chosen=chosen)))
-            self._attempt.reporter.publish(Checked(results=report.results, fit=report.fit))
+            self._run.reporter.publish(Checked(results=report.results, fit=report.fit))
 
 
 class _TrialBeside:
@@ -355,13 +355,13 @@ class _TrialBeside:
         self._closed.set()
 
 
-def _fetch(attempt: Attempt, loading: list[_Loading] | None = None) -> Path:
+def _fetch(run: Run, loading: list[_Loading] | None = None) -> Path:
     """Check, then bring the files of the selection into the cache.
 
     Args:
         loading: gets what the load needs to know; None if nothing will be loaded.
     """
-    request, reporter = attempt.request, attempt.reporter
+    request, reporter = run.request, run.reporter
     survey = Survey() if loading is not None else None
     ending = contextlib.ExitStack()
     trials: list[_TrialBeside] = []
@@ -372,7 +372,7 @@ def _fetch(attempt: Attempt, loading: list[_Loading] | None = None) -> Path:
         reporter.publish(Checked(results=report.results, fit=report.fit))
         report.raise_for_failures(force=request.force)
         if loading is not None:
-            loading.append(_Loading(attempt, facts))
+            loading.append(_Loading(run, facts))
             if report.missing_bytes >= TRIAL_FROM_BYTES and not request.force:
                 trials.append(ending.enter_context(closing(_TrialBeside(request, selected))))
         reporter.begin(Stage.DOWNLOAD)
@@ -393,7 +393,7 @@ def _fetch(attempt: Attempt, loading: list[_Loading] | None = None) -> Path:
                 publish=reporter.publish,
                 approve=approve,
                 check=may_go_on,
-                cancelled=attempt.cancelled,
+                cancelled=run.cancelled,
                 loads=loading is not None,
             )
     except (HubUnreachableError, RepoNotFoundError) as error:
@@ -403,20 +403,20 @@ def _fetch(attempt: Attempt, loading: list[_Loading] | None = None) -> Path:
 # -- the works -------------------------------------------------------------------------------------
 
 
-def download(attempt: Attempt) -> tuple[Path, str]:
+def download(run: Run) -> tuple[Path, str]:
     """Bring the files into the cache; gives the folder."""
-    folder = _fetch(attempt)
-    attempt.reporter.begin(Stage.FINISH)
+    folder = _fetch(run)
+    run.reporter.begin(Stage.FINISH)
     return folder, short_path(folder)
 
 
-def load(attempt: Attempt) -> tuple[Any, str]:
+def load(run: Run) -> tuple[Any, str]:
     """Bring the files into the cache, and give the model that was built of them and tested."""
     from nbloader import loaders
 
-    request, reporter = attempt.request, attempt.reporter
+    request, reporter = run.request, run.reporter
     learned: list[_Loading] = []
-    folder = _fetch(attempt, learned)
+    folder = _fetch(run, learned)
     selection, loading = reporter.state.selection, learned[0]
     assert selection is not None
     reporter.begin(Stage.INITIALISE)
@@ -426,7 +426,7 @@ def load(attempt: Attempt) -> tuple[Any, str]:
 
     # The model goes in as an argument: a cleared frame keeps what its function closes over.
     def in_turn(work: Callable[[], T]) -> T:
-        return attempt.take(work, reporter.tick)
+        return run.take(work, reporter.tick)
 
     key = (
         selection,
@@ -449,7 +449,7 @@ def load(attempt: Attempt) -> tuple[Any, str]:
     ) as building:
         while (loaded := in_turn(building.step)) is not None:
             reporter.publish(loaded)
-            if attempt.cancelled.is_set():
+            if run.cancelled.is_set():
                 raise _cancelled()
         model = building.model()
     modules = loaders.modules_of(model, selection)
@@ -464,7 +464,7 @@ def load(attempt: Attempt) -> tuple[Any, str]:
         reporter.begin(Stage.TEST_EMBEDDINGS)
     for notice in in_turn(partial(loaders.check_call, model, selection, known)):
         reporter.publish(notice)
-    if attempt.cancelled.is_set():
+    if run.cancelled.is_set():
         raise _cancelled()
     reporter.begin(Stage.FINISH)
     return model, f"{type(model).__name__} on {placement.device}, {placement.dtype}"

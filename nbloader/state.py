@@ -12,6 +12,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
+from nbloader.errors import CancelledError, Interrupted
 from nbloader.records import (
     Checked,
     CheckResult,
@@ -36,6 +37,7 @@ from nbloader.units import format_bytes
 __all__ = [
     "MAX_HISTORY",
     "STAGE_SPANS",
+    "Awaited",
     "ComponentState",
     "FileState",
     "JobState",
@@ -55,6 +57,9 @@ SPEED_WINDOW_S = 15.0
 STALL_S = 2.0
 """So long without a byte counts as a stall in the history of a job. Pieces of Xet storage are
 handed over whole, so shorter pauses say nothing."""
+
+QUIET_S = 1.0
+"""Shorter silences are not told of: between two pieces of a file there is always a pause."""
 
 MAX_HISTORY = 240
 """Points of the history of bytes: as many as a chart of a screen's width can show."""
@@ -93,6 +98,13 @@ class Turn(StrEnum):
 
     UNDER_WAY = "under way"
     """Cells and clicks wait for it."""
+
+
+class Awaited(StrEnum):
+    """What a job waits for."""
+
+    BYTES = "bytes"
+    CELL = "the end of a cell"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +174,7 @@ class ComponentState:
         return sum(file.completed for file in self.files)
 
 
+_STOPS = frozenset({Interrupted.reference, CancelledError.reference})
 _NOTHING: Mapping[str, int] = MappingProxyType({})
 _NO_SPANS: Mapping[str, Span] = MappingProxyType({})
 
@@ -265,6 +278,25 @@ class JobState:
     def quiet_s(self) -> float | None:
         """Seconds since then."""
         return None if self.quiet_since is None else self.updated_at - self.quiet_since
+
+    @property
+    def waits_for(self) -> Awaited | None:
+        """What it waits for; None while all goes on, and in a short silence."""
+        if self.status is not Status.RUNNING:
+            return None
+        if self.has_begun(Stage.INITIALISE) and self.turn is Turn.DUE:
+            return Awaited.CELL
+        return Awaited.BYTES if (self.quiet_s or 0.0) >= QUIET_S else None
+
+    @property
+    def ended_by_user(self) -> bool:
+        """Whether it has failed only because its user has stopped it."""
+        return self.failure is not None and self.failure.reference in _STOPS
+
+    @property
+    def is_resumable(self) -> bool:
+        """Whether its user has stopped it on its way, so that the same call goes on from there."""
+        return self.ended_by_user and self.total > 0
 
     @property
     def download(self) -> StageState | None:

@@ -1,8 +1,9 @@
-"""Tokens of the Hub that a hosted notebook keeps for its user.
+"""Which token of the Hub a call carries, and where it comes from: `find_token` states the order.
 
-Colab's are asked for over the kernel's own channel, on the main thread (elsewhere it deadlocks);
-Kaggle's by a call over the network, which the worker makes. Both waits are bounded, and whatever
-goes wrong means that there is no token: the error of the Hub then says how to add one.
+A hosted notebook keeps one for its user as a secret. Colab's is asked for over the kernel's own
+channel, on the main thread (elsewhere it deadlocks); Kaggle's by a call over the network, which the
+worker makes. Both waits are bounded, and whatever goes wrong means that there is no token: the
+error of the Hub then says how to add one.
 """
 
 from __future__ import annotations
@@ -13,13 +14,25 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 
-from nbloader.environment import token_facts
+from nbloader.environment import expanded, home_of_environment, place, switched_on
 from nbloader.records import Place, TokenFacts
 
-__all__ = ["colab_token", "kaggle_token", "token_origin"]
+__all__ = [
+    "VARIABLES",
+    "Token",
+    "colab_token",
+    "find_token",
+    "kaggle_token",
+    "token_in_worker",
+    "token_origin",
+]
 
 NAME = "HF_TOKEN"
+VARIABLES = (NAME, "HUGGING_FACE_HUB_TOKEN")
+
 COLAB_WAIT_S = 30.0
 """Long enough to answer Colab's question whether the notebook may read the secret."""
 
@@ -27,6 +40,60 @@ KAGGLE_WAIT_S = 10.0
 
 _TOKEN = re.compile(r"[!-~]{1,512}")
 _found: dict[Place, str] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """The token of a call.
+
+    Attributes:
+        source: where it comes from, such as `HF_TOKEN`; empty if there is none.
+        value: its text; False for none at all; else what the call has (None or True), and the
+            worker looks on.
+    """
+
+    source: str
+    value: str | bool | None = field(repr=False)
+
+
+def find_token(
+    given: str | bool | None, environ: Mapping[str, str] = os.environ, *, ask: bool = True
+) -> Token:
+    """Look for the token of a call. This is the order, and nothing else states it:
+
+    1. the argument: a text, or False, which forbids any;
+    2. `HF_HUB_DISABLE_IMPLICIT_TOKEN`, which forbids any but that of the argument, unless this is
+       True;
+    3. the variables `HF_TOKEN` and `HUGGING_FACE_HUB_TOKEN`;
+    4. the secret `HF_TOKEN` of a hosted notebook: Colab's here, Kaggle's in the worker
+       (`token_in_worker`);
+    5. what the Hub's library finds by itself, in the worker: `HF_OIDC_RESOURCE`, the stored file.
+
+    Args:
+        given: the argument of the call.
+        ask: whether Colab may be asked, which may put up a question; else its secret counts once it
+            was read in this process. Kaggle's is read by the worker alone: there, a token that was
+            sent though none is told of here is that secret.
+    """
+    if isinstance(given, str):
+        return Token("argument", given)
+    if given is False or (given is None and switched_on(environ, "HF_HUB_DISABLE_IMPLICIT_TOKEN")):
+        return Token("", value=False)
+    for variable in VARIABLES:
+        if text := environ.get(variable, "").strip():
+            return Token(variable, text)
+    if ask:
+        colab_token(place(environ))
+    for service, text in _found.items():
+        return Token(f"{service} secret", text)
+    return Token(_of_the_library(environ), given)
+
+
+def token_origin(
+    token: str | bool | None = None, environ: Mapping[str, str] = os.environ
+) -> TokenFacts:
+    """Return where the token of a call comes from. Nobody is asked for a secret."""
+    return TokenFacts(source=find_token(token, environ, ask=False).source)
 
 
 def colab_token(where: Place, wait_s: float = COLAB_WAIT_S) -> str | None:
@@ -71,22 +138,30 @@ def kaggle_token(where: Place, wait_s: float = KAGGLE_WAIT_S) -> str | None:
     return answer[0] if answer else None
 
 
-def token_origin(
-    token: str | bool | None = None, environ: Mapping[str, str] = os.environ
-) -> TokenFacts:
-    """Tell where the token of a call comes from. Nobody is asked for a secret.
-
-    Colab's secret counts once `colab_token` has read it in this process. Kaggle's is read by the
-    worker alone: there, a token that was sent though none is told here is that secret.
+def token_in_worker(sent: str | bool | None, environ: Mapping[str, str]) -> str | bool | None:
+    """Return the token of a call in the worker, which looks on where `find_token` has left off.
 
     Args:
-        token: the argument of the call, as its user gave it.
+        sent: what came with the order.
     """
-    return token_facts(
-        environ,
-        given=True if isinstance(token, str) else False if token is False else None,
-        secret=next(iter(_found), ""),
-    )
+    return kaggle_token(place(environ)) if sent is None else sent
+
+
+def _of_the_library(environ: Mapping[str, str]) -> str:
+    """Return where the Hub's library finds a token by itself; empty if nowhere."""
+    if environ.get("HF_OIDC_RESOURCE"):
+        return "HF_OIDC_RESOURCE"
+    path = environ.get("HF_TOKEN_PATH")
+    file = expanded(path) if path else home_of_environment(environ) / "token"
+    return "stored file" if _has_text(file) else ""
+
+
+def _has_text(file: Path) -> bool:
+    try:
+        with file.open("rb") as content:
+            return bool(content.read(4096).strip())
+    except OSError:
+        return False
 
 
 def _checked(value: object) -> str | None:

@@ -40,7 +40,7 @@ def test_the_event_loop_is_never_held_for_half_a_second(demo_hub: LocalHub, tmp_
 
 def test_an_unknown_keyword_is_named() -> None:
     async def main() -> None:
-        await nbloader.aload(MINILM, colour="red")
+        await nbloader.aload(MINILM, colour="red")  # type: ignore[call-arg]
 
     with pytest.raises(InvalidArgumentError, match="aload has no argument 'colour'"):
         asyncio.run(main())

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbloader import arguments
 from nbloader.errors import InvalidArgumentError, InvalidRepoIdError
+from nbloader.request import values as arguments
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from nbloader.arguments import check_folder
 from nbloader.checks import Facts, run_checks
 from nbloader.records import CheckResult, CheckStatus
+from nbloader.request import check_folder
 from tests.samples import MB
 from tests.test_checks import DISK, GOOD, HUB
 

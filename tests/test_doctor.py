@@ -46,7 +46,7 @@ from nbloader.records import (
     TorchFacts,
 )
 from nbloader.redaction import Redactor
-from nbloader.request import checked
+from nbloader.request import Call, checked
 from nbloader.views.sections import Row, Section, sections_html, sections_json, sections_text
 from tests.jobs import BROKEN, last_state, texts
 from tests.same_content import assert_same_content
@@ -207,7 +207,7 @@ def test_the_report_of_a_job_tells_of_the_cache_that_it_used(
 
     monkeypatch.setattr("nbloader.diagnostics.gather.disk_facts_or_none", disk)
     folder = home / "own" if given else home / "hf" / "hub"
-    request = checked(repo_id=MINILM, cache_dir=folder if given else None)
+    request = checked(Call(repo_id=MINILM, cache_dir=folder if given else None))
     issue = issue_of_job(request, last_state(BROKEN))
     assert asked == [folder]
     shown = "~/own" if given else "~/hf/hub"

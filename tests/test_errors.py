@@ -16,11 +16,11 @@ import pytest
 from hypothesis import given
 
 from nbloader import errors
-from nbloader.arguments import check_token
 from nbloader.card import card, source_shown
 from nbloader.errors import NbloaderError, error_from_parts
 from nbloader.quoting import printable
 from nbloader.redaction import Redactor
+from nbloader.request.values import check_token
 from nbloader.transfer.explain import rate_limited
 from nbloader.transfer.failure import Failure
 from nbloader.transfer.policy import Reason

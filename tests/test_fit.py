@@ -23,7 +23,7 @@ from nbloader.records import (
     Selection,
     TorchFacts,
 )
-from nbloader.request import checked
+from nbloader.request import Call, checked
 from tests.samples import SELECTION
 
 GB = 1_000_000_000
@@ -497,7 +497,7 @@ def test_no_plan_is_named_that_does_not_fit() -> None:
 
 @pytest.mark.parametrize("plan", ["auto", "gpu"])
 def test_the_plan_to_try_is_named_whether_or_not_one_was_asked_for(plan: str) -> None:
-    request = checked(repo_id="org/name", plan=plan)
+    request = checked(Call(repo_id="org/name", plan=plan))
     machine = on(T4)
     found = fit(FLUX, SMALL, machine, method=request.method)
     facts = Facts(repo_id="org/name", selection=FLUX, weights=SMALL, machine=machine, fit=found)

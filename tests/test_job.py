@@ -18,7 +18,7 @@ from nbloader.errors import HubUnreachableError, Interrupted, InvalidArgumentErr
 from nbloader.localhub import Fault, LocalHub, RequestClass
 from nbloader.localhub.demo import MINILM
 from nbloader.records import Event, Failed, FileProgress, Ready
-from nbloader.request import Request, checked
+from nbloader.request import Call, Request, checked
 
 TOKEN = "hf_" + "q" * 34
 
@@ -45,7 +45,7 @@ def test_a_wrong_argument_is_named_and_no_token_shown(
     arguments: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(InvalidArgumentError) as caught:
-        checked(repo_id="org/name", **arguments)
+        checked(Call(repo_id="org/name", **arguments))
     assert caught.value.message == message
     assert TOKEN not in str(caught.value)
 
@@ -72,7 +72,7 @@ def test_which_token_is_used(
 ) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    request = checked(repo_id="org/name", token=given)
+    request = checked(Call(repo_id="org/name", token=given))
     assert request.token == used
     assert TOKEN not in repr(request)
 
@@ -85,7 +85,7 @@ def test_a_wrong_variable_is_named_without_its_value(
 ) -> None:
     monkeypatch.setenv(variable, value)
     with pytest.raises(InvalidArgumentError) as caught:
-        checked(repo_id="org/name")
+        checked(Call(repo_id="org/name"))
     assert variable in caught.value.message
     assert value not in str(caught.value)
 
@@ -93,12 +93,13 @@ def test_a_wrong_variable_is_named_without_its_value(
 def test_torchs_own_objects_are_understood(tmp_path: Path) -> None:
     import torch
 
-    request: Request = checked(
+    call = Call(
         repo_id="org/name",
         device=torch.device("cuda", 1),
         dtype=torch.float16,
         cache_dir=tmp_path / "a" / ".." / "b",
     )
+    request: Request = checked(call)
     assert (request.device, request.dtype) == ("cuda:1", "float16")
     assert request.cache_dir == str(tmp_path / "b")
 

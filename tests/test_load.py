@@ -149,7 +149,7 @@ def test_wrong_arguments_are_refused_before_anything_is_started(cache: Path) -> 
     with pytest.raises(InvalidArgumentError, match="dtype='int3' is not known"):
         nbloader.load(MINILM, dtype="int3")
     with pytest.raises(InvalidArgumentError, match="load has no argument 'colour'"):
-        nbloader.load(MINILM, colour="red")
+        nbloader.load(MINILM, colour="red")  # type: ignore[call-arg]
 
 
 NO_SOCKETS = """

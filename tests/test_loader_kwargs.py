@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbloader.arguments._loader_kwargs import _REFUSED, _SAME
 from nbloader.errors import InvalidArgumentError
 from nbloader.records import Kind
-from nbloader.request import Request, checked
+from nbloader.request import Call, Request, checked
+from nbloader.request.loader_kwargs import _REFUSED, _SAME
 
 
 def request_of(loader_kwargs: dict[str, Any], **arguments: Any) -> Request:
-    return checked(repo_id="org/name", loader_kwargs=loader_kwargs, **arguments)
+    return checked(Call(repo_id="org/name", loader_kwargs=loader_kwargs, **arguments))
 
 
 SET = {

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbloader.arguments import RepoAddress, read_repo_id, successor_of
-from nbloader.arguments._repo_ids import _WITHOUT_ORGANIZATION
 from nbloader.errors import InvalidRepoIdError
 from nbloader.hub_names import is_repo_id, is_revision
 from nbloader.records import Kind
+from nbloader.request import RepoAddress, read_repo_id, successor_of
+from nbloader.request.repo_ids import _WITHOUT_ORGANIZATION
 
 HUB = "https://huggingface.co"
 MIRROR = "https://mirror.example:8443/hub"

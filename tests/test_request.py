@@ -7,7 +7,7 @@ import pytest
 
 from nbloader.errors import InvalidArgumentError
 from nbloader.records import Method
-from nbloader.request import checked
+from nbloader.request import Call, checked
 
 
 @pytest.mark.parametrize(
@@ -26,24 +26,26 @@ from nbloader.request import checked
     ],
 )
 def test_the_number_format_of_the_call(arguments: dict[str, Any], expected: str) -> None:
-    assert checked(repo_id="org/name", **arguments).dtype == expected
+    assert checked(Call(repo_id="org/name", **arguments)).dtype == expected
 
 
 def test_what_is_passed_on_may_be_a_component() -> None:
-    request = checked(repo_id="org/name", loader_kwargs={"vae": None, "device_map": "balanced"})
+    request = checked(
+        Call(repo_id="org/name", loader_kwargs={"vae": None, "device_map": "balanced"})
+    )
     assert request.selection.handed_in == ("device_map", "vae")
 
 
 def test_the_method_of_the_call() -> None:
-    assert checked(repo_id="org/name").method is None
-    assert checked(repo_id="org/name", plan="model-offload").method is Method.MODEL_OFFLOAD
+    assert checked(Call(repo_id="org/name")).method is None
+    assert checked(Call(repo_id="org/name", plan="model-offload")).method is Method.MODEL_OFFLOAD
     with pytest.raises(InvalidArgumentError, match="plan='fast' is not allowed"):
-        checked(repo_id="org/name", plan="fast")
+        checked(Call(repo_id="org/name", plan="fast"))
 
 
 def test_arguments_for_the_model_are_a_mapping() -> None:
     with pytest.raises(InvalidArgumentError, match="is no mapping"):
-        checked(repo_id="org/name", loader_kwargs={"model_kwargs": 3})
+        checked(Call(repo_id="org/name", loader_kwargs={"model_kwargs": 3}))
 
 
 def test_code_of_this_machine_is_named_by_its_whole_path(
@@ -55,7 +57,7 @@ def test_code_of_this_machine_is_named_by_its_whole_path(
         (tmp_path / file).touch()
 
     def place(given: object) -> str | None:
-        request = checked(repo_id="org/name", loader_kwargs={"custom_pipeline": given})
+        request = checked(Call(repo_id="org/name", loader_kwargs={"custom_pipeline": given}))
         return request.selection.custom_pipeline
 
     assert [place(given) for given in ("own", Path("own"), "x.py", "x", "org/own", None)] == [
@@ -82,18 +84,18 @@ def test_code_of_this_machine_is_named_by_its_whole_path(
     ],
 )
 def test_the_revision_of_an_address_counts(arguments: dict[str, Any], revision: str) -> None:
-    request = checked(**arguments)
+    request = checked(Call(**arguments))
     assert (request.repo_id, request.revision) == ("org/name", revision)
 
 
 def test_two_revisions_are_refused() -> None:
     with pytest.raises(InvalidArgumentError) as caught:
-        checked(repo_id="https://huggingface.co/org/name/tree/v1", revision="v2")
+        checked(Call(repo_id="https://huggingface.co/org/name/tree/v1", revision="v2"))
     assert caught.value.message == "revision='v2' is not the one of the address, which is 'v1'"
 
 
 def test_an_address_is_one_of_the_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     text = "http://hub.example/org/name/tree/v1"
-    assert checked(repo_id=text, endpoint="http://hub.example/").revision == "v1"
+    assert checked(Call(repo_id=text, endpoint="http://hub.example/")).revision == "v1"
     monkeypatch.setenv("HF_ENDPOINT", "http://hub.example")
-    assert checked(repo_id=text).revision == "v1"
+    assert checked(Call(repo_id=text)).revision == "v1"

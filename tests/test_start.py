@@ -251,7 +251,7 @@ def test_its_diagnostics_tell_of_the_job_and_of_no_secret(
 
 def test_an_unknown_keyword_is_an_error() -> None:
     with pytest.raises(InvalidArgumentError, match="start has no argument 'plans'"):
-        nbloader.start(MINILM, plans="cpu")
+        nbloader.start(MINILM, plans="cpu")  # type: ignore[call-arg]
 
 
 def test_the_chart_of_a_job(demo_hub: LocalHub, tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from nbloader import arguments
 from nbloader.cache_care._delete import delete_items
 from nbloader.cache_care._judge import FRESH_S, judge
 from nbloader.cache_care._records import (
@@ -31,6 +30,7 @@ from nbloader.cache_care._use import open_files
 from nbloader.environment import expanded, folder_of_environment, home_of_environment
 from nbloader.errors import CacheNotWritableError, InvalidArgumentError, NotCachedError
 from nbloader.quoting import quote
+from nbloader.request import check_folder, check_repo_id
 from nbloader.transfer.filesystem import free_bytes
 
 __all__ = [
@@ -109,7 +109,7 @@ def cache(
         NotCachedError: the cache does not hold a repository that was named.
         CacheNotWritableError: the folder cannot be read.
     """
-    given = arguments.check_folder("cache_dir", cache_dir)
+    given = check_folder("cache_dir", cache_dir)
     folder = Path(given) if given else folder_of_environment(os.environ).absolute()
     if folder.exists() and not folder.is_dir():
         raise InvalidArgumentError(
@@ -165,7 +165,7 @@ def _check_name(name: object) -> None:
     for start in _TYPES:
         if isinstance(name, str) and name.startswith(start) and name.count("/") == 2:
             text = name.removeprefix(start)
-    arguments.check_repo_id(text)
+    check_repo_id(text)
 
 
 def _names(repo: CachedRepo) -> set[str]:

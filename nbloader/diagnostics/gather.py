@@ -173,11 +173,11 @@ def issue_of_job(request: Request, state: JobState) -> str:
 
 
 def _preflight(repo_id: str) -> PreflightReport | NbloaderError:
-    from nbloader.request import checked
+    from nbloader.request import Call, checked
     from nbloader.stages import check
 
     try:
-        return check(checked(repo_id=repo_id), tries=False)
+        return check(checked(Call(repo_id)), tries=False)
     except InvalidRepoIdError:
         raise
     except NbloaderError as error:  # A wrong setting, or a worker that cannot be started.

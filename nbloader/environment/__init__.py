@@ -15,6 +15,7 @@ from nbloader.environment._disk import (
     expanded,
     folder_of_environment,
     home_of_environment,
+    switched_on,
 )
 from nbloader.environment._machine import machine_facts
 from nbloader.environment._memory import memory_facts
@@ -30,7 +31,6 @@ from nbloader.environment._place import (
     place_facts,
 )
 from nbloader.environment._requirements import unmet_requirements
-from nbloader.environment._token import token_facts
 from nbloader.environment._torch import torch_facts
 from nbloader.environment._versions import changed_since_import, is_one_of
 
@@ -57,7 +57,7 @@ __all__ = [
     "package_facts",
     "place",
     "place_facts",
-    "token_facts",
+    "switched_on",
     "torch_facts",
     "unmet_requirements",
 ]

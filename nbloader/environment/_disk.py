@@ -22,6 +22,7 @@ __all__ = [
     "expanded",
     "folder_of_environment",
     "home_of_environment",
+    "switched_on",
 ]
 
 KAGGLE_WORKING_BYTES = 20_000_000_000
@@ -253,6 +254,11 @@ def home_of_environment(environ: Mapping[str, str]) -> Path:
     if home := environ.get("HF_HOME"):
         return expanded(home)
     return expanded(environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
+
+
+def switched_on(environ: Mapping[str, str], variable: str) -> bool:
+    """Say whether a variable is set to what the Hub's library takes for a yes."""
+    return environ.get(variable, "").upper() in {"1", "ON", "YES", "TRUE"}
 
 
 def expanded(path: str) -> Path:

@@ -12,7 +12,6 @@ from typing import TypeAlias
 
 from huggingface_hub import constants
 
-from nbloader.environment import place
 from nbloader.errors import (
     HubUnreachableError,
     IntegrityError,
@@ -36,7 +35,7 @@ from nbloader.selection import reads, references, select
 from nbloader.selection.headers import Header
 from nbloader.selection.pickles import LookedThrough, pickled
 from nbloader.selection.sizes import component_weights, header_reads
-from nbloader.tokens import kaggle_token
+from nbloader.tokens import token_in_worker
 from nbloader.transfer.download import may_use_xet
 from nbloader.transfer.hub import Hub
 from nbloader.transfer.partial import SMALL_FILE_BYTES
@@ -80,7 +79,7 @@ class Session:
         self._hub = Hub(
             repo_id=start.repo_id,
             policy=start.policy,
-            token=start.token if start.token is not None else kaggle_token(place(os.environ)),
+            token=token_in_worker(start.token, os.environ),
             publish=send,
         )
         # By the `repo_id` of their files; that of the selection itself is empty.

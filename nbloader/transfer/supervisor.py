@@ -21,6 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
+from nbloader import tokens
 from nbloader.errors import (
     RUN_AGAIN,
     DownloadError,
@@ -71,7 +72,7 @@ SILENCE_SPARE_S = 2.0
 QUIET_SPARE_S = 60.0
 """The worker gives a file up by itself first; this is for a worker that cannot."""
 
-_TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACEHUB_API_TOKEN")
+_TOKEN_VARIABLES = (*tokens.VARIABLES, "HUGGINGFACEHUB_API_TOKEN")
 _SECRET = re.compile(r"hf_[A-Za-z0-9]{8,}|(?i:bearer)\s+\S+|(?i:[a-z]+)://\S+")
 
 

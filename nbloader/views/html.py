@@ -27,7 +27,6 @@ from nbloader.views.words import (
     ICONS,
     counted,
     ended,
-    ended_by_user,
     kept,
     placement_words,
     quiet,
@@ -166,7 +165,7 @@ def _failure(state: JobState) -> tuple[str, ...]:
     if state.failure is None:
         return ()
     advice = kept(state) or escape(state.failure.hint)
-    if ended_by_user(state):  # The title says what happened.
+    if state.ended_by_user:  # The title says what happened.
         return (advice,)
     reference = f"[{escape(state.failure.reference, _NAME_LIMIT)}]"
     return (f"<b>{escape(state.failure.message)}</b> {faint(reference)}", advice)
@@ -226,7 +225,7 @@ def _bytes(state: JobState, *, speed: bool, eta: bool) -> str:
     else:
         average = f" at {format_speed(state.average_speed)} on average" if speed else ""
         # Where styles are stripped, there is no bar that would show how far a failed job came.
-        broken = state.status is Status.FAILED and not kept(state)
+        broken = state.status is Status.FAILED and not state.is_resumable
         parts = [
             there_of(state.there, state.total) if broken else "",
             f"{format_bytes(state.fetched)} downloaded{average if state.fetched else ''}",

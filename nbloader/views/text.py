@@ -17,7 +17,7 @@ from nbloader.records import Notice, Retry, Stage
 from nbloader.state import STAGE_SPANS, JobState, StageState, Status
 from nbloader.units import format_bytes, format_duration, format_speed
 from nbloader.views.checks import checks_lines
-from nbloader.views.words import ended, ended_by_user, kept, placement_words, quiet, time_left
+from nbloader.views.words import ended, kept, placement_words, quiet, time_left
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -99,7 +99,7 @@ def end_line(state: JobState) -> str:
     failure = state.failure
     if failure is None:
         return f"        stopped after {format_duration(state.elapsed)}"
-    what = "" if ended_by_user(state) else f": {plain(failure.message)}"
+    what = "" if state.ended_by_user else f": {plain(failure.message)}"
     return f"        {ended(state)}{what} [{plain(failure.reference)}]"
 
 
@@ -153,7 +153,7 @@ def _downloaded(state: JobState, *begun: StageState) -> list[str]:
     """
     over = any(each.stage is Stage.DOWNLOAD and each.ended_at is not None for each in begun)
     lines = [download_line(state)] if over and state.fetched else []
-    failed = state.status is Status.FAILED and not kept(state)
+    failed = state.status is Status.FAILED and not state.is_resumable
     if over and failed and state.there < state.total:
         there = f"{format_bytes(state.there)} of {format_bytes(state.total)}"
         lines.append(f"        {there} are on the disk")

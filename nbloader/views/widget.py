@@ -32,7 +32,7 @@ from nbloader.views.display import (
 )
 from nbloader.views.markup import box, escape, unseen
 from nbloader.views.parts import components, files, largest, log
-from nbloader.views.words import counted, ended_by_user
+from nbloader.views.words import counted
 
 __all__ = ["WidgetView", "traits"]
 
@@ -90,7 +90,7 @@ def _said(state: JobState) -> str:
     """Say how the job stands, in words that change with its stages only."""
     repo_id = escape(state.repo_id, 100)
     if state.failure is not None:
-        if ended_by_user(state):
+        if state.ended_by_user:
             return f"{repo_id}: stopped"
         return f"{repo_id}: failed: {escape(state.failure.message)}"
     ready = state.status is Status.READY

@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from nbloader.quoting import plain
 from nbloader.records import CheckStatus, Fit, Method, Placement, Stage
-from nbloader.state import JobState, Status, Step, Turn
+from nbloader.state import Awaited, JobState, Status, Step
 from nbloader.units import format_bytes, format_duration
 
 __all__ = [
@@ -15,7 +15,6 @@ __all__ = [
     "PLACEMENT_WORDS",
     "counted",
     "ended",
-    "ended_by_user",
     "kept",
     "placement_figures",
     "placement_label",
@@ -57,12 +56,6 @@ PLACEMENT_WORDS: Mapping[Method, str] = MappingProxyType(
     }
 )
 """What each method does, for people who do not know its name."""
-
-QUIET_S = 1.0
-"""Shorter silences are not told of: between two pieces of a file there is always a pause."""
-
-ENDED_BY_USER = frozenset({"interrupted", "cancelled"})
-"""References of the failures that are no fault."""
 
 _HOW = {Status.RUNNING: "running for", Status.READY: "ready in", Status.FAILED: "failed after"}
 _STOPPED = frozenset({Step.DOWNLOADING, Step.VERIFYING, Step.LOADING})
@@ -111,21 +104,20 @@ def quiet(state: JobState) -> str:
     """Say what is waited for: bytes, with the whole seconds since the last, or the end of a cell;
     nothing for a short while.
     """
-    if state.status is not Status.RUNNING:
-        return ""
-    if state.has_begun(Stage.INITIALISE) and state.turn is Turn.DUE:
-        return "waits for the running cell"
-    seconds = state.quiet_s
-    if seconds is None or seconds < QUIET_S:
-        return ""
-    return f"no bytes for {whole_seconds(seconds)}"
+    match state.waits_for:
+        case Awaited.CELL:
+            return "waits for the running cell"
+        case Awaited.BYTES:
+            return f"no bytes for {whole_seconds(state.quiet_s or 0.0)}"
+        case None:
+            return ""
 
 
 def time_left(state: JobState) -> str:
     """Say how long the download will still take; nothing where nobody knows, as in a silence."""
     left = state.time_remaining
     downloads = state.stage is Stage.DOWNLOAD and state.status is Status.RUNNING
-    if left is None or not downloads or quiet(state):
+    if left is None or not downloads or state.waits_for:
         return ""
     return f"{format_duration(left)} left"
 
@@ -135,20 +127,15 @@ def whole_seconds(seconds: float) -> str:
     return f"{int(seconds)} s" if seconds < 60 else format_duration(int(seconds))
 
 
-def ended_by_user(state: JobState) -> bool:
-    """Say whether a job has failed only because its user has stopped it."""
-    return state.failure is not None and state.failure.reference in ENDED_BY_USER
-
-
 def ended(state: JobState) -> str:
     """Say how a job has ended, and after what time; of one that runs, for how long it has."""
-    how = "stopped after" if ended_by_user(state) else _HOW[state.status]
+    how = "stopped after" if state.ended_by_user else _HOW[state.status]
     return f"{how} {format_duration(state.elapsed)}"
 
 
 def kept(state: JobState) -> str:
     """Say what remains on the disk of a job that its user has ended; nothing for another one."""
-    if not ended_by_user(state) or not state.total:
+    if not state.is_resumable:
         return ""
     there = min(state.there, state.total)
     what = f"{format_bytes(there)} of {format_bytes(state.total)} are kept"

@@ -39,6 +39,7 @@ from pathlib import Path
 from typing import Any
 
 import nbloader
+from nbloader.checks import PreflightReport
 from nbloader.errors import NbloaderError
 from nbloader.loaders import Import
 from nbloader.localhub import LocalHub
@@ -242,7 +243,7 @@ def _of_calls(case: Case, ours: Any, theirs: Any) -> list[str]:
 
 def _about_refusals(
     case: Case,
-    report: nbloader.PreflightReport,
+    report: PreflightReport,
     error: NbloaderError | None,
     events: list[Event],
 ) -> list[str]:

@@ -239,9 +239,10 @@ def test_folders_without_a_home_are_those_of_the_hubs_library(tmp_path: Path) ->
 import os, pwd
 def missing(uid): raise KeyError(uid)
 pwd.getpwuid = missing
-from nbloader.environment import folder_of_environment, token_facts
+from nbloader.environment import folder_of_environment
+from nbloader.tokens import token_origin
 found = folder_of_environment(os.environ)
-facts = token_facts(os.environ)
+facts = token_origin(None, os.environ)
 from huggingface_hub.constants import HF_HUB_CACHE
 assert str(found) == HF_HUB_CACHE == "~/.cache/huggingface/hub", (found, HF_HUB_CACHE)
 print(facts.source or "none")

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from nbloader import tokens
-from nbloader.environment import token_facts
 from nbloader.records import Place, TokenFacts
 
 TOKEN = "hf_" + "t" * 34
@@ -53,7 +52,9 @@ def test_where_the_token_comes_from(
     there = {"HF_HOME": str(home)} | {
         name: value.replace("{home}", str(home)) for name, value in environ.items()
     }
-    found = token_facts(there, given=given, secret=secret)
+    if secret:
+        tokens._found[Place(secret)] = TOKEN
+    found = tokens.token_origin(TOKEN if given else given, there)
     assert found == TokenFacts(source=source)
     assert TOKEN not in repr(found)
 
@@ -65,7 +66,7 @@ def test_the_stored_file_is_found_where_the_hubs_library_looks(
     (tmp_path / "huggingface" / "token").write_text(TOKEN)
     monkeypatch.setenv("ROOT_OF_CACHES", str(home))
     for environ in ({"HF_HOME": "$ROOT_OF_CACHES"}, {"XDG_CACHE_HOME": str(tmp_path)}):
-        assert token_facts(environ) == TokenFacts(source="stored file")
+        assert tokens.token_origin(None, environ) == TokenFacts(source="stored file")
 
 
 def test_a_secret_counts_once_it_was_read() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import fields
 
 from nbloader.errors import InvalidArgumentError
 from nbloader.quoting import quote
+from nbloader.request.call import Call
 
-__all__ = ["unknown_argument"]
+__all__ = ["refuse_unknown"]
 
 # Names that other loaders have for what is here called by another.
 _MEANT: Mapping[str, str] = {
@@ -44,28 +46,32 @@ _SAYS: Mapping[str, str] = {
 }
 
 
-def unknown_argument(
-    call: str, name: str, known: Collection[str], loads: Collection[str]
-) -> InvalidArgumentError:
-    """Make the error for an argument that a call does not have.
+def refuse_unknown(call: str, names: Iterable[str], parameters: Collection[str]) -> None:
+    """Refuse the first name that a function has no argument of, and say which is meant.
 
     Args:
         call: the name of the function.
-        known: the arguments that it has.
-        loads: those of `load`.
+        names: what it was called with.
+        parameters: what it takes, `repo_id` among it.
+
+    Raises:
+        InvalidArgumentError: there is one.
     """
-    return InvalidArgumentError(
-        f"{call} has no argument {quote(name)}", hint=_hint(call, name, known, loads)
-    )
+    for name in names:
+        if name not in parameters:
+            known = [each for each in parameters if each != "repo_id"]
+            raise InvalidArgumentError(
+                f"{call} has no argument {quote(name)}", hint=_hint(call, name, known)
+            )
 
 
-def _hint(call: str, name: str, known: Collection[str], loads: Collection[str]) -> str:
+def _hint(call: str, name: str, known: Collection[str]) -> str:
     meant = _MEANT.get(name)
     if meant in known:
         return f"It is called {meant} here: nbloader.{call}(..., {meant}=...)."
     if name in _IDS:
         return f'The id stands first, without a name: nbloader.{call}("org/name").'
-    if name in loads:
+    if name in {each.name for each in fields(Call)}:
         return f"It is one of load, and {call} builds no model: leave it out."
     if name in _SAYS:
         return _SAYS[name]

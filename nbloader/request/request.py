@@ -8,20 +8,35 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from nbloader import arguments
-from nbloader.environment import place
+from nbloader.environment import switched_on
 from nbloader.errors import InvalidArgumentError
 from nbloader.quoting import quote
 from nbloader.records import Event, Kind, Method, SelectionRequest, TokenFacts
-from nbloader.settings import Settings
-from nbloader.tokens import colab_token, token_origin
+from nbloader.request.call import Call
+from nbloader.request.loader_kwargs import taken_over
+from nbloader.request.repo_ids import read_repo_id
+from nbloader.request.values import (
+    check_device,
+    check_dtype,
+    check_endpoint,
+    check_flag,
+    check_folder,
+    check_method,
+    check_revision,
+    check_task,
+    check_token,
+    check_variant,
+    one_of,
+)
+from nbloader.tokens import VARIABLES, Token, find_token
 from nbloader.views import ViewName
 
-__all__ = ["Request", "checked"]
+if TYPE_CHECKING:
+    from nbloader.settings import Settings
 
-_TRUE = frozenset({"1", "ON", "YES", "TRUE"})  # as the Hub's library reads its own switches
+__all__ = ["Request", "checked"]
 
 
 class _KindName(StrEnum):
@@ -62,93 +77,56 @@ class Request:
     on_event: Callable[[Event], object] | None
 
 
-def checked(
-    *,
-    repo_id: object,
-    revision: object = None,
-    variant: object = None,
-    kind: object = "auto",
-    task: object = None,
-    device: object = "auto",
-    dtype: object = "auto",
-    plan: object = "auto",
-    cache_dir: object = None,
-    endpoint: object = None,
-    token: object = None,
-    local_files_only: object = False,
-    trust_remote_code: object = False,
-    allow_pickle: object = False,
-    verify: object = False,
-    force: object = False,
-    settings: object = None,
-    view: object = "auto",
-    on_event: object = None,
-    loader_kwargs: object = None,
-) -> Request:
+def checked(call: Call) -> Request:
     """Check everything that can be checked before anything is started.
 
     Raises:
         InputError: names the argument, the setting or the variable that is wrong.
     """
-    passed_on = _mapping("loader_kwargs", loader_kwargs)
+    passed_on = _mapping("loader_kwargs", call.loader_kwargs)
     nested = _mapping("loader_kwargs['model_kwargs']", passed_on.get("model_kwargs"))
-    taken = arguments.taken_over(
-        {
-            "cache_dir": cache_dir,
-            "device": device,
-            "dtype": dtype,
-            "endpoint": endpoint,
-            "local_files_only": local_files_only,
-            "repo_id": repo_id,
-            "revision": revision,
-            "task": task,
-            "token": token,
-            "trust_remote_code": trust_remote_code,
-            "variant": variant,
-        },
-        passed_on,
-    )
-    own = taken.arguments
-    chosen = _kind(kind, own["task"])
-    hub = arguments.check_endpoint(own["endpoint"])
-    default = arguments.check_endpoint(os.environ.get("HF_ENDPOINT") or None, "HF_ENDPOINT")
-    address = arguments.read_repo_id(repo_id, endpoint=hub or default, kind=chosen)
-    given = arguments.check_token(own["token"])
-    offline = arguments.check_flag("local_files_only", own["local_files_only"]) or _offline()
+    taken = taken_over(call, passed_on)
+    call, passed_on = taken.call, taken.passed_on
+    kind = _kind(call.kind, call.task)
+    endpoint = check_endpoint(call.endpoint)
+    default = check_endpoint(os.environ.get("HF_ENDPOINT") or None, "HF_ENDPOINT")
+    address = read_repo_id(call.repo_id, endpoint=endpoint or default, kind=kind)
+    token = _token(check_token(call.token))
+    offline = check_flag("local_files_only", call.local_files_only) or _offline()
     return Request(
         repo_id=address.repo_id,
-        revision=_revision(own["revision"], address.revision),
+        revision=_revision(call.revision, address.revision),
         selection=SelectionRequest(
-            kind=chosen,
-            variant=arguments.check_variant(own["variant"]),
-            trust_remote_code=arguments.check_flag("trust_remote_code", own["trust_remote_code"]),
-            task=arguments.check_task(own["task"]),
+            kind=kind,
+            variant=check_variant(call.variant),
+            trust_remote_code=check_flag("trust_remote_code", call.trust_remote_code),
+            task=check_task(call.task),
             safetensors_only=taken.safetensors_only,
-            custom_pipeline=_custom_pipeline(taken.passed_on.get("custom_pipeline")),
-            custom_revision=_custom_revision(taken.passed_on.get("custom_revision")),
-            handed_in=tuple(sorted(taken.passed_on)),
+            custom_pipeline=_custom_pipeline(passed_on.get("custom_pipeline")),
+            custom_revision=_custom_revision(passed_on.get("custom_revision")),
+            handed_in=tuple(sorted(passed_on)),
         ),
-        settings=_settings(settings),
-        device=arguments.check_device(own["device"]),
-        dtype=_dtype(arguments.check_dtype(own["dtype"]), nested),
-        method=arguments.check_method(plan),
-        allow_pickle=arguments.check_flag("allow_pickle", allow_pickle),
-        cache_dir=arguments.check_folder("cache_dir", own["cache_dir"]),
-        endpoint=hub,
-        token=_token(given),
-        token_facts=token_origin(given),
+        settings=_settings(call.settings),
+        device=check_device(call.device),
+        dtype=_dtype(check_dtype(call.dtype), nested),
+        method=check_method(call.plan),
+        allow_pickle=check_flag("allow_pickle", call.allow_pickle),
+        cache_dir=check_folder("cache_dir", call.cache_dir),
+        endpoint=endpoint,
+        token=token.value,
+        token_facts=TokenFacts(source=token.source),
         local_files_only=offline,
-        verify=arguments.check_flag("verify", verify),
-        force=arguments.check_flag("force", force),
-        loader_kwargs=taken.passed_on,
-        view=arguments.one_of("view", view, ViewName),
-        on_event=_callable("on_event", on_event),
+        verify=check_flag("verify", call.verify),
+        force=check_flag("force", call.force),
+        loader_kwargs=passed_on,
+        view=one_of("view", call.view, ViewName),
+        on_event=_callable("on_event", call.on_event),
     )
 
 
 def _kind(kind: object, task: object) -> Kind | None:
     """Give the library that was asked for; None if the files decide."""
-    name = arguments.one_of("kind", kind, _KindName)
+    name = one_of("kind", kind, _KindName)
     if name is _KindName.AUTO:
         return None
     if task is not None and name is not _KindName.TRANSFORMERS:
@@ -162,8 +140,8 @@ def _kind(kind: object, task: object) -> Kind | None:
 def _revision(given: object, in_address: str | None) -> str:
     """Give the revision, of which the address that was pasted may hold one, too."""
     if in_address is None:
-        return arguments.check_revision(given)
-    if given is not None and arguments.check_revision(given) != in_address:
+        return check_revision(given)
+    if given is not None and check_revision(given) != in_address:
         raise InvalidArgumentError(
             f"revision={quote(given)} is not the one of the address, which is {quote(in_address)}",
             hint="Leave one of the two out.",
@@ -176,7 +154,7 @@ def _dtype(dtype: str, nested: Mapping[str, Any]) -> str:
     for name in ("dtype", "torch_dtype"):
         if dtype == "auto" and name in nested:
             with contextlib.suppress(InvalidArgumentError):  # A mapping, or one we do not plan for.
-                dtype = arguments.check_dtype(nested[name])
+                dtype = check_dtype(nested[name])
     return dtype
 
 
@@ -204,10 +182,12 @@ def _custom_pipeline(given: object) -> str | None:
 
 def _custom_revision(given: object) -> str | None:
     """Give the revision of a pipeline's code; None if it is not said."""
-    return None if given is None else arguments.check_revision(given)
+    return None if given is None else check_revision(given)
 
 
-def _settings(given: object) -> Settings:
+def _settings(given: Settings | Mapping[str, Any] | None) -> Settings:
+    from nbloader.settings import Settings
+
     return given if isinstance(given, Settings) else Settings(**_mapping("settings", given))
 
 
@@ -232,21 +212,17 @@ def _callable(name: str, given: object) -> Callable[[Event], object] | None:
 
 def _offline() -> bool:
     names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
-    return any(os.environ.get(name, "").upper() in _TRUE for name in names)
+    return any(switched_on(os.environ, name) for name in names)
 
 
-def _token(token: str | bool | None) -> str | bool | None:
-    """Complete the token from the environment or from Colab; the worker looks elsewhere."""
-    if isinstance(token, str) or token is False:
+def _token(given: str | bool | None) -> Token:
+    """Find the token; that of a variable is checked here, since its user did not pass it."""
+    token = find_token(given)
+    if token.source not in VARIABLES:
         return token
-    if token is None and os.environ.get("HF_HUB_DISABLE_IMPLICIT_TOKEN", "").upper() in _TRUE:
-        return False
-    for variable in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-        if value := os.environ.get(variable, "").strip():
-            try:
-                return arguments.check_token(value)
-            except InvalidArgumentError:
-                raise InvalidArgumentError(
-                    f"the variable {variable} holds no token", hint="Set it right, or unset it."
-                ) from None
-    return colab_token(place(os.environ)) or token
+    try:
+        return Token(token.source, check_token(token.value))
+    except InvalidArgumentError:
+        raise InvalidArgumentError(
+            f"the variable {token.source} holds no token", hint="Set it right, or unset it."
+        ) from None

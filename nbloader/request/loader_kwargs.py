@@ -8,11 +8,14 @@ may get as far.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any
 
-from nbloader.arguments._values import (
+from nbloader.errors import InvalidArgumentError
+from nbloader.quoting import quote
+from nbloader.request.call import Call
+from nbloader.request.values import (
     check_device,
     check_dtype,
     check_endpoint,
@@ -23,23 +26,21 @@ from nbloader.arguments._values import (
     check_token,
     check_variant,
 )
-from nbloader.errors import InvalidArgumentError
-from nbloader.quoting import quote
 
 __all__ = ["Taken", "taken_over"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Taken:
-    """The arguments of a call, once those in `loader_kwargs` have found their places.
+    """A call, once those of `loader_kwargs` that are ours have found their places.
 
     Attributes:
-        arguments: of `load`.
+        call: with them as its own arguments.
         passed_on: what is left for the library.
         safetensors_only: whether weights in another format are refused (`use_safetensors=True`).
     """
 
-    arguments: Mapping[str, object]
+    call: Call
     passed_on: Mapping[str, Any]
     safetensors_only: bool = False
 
@@ -60,12 +61,7 @@ _SAME: Mapping[str, tuple[str, Callable[[object], object]]] = {
     "use_auth_token": ("token", check_token),
     "variant": ("variant", check_variant),
 }
-_DEFAULTS = {
-    "device": "auto",
-    "dtype": "auto",
-    "local_files_only": False,
-    "trust_remote_code": False,
-}
+_DEFAULTS = {each.name: each.default for each in fields(Call)}
 
 # The mappings in which the libraries take arguments for a part. What is about the Hub is for the
 # whole repository here; a tokenizer of another commit, or code that only it may run, cannot be had.
@@ -144,20 +140,21 @@ _REFUSED: Mapping[str, str] = {
 }
 
 
-def taken_over(call: Mapping[str, object], loader_kwargs: Mapping[str, Any]) -> Taken:
+def taken_over(call: Call, loader_kwargs: Mapping[str, Any]) -> Taken:
     """Take what is ours out of `loader_kwargs`.
 
     A name that means the same as an argument of `load` becomes that argument. None says nothing,
     and is left out.
 
     Args:
-        call: the arguments of the call by name; those with their default count as not given.
+        call: an argument with its default counts as not given.
+        loader_kwargs: those of the call, which are a mapping.
 
     Raises:
         InvalidArgumentError: a name is for something that cannot be done, or its value is wrong, or
             not the one that the call has.
     """
-    taking = _Taking(dict(call))
+    taking = _Taking(call)
     passed_on = {
         name: value
         for name, value in loader_kwargs.items()
@@ -167,18 +164,14 @@ def taken_over(call: Mapping[str, object], loader_kwargs: Mapping[str, Any]) -> 
         if name in loader_kwargs:
             given = loader_kwargs[name]
             passed_on[name] = taking.nested(name, given) if isinstance(given, Mapping) else given
-    return Taken(
-        arguments=taking.arguments,
-        passed_on=passed_on,
-        safetensors_only=taking.safetensors_only,
-    )
+    return Taken(call=taking.call, passed_on=passed_on, safetensors_only=taking.safetensors_only)
 
 
 @dataclass(slots=True)
 class _Taking:
-    """The arguments as they are completed."""
+    """The call as it is completed."""
 
-    arguments: dict[str, object]
+    call: Call
     safetensors_only: bool = field(default=False)
 
     def take(self, name: str, value: object) -> bool:
@@ -226,9 +219,10 @@ class _Taking:
             return False  # One for each component, or one that only the library knows.
         if argument == "dtype" and wanted == "auto":
             return False  # To the library it is the dtype of the file.
-        own, default = self.arguments.get(argument), _DEFAULTS.get(argument)
+        own, default = getattr(self.call, argument), _DEFAULTS[argument]
         if type(own) is type(default) and own == default:
-            self.arguments[argument] = value
+            changed: dict[str, Any] = {argument: value}
+            self.call = replace(self.call, **changed)
         elif check(own) != wanted:
             raise InvalidArgumentError(
                 f"{argument}= and {where} are given, and they differ",
@@ -238,14 +232,14 @@ class _Taking:
 
     def _must_agree(self, name: str, value: object, where: str) -> None:
         argument, check = _SAME[name]
-        if check(self.arguments.get(argument)) != check(value):
+        if check(getattr(self.call, argument)) != check(value):
             raise InvalidArgumentError(
                 f"{where} differs from {argument}=, which is one for the whole repository",
                 hint=f"Pass {argument}= to load, and leave it out there.",
             )
 
     def _id(self, name: str, value: object) -> bool:
-        if value is None or value == self.arguments.get("repo_id"):
+        if value is None or value == self.call.repo_id:
             return True
         raise InvalidArgumentError(
             f"loader_kwargs={{{name!r}: ...}} names another model than the first argument",
@@ -255,7 +249,7 @@ class _Taking:
         )
 
     def _part(self, name: str, value: str) -> bool:
-        if value == self.arguments.get("repo_id"):
+        if value == self.call.repo_id:
             return True  # What is loaded anyway.
         line = f"transformers.{_HANDED_IN[name]}.from_pretrained({quote(value)})"
         raise InvalidArgumentError(
@@ -299,4 +293,4 @@ class _Taking:
 
     @property
     def _repo(self) -> str:
-        return quote(self.arguments.get("repo_id"))
+        return quote(self.call.repo_id)

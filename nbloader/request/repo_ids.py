@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from nbloader.arguments._values import check_repo_id, check_revision
 from nbloader.errors import InvalidRepoIdError
 from nbloader.hub_names import is_repo_id
 from nbloader.quoting import quote
 from nbloader.records import Kind
+from nbloader.request.values import check_repo_id, check_revision
 
 __all__ = ["RepoAddress", "read_repo_id", "successor_of"]
 

@@ -1,0 +1,26 @@
+"""What a call asks for: each of its arguments declared once (`Call`) and checked once (`Request`).
+
+Everything that can be checked is checked here, before anything is started.
+"""
+
+from __future__ import annotations
+
+from nbloader.request.call import Call, load_line
+from nbloader.request.repo_ids import RepoAddress, read_repo_id, successor_of
+from nbloader.request.request import Request, checked
+from nbloader.request.unknown import refuse_unknown
+from nbloader.request.values import check_folder, check_method, check_repo_id
+
+__all__ = [
+    "Call",
+    "RepoAddress",
+    "Request",
+    "check_folder",
+    "check_method",
+    "check_repo_id",
+    "checked",
+    "load_line",
+    "read_repo_id",
+    "refuse_unknown",
+    "successor_of",
+]
