@@ -10,15 +10,17 @@ import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from docs.generate import errors, events, limits, settings
+from docs.generate import api, errors, events, limits, settings
 
 __all__ = ["PARTS", "filled"]
 
 PARTS: Mapping[str, Callable[[], str]] = MappingProxyType(
     {
+        "calls": api.calls,
         "errors": errors.markdown,
         "events": events.markdown,
         "limits": limits.markdown,
+        "results": api.results,
         "settings": settings.markdown,
     }
 )
