@@ -1,0 +1,37 @@
+"""Events folded into one state, from which every view is drawn."""
+
+from __future__ import annotations
+
+from nbloader.state.fold import MAX_HISTORY, STALL_S, advance, apply, progress
+from nbloader.state.job_state import (
+    SPEED_WINDOW_S,
+    STAGE_SPANS,
+    Awaited,
+    ComponentState,
+    FileState,
+    JobState,
+    Span,
+    StageState,
+    Status,
+    Step,
+    Turn,
+)
+
+__all__ = [
+    "MAX_HISTORY",
+    "SPEED_WINDOW_S",
+    "STAGE_SPANS",
+    "STALL_S",
+    "Awaited",
+    "ComponentState",
+    "FileState",
+    "JobState",
+    "Span",
+    "StageState",
+    "Status",
+    "Step",
+    "Turn",
+    "advance",
+    "apply",
+    "progress",
+]
