@@ -174,7 +174,7 @@ class Job:
         return JobReport(state=self.state)
 
     def done(self) -> bool:
-        """Tell whether it has ended, however."""
+        """Say whether it has ended, however."""
         return self._latest.ended.is_set()
 
     def result(self, timeout: float | None = None) -> Any:

@@ -97,7 +97,7 @@ def token_origin(
 
 
 def colab_token(where: Place, wait_s: float = COLAB_WAIT_S) -> str | None:
-    """Give the secret HF_TOKEN of a Colab notebook; None if there is none or it cannot be asked.
+    """Return the secret HF_TOKEN of a Colab notebook; None if there is none or it cannot be asked.
 
     A token that was found is kept for the process, so that Colab asks its user once.
     """
@@ -117,7 +117,7 @@ def colab_token(where: Place, wait_s: float = COLAB_WAIT_S) -> str | None:
 
 
 def kaggle_token(where: Place, wait_s: float = KAGGLE_WAIT_S) -> str | None:
-    """Give the secret HF_TOKEN of a Kaggle notebook; None if there is none. Opens a connection."""
+    """Return the secret HF_TOKEN of a Kaggle notebook, or None. Opens a connection."""
     if where is not Place.KAGGLE:
         return None
     answer: list[str | None] = []

@@ -146,7 +146,7 @@ def _of_address(address: SplitResult, endpoint: str) -> RepoAddress:
 
 
 def _path_at_hub(address: SplitResult, endpoint: str) -> tuple[str, bool]:
-    """Give the path of an address at the Hub that is asked, and whether it is the public one's.
+    """Return the path of an address at the Hub that is asked, and whether it is the public one's.
 
     Raises:
         InvalidRepoIdError: it is at another host.
@@ -282,5 +282,5 @@ _SUCCESSORS: Mapping[str, str] = {
 
 
 def successor_of(repo_id: str) -> str | None:
-    """Give the id under which a model that is gone can still be found; None if none is known."""
+    """Return the id under which a model that is gone can still be found; None if none is known."""
     return _SUCCESSORS.get(repo_id.lower())

@@ -125,7 +125,7 @@ def checked(call: Call) -> Request:
 
 
 def _kind(kind: object, task: object) -> Kind | None:
-    """Give the library that was asked for; None if the files decide."""
+    """Return the library that was asked for; None if the files decide."""
     name = one_of("kind", kind, _KindName)
     if name is _KindName.AUTO:
         return None
@@ -138,7 +138,7 @@ def _kind(kind: object, task: object) -> Kind | None:
 
 
 def _revision(given: object, in_address: str | None) -> str:
-    """Give the revision, of which the address that was pasted may hold one, too."""
+    """Return the revision, of which the address that was pasted may hold one, too."""
     if in_address is None:
         return check_revision(given)
     if given is not None and check_revision(given) != in_address:
@@ -150,7 +150,7 @@ def _revision(given: object, in_address: str | None) -> str:
 
 
 def _dtype(dtype: str, nested: Mapping[str, Any]) -> str:
-    """Give the number format; what the caller tells the model's own loader counts, too."""
+    """Return the number format; what the caller tells the model's own loader counts, too."""
     for name in ("dtype", "torch_dtype"):
         if dtype == "auto" and name in nested:
             with contextlib.suppress(InvalidArgumentError):  # A mapping, or one we do not plan for.
@@ -159,7 +159,7 @@ def _dtype(dtype: str, nested: Mapping[str, Any]) -> str:
 
 
 def _custom_pipeline(given: object) -> str | None:
-    """Give the place of a pipeline's code; a path of this machine in full, so that it is one."""
+    """Return the place of a pipeline's code; a path of this machine in full, so that it is one."""
     if given is None:
         return None
     if not isinstance(given, (str, os.PathLike)):
@@ -181,7 +181,7 @@ def _custom_pipeline(given: object) -> str | None:
 
 
 def _custom_revision(given: object) -> str | None:
-    """Give the revision of a pipeline's code; None if it is not said."""
+    """Return the revision of a pipeline's code; None if it is not said."""
     return None if given is None else check_revision(given)
 
 

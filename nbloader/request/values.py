@@ -35,7 +35,7 @@ _SAMPLE = 'Ids look like "Qwen/Qwen-Image-Edit-2509".'
 
 
 def check_repo_id(repo_id: object) -> str:
-    """Give the id if it can be one. Raises InvalidRepoIdError."""
+    """Return the id if it can be one. Raises InvalidRepoIdError."""
     if is_repo_id(repo_id):
         return repo_id
     hint = _SAMPLE
@@ -49,7 +49,7 @@ def check_repo_id(repo_id: object) -> str:
 
 
 def check_revision(revision: object) -> str:
-    """Give the branch, tag or commit, `main` for None. Raises InvalidArgumentError."""
+    """Return the branch, tag or commit, `main` for None. Raises InvalidArgumentError."""
     if revision is None:
         return "main"
     if is_revision(revision):
@@ -61,7 +61,7 @@ def check_revision(revision: object) -> str:
 
 
 def check_variant(variant: object) -> str | None:
-    """Give the variant of the weights, or None. Raises InvalidArgumentError."""
+    """Return the variant of the weights, or None. Raises InvalidArgumentError."""
     if variant is None or (
         isinstance(variant, str) and re.fullmatch(r"[\w\-]{1,64}", variant, re.ASCII)
     ):
@@ -73,7 +73,7 @@ def check_variant(variant: object) -> str | None:
 
 
 def check_endpoint(endpoint: object, name: str = "endpoint") -> str | None:
-    """Give the address of the Hub, or None for the default. Raises InvalidArgumentError.
+    """Return the address of the Hub, or None for the default. Raises InvalidArgumentError.
 
     The address is not shown where it is refused: it may hold a password.
     """
@@ -94,7 +94,7 @@ def check_endpoint(endpoint: object, name: str = "endpoint") -> str | None:
 
 
 def one_of(name: str, value: object, choices: type[_E]) -> _E:
-    """Give the member of `choices` that `value` names. Raises InvalidArgumentError."""
+    """Return the member of `choices` that `value` names. Raises InvalidArgumentError."""
     try:
         return choices(str(value))
     except ValueError:
@@ -105,7 +105,7 @@ def one_of(name: str, value: object, choices: type[_E]) -> _E:
 
 
 def check_token(token: object) -> str | bool | None:
-    """Give the token, True, False or None. Raises InvalidArgumentError, without the token in it."""
+    """Return the token, True, False or None. Raises InvalidArgumentError, without it."""
     if token is None or isinstance(token, bool):
         return token
     if isinstance(token, str) and re.fullmatch(r"[!-~]{1,512}", token.strip()):
@@ -117,7 +117,7 @@ def check_token(token: object) -> str | bool | None:
 
 
 def check_task(task: object) -> str | None:
-    """Give the name of a task, or None. Raises InvalidArgumentError.
+    """Return the name of a task, or None. Raises InvalidArgumentError.
 
     Which there are, the installed transformers knows; `translation_en_to_fr` and aliases, such as
     `ner`, are among them.
@@ -131,7 +131,7 @@ def check_task(task: object) -> str | None:
 
 
 def check_device(device: object) -> str:
-    """Give the name of a device of torch, or `auto`. Raises InvalidArgumentError.
+    """Return the name of a device of torch, or `auto`. Raises InvalidArgumentError.
 
     A number is that of a GPU, and -1 the CPU, as `transformers.pipeline` takes them.
     """
@@ -156,7 +156,7 @@ _DTYPES = {
 
 
 def check_dtype(dtype: object) -> str:
-    """Give the name of a dtype of torch, or `auto`, for a dtype or one of its usual names.
+    """Return the name of a dtype of torch, or `auto`, for a dtype or one of its usual names.
 
     Raises:
         InvalidArgumentError: it is none that a model is loaded in.
@@ -173,7 +173,7 @@ def check_dtype(dtype: object) -> str:
 
 
 def check_method(plan: object) -> Method | None:
-    """Give the method that places a model, or None for the fastest. Raises InvalidArgumentError."""
+    """Return how a model is placed, or None for the fastest way. Raises InvalidArgumentError."""
     if plan == "auto":
         return None
     try:
@@ -187,7 +187,7 @@ def check_method(plan: object) -> Method | None:
 
 
 def check_folder(name: str, folder: object) -> str | None:
-    """Give the absolute path of a folder, or None. Raises InvalidArgumentError."""
+    """Return the absolute path of a folder, or None. Raises InvalidArgumentError."""
     if folder is None:
         return None
     try:
@@ -203,7 +203,7 @@ def check_folder(name: str, folder: object) -> str | None:
 
 
 def check_flag(name: str, value: object) -> bool:
-    """Give a bool. Raises InvalidArgumentError: the text "no" would count as true."""
+    """Return a bool. Raises InvalidArgumentError: the text "no" would count as true."""
     if isinstance(value, bool):
         return value
     raise InvalidArgumentError(f"{name}={quote(value)} is no bool", hint="Pass True or False.")

@@ -281,7 +281,7 @@ class JobState:
         return next((begun for begun in self.stages if begun.stage is Stage.DOWNLOAD), None)
 
     def has_begun(self, stage: Stage) -> bool:
-        """Tell whether a stage has begun."""
+        """Say whether a stage has begun."""
         return any(begun.stage is stage for begun in self.stages)
 
     @property
