@@ -27,8 +27,7 @@ from nbloader.reporter import Reporter
 from nbloader.request import Request, check_method
 from nbloader.state import JobState, Status
 from nbloader.turns import Turns
-from nbloader.views import View, ViewName, has_controls
-from nbloader.views.sections import ShownReport
+from nbloader.views import ShownReport, View, ViewName, has_controls
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

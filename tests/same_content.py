@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from nbloader.views.sections import Section
+from nbloader.views import Section
 
 __all__ = ["assert_same_content"]
 

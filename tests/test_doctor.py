@@ -47,7 +47,7 @@ from nbloader.records import (
 )
 from nbloader.redaction import Redactor
 from nbloader.request import Call, checked
-from nbloader.views.sections import Row, Section, sections_html, sections_json, sections_text
+from nbloader.views import Row, Section, sections_html, sections_json, sections_text
 from tests.jobs import BROKEN, last_state, texts
 from tests.same_content import assert_same_content
 

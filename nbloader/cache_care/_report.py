@@ -11,7 +11,7 @@ from nbloader.cache_care._judge import items_of
 from nbloader.cache_care._records import CachedRepo, Item, ItemKind, Kept, Store
 from nbloader.redaction import Redactor
 from nbloader.units import format_bytes
-from nbloader.views.sections import Row, Section, SectionsReport, sections_json
+from nbloader.views import Row, Section, SectionsReport, sections_json
 
 __all__ = ["Deletion", "Report", "title_of"]
 

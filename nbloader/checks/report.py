@@ -19,7 +19,7 @@ from nbloader.records import (
     MachineFacts,
     Selection,
 )
-from nbloader.views.sections import ShownReport
+from nbloader.views import ShownReport
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -46,8 +46,8 @@ from nbloader.redaction import Redactor
 from nbloader.state import JobState
 from nbloader.tokens import token_origin
 from nbloader.units import format_duration
-from nbloader.views import ICONS
-from nbloader.views.sections import (
+from nbloader.views import (
+    ICONS,
     Row,
     Section,
     ShownReport,

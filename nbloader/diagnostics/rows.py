@@ -24,8 +24,7 @@ from nbloader.records import (
 )
 from nbloader.redaction import Redactor
 from nbloader.units import format_bytes, format_duration
-from nbloader.views import ICONS
-from nbloader.views.sections import Row
+from nbloader.views import ICONS, Row
 
 __all__ = [
     "cache_rows",

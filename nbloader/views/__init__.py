@@ -1,11 +1,21 @@
 """Views: functions of a `JobState`. A view starts nothing and decides nothing.
 
-What chooses a view and makes it is exported here. The views themselves are imported from their
-modules where they are made, because most jobs show one of them, and some show none.
+What chooses a view and makes it is exported here, and the form that reports of all kinds have. The
+views themselves are imported from their modules where they are made, because most jobs show one of
+them, and some show none.
 """
 
 from __future__ import annotations
 
+from nbloader.views.sections import (
+    Row,
+    Section,
+    SectionsReport,
+    ShownReport,
+    sections_html,
+    sections_json,
+    sections_text,
+)
 from nbloader.views.view import (
     FrontEnd,
     NoView,
@@ -22,10 +32,17 @@ __all__ = [
     "ICONS",
     "FrontEnd",
     "NoView",
+    "Row",
+    "Section",
+    "SectionsReport",
+    "ShownReport",
     "View",
     "ViewName",
     "choose_view",
     "front_end",
     "has_controls",
     "make_view",
+    "sections_html",
+    "sections_json",
+    "sections_text",
 ]
