@@ -17,8 +17,14 @@ from nbloader.records import (
     SelectionRequest,
 )
 from nbloader.selection import reads, select
-from nbloader.selection.headers import FIRST_READ_BYTES, Header, header_end, parse_header
-from nbloader.selection.sizes import component_weights, header_reads
+from nbloader.selection.sizes import (
+    FIRST_READ_BYTES,
+    Header,
+    component_weights,
+    header_end,
+    header_reads,
+    parse_header,
+)
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "good", "bad"]
 

@@ -15,7 +15,7 @@ import pytest
 import nbloader
 from nbloader.errors import InvalidArgumentError, NbloaderError
 from nbloader.localhub import Fault, LocalHub, RequestClass
-from nbloader.selection.headers import FIRST_READ_BYTES
+from nbloader.selection.sizes import FIRST_READ_BYTES
 from tests.conftest import Publish, WriteRepo
 from tests.samples import safetensors
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from nbloader.errors import NbloaderError, RepoError, UnsupportedRepoError
 from nbloader.records import Kind, Listing, RepoFile, SelectionRequest
 from nbloader.selection import reads, select
-from nbloader.selection._formats import _LIBRARIES, _OURS
+from nbloader.selection.formats import _OURS, libraries
 
 BASE = "org/base"
 BERT = {"model_type": "bert", "architectures": ["BertModel"]}
@@ -334,7 +334,7 @@ def test_one_model_of_diffusers_of_another_class(name: object) -> None:
         assert error.hint.startswith("Its card at")
 
 
-@pytest.mark.parametrize("library", [None, *sorted(_OURS), *sorted(_LIBRARIES)])
+@pytest.mark.parametrize("library", [None, *sorted(_OURS), *sorted(libraries())])
 def test_the_name_of_a_library_refuses_nothing_that_is_loaded(
     library: str | None,
 ) -> None:
@@ -354,7 +354,7 @@ def test_the_name_of_a_library_refuses_nothing_that_is_loaded(
 
 
 def test_every_line_names_the_repository_or_what_to_do() -> None:
-    for name, (what, hint) in _LIBRARIES.items():
+    for name, (what, hint) in libraries().items():
         assert re.fullmatch(r"[a-z0-9-]+", name)
         assert what
         filled = hint.format(repo='"org/name"', id="org/name", name="name")
@@ -396,9 +396,9 @@ def test_a_model_of_transformers_is_none_of_diffusers() -> None:
 def test_a_family_of_transformers_may_bear_the_name_of_a_library() -> None:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
-    from nbloader.selection._formats import _ALSO_OF_TRANSFORMERS
+    from nbloader.selection.formats import _ALSO_OF_TRANSFORMERS
 
-    both = {name for name in CONFIG_MAPPING_NAMES if name.replace("-", "_") in _LIBRARIES}
+    both = {name for name in CONFIG_MAPPING_NAMES if name.replace("-", "_") in libraries()}
     assert both == set(_ALSO_OF_TRANSFORMERS)
 
 

@@ -12,7 +12,7 @@ from safetensors.numpy import save
 
 from nbloader.errors import MalformedFileError
 from nbloader.records import RepoFile
-from nbloader.selection.headers import Header, header_end, parse_header
+from nbloader.selection.sizes import Header, header_end, parse_header
 
 DTYPES = ("float32", "float16", "int64", "uint8", "bool")
 

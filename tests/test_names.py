@@ -11,7 +11,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 import nbloader
 from nbloader.errors import MalformedFileError
 from nbloader.localhub import LocalHub
-from nbloader.selection._repo import check_name, is_dotted_name, is_name
+from nbloader.selection.repo import check_name, is_dotted_name, is_name
 from tests.conftest import Publish
 
 NO_NAMES = ["", "Be\ud800rt", "a b", "a\n", "a/b", "<b>", "a" * 129, "a..b", ".a", "a."]

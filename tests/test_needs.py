@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from nbloader.environment._packages import package_folder
 from nbloader.records import Kind, SelectionRequest
-from nbloader.selection._needs import _TOKENIZER_OF, _TOKENIZERS
+from nbloader.selection.needs import _TOKENIZER_OF, _TOKENIZERS
 from tests.test_selection import Files, diffusers_files, modules, selection_of, unused
 
 SPM = ("sentencepiece", "google.protobuf")

@@ -22,10 +22,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nbloader.records import PickleFacts, RepoFile
-from nbloader.selection._archive import Unclear, read_archive
-from nbloader.selection._unpickler import ALLOWED, DTYPES, NOT_FOLLOWED, STORAGES
-from nbloader.selection.headers import Header
-from nbloader.selection.pickles import LookedThrough, look_through, sketched
+from nbloader.selection.archive import Unclear, read_archive
+from nbloader.selection.pickles import NOT_FOLLOWED, LookedThrough, look_through, sketched
+from nbloader.selection.sizes import Header
+from nbloader.selection.unpickler import ALLOWED, DTYPES, STORAGES
 from tests.pickled import (
     CANARY,
     HARM,

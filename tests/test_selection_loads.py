@@ -18,14 +18,14 @@ from safetensors.torch import load_file
 
 from nbloader.records import Listing, RepoFile, Selection, SelectionRequest
 from nbloader.selection import reads, select
-from nbloader.selection._diffusers import _ONE_FILE
-from nbloader.selection._diffusers import _PROCESSING as PROCESSING_CLASSES
-from nbloader.selection._sentence_transformers import (
+from nbloader.selection.diffusers import _ONE_FILE
+from nbloader.selection.diffusers import _PROCESSING as PROCESSING_CLASSES
+from nbloader.selection.sentence_transformers import (
     _MODULE_CONFIGS,
     _TRANSFORMER_CONFIGS,
     _WEIGHTED,
 )
-from nbloader.selection._transformers import _PROCESSING as PROCESSING_FILES
+from nbloader.selection.transformers import _PROCESSING as PROCESSING_FILES
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning"

@@ -17,8 +17,7 @@ from safetensors.torch import load_file, save, save_file
 from nbloader.localhub.demo import MINILM, QWEN_IMAGE_EDIT, repo_folder
 from nbloader.records import ComponentWeights, Listing, RepoFile, Selection, SelectionRequest
 from nbloader.selection import reads, select
-from nbloader.selection.headers import Header, parse_header
-from nbloader.selection.sizes import component_weights, header_reads
+from nbloader.selection.sizes import Header, component_weights, header_reads, parse_header
 
 INDEX = "model.safetensors.index.json"
 NAMES = {

@@ -15,7 +15,7 @@ from nbloader.environment import is_one_of
 from nbloader.errors import NbloaderError, PickledWeightsError
 from nbloader.quoting import quote
 from nbloader.records import CheckResult, Kind, PickleFacts, Selection
-from nbloader.selection.pickles import pickled, torch_refuses
+from nbloader.selection import pickled, torch_refuses
 
 SAFE_TORCH = ">=2.6"
 """Before it, a pickle could run code in spite of `weights_only=True` (CVE-2025-32434)."""

@@ -8,26 +8,57 @@ file enters the cache only once its hash is that of the listing of the same comm
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import pickletools
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from nbloader.quoting import plain
 from nbloader.records import PickleFacts, RepoFile, Selection
-from nbloader.selection._archive import Archive, Read, Unclear, outline, read_archive
-from nbloader.selection._unpickler import (
+from nbloader.selection.archive import Archive, Read, Unclear, outline, read_archive
+from nbloader.selection.sizes import Header, header_of
+from nbloader.selection.unpickler import (
     ALLOWED,
-    NOT_FOLLOWED,
     Refused,
     Tensor,
-    globals_of,
     value_of,
 )
-from nbloader.selection.headers import Header, header_of
-
-__all__ = ["LookedThrough", "look_through", "pickled", "sketched", "torch_refuses"]
 
 _MAX_NAMES = 5
 _NAME_CHARACTERS = 80
+
+MAX_NAMED_OPCODES = 200_000
+"""How far to look for names to tell, once it is clear that the file is not vouched for."""
+
+NOT_FOLLOWED = frozenset(
+    {
+        *(f"__builtin__.{name}" for name in ("bytearray", "complex", "set")),
+        *(f"builtins.{name}" for name in ("bytearray", "complex", "set")),
+        *(
+            f"torch._utils._rebuild_{name}"
+            for name in (
+                "device_tensor_from_numpy",
+                "meta_tensor_no_storage",
+                "nested_tensor",
+                "qtensor",
+                "sparse_tensor",
+                "wrapper_subclass",
+            )
+        ),
+        *(f"torch.{name}Storage" for name in ("QInt32", "QInt8", "QUInt8")),
+        *(f"torch.per_{name}_affine" for name in ("channel", "tensor")),
+        "collections.Counter",
+        "torch.Tensor",
+        "torch._tensor._rebuild_from_type_v2",
+        "torch.complex32",
+        "torch.nn.parameter.Parameter",
+        "torch.serialization._get_layout",
+        "torch.uint16",
+        "torch.uint32",
+        "torch.uint64",
+    }
+)
+"""What torch's unpickler may take, too: a file that names it may load there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,3 +168,50 @@ def _header(value: object, length: int) -> Header | None:
     return header_of(
         ((name, tensors[name].dtype, tensors[name].size) for name in once.values()), length
     )
+
+
+# -- what a pickle names ---------------------------------------------------------------------------
+
+
+def globals_of(content: bytes) -> Iterator[str]:
+    """Give the names that a pickle of any protocol refers to, as far as it can be followed.
+
+    Only to name what was refused: nothing is believed to be safe because it is not among them.
+    """
+    memo: dict[object, object] = {}
+    stack: list[object] = []
+    mark = object()
+    for number, (opcode, argument, _) in enumerate(_genops(content)):
+        if number > MAX_NAMED_OPCODES:
+            return
+        before, after = opcode.stack_before, opcode.stack_after
+        made: object = argument if opcode.name.endswith(("UNICODE", "STRING")) else None
+        if opcode.name in ("GLOBAL", "INST"):
+            yield str(argument).replace(" ", ".", 1)
+        elif opcode.name == "STACK_GLOBAL":
+            module, name = stack[-2:] if len(stack) > 1 else (None, None)
+            if isinstance(module, str) and isinstance(name, str):
+                yield f"{module}.{name}"
+        elif opcode.name.startswith("EXT"):
+            yield f"the copyreg extension {argument}"
+        elif opcode.name in ("GET", "BINGET", "LONG_BINGET"):
+            made = memo.get(int(argument))
+        elif opcode.name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
+            memo[len(memo) if argument is None else int(argument)] = stack[-1] if stack else None
+            continue
+        elif opcode.name == "DUP":
+            made = stack[-1] if stack else None
+        if pickletools.markobject in before:
+            while stack and stack.pop() is not mark:
+                pass
+            before = before[: before.index(pickletools.markobject)]
+        del stack[len(stack) - min(len(before), len(stack)) :]
+        stack.extend(mark if kind is pickletools.markobject else made for kind in after)
+
+
+def _genops(content: bytes) -> Iterator[tuple[Any, Any, Any]]:
+    """The opcodes up to the first that cannot be read."""
+    try:
+        yield from pickletools.genops(content)
+    except Exception:  # Whatever it is, the bytes are to blame.
+        return

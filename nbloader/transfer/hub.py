@@ -27,7 +27,7 @@ from nbloader.errors import (
     RepoNotFoundError,
 )
 from nbloader.records import HubFacts, Listing, RateLimitFacts, RepoFile, Retry, TransferPolicy
-from nbloader.selection.headers import FIRST_READ_BYTES, Header, header_end, parse_header
+from nbloader.selection import FIRST_READ_BYTES, Header, header_end, parse_header
 from nbloader.transfer.explain import Attempted, explain, no_hub, token_refused
 from nbloader.transfer.failure import TRANSIENT_STATUS, Failure
 from nbloader.transfer.http_route import network_failures

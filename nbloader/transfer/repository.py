@@ -17,8 +17,15 @@ from huggingface_hub.file_download import repo_folder_name
 
 from nbloader.errors import CacheNotWritableError, MalformedFileError
 from nbloader.records import Listing, Notice, RepoFile, TransferPolicy
-from nbloader.selection.headers import FIRST_READ_BYTES, Header, header_end, parse_header
-from nbloader.selection.pickles import LookedThrough, look_through, sketched
+from nbloader.selection import (
+    FIRST_READ_BYTES,
+    Header,
+    LookedThrough,
+    header_end,
+    look_through,
+    parse_header,
+    sketched,
+)
 from nbloader.transfer.cache import ListingStore, RepoCache
 from nbloader.transfer.download import Downloads
 from nbloader.transfer.hub import Hub

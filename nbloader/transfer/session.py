@@ -31,10 +31,16 @@ from nbloader.records import (
     Stage,
     StageStarted,
 )
-from nbloader.selection import reads, references, select
-from nbloader.selection.headers import Header
-from nbloader.selection.pickles import LookedThrough, pickled
-from nbloader.selection.sizes import component_weights, header_reads
+from nbloader.selection import (
+    Header,
+    LookedThrough,
+    component_weights,
+    header_reads,
+    pickled,
+    reads,
+    references,
+    select,
+)
 from nbloader.tokens import token_in_worker
 from nbloader.transfer.download import may_use_xet
 from nbloader.transfer.hub import Hub

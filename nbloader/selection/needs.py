@@ -17,10 +17,8 @@ from dataclasses import replace
 
 from nbloader.hub_names import folder_and_name
 from nbloader.records import Component, Kind
-from nbloader.selection._adapters import ADAPTER_CONFIG
-from nbloader.selection._repo import Repo
-
-__all__ = ["with_needs"]
+from nbloader.selection.repo import Repo
+from nbloader.selection.transformers import ADAPTER_CONFIG
 
 TOKENIZER = "tokenizer_config.json"
 PREPROCESSOR = "preprocessor_config.json"

@@ -14,8 +14,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-__all__ = ["Archive", "Read", "Unclear", "outline", "read_archive"]
-
 Read: TypeAlias = Callable[[int, int], bytes]
 """Gives the bytes of a file from an offset up to another, all of them."""
 

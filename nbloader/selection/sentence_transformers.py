@@ -1,8 +1,11 @@
-"""Repositories of sentence-transformers: the modules that `modules.json` lists.
+"""Repositories of sentence-transformers: their class, and the modules that `modules.json` lists.
 
-The rules are those of `BaseModel._load_config_modules` and of each module's `load`
-(sentence-transformers 6.2). The model card belongs to the model: the library reads it with the
-modules, and writes it again when the model is saved.
+The rules are those of sentence-transformers 6.2: for the class, of `_get_model_type` and
+`_load_default_modules`; for the modules, of `BaseModel._load_config_modules` and of each module's
+`load`. There the caller names the class, and a repository of another one is converted to it, with a
+warning in the log: its head is thrown away, or one of random numbers is added. Here the repository
+decides. The model card belongs to the model: the library reads it with the modules, and writes it
+again when the model is saved.
 """
 
 from __future__ import annotations
@@ -13,19 +16,19 @@ from nbloader.errors import UnsupportedRepoError
 from nbloader.hub_names import join
 from nbloader.quoting import quote
 from nbloader.records import Component
-from nbloader.selection._adapters import ADAPTER_CONFIG, adapter, base_of
-from nbloader.selection._companions import code_of, split_reference
-from nbloader.selection._encoders import (
-    CROSS_ENCODER,
-    MODULES,
-    MULTI_VECTOR_ENCODER,
-    SETTINGS,
-    encoder_class,
+from nbloader.selection.formats import no_weights
+from nbloader.selection.repo import (
+    Repo,
+    check_name,
+    check_safe,
+    code_of,
+    malformed,
+    split_reference,
 )
-from nbloader.selection._formats import no_weights
-from nbloader.selection._paths import check_safe
-from nbloader.selection._repo import Repo, check_name, malformed
-from nbloader.selection._transformers import (
+from nbloader.selection.transformers import (
+    ADAPTER_CONFIG,
+    adapter,
+    base_of,
     code_files,
     config_files,
     model_type,
@@ -33,9 +36,149 @@ from nbloader.selection._transformers import (
     processing_files,
     untrusted_code,
 )
-from nbloader.selection._weights import MODULE, TRANSFORMERS, Weights, find_weights
+from nbloader.selection.weights import MODULE, TRANSFORMERS, Weights, find_weights
 
-__all__ = ["select_sentence_transformers"]
+# -- the class -------------------------------------------------------------------------------------
+
+MODULES = "modules.json"
+SETTINGS = "config_sentence_transformers.json"
+
+CROSS_ENCODER = "CrossEncoder"
+MULTI_VECTOR_ENCODER = "MultiVectorEncoder"
+SENTENCE_TRANSFORMER = "SentenceTransformer"
+SPARSE_ENCODER = "SparseEncoder"
+
+STANFORD_COLBERT = "HF_ColBERT"
+"""The `architectures` of the ColBERT models of its authors, with the projection among the weights.
+"""
+
+_LIBRARY = "sentence-transformers"
+_PYLATE = "pylate."
+
+# What PyLate writes into the settings (`pylate_marker_keys` of `MultiVectorEncoder`).
+_PYLATE_SETTINGS = frozenset(
+    {
+        "attend_to_expansion_tokens",
+        "attend_to_mask_tokens",
+        "do_query_expansion",
+        "document_length",
+        "document_prefix",
+        "query_expansion",
+        "query_length",
+        "query_prefix",
+        "skiplist_words",
+    }
+)
+# What CrossEncoder wrote into config.json, from version 4 and before it.
+_CROSS_ENCODER_KEYS = frozenset({"sbert_ce_default_activation_function", "sentence_transformers"})
+
+# The endings of `architectures` whose weights have all that the default modules of a class need.
+_HEADS = {
+    CROSS_ENCODER: ("ForSequenceClassification", "ForCausalLM"),
+    MULTI_VECTOR_ENCODER: (STANFORD_COLBERT, "ForRetrieval"),
+    SPARSE_ENCODER: ("ForMaskedLM",),
+}
+
+
+def is_encoder(repo: Repo) -> bool:
+    """Tell whether a repository with a `config.json` alone is for sentence-transformers.
+
+    So are cross-encoders and ColBERT models as they were saved for years, and whatever the Hub says
+    is for this library. False as long as `config.json` is not known.
+    """
+    if "config.json" not in repo.paths:
+        return False  # an adapter alone
+    if "adapter_config.json" in repo.paths and repo.library_name != _LIBRARY:
+        return False  # whose base may be another model than the one beside it
+    config = repo.read_object("config.json") or {}
+    architectures = _architectures(config)
+    return (
+        STANFORD_COLBERT in architectures
+        or (not _CROSS_ENCODER_KEYS.isdisjoint(config) and _ends(architectures, CROSS_ENCODER))
+        or (bool(architectures) and repo.library_name == _LIBRARY)
+    )
+
+
+def encoder_class(repo: Repo) -> str | None:
+    """Name the class; None as long as the files that decide it are not known.
+
+    Raises:
+        UnsupportedRepoError: its weights lack a layer that the class would fill at random.
+        MalformedFileError: it names no class.
+    """
+    settings = _read(repo, SETTINGS)
+    if settings is None:
+        return None
+    named = settings.get("model_type")
+    if named is not None:
+        named = check_name(str(named), SETTINGS)
+        named = MULTI_VECTOR_ENCODER if named == "ColBERT" else named
+    if MODULES in repo.paths:
+        return named or _by_modules(repo, settings)
+    config = _read(repo, "config.json")
+    if config is None:
+        return None
+    architectures = _architectures(config)
+    chosen = named or _by_architecture(repo, architectures)
+    if architectures and chosen in _HEADS and not _ends(architectures, chosen):
+        raise _random(repo, chosen, f"its weights are those of {quote(architectures[0])}")
+    return chosen
+
+
+def _by_modules(repo: Repo, settings: Mapping[str, object]) -> str | None:
+    """Name the class for modules of a repository that names none; None if not known yet."""
+    listed = repo.read(MODULES)
+    entries = listed if isinstance(listed, list) else []
+    modules = [entry for entry in entries if isinstance(entry, dict)]
+    types = [str(entry.get("type")) for entry in modules]
+    # The configuration of a module in the root.
+    config = _read(repo, "config.json") if any(not entry.get("path") for entry in modules) else {}
+    if listed is None or config is None:
+        return None
+    if STANFORD_COLBERT in _architectures(config):
+        return MULTI_VECTOR_ENCODER
+    if _PYLATE_SETTINGS.isdisjoint(settings) and not any(
+        each.startswith(_PYLATE) for each in types
+    ):
+        return SENTENCE_TRANSFORMER
+    # The library converts what PyLate has saved, and keeps the projection if there is one.
+    if not any(each.endswith(".Dense") for each in types):
+        raise _random(repo, MULTI_VECTOR_ENCODER, "it has no Dense module")
+    return MULTI_VECTOR_ENCODER
+
+
+def _random(repo: Repo, class_name: str, why: str) -> UnsupportedRepoError:
+    return UnsupportedRepoError(
+        f"{quote(repo.repo_id)} is for {class_name}, but {why}: it would get a layer of random "
+        "numbers.",
+        hint="It has to be trained before it is of use: make it with sentence_transformers itself.",
+    )
+
+
+def _read(repo: Repo, path: str) -> Mapping[str, object] | None:
+    return repo.read_object(path) if path in repo.paths else {}
+
+
+def _architectures(config: Mapping[str, object]) -> list[str]:
+    names = config.get("architectures")
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+
+
+def _by_architecture(repo: Repo, architectures: list[str]) -> str:
+    """Name the class for weights without modules: the one that has a use for all of them."""
+    if _ends(architectures, MULTI_VECTOR_ENCODER):
+        return MULTI_VECTOR_ENCODER
+    ranks = repo.pipeline_tag == "text-ranking" and repo.library_name == _LIBRARY
+    if ranks or any(name.endswith("ForSequenceClassification") for name in architectures):
+        return CROSS_ENCODER
+    return SENTENCE_TRANSFORMER
+
+
+def _ends(architectures: list[str], class_name: str) -> bool:
+    return any(name.endswith(_HEADS[class_name]) for name in architectures)
+
+
+# -- the modules -----------------------------------------------------------------------------------
 
 _NAMESPACE = "sentence_transformers."
 

@@ -12,20 +12,24 @@ from nbloader.errors import UnsupportedRepoError
 from nbloader.hub_names import is_repo_id
 from nbloader.quoting import quote
 from nbloader.records import Component, Reference
-from nbloader.selection._companions import CODE, companion
-from nbloader.selection._formats import has_foreign_weights, no_weights
-from nbloader.selection._paths import check_safe
-from nbloader.selection._repo import Repo, check_name, is_name, malformed
-from nbloader.selection._transformers import processing_files
-from nbloader.selection._weights import (
+from nbloader.selection.formats import has_foreign_weights, no_weights
+from nbloader.selection.repo import (
+    CODE,
+    Repo,
+    check_name,
+    check_safe,
+    companion,
+    is_name,
+    malformed,
+)
+from nbloader.selection.transformers import processing_files
+from nbloader.selection.weights import (
     DIFFUSERS,
     TRANSFORMERS,
     Weights,
     find_weights,
     variant_not_found,
 )
-
-__all__ = ["select_diffusers"]
 
 INDEX = "model_index.json"
 

@@ -9,15 +9,16 @@ and those of the libraries' own documentation.
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
 
 from nbloader.errors import NoWeightsError, RepoError, UnsupportedRepoError
 from nbloader.hub_names import folder_and_name, is_repo_id
 from nbloader.quoting import quote
-from nbloader.selection._repo import Repo, is_name
-
-__all__ = ["has_foreign_weights", "no_weights", "refuse_other_libraries", "unsupported"]
+from nbloader.selection.repo import Repo, is_name
 
 MAX_NAMED = 3
 
@@ -81,7 +82,7 @@ def refuse_other_libraries(repo: Repo, config: Mapping[str, object]) -> None:
     family = config.get("model_type")
     own = _normal(repo.library_name or "")
     taken_over = family in _ALSO_OF_TRANSFORMERS
-    if own in _LIBRARIES and (family is None or (_normal(str(family)) == own and not taken_over)):
+    if own in libraries() and (family is None or (_normal(str(family)) == own and not taken_over)):
         seen = _of_library(repo)
         assert seen is not None
         raise UnsupportedRepoError(f"{quote(repo.repo_id)} is {seen.what}.", hint=seen.hint)
@@ -157,7 +158,7 @@ def _within(pattern: str) -> _Find:
 
 def _of_library(repo: Repo) -> _Seen | None:
     """What the Hub names as the library, where that is one with a line of its own."""
-    what, hint = _LIBRARIES.get(_normal(repo.library_name or ""), ("", ""))
+    what, hint = libraries().get(_normal(repo.library_name or ""), ("", ""))
     if not what:
         return None
     filled = hint.format(
@@ -488,69 +489,12 @@ _EXPORTS: tuple[_Format, ...] = (
 
 _OURS = frozenset({"diffusers", "peft", "sentence-transformers", "transformers"})
 
-_LIBRARIES: Mapping[str, tuple[str, str]] = {
-    "adapters": ("Adapters", "the base model, then model.load_adapter({repo})"),
-    "adapter-transformers": ("Adapters", "the base model, then model.load_adapter({repo})"),
-    "asteroid": ("Asteroid", "asteroid.models.BaseModel.from_pretrained({repo})"),
-    "audiocraft": ("AudioCraft", "audiocraft.models.MusicGen.get_pretrained({repo})"),
-    "bertopic": ("BERTopic", "bertopic.BERTopic.load({repo})"),
-    "coreml": ("Core ML", "fetch it, then coremltools.models.MLModel(path)"),
-    "espnet": (
-        "ESPnet",
-        "the class of espnet2.bin that its card names, by from_pretrained({repo})",
-    ),
-    "fairseq": (
-        "fairseq",
-        "fairseq.checkpoint_utils.load_model_ensemble_and_task_from_hf_hub({repo})",
-    ),
-    "fastai": ("fastai", "huggingface_hub.from_pretrained_fastai({repo})"),
-    "fasttext": (
-        "fastText",
-        'fasttext.load_model(huggingface_hub.hf_hub_download({repo}, "model.bin"))',
-    ),
-    "flair": ("Flair", "flair.models.SequenceTagger.load({repo})"),
-    "gliner": ("GLiNER", "gliner.GLiNER.from_pretrained({repo})"),
-    "keras": ("Keras", 'keras.saving.load_model("hf://{id}")'),
-    "keras-hub": ("KerasHub", 'keras_hub.models.Backbone.from_preset("hf://{id}")'),
-    "mamba-ssm": (
-        "mamba_ssm",
-        "mamba_ssm.models.mixer_seq_simple.MambaLMHeadModel.from_pretrained({repo})",
-    ),
-    "mlx": ("MLX", "mlx_lm.load({repo})"),
-    "nemo": ("NeMo", "nemo.collections.asr.models.ASRModel.from_pretrained({repo})"),
-    "open-clip": ("OpenCLIP", 'open_clip.create_model_and_transforms("hf-hub:{id}")'),
-    "paddlenlp": ("PaddleNLP", "paddlenlp.transformers.AutoModel.from_pretrained({repo})"),
-    "paddleocr": ("PaddleOCR", 'paddleocr.PaddleOCR, with the name "{name}"'),
-    "pyannote-audio": ("pyannote.audio", "pyannote.audio.Pipeline.from_pretrained({repo})"),
-    "sam2": (
-        "SAM 2",
-        "sam2.sam2_image_predictor.SAM2ImagePredictor.from_pretrained({repo})",
-    ),
-    "setfit": ("SetFit", "setfit.SetFitModel.from_pretrained({repo})"),
-    "sklearn": ("scikit-learn", "fetch its file, then skops.io.load or joblib.load"),
-    "spacy": (
-        "spaCy",
-        'install the wheel that its card names, then spacy.load("{name}")',
-    ),
-    "span-marker": ("SpanMarker", "span_marker.SpanMarkerModel.from_pretrained({repo})"),
-    "speechbrain": (
-        "SpeechBrain",
-        "the class of speechbrain.inference that its card names, by from_hparams({repo})",
-    ),
-    "stable-baselines3": (
-        "Stable-Baselines3",
-        'huggingface_sb3.load_from_hub({repo}, "FILE.zip"), with the file that it has',
-    ),
-    "stanza": ("Stanza", "stanza.Pipeline, with the language in its name"),
-    "tf-keras": ("Keras 2", "huggingface_hub.from_pretrained_keras({repo})"),
-    "timm": ("timm", 'timm.create_model("hf-hub:{id}", pretrained=True)'),
-    "ultralytics": (
-        "Ultralytics",
-        'ultralytics.YOLO(huggingface_hub.hf_hub_download({repo}, "FILE.pt")), with the file that '
-        "it has",
-    ),
-}
-"""By the Hub's name of a library (`library_name`), how it is called and the line that loads."""
+
+@cache
+def libraries() -> Mapping[str, tuple[str, str]]:
+    """Read how each library is called, and the line that loads, by the Hub's name of it."""
+    table = tomllib.loads(files(__package__).joinpath("libraries.toml").read_text("utf-8"))
+    return {name: (entry["name"], entry["load"]) for name, entry in table.items()}
 
 
 def _normal(library: str) -> str:

@@ -1,4 +1,14 @@
-"""A listing and the small files read so far, as the selectors look at them."""
+"""A listing and the small files read so far, as the selectors look at them.
+
+A repository may need others: for code, or for the base model of an adapter. How a selector asks for
+one: `companion(repo, Reference(repo_id=..., role=...))`. None says that it is not listed yet: the
+selector goes on with what it knows, and is asked again. Such a `Repo` is selected as the
+selection's own is, with `other.root` for the folder of the root (`config_files(other,
+other.root)`); its paths begin with its id, so they go into components as they are. A selector
+checks what it takes a name from itself; that a name can be a repository is checked here.
+
+Python files are only ever asked for with trust_remote_code=True: `code_of` is for them.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +18,61 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeGuard
 
-from nbloader.errors import MalformedFileError, UnsafePathError
-from nbloader.hub_names import folder_and_name, join
+from nbloader.errors import MalformedFileError, UnsafePathError, UnsupportedRepoError
+from nbloader.hub_names import folder_and_name, is_repo_id, is_revision, join
 from nbloader.quoting import quote
 from nbloader.records import Listing, Reference, SelectionRequest
-from nbloader.selection._paths import check_safe
 
-__all__ = ["Family", "Repo", "check_name", "is_dotted_name", "is_name", "malformed"]
+# -- names from outside, checked before they become a path -----------------------------------------
+
+_MAX_LENGTH = 1024
+# Control characters, the backslash (a separator on Windows) and lone surrogates (no file system
+# and no JSON can hold them).
+_FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\\\ud800-\udfff]")
+_DRIVE = re.compile(r"[A-Za-z]:")
+# https://learn.microsoft.com/windows/win32/fileio/naming-a-file
+_RESERVED = re.compile(
+    r'(?i)(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(?:\..*)?|.*[<>:"|?*].*|.*[ .]', re.DOTALL
+)
+_HINT = "Do not use this repository, and report it to the Hub."
+
+
+def check_safe(path: str, *, where: str) -> None:
+    """Refuse a path that could leave the folder that it is put in.
+
+    Args:
+        where: what the path was read from, for the error's text.
+
+    Raises:
+        UnsafePathError: absolute, with a drive, `..`, an empty segment, a backslash or a control
+            character, or too long.
+    """
+    if (
+        not 0 < len(path) <= _MAX_LENGTH
+        or _FORBIDDEN.search(path)
+        or _DRIVE.match(path)
+        or not {"", ".", ".."}.isdisjoint(path.split("/"))
+    ):
+        raise UnsafePathError(f"{where} has an unsafe file name: {quote(path)}.", hint=_HINT)
+
+
+def check_portable(paths: Iterable[str]) -> None:
+    """Refuse files that Windows could not hold, or would take for a device.
+
+    Raises:
+        UnsafePathError: such a name is among `paths`.
+    """
+    for path in paths:
+        if any(_RESERVED.fullmatch(segment) for segment in path.split("/")):
+            raise UnsafePathError(
+                f"The repository has a file name that not every system can hold: {quote(path)}.",
+                hint="Ask its author to rename the file.",
+            )
+
 
 # The index of the largest published mixture-of-experts models is about 15 MB.
+# -- a repository ----------------------------------------------------------------------------------
+
 _MAX_JSON_BYTES = 64 * 2**20
 
 _MAX_NAME = 128
@@ -206,3 +262,120 @@ class Repo:
         if value is not None and not isinstance(value, dict):
             raise malformed(path, "does not hold a JSON object")
         return value
+
+
+# -- other repositories ----------------------------------------------------------------------------
+
+CODE = "code"
+"""The role of a repository that Python files come from."""
+
+MAX_COMPANIONS = 4
+"""More than any published repository names."""
+
+MAX_DEPTH = 2
+"""The code of a base model is two references away."""
+
+_MODULE = re.compile(r"(?:\w[\w-]*/){0,8}\w[\w-]*", re.ASCII)
+_MAX_MODULE = 128
+
+
+def companion(repo: Repo, reference: Reference, *, where: str) -> Repo | None:
+    """Give a repository that `repo` refers to; None as long as it is not listed.
+
+    A reference to the selection's own repository is one to its own files.
+
+    Args:
+        where: the file that names it.
+
+    Raises:
+        MalformedFileError: the name, or the revision, can be none.
+        UnsupportedRepoError: there are too many, or one is named at two revisions.
+    """
+    if not is_repo_id(reference.repo_id):
+        raise malformed(where, f"names {quote(reference.repo_id)}, which is no repository")
+    if reference.revision is not None and not is_revision(reference.revision):
+        raise malformed(where, f"names the revision {quote(reference.revision)}, which is none")
+    family = repo.family
+    _check_bounds(repo, reference, where)
+    family.references.setdefault((reference.repo_id, reference.role), reference)
+    if (known := family.repos.get(reference.repo_id)) is not None:
+        return known
+    listing = family.listings.get(reference.repo_id)
+    return None if listing is None else Repo(listing, family, depth=repo.depth + 1)
+
+
+def _check_bounds(repo: Repo, reference: Reference, where: str) -> None:
+    family = repo.family
+    own = next(iter(family.repos))
+    others = {one.repo_id for one in family.references.values()} - {own}
+    revisions = {
+        one.revision for one in family.references.values() if one.repo_id == reference.repo_id
+    }
+    if revisions - {reference.revision}:
+        raise UnsupportedRepoError(
+            f"{quote(reference.repo_id)} is needed at two revisions: the file {quote(where)} "
+            "names another one than before.",
+            hint="Load it with the library itself.",
+        )
+    if reference.repo_id in {own, *others}:
+        return
+    if len(others) >= MAX_COMPANIONS:
+        raise UnsupportedRepoError(
+            f"{quote(repo.repo_id)} needs more than {MAX_COMPANIONS} other repositories.",
+            hint="Load it with the library itself, if you trust it.",
+        )
+    if repo.depth >= MAX_DEPTH:
+        raise UnsupportedRepoError(
+            f"{quote(repo.repo_id)} needs {quote(reference.repo_id)}, and was itself needed by "
+            "another repository that was needed by a third.",
+            hint="Load it with the library itself, if you trust it.",
+        )
+
+
+def split_reference(reference: str) -> tuple[str, str, str]:
+    """Take apart the name of a class: repository (empty for its own), module, class.
+
+    `org/code--sub/module.Class` is how the libraries write it.
+    """
+    place, _, name = reference.rpartition("--")
+    module, _, class_name = name.rpartition(".")
+    return place, module, class_name
+
+
+def code_of(repo: Repo, repo_id: str, module: str, *, where: str) -> list[str]:
+    """Give the Python files of a repository that hold a module and whatever it may import.
+
+    That is all that stand in the folder of the module. The caller trusts the code.
+
+    Args:
+        repo: that refers to it.
+        repo_id: the repository of the code; perhaps that of `repo`.
+        module: its path in there, without `.py`.
+        where: the file that names it.
+
+    Raises:
+        MalformedFileError: the repository or the module can be none, or is not there.
+        UnsupportedRepoError: code of a second repository is needed; see `companion`, too.
+    """
+    if len(module) > _MAX_MODULE or not _MODULE.fullmatch(module):
+        raise malformed(where, f"names the code {quote(module)}, which can be no module")
+    named = {name for name, role in repo.family.references if role == CODE} | {repo_id}
+    if len(named) > 1:
+        # The libraries take one commit for all code that is named with its repository.
+        raise UnsupportedRepoError(
+            f"The code of {quote(repo.repo_id)} is in several repositories: "
+            f"{', '.join(map(quote, sorted(named)))}.",
+            hint="Load it with the library itself, if you trust all of them.",
+        )
+    known = [one for (name, _), one in repo.family.references.items() if name == repo_id]
+    revision = known[0].revision if known else None
+    other = companion(repo, Reference(repo_id=repo_id, role=CODE, revision=revision), where=where)
+    if other is None:
+        return []
+    folder, name = folder_and_name(join(other.root, f"{module}.py"))
+    if not other.existing(folder, name):
+        raise malformed(
+            where, f"names code that is not there: {quote(f'{module}.py')} of {quote(repo_id)}"
+        )
+    names = [name for name in other.names(folder) if name.endswith(".py")]
+    return other.existing(folder, *names)

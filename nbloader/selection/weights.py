@@ -9,19 +9,7 @@ from dataclasses import dataclass
 from nbloader.errors import VariantNotFoundError
 from nbloader.hub_names import folder_and_name, join
 from nbloader.quoting import quote
-from nbloader.selection._paths import check_safe
-from nbloader.selection._repo import Repo, malformed
-
-__all__ = [
-    "DIFFUSERS",
-    "MODULE",
-    "TRANSFORMERS",
-    "Naming",
-    "Weights",
-    "find_weights",
-    "from_index",
-    "variant_not_found",
-]
+from nbloader.selection.repo import Repo, check_safe, malformed
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,223 @@
+"""The selection itself: the kind of a repository, and the files that its selector names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
+
+from nbloader.errors import NoWeightsError, UnsupportedRepoError
+from nbloader.quoting import quote
+from nbloader.records import (
+    Companion,
+    Component,
+    Kind,
+    Listing,
+    Reference,
+    Selection,
+    SelectionRequest,
+)
+from nbloader.selection.diffusers import select_diffusers
+from nbloader.selection.formats import refuse_other_libraries, unsupported
+from nbloader.selection.needs import with_needs
+from nbloader.selection.repo import Family, Repo, check_portable
+from nbloader.selection.sentence_transformers import is_encoder, select_sentence_transformers
+from nbloader.selection.transformers import ADAPTER_CONFIG, select_adapted
+
+_SELECTORS = {
+    Kind.DIFFUSERS: select_diffusers,
+    Kind.SENTENCE_TRANSFORMERS: select_sentence_transformers,
+    Kind.TRANSFORMERS: select_adapted,
+}
+# The files that tell a kind, in the order in which they are looked for; a repository of
+# sentence-transformers has a config.json too.
+_MARKS = {
+    Kind.DIFFUSERS: ("model_index.json",),
+    Kind.SENTENCE_TRANSFORMERS: ("modules.json", "config_sentence_transformers.json"),
+    Kind.TRANSFORMERS: ("config.json", ADAPTER_CONFIG),
+}
+
+
+def references(
+    listing: Listing,
+    request: SelectionRequest,
+    known: Mapping[str, bytes],
+    others: Mapping[str, Listing] = MappingProxyType({}),
+) -> tuple[Reference, ...]:
+    """The other repositories to list next before the selection can be made.
+
+    Args:
+        known, others: those of `reads`.
+
+    Raises:
+        RepoError: as `reads` does.
+    """
+    family = Family(request=request, known=known, listings=others)
+    _selected(listing, family)
+    return _unlisted(listing, family)
+
+
+def reads(
+    listing: Listing,
+    request: SelectionRequest,
+    known: Mapping[str, bytes],
+    others: Mapping[str, Listing] = MappingProxyType({}),
+) -> tuple[str, ...]:
+    """The files to read next before the selection can be made, sorted; empty when enough is known.
+
+    Args:
+        known: content of the files that were read so far, by path; see `RepoFile.path`.
+        others: the listings of other repositories that `references` named so far, by id.
+
+    Raises:
+        RepoError: what is known already shows that there can be no selection; see `select`.
+    """
+    family = Family(request=request, known=known, listings=others)
+    _selected(listing, family)
+    return tuple(sorted(family.missing))
+
+
+def select(
+    listing: Listing,
+    request: SelectionRequest,
+    known: Mapping[str, bytes],
+    others: Mapping[str, Listing] = MappingProxyType({}),
+) -> Selection:
+    """Exactly the files that the library will open to load the model, and their parts.
+
+    Args:
+        known: content of every file that `reads` asked for, by path.
+        others: the listing of every repository that `references` named, by id.
+
+    Raises:
+        UnsupportedRepoError: no loader fits, or the load would run code that is not trusted.
+        NoWeightsError: a component that needs weights has none that could be loaded, or none in
+            the format that was asked for.
+        VariantNotFoundError: nothing has weights of the variant.
+        MalformedFileError: a file that decides the selection is wrong.
+        UnsafePathError: a file name could leave its folder.
+        ValueError: `reads` still asks for a file, or `references` for a repository.
+    """
+    family = Family(request=request, known=known, listings=others)
+    repo, kind, class_name, components = _selected(listing, family)
+    unlisted = [one.repo_id for one in _unlisted(listing, family)]
+    if family.missing or unlisted:
+        raise ValueError(f"not read yet: {', '.join(sorted([*family.missing, *unlisted]))}")
+    wanted = {path for component in components for path in component.paths}
+    files = [
+        *(file for file in listing.files if file.path in wanted),
+        *(
+            replace(file, path=path, repo_id=other.repo_id)
+            for other in others.values()
+            for file in other.files
+            if (path := f"{other.repo_id}:{file.path}") in wanted
+        ),
+    ]
+    check_portable(sorted(file.path_in_repo for file in files))
+    is_model = kind is Kind.TRANSFORMERS
+    if request.safetensors_only:
+        _check_format(repo, components)
+    custom_pipeline = kind is Kind.DIFFUSERS and (
+        request.custom_pipeline is not None
+        or any(path.endswith(".py") and "/" not in path for path in wanted)
+    )
+    return Selection(
+        repo_id=listing.repo_id,
+        revision=listing.revision,
+        commit_hash=listing.commit_hash,
+        kind=kind,
+        class_name=class_name,
+        components=tuple(component for component in components if _is_part(component)),
+        files=tuple(sorted(files, key=lambda file: file.path)),
+        custom_code=custom_pipeline
+        or repo.runs_code
+        or any(path.endswith(".py") for path in wanted),
+        custom_pipeline=custom_pipeline,
+        written_with=repo.written_with,
+        variant=repo.variant,
+        task=repo.task if is_model else None,
+        task_asked=is_model and request.task is not None,
+        companions=tuple(
+            Companion(
+                repo_id=one.repo_id,
+                role=one.role,
+                revision=found.revision,
+                commit_hash=found.commit_hash,
+            )
+            for one in family.references.values()
+            for found in [listing if one.repo_id == listing.repo_id else others[one.repo_id]]
+        ),
+    )
+
+
+def _unlisted(listing: Listing, family: Family) -> tuple[Reference, ...]:
+    """The other repositories that are not listed yet, each once."""
+    listed = {listing.repo_id, *family.listings}
+    wanted = {one.repo_id: one for one in family.references.values() if one.repo_id not in listed}
+    return tuple(wanted.values())
+
+
+def _selected(
+    listing: Listing, family: Family
+) -> tuple[Repo, Kind, str | None, Sequence[Component]]:
+    """What the selector of the kind makes of what is known so far."""
+    repo = Repo(listing, family)
+    kind = _kind(repo, family.request)
+    class_name, components = _SELECTORS[kind](repo)
+    return repo, kind, class_name, with_needs(repo, kind, components)
+
+
+def _is_part(component: Component) -> bool:
+    return component.name != "config" or bool(component.paths)
+
+
+def _check_format(repo: Repo, components: Iterable[Component]) -> None:
+    """See that all weights are safetensors, where no others were asked for."""
+    for component in components:
+        for path in component.weights:
+            if not path.endswith(".safetensors"):
+                raise NoWeightsError(
+                    f"{quote(path)} of {quote(repo.repo_id)} is no safetensors file, and "
+                    "use_safetensors=True asks for nothing else.",
+                    hint="Leave it out, or look for a revision with safetensors weights.",
+                )
+
+
+def _kind(repo: Repo, request: SelectionRequest) -> Kind:
+    """The kind that was asked for, or that the files show."""
+    kind = _kind_of_files(repo, request)
+    if request.task is not None and kind is not Kind.TRANSFORMERS:
+        alone = not repo.paths.isdisjoint(_MARKS[Kind.TRANSFORMERS])
+        raise UnsupportedRepoError(
+            f"task= is for models of transformers, and {quote(repo.repo_id)} is one of {kind}.",
+            hint="Leave out task=."
+            + (" For the model inside it, pass kind='transformers' too." if alone else ""),
+        )
+    return kind
+
+
+def _kind_of_files(repo: Repo, request: SelectionRequest) -> Kind:
+    kind = request.kind
+    kinds = [kind for kind, marks in _MARKS.items() if not repo.paths.isdisjoint(marks)]
+    if kind is None:
+        if not kinds:
+            raise unsupported(repo, "model_index.json, modules.json or config.json")
+        if kinds[0] is Kind.TRANSFORMERS and request.task is None and is_encoder(repo):
+            return Kind.SENTENCE_TRANSFORMERS
+        return kinds[0]
+    # sentence-transformers can make an embedding model of any transformers model.
+    fits = kind in kinds or (kind is Kind.SENTENCE_TRANSFORMERS and Kind.TRANSFORMERS in kinds)
+    if kind is Kind.DIFFUSERS and kinds == [Kind.TRANSFORMERS] and "config.json" in repo.paths:
+        # It may be one model of diffusers, and leaving out kind= would not help then.
+        config = repo.read_object("config.json")
+        if config is None:
+            return Kind.TRANSFORMERS
+        refuse_other_libraries(repo, config)
+    if not fits and kinds:
+        raise UnsupportedRepoError(
+            f"{quote(repo.repo_id)} has no {_MARKS[kind][0]}, so {kind} cannot load it.",
+            hint=f"Its files are for {kinds[0]}: leave out kind=.",
+        )
+    if not fits:
+        raise unsupported(repo, _MARKS[kind][0])
+    return kind
