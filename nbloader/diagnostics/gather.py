@@ -59,8 +59,6 @@ from nbloader.views import (
 if TYPE_CHECKING:
     from nbloader.request import Request
 
-__all__ = ["DoctorReport", "doctor", "issue_of_job"]
-
 PASTE = "To paste into a report of a problem:"
 
 PACKAGES = (

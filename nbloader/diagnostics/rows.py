@@ -26,19 +26,6 @@ from nbloader.redaction import Redactor
 from nbloader.units import format_bytes, format_duration
 from nbloader.views import ICONS, Row
 
-__all__ = [
-    "cache_rows",
-    "hub_rows",
-    "job_line",
-    "job_rows",
-    "machine_rows",
-    "package_rows",
-    "preflight_rows",
-    "redacted",
-    "token_rows",
-    "variable_rows",
-]
-
 MAX_REPOS = 10
 MAX_RETRIES = 10
 """Of each job; the newest."""

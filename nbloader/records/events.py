@@ -14,24 +14,6 @@ from nbloader.records.facts import HubFacts, PickleFacts
 from nbloader.records.fit import ComponentWeights, Fit
 from nbloader.records.repo import Route, Selection
 
-__all__ = [
-    "CheckResult",
-    "CheckStatus",
-    "Checked",
-    "ComponentLoaded",
-    "Event",
-    "Failed",
-    "FileDone",
-    "FileProgress",
-    "LibrariesImported",
-    "Notice",
-    "Ready",
-    "Retry",
-    "Selected",
-    "Stage",
-    "StageStarted",
-]
-
 
 class CheckStatus(StrEnum):
     """What a check found."""

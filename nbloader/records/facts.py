@@ -6,28 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-__all__ = [
-    "AttachedModel",
-    "ClassFacts",
-    "DiskFacts",
-    "DriverFacts",
-    "GpuFacts",
-    "HubFacts",
-    "Interface",
-    "LoadedModel",
-    "MachineFacts",
-    "MemoryFacts",
-    "PackageFacts",
-    "PickleFacts",
-    "Place",
-    "PlaceFacts",
-    "RateLimitFacts",
-    "TokenFacts",
-    "TorchFacts",
-    "UnmetRequirement",
-    "XetFacts",
-]
-
 
 class Place(StrEnum):
     """A hosted notebook service, or none of those we know."""

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-__all__ = ["ComponentWeights", "Fit", "Method", "PlacedComponent", "Placement", "Quantization"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComponentWeights:

@@ -5,20 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-__all__ = [
-    "LARGE_FILE_BYTES",
-    "Companion",
-    "Component",
-    "Kind",
-    "Listing",
-    "Reference",
-    "RepoFile",
-    "Route",
-    "Selection",
-    "SelectionRequest",
-    "TransferPolicy",
-]
-
 
 class Kind(StrEnum):
     """The library that a repository is loaded with."""

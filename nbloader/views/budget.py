@@ -7,8 +7,6 @@ from collections.abc import Callable, Collection, Mapping
 
 from nbloader.state import JobState
 
-__all__ = ["Budget", "Pace"]
-
 _MAX_URGENT_NOTICES = 10
 
 

@@ -19,7 +19,7 @@ from nbloader.views.timeline import MAX_LISTED, Bar, Lane, Mark, RouteChange
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["need_matplotlib", "plot_job", "time_ticks"]
+__all__ = ["plot_job"]
 
 _TIME_STEPS = (
     *(0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30),

@@ -12,7 +12,7 @@ from nbloader.units import format_bytes
 from nbloader.views.markup import box, escape, faint, fold, hint, line, link, scrolled, table, whole
 from nbloader.views.words import ICONS
 
-__all__ = ["checks_lines", "checks_markup", "report_html", "report_text"]
+__all__ = ["report_html", "report_text"]
 
 MAX_CHECKS = 30
 MAX_ROWS = 60

@@ -20,18 +20,7 @@ from nbloader.state import JobState, Status, Turn
 from nbloader.views.markup import box, faint, line
 from nbloader.views.words import plans
 
-__all__ = [
-    "AFTER_CELL",
-    "AFTER_IMPORT",
-    "AFTER_STEP",
-    "BUTTONS",
-    "Actions",
-    "Control",
-    "ControlWidgets",
-    "Controls",
-    "control_traits",
-    "controls",
-]
+__all__ = ["Actions"]
 
 BUTTONS: Mapping[str, str] = MappingProxyType(
     {

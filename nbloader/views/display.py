@@ -6,17 +6,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-__all__ = [
-    "ROOT_CLASS",
-    "STYLE",
-    "WIDGET_MIME",
-    "Bundle",
-    "Display",
-    "NotebookDisplay",
-    "OpenWidgets",
-    "bundle_of",
-    "new_display_id",
-]
+__all__ = ["NotebookDisplay"]
 
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
 

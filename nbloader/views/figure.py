@@ -18,31 +18,6 @@ from matplotlib.font_manager import FontProperties, findfont, get_font  # noqa: 
 
 from nbloader.quoting import plain
 
-__all__ = [
-    "BLUE",
-    "DARK_RED",
-    "FAINT",
-    "GREEN",
-    "GREY",
-    "INK",
-    "MARGIN_IN",
-    "ORANGE",
-    "PALETTE",
-    "PURPLE",
-    "RED",
-    "SKY",
-    "WIDTH_IN",
-    "ChartFigure",
-    "blank_axes",
-    "drawn",
-    "fitted",
-    "label_ticks",
-    "legend",
-    "nice_step",
-    "write",
-    "write_head",
-]
-
 WIDTH_IN = 9.0
 """At 100 dots an inch, as wide as the page of a README."""
 

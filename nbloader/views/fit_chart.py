@@ -14,7 +14,7 @@ from nbloader.views.chart import need_matplotlib
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["MAX_GPUS", "Need", "needs", "plot_fit"]
+__all__ = ["plot_fit"]
 
 MAX_GPUS = 8
 

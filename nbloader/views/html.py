@@ -34,14 +34,7 @@ from nbloader.views.words import (
     whole_seconds,
 )
 
-__all__ = [
-    "HtmlView",
-    "head",
-    "interrupted_bundle",
-    "progress",
-    "render",
-    "static_bundle",
-]
+__all__ = ["render"]
 
 MAX_COMPONENTS = 30
 MAX_RETRIES = 50

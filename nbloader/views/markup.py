@@ -12,24 +12,6 @@ from collections.abc import Iterable, Sequence
 
 from nbloader.quoting import plain
 
-__all__ = [
-    "bar",
-    "box",
-    "cell",
-    "escape",
-    "faint",
-    "fold",
-    "grid",
-    "hint",
-    "line",
-    "link",
-    "scrolled",
-    "spread",
-    "table",
-    "unseen",
-    "whole",
-]
-
 # The classes keep MathJax from reading a `$` of a foreign name as a formula (version 2, 3 and up).
 _NO_FORMULA = 'class="tex2jax_ignore mathjax_ignore"'
 _BOX = (

@@ -30,8 +30,6 @@ from nbloader.views.markup import (
 )
 from nbloader.views.words import ICONS, counted, step_words
 
-__all__ = ["components", "files", "largest", "log", "sparkline", "speeds", "there_of"]
-
 MAX_FILES = 30
 MAX_OPEN_RETRIES = 5
 MAX_NOTICES = 20

@@ -29,7 +29,7 @@ from nbloader.views.display import (
 from nbloader.views.markup import box, escape, faint, line
 from nbloader.views.words import placement_label, plans
 
-__all__ = ["CellEvents", "Report", "ReportWidget", "notebook_events"]
+__all__ = ["ReportWidget", "notebook_events"]
 
 _BEFORE_A_CELL = "pre_run_cell"
 _MAX_LINE = 10_000

@@ -10,16 +10,6 @@ from typing import Any
 from nbloader.quoting import plain
 from nbloader.views.markup import box, escape, fold, table
 
-__all__ = [
-    "Row",
-    "Section",
-    "SectionsReport",
-    "ShownReport",
-    "sections_html",
-    "sections_json",
-    "sections_text",
-]
-
 NAME_LIMIT = 120
 TEXT_LIMIT = 600
 _WIDEST_NAME = 44

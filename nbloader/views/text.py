@@ -22,7 +22,7 @@ from nbloader.views.words import ended, kept, placement_words, quiet, time_left
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-__all__ = ["TextView", "TqdmView", "progress_line", "render", "write"]
+__all__ = ["render", "write"]
 
 REWRITE_EVERY_S = 0.1
 LINE_EVERY_S = 10.0

@@ -13,26 +13,6 @@ from nbloader.state import STALL_S, JobState, Span, StageState
 from nbloader.units import format_bytes, format_duration, format_speed
 from nbloader.views.words import counted, ended
 
-__all__ = [
-    "MAX_COMPONENTS",
-    "MAX_LISTED",
-    "MAX_STAGES",
-    "Bar",
-    "Lane",
-    "Mark",
-    "RouteChange",
-    "bars",
-    "bytes_at",
-    "extent",
-    "headline",
-    "marks",
-    "route_changes",
-    "route_name",
-    "series",
-    "stalls",
-    "told",
-]
-
 MAX_STAGES = 20
 
 MAX_COMPONENTS = 12

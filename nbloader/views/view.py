@@ -17,17 +17,6 @@ from nbloader.state import JobState
 if TYPE_CHECKING:
     from nbloader.views.controls import Actions
 
-__all__ = [
-    "FrontEnd",
-    "NoView",
-    "View",
-    "ViewName",
-    "choose_view",
-    "front_end",
-    "has_controls",
-    "make_view",
-]
-
 OLDEST_IPYWIDGETS = (7, 7)
 
 

@@ -34,8 +34,6 @@ from nbloader.views.markup import box, escape, unseen
 from nbloader.views.parts import components, files, largest, log
 from nbloader.views.words import counted
 
-__all__ = ["WidgetView", "traits"]
-
 REFRESH_EVERY_S = 0.5
 MESSAGES_PER_S = 10
 

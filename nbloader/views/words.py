@@ -10,22 +10,6 @@ from nbloader.records import CheckStatus, Fit, Method, Placement, Stage
 from nbloader.state import Awaited, JobState, Status, Step
 from nbloader.units import format_bytes, format_duration
 
-__all__ = [
-    "ICONS",
-    "PLACEMENT_WORDS",
-    "counted",
-    "ended",
-    "kept",
-    "placement_figures",
-    "placement_label",
-    "placement_words",
-    "plans",
-    "quiet",
-    "step_words",
-    "time_left",
-    "whole_seconds",
-]
-
 ICONS: Mapping[Status | CheckStatus, str] = MappingProxyType(
     {
         Status.RUNNING: "●",
