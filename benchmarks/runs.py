@@ -27,7 +27,7 @@ _POLL_S = 0.01
 _MEMORY_EVERY_S = 0.1
 _START_LIMIT_S = 60.0
 _MOST_OF_OTHER_ROUTE = 0.05
-_WORKER = "nbloader.transfer.worker"
+_WORKER = "nbloader.worker"
 _ELSEWHERE = frozenset(
     {
         RequestClass.CDN_HEAD,

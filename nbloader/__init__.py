@@ -16,8 +16,8 @@ from nbloader._version import __version__
 if TYPE_CHECKING:
     from nbloader import errors
     from nbloader.api import aload, download, load, preflight, start
-    from nbloader.cache_care import cache
     from nbloader.diagnostics import doctor
+    from nbloader.hub_cache.report import cache
     from nbloader.settings import Settings
 
 __all__ = [
@@ -38,7 +38,7 @@ __all__ = [
 _HOME = {
     "Settings": "nbloader.settings",
     "aload": "nbloader.api",
-    "cache": "nbloader.cache_care",
+    "cache": "nbloader.hub_cache.report",
     "doctor": "nbloader.diagnostics",
     "download": "nbloader.api",
     "load": "nbloader.api",

@@ -18,7 +18,7 @@ from typing import Any
 
 from nbloader._version import __version__
 from nbloader.errors import InputError, InvalidArgumentError, NbloaderError
-from nbloader.units import format_bytes
+from nbloader.text import format_bytes
 from nbloader.views.text import write
 
 __all__ = ["main"]
@@ -217,7 +217,7 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _cache(options: argparse.Namespace) -> int:
-    from nbloader.cache_care import Deletion, cache
+    from nbloader.hub_cache.report import Deletion, cache
 
     asks = options.delete and not options.yes
     if asks and not sys.stdin.isatty():

@@ -11,7 +11,7 @@ from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from nbloader.background import import_modules
+from nbloader.notebook import import_modules
 
 if TYPE_CHECKING:
     import torch

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from nbloader.background import Background
 from nbloader.checks import (
     LOW_DISK_BYTES,
     Facts,
@@ -17,26 +16,20 @@ from nbloader.checks import (
     quantizations_of,
     run_checks,
 )
-from nbloader.environment import (
+from nbloader.errors import HubUnreachableError, NbloaderError, RepoNotFoundError, error_from_parts
+from nbloader.fit import fit, next_method
+from nbloader.libraries import class_facts, package_facts, unmet_requirements
+from nbloader.loaders import devices, loaded, places_itself, spare_bytes
+from nbloader.machine import (
     attached_models,
     bigger_disks,
-    class_facts,
     disk_facts_or_none,
     looks_like,
     machine_facts,
     matching,
-    package_facts,
     place,
-    unmet_requirements,
 )
-from nbloader.errors import (
-    HubUnreachableError,
-    NbloaderError,
-    RepoNotFoundError,
-    error_from_parts,
-)
-from nbloader.fit import fit, next_method
-from nbloader.loaders import devices, loaded, places_itself, spare_bytes
+from nbloader.notebook import Background
 from nbloader.records import (
     AttachedModel,
     ComponentWeights,

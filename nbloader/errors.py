@@ -23,8 +23,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar
 
-from nbloader.card import render
-from nbloader.quoting import printable
+from nbloader.notebook import render_error
+from nbloader.text import printable
 
 __all__ = [
     "RUN_AGAIN",
@@ -97,7 +97,7 @@ class NbloaderError(Exception):
 
     def _render_traceback_(self) -> list[str]:
         """Tell IPython what to show: a card for the cell that failed, all of it for `%tb`."""
-        return render(self, message=self.message, hint=self.hint, reference=self.reference)
+        return render_error(self, message=self.message, hint=self.hint, reference=self.reference)
 
     def __reduce__(self) -> tuple[object, ...]:
         return error_from_parts, (self.reference, self.message, self.hint)

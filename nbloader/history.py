@@ -20,11 +20,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from nbloader._version import __version__
-from nbloader.environment import home_of_environment
-from nbloader.quoting import plain
+from nbloader.machine import home_of_environment
 from nbloader.records import Retry
 from nbloader.redaction import Redactor
 from nbloader.state import JobState, Status
+from nbloader.text import plain
 
 __all__ = ["MAX_JOBS", "History", "JobEntry", "RetryEntry", "entry_of", "remember"]
 

@@ -13,20 +13,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TextIO
 
 from nbloader import stages
-from nbloader.errors import (
-    InvalidArgumentError,
-    NbloaderError,
-    WaitInterrupted,
-    error_from_parts,
-)
-from nbloader.frames import clear_frames
-from nbloader.kernel import batch_told_by, running_kernel
-from nbloader.quoting import plain
+from nbloader.errors import InvalidArgumentError, NbloaderError, WaitInterrupted, error_from_parts
+from nbloader.notebook import Turns, batch_told_by, clear_frames, running_kernel
 from nbloader.records import Method, Stage
 from nbloader.reporter import Reporter
 from nbloader.request import Request, check_method
 from nbloader.state import JobState, Status
-from nbloader.turns import Turns
+from nbloader.text import plain
 from nbloader.views import ShownReport, View, ViewName, has_controls
 
 if TYPE_CHECKING:

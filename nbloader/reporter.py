@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from nbloader.notebook import Turn
 from nbloader.records import Event, Failed, FileProgress, Ready, Stage, StageStarted
-from nbloader.state import JobState, Turn, advance, apply, progress
+from nbloader.state import JobState, advance, apply, progress
 from nbloader.views import View
 
 __all__ = ["Reporter"]

@@ -16,9 +16,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, TextIO, TypeAlias, TypeVar
 
 from nbloader.assess import Survey, assess, fallback, gather, helped, judge
-from nbloader.background import Background
 from nbloader.checks import FORCEABLE, Facts, PreflightReport, trial
-from nbloader.environment import how_to_free
 from nbloader.errors import (
     RUN_AGAIN,
     CancelledError,
@@ -33,9 +31,9 @@ from nbloader.errors import (
     TransferError,
     WorkerDiedError,
 )
-from nbloader.frames import clear_frames
 from nbloader.history import remember
-from nbloader.kernel import running_kernel
+from nbloader.machine import how_to_free
+from nbloader.notebook import Background, NoTurnError, Turns, clear_frames, running_kernel
 from nbloader.records import (
     Checked,
     CheckResult,
@@ -58,8 +56,7 @@ from nbloader.records import (
 from nbloader.redaction import short_path
 from nbloader.reporter import Reporter
 from nbloader.state import JobState
-from nbloader.turns import NoTurnError, Turns
-from nbloader.units import format_bytes
+from nbloader.text import format_bytes
 from nbloader.views import View, choose_view, front_end, make_view
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nbloader.environment import expanded, home_of_environment, place, switched_on
+from nbloader.machine import expanded, home_of_environment, place, switched_on
 from nbloader.records import Place, TokenFacts
 
 __all__ = [

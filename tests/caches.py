@@ -17,11 +17,11 @@ import numpy as np
 from safetensors.numpy import save
 
 import nbloader
-from nbloader.cache_care import CacheReport, Item, ItemKind, cache
+from nbloader.hub_cache.layout import RepoCache
+from nbloader.hub_cache.partial import DiskPartial
+from nbloader.hub_cache.report import CacheReport, Item, ItemKind, cache
 from nbloader.localhub import LocalHub
 from nbloader.records import RepoFile
-from nbloader.transfer.cache import RepoCache
-from nbloader.transfer.partial import DiskPartial
 from tests.conftest import WriteRepo
 
 DAY_S = 86_400

@@ -11,7 +11,7 @@ from huggingface_hub import constants
 from nbloader.localhub import LocalHub
 from nbloader.records import SelectionRequest, TransferPolicy
 from nbloader.transfer.protocol import Report, Start
-from nbloader.transfer.session import Session
+from nbloader.worker.session import Session
 
 __all__ = ["Worker"]
 

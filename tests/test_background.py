@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nbloader.background import Background, BackgroundError, import_modules
+from nbloader.notebook.background import Background, BackgroundError, import_modules
 
 
 def test_work_waits_its_turn_and_its_error_reaches_the_waiter() -> None:

@@ -10,10 +10,10 @@ import pytest
 
 import nbloader
 from nbloader.errors import NotCachedError
+from nbloader.hub_cache.layout import RepoCache
 from nbloader.localhub import LocalHub
 from nbloader.localhub.demo import MINILM
 from nbloader.records import Event, Notice, RepoFile, TransferPolicy
-from nbloader.transfer.cache import RepoCache
 
 NOWHERE = "http://127.0.0.1:9"
 
@@ -153,7 +153,7 @@ def test_partial_files_of_killed_downloads_do_not_pile_up(
 def test_a_listing_that_does_not_end_is_not_taken_for_a_short_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from nbloader.transfer.hub import Hub
+    from nbloader.worker.hub import Hub
 
     hub = Hub(
         repo_id="org/name",

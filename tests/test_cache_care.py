@@ -15,17 +15,17 @@ from huggingface_hub import scan_cache_dir, snapshot_download
 from IPython.lib.pretty import pretty
 
 import nbloader
-from nbloader.cache_care import ItemKind, cache
-from nbloader.cache_care._delete import delete_items
-from nbloader.cache_care._use import is_held, open_files
 from nbloader.errors import (
     CacheNotWritableError,
     InvalidArgumentError,
     InvalidRepoIdError,
     NotCachedError,
 )
+from nbloader.hub_cache.report import ItemKind, cache
+from nbloader.hub_cache.report.delete import delete_items
+from nbloader.hub_cache.report.use import is_held, open_files
 from nbloader.localhub import LocalHub
-from nbloader.units import format_bytes
+from nbloader.text import format_bytes
 from tests.caches import Built, Cache, age, build, locked
 from tests.conftest import WriteRepo
 from tests.same_content import assert_same_content

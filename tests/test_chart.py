@@ -46,7 +46,7 @@ from nbloader.records import (
     StageStarted,
 )
 from nbloader.state import JobState
-from nbloader.units import format_bytes
+from nbloader.text import format_bytes
 from nbloader.views import timeline
 from nbloader.views.chart import plot_job, time_ticks
 from nbloader.views.figure import nice_step

@@ -10,9 +10,9 @@ from typing import Any
 
 from nbloader.checks import quantizations_of
 from nbloader.checks.packages import check_packages
-from nbloader.environment import class_facts
-from nbloader.environment._diffusers import SUCCESSORS, required_by
-from nbloader.environment._sources import Found, Sources
+from nbloader.libraries import class_facts
+from nbloader.libraries.diffusers import SUCCESSORS, required_by
+from nbloader.libraries.sources import Found, Sources
 from nbloader.records import CheckStatus, ClassFacts, Component, ComponentWeights
 from tests.samples import SELECTION
 from tests.test_packages import COLAB, PIPELINE, installed, result

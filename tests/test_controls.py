@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 
+from nbloader.notebook import Turn
 from nbloader.records import Event, Failed, Fit, Method, Stage, StageStarted
-from nbloader.state import JobState, Turn, advance
+from nbloader.state import JobState, advance
 from nbloader.views.controls import (
     AFTER_CELL,
     AFTER_IMPORT,

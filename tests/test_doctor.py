@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from IPython.lib.pretty import pretty
 
 import nbloader
-from nbloader.cache_care import cache
 from nbloader.checks import PreflightReport
 from nbloader.diagnostics import DoctorReport, doctor, issue_of_job
 from nbloader.diagnostics.gather import fenced, redacted_sections
@@ -29,6 +28,7 @@ from nbloader.diagnostics.rows import (
 )
 from nbloader.errors import InvalidRepoIdError
 from nbloader.history import History, JobEntry, RetryEntry, entry_of
+from nbloader.hub_cache.report import cache
 from nbloader.localhub import LocalHub
 from nbloader.localhub.demo import MINILM
 from nbloader.records import (

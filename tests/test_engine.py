@@ -11,14 +11,14 @@ from random import Random
 import pytest
 
 from nbloader.errors import DownloadError, IntegrityError
+from nbloader.hub_cache.layout import RepoCache
+from nbloader.hub_cache.partial import open_partial
 from nbloader.records import FileProgress, RepoFile, Retry, Route, TransferPolicy
-from nbloader.transfer.cache import RepoCache
-from nbloader.transfer.engine import Engine
-from nbloader.transfer.failure import Failure
-from nbloader.transfer.partial import open_partial
-from nbloader.transfer.piece import Piece
 from nbloader.transfer.policy import Reason
 from nbloader.transfer.protocol import Tried
+from nbloader.worker.engine import Engine
+from nbloader.worker.failure import Failure
+from nbloader.worker.piece import Piece
 
 MIB = 1 << 20
 COMMIT = "c" * 40

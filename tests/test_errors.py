@@ -16,14 +16,14 @@ import pytest
 from hypothesis import given
 
 from nbloader import errors
-from nbloader.card import card, source_shown
 from nbloader.errors import NbloaderError, error_from_parts
-from nbloader.quoting import printable
+from nbloader.notebook.error_cards import error_card, source_shown
 from nbloader.redaction import Redactor
 from nbloader.request.values import check_token
-from nbloader.transfer.explain import rate_limited
-from nbloader.transfer.failure import Failure
+from nbloader.text import printable
 from nbloader.transfer.policy import Reason
+from nbloader.worker.answers import rate_limited
+from nbloader.worker.failure import Failure
 from tests.jobs import texts
 from tests.notebook import running_kernel
 
@@ -261,7 +261,7 @@ def raised(error: BaseException) -> BaseException:
 @given(message=texts, hint=texts)
 def test_a_card_is_short_and_steers_nothing(message: str, hint: str) -> None:
     error = raised(errors.WorkerDiedError(message, hint=hint))
-    lines = card(error, message=message, hint=hint, reference="worker-died")
+    lines = error_card(error, message=message, hint=hint, reference="worker-died")
     assert len(lines) <= 12
     assert all(line.isprintable() for line in lines)
     assert sum(map(len, lines)) < 10_000
@@ -270,7 +270,7 @@ def test_a_card_is_short_and_steers_nothing(message: str, hint: str) -> None:
 def test_the_lines_of_a_hint_stay_as_they_are() -> None:
     hint = "Put this there:\n\n    download:\n      max_retries: 5\n"
     error = errors.InvalidSettingError("what", hint=hint)
-    assert card(error, message="what", hint=hint, reference="x")[2:6] == [
+    assert error_card(error, message="what", hint=hint, reference="x")[2:6] == [
         "  Hint: Put this there:",
         "    download:",
         "      max_retries: 5",
@@ -280,7 +280,7 @@ def test_the_lines_of_a_hint_stay_as_they_are() -> None:
 
 def test_of_a_long_text_the_ends_stay() -> None:
     error = errors.WorkerDiedError("it died:\n1\n2\n3\n4", hint="x")
-    lines = card(error, message=error.message, hint="x", reference="worker-died")
+    lines = error_card(error, message=error.message, hint="x", reference="worker-died")
     assert lines[1:4] == ["  it died:", "  …", "  4"]
 
 
@@ -330,7 +330,7 @@ def test_message_and_hint_are_shown_without_secrets() -> None:
     message = f"https://me:sekret@mirror.example does not answer {HUB_TOKEN}"
     hint = f"Do this:\nnbloader.load('org/name', token='{HUB_TOKEN}')"
     error = errors.HubUnreachableError(message, hint=hint)
-    assert card(error, message=message, hint=hint, reference="x")[1:4] == [
+    assert error_card(error, message=message, hint=hint, reference="x")[1:4] == [
         "  https://mirror.example does not answer ***",
         "  Hint: Do this:",
         "nbloader.load('org/name', token='***')",
@@ -342,13 +342,13 @@ def test_the_sentences_about_tokens_stay_whole() -> None:
         check_token(5)
     limited = rate_limited(Failure(Reason.RATE_LIMITED), None, token_sent=False)
     for error in (found.value, limited):
-        lines = card(error, message=error.message, hint=error.hint, reference="x")
+        lines = error_card(error, message=error.message, hint=error.hint, reference="x")
         assert lines[1:3] == [f"  {error.message}", f"  Hint: {error.hint}"]
 
 
 def test_a_token_where_a_long_text_is_cut_is_taken_out_first() -> None:
     message = f"{'x' * 3_990} {HUB_TOKEN}"
-    lines = card(raised(ValueError()), message=message, hint="x", reference="x")
+    lines = error_card(raised(ValueError()), message=message, hint="x", reference="x")
     assert "hf_" not in "".join(lines)
 
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbloader.transfer.failure import TRANSIENT_STATUS, Failure, retry_after_s, status_failure
 from nbloader.transfer.policy import MAX_RETRY_AFTER_S, Reason
+from nbloader.worker.failure import TRANSIENT_STATUS, Failure, retry_after_s, status_failure
 
 NOW = 1_700_000_000.0
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from nbloader.frames import clear_frames
 from nbloader.localhub import LocalHub
 from nbloader.localhub.demo import MINILM
+from nbloader.notebook.frames import clear_frames
 from tests.notebook import running_kernel
 
 

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nbloader.hub_cache.hashing import READ_BYTES, FileHash, matches
+from nbloader.hub_cache.partial import DiskPartial, MemoryPartial
 from nbloader.records import RepoFile
-from nbloader.transfer.hashing import READ_BYTES, FileHash, matches
-from nbloader.transfer.partial import DiskPartial, MemoryPartial
 
 CONTENT = Random(1).randbytes(READ_BYTES + 1)
 

@@ -14,10 +14,10 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from nbloader.localhub import Cut, Fault, LocalHub, RequestClass
 from nbloader.records import RepoFile
-from nbloader.transfer.failure import Failure
-from nbloader.transfer.links import Links, origin
 from nbloader.transfer.policy import Reason
-from nbloader.transfer.rate_limit import RateLimit
+from nbloader.worker.failure import Failure
+from nbloader.worker.links import Links, origin
+from nbloader.worker.rate_limit import RateLimit
 from tests.conftest import Publish
 
 RESOLVE = RequestClass.RESOLVE_GET

@@ -16,7 +16,6 @@ import pytest
 
 import nbloader
 from nbloader import loaders
-from nbloader.checks._pip import NOT_RELEASED
 from nbloader.errors import (
     InvalidArgumentError,
     LoadError,
@@ -24,6 +23,7 @@ from nbloader.errors import (
     SelfTestError,
     UnsupportedClassError,
 )
+from nbloader.libraries.pip import NOT_RELEASED
 from nbloader.loaders import quiet
 from nbloader.loaders.imports import Import, _import, targets
 from nbloader.loaders.self_test.state import as_it_was

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbloader.environment._packages import package_folder
+from nbloader.libraries.packages import package_folder
 from nbloader.records import Kind, SelectionRequest
 from nbloader.selection.needs import _TOKENIZER_OF, _TOKENIZERS
 from tests.test_selection import Files, diffusers_files, modules, selection_of, unused

@@ -6,9 +6,9 @@ import threading
 
 import pytest
 
-from nbloader.transfer.failure import Failure
-from nbloader.transfer.one_asks import OneAsks
 from nbloader.transfer.policy import Reason
+from nbloader.worker.failure import Failure
+from nbloader.worker.one_asks import OneAsks
 
 
 def test_those_who_wait_fail_with_the_one_who_asked_and_later_ones_ask_again() -> None:

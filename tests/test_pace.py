@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbloader.records import Route
-from nbloader.transfer.pace import (
+from nbloader.worker.tuning import (
     HTTP_PIECE_BYTES,
     SMALLEST_HTTP_PIECE_BYTES,
     Concurrency,

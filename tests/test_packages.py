@@ -18,23 +18,11 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from nbloader.checks import inspected_packages, install_hint, required_packages
-from nbloader.checks._conflicts import conflicts, found_conflicts
-from nbloader.checks._pip import (
-    _LEAST,
-    _OWN_BOUNDS,
-    NOT_RELEASED,
-    RELATED,
-    normal_name,
-    pip_line,
-)
 from nbloader.checks.packages import _ENFORCED, _OTHERS, check_packages
-from nbloader.environment import (
-    class_facts,
-    distribution_name,
-    package_facts,
-    unmet_requirements,
-)
-from nbloader.environment._packages import package_folder
+from nbloader.libraries import class_facts, distribution_name, package_facts, unmet_requirements
+from nbloader.libraries.conflicts import conflicts, found_conflicts
+from nbloader.libraries.packages import package_folder
+from nbloader.libraries.pip import _LEAST, _OWN_BOUNDS, NOT_RELEASED, RELATED, normal_name, pip_line
 from nbloader.records import (
     CheckResult,
     CheckStatus,
@@ -141,7 +129,7 @@ def test_names_on_the_package_index() -> None:
 
 def test_to_look_imports_nothing() -> None:
     code = (
-        "import sys; from nbloader.environment import *; from nbloader.environment import "
+        "import sys; from nbloader.machine import *; from nbloader.libraries import "
         "class_facts, package_facts, unmet_requirements; from tests.test_packages import RELATED, "
         "selection_of_qwen; before = set(sys.modules);"
         "names = (*RELATED, 'PIL', 'google.protobuf');"

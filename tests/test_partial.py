@@ -21,9 +21,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from nbloader.records import RepoFile
-from nbloader.transfer.journal import Journal, JournalHeader, read_header, read_journal
-from nbloader.transfer.partial import (
+from nbloader.hub_cache.journal import Journal, JournalHeader, read_header, read_journal
+from nbloader.hub_cache.partial import (
     JOURNAL_EVERY_BYTES,
     SMALL_FILE_BYTES,
     WRITE_BYTES,
@@ -33,7 +32,8 @@ from nbloader.transfer.partial import (
     Writer,
     open_partial,
 )
-from nbloader.transfer.spans import Span, Spans
+from nbloader.hub_cache.ranges import Span, Spans
+from nbloader.records import RepoFile
 
 ETAG = "ab" * 32
 COMMIT = "c" * 40
@@ -140,7 +140,7 @@ import os, sys, threading
 from pathlib import Path
 from random import Random
 from nbloader.records import RepoFile
-from nbloader.transfer.partial import DiskPartial
+from nbloader.hub_cache.partial import DiskPartial
 
 content = Random(0).randbytes({SIZE})
 file = RepoFile(path="model.safetensors", size={SIZE}, etag={ETAG!r}, lfs=True)

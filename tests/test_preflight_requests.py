@@ -29,9 +29,9 @@ from nbloader.records import (
     TransferPolicy,
     XetFacts,
 )
-from nbloader.transfer import xet_probe
 from nbloader.transfer.protocol import Start
 from nbloader.transfer.supervisor import transfer
+from nbloader.worker import xet_probe
 from tests.conftest import Publish
 from tests.pickled import saved
 

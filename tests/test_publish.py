@@ -18,12 +18,12 @@ from huggingface_hub import file_download, try_to_load_from_cache
 from huggingface_hub.utils import WeakFileLock
 
 from nbloader.errors import CacheNotWritableError
+from nbloader.hub_cache.filesystem import FileSystem, probe
+from nbloader.hub_cache.hashing import matches
+from nbloader.hub_cache.layout import RepoCache
+from nbloader.hub_cache.locks import try_lock
+from nbloader.hub_cache.partial import SMALL_FILE_BYTES, open_partial, scratch_path
 from nbloader.records import RepoFile
-from nbloader.transfer.cache import RepoCache
-from nbloader.transfer.filesystem import FileSystem, probe
-from nbloader.transfer.hashing import matches
-from nbloader.transfer.locks import try_lock
-from nbloader.transfer.partial import SMALL_FILE_BYTES, open_partial, scratch_path
 
 COMMIT, LATER = "c" * 40, "d" * 40
 CONTENT = Random(2).randbytes(SMALL_FILE_BYTES + 1)
@@ -217,7 +217,7 @@ def refuse(*args, **kwargs):
     raise OSError(1, "Operation not permitted")
 
 os.symlink = refuse
-from nbloader.transfer.filesystem import probe
+from nbloader.hub_cache.filesystem import probe
 from tests.test_publish import LARGE, SMALL, RepoCache, publish
 
 cache_dir = Path(sys.argv[1])
@@ -415,7 +415,7 @@ def test_another_process_is_waited_for_until_it_gives_back_the_lock(
     holds = f"""
 import sys
 from pathlib import Path
-from nbloader.transfer.locks import try_lock
+from nbloader.hub_cache.locks import try_lock
 lock = try_lock(Path({str(path)!r}), flock={flock})
 print(lock is not None, flush=True)
 sys.stdin.read()

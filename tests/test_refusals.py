@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 import nbloader
-from nbloader.environment import attached_models, machine_facts
 from nbloader.errors import NbloaderError
 from nbloader.localhub import LocalHub, RequestClass
+from nbloader.machine import attached_models, machine_facts
 from nbloader.records import GpuFacts, MachineFacts, MemoryFacts
 from tests.conftest import Publish
 from tests.samples import safetensors

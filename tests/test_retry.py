@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from nbloader.records import Retry, TransferPolicy
-from nbloader.transfer.failure import Failure
 from nbloader.transfer.policy import Reason
-from nbloader.transfer.retry import call_with_retries
+from nbloader.worker.failure import Failure
+from nbloader.worker.retry import call_with_retries
 
 
 class Calls:

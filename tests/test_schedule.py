@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbloader.errors import DownloadError
+from nbloader.hub_cache.hashing import FileHash
+from nbloader.hub_cache.locks import FileLock
+from nbloader.hub_cache.partial import MemoryPartial
 from nbloader.records import FileProgress, RepoFile, Retry, Route, TransferPolicy
-from nbloader.transfer.failure import Failure
-from nbloader.transfer.hashing import FileHash
-from nbloader.transfer.locks import FileLock
-from nbloader.transfer.partial import MemoryPartial
-from nbloader.transfer.piece import Piece
 from nbloader.transfer.policy import Progress, Reason
-from nbloader.transfer.schedule import Schedule, Task
+from nbloader.worker.failure import Failure
+from nbloader.worker.piece import Piece
+from nbloader.worker.schedule import Schedule, Task
 
 MIB = 1 << 20
 STALL_S = 30.0

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from nbloader.transfer.spans import Span, Spans
+from nbloader.hub_cache.ranges import Span, Spans
 
 SIZE = 40
 """Small, so that ranges meet."""

@@ -14,12 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
 import nbloader
-from nbloader.errors import (
-    CancelledError,
-    DiskSpaceError,
-    DownloadError,
-    InvalidArgumentError,
-)
+from nbloader.errors import CancelledError, DiskSpaceError, DownloadError, InvalidArgumentError
 from nbloader.loaders import placing
 from nbloader.localhub import Fault, LocalHub, RequestClass
 from nbloader.localhub.demo import MINILM, QWEN_IMAGE_EDIT

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from IPython.core.formatters import PlainTextFormatter
 
+from nbloader.notebook import Turn
 from nbloader.records import (
     ComponentLoaded,
     Event,
@@ -33,7 +34,6 @@ from nbloader.state import (
     StageState,
     Status,
     Step,
-    Turn,
     advance,
     apply,
 )

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from nbloader.hub_cache.layout import RepoCache
+from nbloader.hub_cache.locks import FileLock
+from nbloader.hub_cache.partial import DiskPartial
+from nbloader.hub_cache.sweep import ORPHAN_AGE_S, FoundPartial, Swept, found_partials, sweep
 from nbloader.records import Listing, RepoFile
-from nbloader.transfer.cache import RepoCache
-from nbloader.transfer.locks import FileLock
-from nbloader.transfer.partial import DiskPartial
-from nbloader.transfer.sweep import ORPHAN_AGE_S, FoundPartial, Swept, found_partials, sweep
 
 NOW = 2_000_000_000.0
 COMMIT, LATER = "c" * 40, "d" * 40

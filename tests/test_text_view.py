@@ -7,7 +7,6 @@ from itertools import pairwise
 
 import pytest
 
-from nbloader.quoting import plain
 from nbloader.records import (
     Event,
     Failed,
@@ -21,6 +20,7 @@ from nbloader.records import (
     StageStarted,
 )
 from nbloader.state import JobState, advance, apply
+from nbloader.text import plain
 from nbloader.views.text import MAX_RETRIES, TextView, progress_line, render
 from tests.samples import MB, SELECTION
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from nbloader import tokens
-from nbloader.environment import how_to_add_token, how_to_connect, place
+from nbloader.machine import how_to_add_token, how_to_connect, place
 from nbloader.records import Place
 
 TOKEN = "hf_" + "t" * 34

@@ -25,8 +25,8 @@ from nbloader.records import (
     Selection,
 )
 from nbloader.state import JobState, apply
-from nbloader.transfer.session import fetch_order
-from nbloader.transfer.xet_route import xet_is_usable
+from nbloader.worker.session import fetch_order
+from nbloader.worker.xet_route import xet_is_usable
 from tests.samples import safetensors
 
 Publish = Callable[[Mapping[str, bytes]], str]

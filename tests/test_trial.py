@@ -21,10 +21,10 @@ from nbloader.checks import trial as judged
 from nbloader.errors import DownloadError, MissingTensorsError, ModelLoadError, NbloaderError
 from nbloader.localhub import Fault, LocalHub, RequestClass
 from nbloader.records import CheckStatus, Companion, ComponentWeights, RepoFile, Selection
-from nbloader.transfer.sketch import write_sketch
 from nbloader.trial import Task, Trial, task_of, verdict
-from nbloader.trial._task import MAX_SHARDS
-from nbloader.trial.child import answer
+from nbloader.trial.task import MAX_SHARDS
+from nbloader.worker.sketch import write_sketch
+from nbloader.worker.trial import answer
 from tests.models import save_classifier, save_embedder, save_pipeline, selected
 
 

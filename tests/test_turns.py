@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from nbloader.state import Turn
-from nbloader.turns import NoTurnError, Turns
+from nbloader.notebook import Turn
+from nbloader.notebook.turns import NoTurnError, Turns
 
 MAIN = threading.main_thread()
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbloader import units
-from nbloader.units import format_bytes, format_duration, format_speed
+from nbloader.text import format_bytes, format_duration, format_speed
 
 
 def test_the_examples_of_the_docstrings_hold() -> None:

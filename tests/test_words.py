@@ -5,8 +5,9 @@ from string import Formatter
 
 import pytest
 
+from nbloader.notebook import Turn
 from nbloader.records import Failed, Method, PlacedComponent, Placement, Stage, StageStarted
-from nbloader.state import Status, Step, Turn, advance, apply
+from nbloader.state import Status, Step, advance, apply
 from nbloader.views.words import (
     PLACEMENT_WORDS,
     ended,

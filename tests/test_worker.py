@@ -69,9 +69,7 @@ class Parent:
         assert self.process.stdout
         assert self.process.stdout.readline() == "downloading\n"
         self.children = psutil.Process(self.process.pid).children(recursive=True)
-        self.worker = next(
-            child for child in self.children if "nbloader.transfer.worker" in child.cmdline()
-        )
+        self.worker = next(child for child in self.children if "nbloader.worker" in child.cmdline())
 
     def end(self) -> None:
         self.process.kill()
@@ -135,7 +133,7 @@ def test_an_interrupt_leaves_no_process(parent: Parent) -> None:
 
 def our_workers() -> list[psutil.Process]:
     children = psutil.Process().children()
-    return [child for child in children if "nbloader.transfer.worker" in child.cmdline()]
+    return [child for child in children if "nbloader.worker" in child.cmdline()]
 
 
 def test_cancelling_from_another_thread_ends_the_worker(demo_hub: LocalHub, tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, assert_type
 
 import nbloader
-from nbloader.cache_care import CacheReport
 from nbloader.checks import PreflightReport
 from nbloader.diagnostics import DoctorReport
+from nbloader.hub_cache.report import CacheReport
 from nbloader.job import Job, JobReport
 from nbloader.records import Event
 from nbloader.state import JobState

@@ -5,9 +5,9 @@ from __future__ import annotations
 from types import FunctionType
 
 import nbloader
-from nbloader.cache_care import CacheReport
 from nbloader.checks import PreflightReport
 from nbloader.diagnostics import DoctorReport
+from nbloader.hub_cache.report import CacheReport
 from nbloader.job import Job
 
 __all__ = ["calls", "results"]

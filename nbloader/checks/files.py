@@ -6,7 +6,7 @@ from nbloader.checks.facts import Facts, failed, failed_with, passed, skipped, w
 from nbloader.errors import CacheNotWritableError, DiskFullError, DiskSpaceError
 from nbloader.records import CheckResult
 from nbloader.redaction import short_path
-from nbloader.units import format_bytes
+from nbloader.text import format_bytes
 
 LOW_DISK_BYTES = 1_000_000_000
 """With less than this left after the download, a notebook's machine soon runs into trouble."""

@@ -14,7 +14,7 @@ from nbloader.errors import (
     RevisionNotFoundError,
 )
 from nbloader.records import CheckResult, HubFacts
-from nbloader.units import format_duration
+from nbloader.text import format_duration
 
 HUB = "https://huggingface.co"
 TOKENS = f"{HUB}/settings/tokens"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from nbloader.checks.facts import Facts, failed, passed, skipped, warned
-from nbloader.environment import how_to_free
 from nbloader.errors import DoesNotFitError
 from nbloader.fit import gpu_problem
+from nbloader.machine import how_to_free
 from nbloader.records import CheckResult, Fit, MachineFacts, Method, Placement
-from nbloader.units import format_bytes
+from nbloader.text import format_bytes
 
 SLOW_ON_CPU_BYTES = 2_000_000_000
 """From this size on a model on the CPU takes minutes for what a GPU does in seconds."""

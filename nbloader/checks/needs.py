@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
-from nbloader.checks._conflicts import conflicts
-from nbloader.checks._pip import RELATED, pip_hint
+from nbloader.libraries import RELATED, pip_hint
+from nbloader.libraries.conflicts import conflicts
 from nbloader.records import ClassFacts, ComponentWeights, Kind, PackageFacts, Selection
 
 _BY_KIND: Mapping[Kind, tuple[str, ...]] = {

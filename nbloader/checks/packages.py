@@ -8,15 +8,6 @@ from dataclasses import dataclass, field
 
 from packaging.version import InvalidVersion, Version
 
-from nbloader.checks._conflicts import found_conflicts
-from nbloader.checks._pip import (
-    NOT_RELEASED,
-    RELATED,
-    import_name,
-    merged,
-    normal_name,
-    pip_hint,
-)
 from nbloader.checks.facts import Facts, failed, passed, skipped, warned
 from nbloader.checks.needs import (
     INSTEAD,
@@ -25,7 +16,6 @@ from nbloader.checks.needs import (
     quantizations_of,
     required_packages,
 )
-from nbloader.environment import changed_since_import, distribution_name
 from nbloader.errors import (
     ConflictingPackagesError,
     DoesNotFitError,
@@ -37,7 +27,17 @@ from nbloader.errors import (
     UnsupportedClassError,
     UnsupportedRepoError,
 )
-from nbloader.quoting import quote
+from nbloader.libraries import (
+    NOT_RELEASED,
+    RELATED,
+    changed_since_import,
+    distribution_name,
+    found_conflicts,
+    import_name,
+    merged,
+    normal_name,
+    pip_hint,
+)
 from nbloader.records import (
     CheckResult,
     ClassFacts,
@@ -46,6 +46,7 @@ from nbloader.records import (
     Selection,
     UnmetRequirement,
 )
+from nbloader.text import quote
 
 _FASTER: Mapping[Kind, tuple[str, ...]] = {Kind.DIFFUSERS: ("accelerate",)}
 """Without them the library loads in another way, that takes longer and more memory. A placement

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nbloader.checks._pip import pip_hint
 from nbloader.checks.facts import Facts, failed, failed_with, named, passed, skipped, warned
-from nbloader.environment import is_one_of
 from nbloader.errors import NbloaderError, PickledWeightsError
-from nbloader.quoting import quote
+from nbloader.libraries import is_one_of, pip_hint
 from nbloader.records import CheckResult, Kind, PickleFacts, Selection
 from nbloader.selection import pickled, torch_refuses
+from nbloader.text import quote
 
 SAFE_TORCH = ">=2.6"
 """Before it, a pickle could run code in spite of `weights_only=True` (CVE-2025-32434)."""

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nbloader._version import __version__
-from nbloader.cache_care import CacheReport, cache
 from nbloader.checks import PreflightReport
 from nbloader.diagnostics.rows import (
     cache_rows,
@@ -27,12 +26,6 @@ from nbloader.diagnostics.rows import (
     token_rows,
     variable_rows,
 )
-from nbloader.environment import (
-    disk_facts_or_none,
-    folder_of_environment,
-    machine_facts,
-    package_facts,
-)
 from nbloader.errors import (
     CacheNotWritableError,
     InvalidRepoIdError,
@@ -40,12 +33,14 @@ from nbloader.errors import (
     NbloaderError,
 )
 from nbloader.history import History, JobEntry
-from nbloader.quoting import plain
+from nbloader.hub_cache.report import CacheReport, cache
+from nbloader.libraries import package_facts
+from nbloader.machine import disk_facts_or_none, folder_of_environment, machine_facts
 from nbloader.records import CheckStatus
 from nbloader.redaction import Redactor
 from nbloader.state import JobState
+from nbloader.text import format_duration, plain
 from nbloader.tokens import token_origin
-from nbloader.units import format_duration
 from nbloader.views import (
     ICONS,
     Row,

@@ -8,12 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from urllib.parse import urlsplit
 
-from nbloader.cache_care import CacheReport
 from nbloader.checks import PreflightReport
-from nbloader.environment import changed_since_import
 from nbloader.errors import InvalidTokenError, NbloaderError
 from nbloader.fit import gpu_problem
 from nbloader.history import JobEntry
+from nbloader.hub_cache.report import CacheReport
+from nbloader.libraries import changed_since_import
 from nbloader.records import (
     CheckStatus,
     DiskFacts,
@@ -23,7 +23,7 @@ from nbloader.records import (
     TorchFacts,
 )
 from nbloader.redaction import Redactor
-from nbloader.units import format_bytes, format_duration
+from nbloader.text import format_bytes, format_duration
 from nbloader.views import ICONS, Row
 
 MAX_REPOS = 10

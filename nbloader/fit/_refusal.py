@@ -9,7 +9,7 @@ from nbloader.fit._question import Question
 from nbloader.fit._room import lacking
 from nbloader.fit._rows import excluded, needed, row, there
 from nbloader.records import Method, PackageFacts, Placement
-from nbloader.units import format_bytes
+from nbloader.text import format_bytes
 
 __all__ = ["Refusal", "faster_hint", "refusal"]
 

@@ -8,7 +8,7 @@ from nbloader.fit._methods import place
 from nbloader.fit._question import Impossible, Question
 from nbloader.fit._room import lacking, ram_needed, ram_room
 from nbloader.records import Method, Placement
-from nbloader.units import format_bytes
+from nbloader.text import format_bytes
 
 __all__ = ["excluded", "needed", "row", "there"]
 

@@ -13,7 +13,6 @@ from types import MappingProxyType, ModuleType
 from typing import Any
 
 from nbloader.errors import MissingTensorsError, ModelLoadError, NbloaderError
-from nbloader.frames import clear_frames
 from nbloader.loaders import diffusers, sentence_transformers, transformers
 from nbloader.loaders.folders import replaced_modules
 from nbloader.loaders.placing import BuildSteps, steps
@@ -25,6 +24,7 @@ from nbloader.loaders.reports import (
     quiet,
     told_of,
 )
+from nbloader.notebook import clear_frames
 from nbloader.records import ComponentLoaded, Kind, Method, Notice, Placement, Selection
 
 _PACKAGES = ("accelerate", "bitsandbytes", "diffusers", "sentence-transformers", "transformers")

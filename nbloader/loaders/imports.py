@@ -9,14 +9,13 @@ from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from functools import partial
 
-from nbloader.background import IMPORTING, Background
 from nbloader.checks import inspected_packages, install_hint
-from nbloader.checks._pip import NOT_RELEASED, pip_hint
-from nbloader.environment import package_facts
 from nbloader.errors import LoadError, MissingPackageError, UnsupportedClassError
+from nbloader.libraries import NOT_RELEASED, package_facts, pip_hint
 from nbloader.loaders.reports import quiet_loggers
-from nbloader.quoting import quote
+from nbloader.notebook import IMPORTING, Background
 from nbloader.records import Kind, PackageFacts, Selection
+from nbloader.text import quote
 
 _COMPONENT_LIBRARIES = frozenset({"diffusers", "transformers"})
 

@@ -23,7 +23,6 @@ from typing import Any, TypeAlias
 from packaging.version import Version
 
 from nbloader.errors import ModelLoadError
-from nbloader.quoting import quote
 from nbloader.records import (
     Component,
     ComponentLoaded,
@@ -35,6 +34,7 @@ from nbloader.records import (
     Quantization,
     Selection,
 )
+from nbloader.text import quote
 
 Arguments = Mapping[str, Any]
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nbloader.errors import MissingTensorsError
-from nbloader.quoting import quote
+from nbloader.text import quote
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 

@@ -15,8 +15,8 @@ from nbloader.errors import InvalidArgumentError, MissingTensorsError
 from nbloader.loaders.folders import code_arguments, rename, snapshot_of, whole_folder
 from nbloader.loaders.placing import WHOLE, BuildSteps, Steps, with_model_kwargs
 from nbloader.loaders.reports import LoadReport, told_of
-from nbloader.quoting import plain, quote
 from nbloader.records import Notice, Placement, Selection
+from nbloader.text import plain, quote
 
 _INSTRUCTOR = frozenset(f"hkunlp/instructor-{size}" for size in ("base", "large", "xl"))
 """The models whose prompts the library keeps out of the pooling, by their ids alone

@@ -12,13 +12,13 @@ from types import MappingProxyType
 from typing import Any
 
 from nbloader.errors import InvalidArgumentError, ModelLoadError
-from nbloader.frames import clear_frames
 from nbloader.loaders.folders import Places, adapted, code_arguments, replaced_modules
 from nbloader.loaders.placing import DTYPES, WHOLE, BuildSteps, Steps, with_model_kwargs
 from nbloader.loaders.reports import Reports, lacking
 from nbloader.loaders.tasks import Choice, Offer, Wanted, decide, processors_of
-from nbloader.quoting import quote
+from nbloader.notebook import clear_frames
 from nbloader.records import Notice, Placement, Selection
+from nbloader.text import quote
 
 _PROCESSORS = ("tokenizer", "image_processor", "video_processor", "feature_extractor", "processor")
 _OF_PIPELINES = frozenset(

@@ -13,7 +13,6 @@ from functools import partial
 from typing import Any
 
 from nbloader.errors import InvalidArgumentError
-from nbloader.quoting import quote
 from nbloader.request.call import Call
 from nbloader.request.values import (
     check_device,
@@ -26,6 +25,7 @@ from nbloader.request.values import (
     check_token,
     check_variant,
 )
+from nbloader.text import quote
 
 __all__ = ["Taken", "taken_over"]
 

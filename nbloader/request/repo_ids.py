@@ -9,9 +9,9 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from nbloader.errors import InvalidRepoIdError
 from nbloader.hub_names import is_repo_id
-from nbloader.quoting import quote
 from nbloader.records import Kind
 from nbloader.request.values import check_repo_id, check_revision
+from nbloader.text import quote
 
 __all__ = ["RepoAddress", "read_repo_id", "successor_of"]
 

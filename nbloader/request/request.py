@@ -10,9 +10,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nbloader.environment import switched_on
 from nbloader.errors import InvalidArgumentError
-from nbloader.quoting import quote
+from nbloader.machine import switched_on
 from nbloader.records import Event, Kind, Method, SelectionRequest, TokenFacts
 from nbloader.request.call import Call
 from nbloader.request.loader_kwargs import taken_over
@@ -30,6 +29,7 @@ from nbloader.request.values import (
     check_variant,
     one_of,
 )
+from nbloader.text import quote
 from nbloader.tokens import VARIABLES, Token, find_token
 from nbloader.views import ViewName
 

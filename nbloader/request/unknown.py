@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import fields
 
 from nbloader.errors import InvalidArgumentError
-from nbloader.quoting import quote
 from nbloader.request.call import Call
+from nbloader.text import quote
 
 __all__ = ["refuse_unknown"]
 

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 from nbloader.errors import InvalidArgumentError, InvalidRepoIdError
 from nbloader.hub_names import is_repo_id, is_revision
-from nbloader.quoting import quote
 from nbloader.records import Method
+from nbloader.text import quote
 
 __all__ = [
     "check_device",

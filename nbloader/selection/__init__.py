@@ -8,13 +8,7 @@ vain. What its weights take is worked out in the same way, by `header_reads` and
 """
 
 from nbloader.selection.files import reads, references, select
-from nbloader.selection.pickles import (
-    LookedThrough,
-    look_through,
-    pickled,
-    sketched,
-    torch_refuses,
-)
+from nbloader.selection.pickles import LookedThrough, look_through, pickled, sketched, torch_refuses
 from nbloader.selection.sizes import (
     FIRST_READ_BYTES,
     Header,

@@ -10,7 +10,6 @@ import re
 
 from nbloader.errors import UnsupportedRepoError
 from nbloader.hub_names import is_repo_id
-from nbloader.quoting import quote
 from nbloader.records import Component, Reference
 from nbloader.selection.formats import has_foreign_weights, no_weights
 from nbloader.selection.repo import (
@@ -30,6 +29,7 @@ from nbloader.selection.weights import (
     find_weights,
     variant_not_found,
 )
+from nbloader.text import quote
 
 INDEX = "model_index.json"
 

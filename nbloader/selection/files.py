@@ -7,7 +7,6 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from nbloader.errors import NoWeightsError, UnsupportedRepoError
-from nbloader.quoting import quote
 from nbloader.records import (
     Companion,
     Component,
@@ -23,6 +22,7 @@ from nbloader.selection.needs import with_needs
 from nbloader.selection.repo import Family, Repo, check_portable
 from nbloader.selection.sentence_transformers import is_encoder, select_sentence_transformers
 from nbloader.selection.transformers import ADAPTER_CONFIG, select_adapted
+from nbloader.text import quote
 
 _SELECTORS = {
     Kind.DIFFUSERS: select_diffusers,

@@ -17,8 +17,8 @@ from importlib.resources import files
 
 from nbloader.errors import NoWeightsError, RepoError, UnsupportedRepoError
 from nbloader.hub_names import folder_and_name, is_repo_id
-from nbloader.quoting import quote
 from nbloader.selection.repo import Repo, is_name
+from nbloader.text import quote
 
 MAX_NAMED = 3
 

@@ -13,16 +13,11 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from nbloader.quoting import plain
 from nbloader.records import PickleFacts, RepoFile, Selection
 from nbloader.selection.archive import Archive, Read, Unclear, outline, read_archive
 from nbloader.selection.sizes import Header, header_of
-from nbloader.selection.unpickler import (
-    ALLOWED,
-    Refused,
-    Tensor,
-    value_of,
-)
+from nbloader.selection.unpickler import ALLOWED, Refused, Tensor, value_of
+from nbloader.text import plain
 
 _MAX_NAMES = 5
 _NAME_CHARACTERS = 80

@@ -20,8 +20,8 @@ from typing import TypeGuard
 
 from nbloader.errors import MalformedFileError, UnsafePathError, UnsupportedRepoError
 from nbloader.hub_names import folder_and_name, is_repo_id, is_revision, join
-from nbloader.quoting import quote
 from nbloader.records import Listing, Reference, SelectionRequest
+from nbloader.text import quote
 
 # -- names from outside, checked before they become a path -----------------------------------------
 

@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping
 
 from nbloader.errors import UnsupportedRepoError
 from nbloader.hub_names import join
-from nbloader.quoting import quote
 from nbloader.records import Component
 from nbloader.selection.formats import no_weights
 from nbloader.selection.repo import (
@@ -37,6 +36,7 @@ from nbloader.selection.transformers import (
     untrusted_code,
 )
 from nbloader.selection.weights import MODULE, TRANSFORMERS, Weights, find_weights
+from nbloader.text import quote
 
 # -- the class -------------------------------------------------------------------------------------
 

@@ -25,9 +25,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from nbloader.hub_names import folder_and_name, join
-from nbloader.quoting import quote
 from nbloader.records import Component, ComponentWeights, RepoFile, Selection
 from nbloader.selection.repo import malformed
+from nbloader.text import quote
 
 # -- one header ------------------------------------------------------------------------------------
 

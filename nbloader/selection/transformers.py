@@ -16,7 +16,6 @@ from typing import TypeGuard
 
 from nbloader.errors import NoWeightsError, UnsupportedRepoError
 from nbloader.hub_names import is_repo_id, join
-from nbloader.quoting import quote
 from nbloader.records import Component, Reference
 from nbloader.selection.formats import no_weights, refuse_other_libraries
 from nbloader.selection.repo import (
@@ -35,6 +34,7 @@ from nbloader.selection.weights import (
     from_index,
     variant_not_found,
 )
+from nbloader.text import quote
 
 # Names that the tokenizer, processor and feature extractor classes of transformers 4 and 5 open:
 # the constants of `transformers.utils` and `tokenization_utils_base`, and every

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from nbloader.errors import VariantNotFoundError
 from nbloader.hub_names import folder_and_name, join
-from nbloader.quoting import quote
 from nbloader.selection.repo import Repo, check_safe, malformed
+from nbloader.text import quote
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,6 @@ from nbloader.state.job_state import (
     StageState,
     Status,
     Step,
-    Turn,
 )
 
 __all__ = [
@@ -30,7 +29,6 @@ __all__ = [
     "StageState",
     "Status",
     "Step",
-    "Turn",
     "advance",
     "apply",
     "progress",

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
+from nbloader.notebook import Turn
 from nbloader.records import (
     Checked,
     ComponentLoaded,
@@ -21,14 +22,7 @@ from nbloader.records import (
     Stage,
     StageStarted,
 )
-from nbloader.state.job_state import (
-    SPEED_WINDOW_S,
-    JobState,
-    Span,
-    StageState,
-    Status,
-    Turn,
-)
+from nbloader.state.job_state import SPEED_WINDOW_S, JobState, Span, StageState, Status
 
 __all__ = ["MAX_HISTORY", "STALL_S", "advance", "apply", "progress"]
 

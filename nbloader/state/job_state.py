@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from nbloader.errors import CancelledError, Interrupted
+from nbloader.notebook import Turn
 from nbloader.records import (
     CheckResult,
     Component,
@@ -23,7 +24,7 @@ from nbloader.records import (
     Selection,
     Stage,
 )
-from nbloader.units import format_bytes
+from nbloader.text import format_bytes
 
 __all__ = [
     "SPEED_WINDOW_S",
@@ -36,7 +37,6 @@ __all__ = [
     "StageState",
     "Status",
     "Step",
-    "Turn",
 ]
 
 SPEED_WINDOW_S = 15.0
@@ -65,16 +65,6 @@ class Status(StrEnum):
     RUNNING = "running"
     READY = "ready"
     FAILED = "failed"
-
-
-class Turn(StrEnum):
-    """How work of a job stands that is done between two cells: imports, and the construction."""
-
-    DUE = "due"
-    """It waits for a cell to end."""
-
-    UNDER_WAY = "under way"
-    """Cells and clicks wait for it."""
 
 
 class Awaited(StrEnum):

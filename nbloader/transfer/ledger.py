@@ -8,15 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from nbloader.errors import WorkerDiedError
-from nbloader.records import (
-    Event,
-    FileDone,
-    FileProgress,
-    Notice,
-    Retry,
-    Route,
-    Selected,
-)
+from nbloader.records import Event, FileDone, FileProgress, Notice, Retry, Route, Selected
 from nbloader.transfer.policy import GiveUp, Progress, Reason, decide
 from nbloader.transfer.protocol import Start, Stuck, Tried
 

@@ -268,7 +268,7 @@ class Worker:
 
     def __init__(self, env: Mapping[str, str]) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "nbloader.transfer.worker", str(os.getpid())],
+            [sys.executable, "-P", "-m", "nbloader.worker", str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

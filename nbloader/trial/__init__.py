@@ -9,7 +9,7 @@ so that nothing is cast, and memory holds next to nothing of them.
 
 from __future__ import annotations
 
-from nbloader.trial._process import Trial, verdict
-from nbloader.trial._task import Task, task_of
+from nbloader.trial.process import Trial, verdict
+from nbloader.trial.task import Task, task_of
 
 __all__ = ["Task", "Trial", "task_of", "verdict"]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from nbloader.errors import MissingPackageError
 from nbloader.state import STALL_S, JobState
-from nbloader.units import format_bytes, format_duration
+from nbloader.text import format_bytes, format_duration
 from nbloader.views import timeline
 from nbloader.views.timeline import MAX_LISTED, Bar, Lane, Mark, RouteChange
 

@@ -6,9 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from nbloader.quoting import plain
 from nbloader.records import CheckResult, CheckStatus, ComponentWeights, Fit, Placement
-from nbloader.units import format_bytes
+from nbloader.text import format_bytes, plain
 from nbloader.views.markup import box, escape, faint, fold, hint, line, link, scrolled, table, whole
 from nbloader.views.words import ICONS
 

@@ -14,9 +14,10 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 from nbloader.errors import InvalidArgumentError
-from nbloader.quoting import plain
+from nbloader.notebook import Turn
 from nbloader.records import Stage
-from nbloader.state import JobState, Status, Turn
+from nbloader.state import JobState, Status
+from nbloader.text import plain
 from nbloader.views.markup import box, faint, line
 from nbloader.views.words import plans
 

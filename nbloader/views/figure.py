@@ -16,7 +16,7 @@ from matplotlib import style  # noqa: TID253 - see above
 from matplotlib.figure import Figure  # noqa: TID253 - see above
 from matplotlib.font_manager import FontProperties, findfont, get_font  # noqa: TID253
 
-from nbloader.quoting import plain
+from nbloader.text import plain
 
 WIDTH_IN = 9.0
 """At 100 dots an inch, as wide as the page of a README."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nbloader.records import ComponentWeights, DiskFacts, Fit, MachineFacts, Placement, Selection
-from nbloader.units import format_bytes
+from nbloader.text import format_bytes
 from nbloader.views.chart import need_matplotlib
 
 if TYPE_CHECKING:

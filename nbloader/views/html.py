@@ -6,22 +6,14 @@ import time
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from nbloader.quoting import plain
 from nbloader.records import Stage
 from nbloader.state import JobState, StageState, Status
-from nbloader.units import format_bytes, format_duration, format_speed
+from nbloader.text import format_bytes, format_duration, format_speed, plain
 from nbloader.views import text
 from nbloader.views.budget import Pace
 from nbloader.views.checks import checks_markup
 from nbloader.views.display import Bundle, Display, new_display_id
-from nbloader.views.markup import (
-    bar,
-    box,
-    escape,
-    faint,
-    line,
-    whole,
-)
+from nbloader.views.markup import bar, box, escape, faint, line, whole
 from nbloader.views.parts import components, log, sparkline, there_of
 from nbloader.views.words import (
     ICONS,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Sequence
 
-from nbloader.quoting import plain
+from nbloader.text import plain
 
 # The classes keep MathJax from reading a `$` of a foreign name as a formula (version 2, 3 and up).
 _NO_FORMULA = 'class="tex2jax_ignore mathjax_ignore"'

@@ -9,10 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import pairwise
 
-from nbloader.quoting import plain
 from nbloader.records import CheckStatus, Notice, Retry
 from nbloader.state import ComponentState, FileState, JobState, Status, Step
-from nbloader.units import format_bytes, format_duration, format_speed
+from nbloader.text import format_bytes, format_duration, format_speed, plain
 from nbloader.views.markup import (
     bar,
     cell,

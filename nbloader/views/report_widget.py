@@ -12,10 +12,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from nbloader.interrupts import interrupts_held
-from nbloader.quoting import printable
+from nbloader.notebook import interrupts_held
 from nbloader.records import CheckResult, ComponentWeights, Fit, Placement
-from nbloader.units import format_duration
+from nbloader.text import format_duration, printable
 from nbloader.views.checks import report_html, report_text
 from nbloader.views.display import (
     ROOT_CLASS,

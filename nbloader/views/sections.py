@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nbloader.quoting import plain
+from nbloader.text import plain
 from nbloader.views.markup import box, escape, fold, table
 
 NAME_LIMIT = 120

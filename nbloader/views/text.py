@@ -12,10 +12,9 @@ from bisect import bisect_right
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Never, TextIO
 
-from nbloader.quoting import plain
 from nbloader.records import Notice, Retry, Stage
 from nbloader.state import STAGE_SPANS, JobState, StageState, Status
-from nbloader.units import format_bytes, format_duration, format_speed
+from nbloader.text import format_bytes, format_duration, format_speed, plain
 from nbloader.views.checks import checks_lines
 from nbloader.views.words import ended, kept, placement_words, quiet, time_left
 

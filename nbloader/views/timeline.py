@@ -7,10 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from nbloader.quoting import plain
 from nbloader.records import Retry
 from nbloader.state import STALL_S, JobState, Span, StageState
-from nbloader.units import format_bytes, format_duration, format_speed
+from nbloader.text import format_bytes, format_duration, format_speed, plain
 from nbloader.views.words import counted, ended
 
 MAX_STAGES = 20

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol, TextIO
 
-from nbloader.kernel import batch_told_by, running_kernel
+from nbloader.notebook import batch_told_by, running_kernel
 from nbloader.records import Notice
 from nbloader.state import JobState
 

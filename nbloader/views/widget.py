@@ -14,9 +14,9 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
-from nbloader.interrupts import interrupts_held
-from nbloader.quoting import plain
+from nbloader.notebook import interrupts_held
 from nbloader.state import ComponentState, JobState, Status
+from nbloader.text import plain
 from nbloader.views import html
 from nbloader.views.budget import Budget, Pace
 from nbloader.views.checks import checks_markup

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from nbloader.quoting import plain
 from nbloader.records import CheckStatus, Fit, Method, Placement, Stage
 from nbloader.state import Awaited, JobState, Status, Step
-from nbloader.units import format_bytes, format_duration
+from nbloader.text import format_bytes, format_duration, plain
 
 ICONS: Mapping[Status | CheckStatus, str] = MappingProxyType(
     {

@@ -36,7 +36,7 @@ WORKERS = """\
 import json, psutil
 
 commands = [" ".join(child.cmdline()) for child in psutil.Process().children(recursive=True)]
-print(json.dumps([job.done(), sum("nbloader.transfer.worker" in line for line in commands)]))"""
+print(json.dumps([job.done(), sum("nbloader.worker " in line for line in commands)]))"""
 
 
 def start(cache: Path, *, gpus: str = "", settings: Mapping[str, object] | None = None) -> str:

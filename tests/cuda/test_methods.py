@@ -15,7 +15,7 @@ import torch
 from benchmarks.architectures import ARCHITECTURES
 from benchmarks.memory import measure
 from nbloader import loaders
-from nbloader.environment import torch_facts
+from nbloader.machine import torch_facts
 from nbloader.records import Method, PlacedComponent, Placement, Quantization, Selection
 from tests.models import built, picture, save_classifier, save_embedder, save_pipeline, selection_of
 

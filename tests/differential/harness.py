@@ -45,7 +45,7 @@ from nbloader.loaders import Import
 from nbloader.localhub import LocalHub
 from nbloader.records import Event, Kind, Notice, Selected, Stage, StageStarted
 from nbloader.trial import Task, verdict
-from nbloader.trial.child import answer
+from nbloader.worker.trial import answer
 from tests.differential.comparison import differences, paths_in
 
 __all__ = ["Case", "Outcome", "TrialHere", "check", "seeded"]

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nbloader.environment._gpus import driver_facts, gpu_facts
-from nbloader.environment._memory import within_cgroups
-from nbloader.environment._nvml import NvmlDevice, NvmlSnapshot
-from nbloader.environment._place import place_from
-from nbloader.environment._torch import torch_facts
-from nbloader.kernel import Kernel
+from nbloader.machine.gpus import driver_facts, gpu_facts
+from nbloader.machine.memory import within_cgroups
+from nbloader.machine.nvml import NvmlDevice, NvmlSnapshot
+from nbloader.machine.places import place_from
+from nbloader.machine.torch_build import torch_facts
+from nbloader.notebook.kernel import Kernel
 from nbloader.records import MachineFacts, MemoryFacts
 
 GIB = 2**30

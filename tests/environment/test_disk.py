@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from nbloader.environment import _disk, bigger_disks, disk_facts, disk_facts_or_none
+from nbloader.machine import bigger_disks, disk, disk_facts, disk_facts_or_none
 from nbloader.records import DiskFacts
 from tests.environment.machines import write
 
@@ -48,7 +48,7 @@ def test_the_quota_of_kaggle(
     tmp_path: Path, working: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # So small that no disk has less.
-    monkeypatch.setattr(_disk, "KAGGLE_WORKING_BYTES", 8 * MB)
+    monkeypatch.setattr(disk, "KAGGLE_WORKING_BYTES", 8 * MB)
     write(working, {"a": b"x" * MB, "deep/er/b": b"x" * 2 * MB})
     (working / "loop").symlink_to(working)
     os.truncate(working / "a", 100 * MB)  # sparse: that takes no more of the disk
@@ -179,7 +179,7 @@ def test_kaggle_and_colab(
     tmp_path: Path, working: Path, mount: Mount, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The same file system as that with the quota, and another that is only asked about on Colab.
-    monkeypatch.setattr(_disk, "KAGGLE_WORKING_BYTES", MB)
+    monkeypatch.setattr(disk, "KAGGLE_WORKING_BYTES", MB)
     total = shutil.disk_usage(tmp_path).total // 2**20
     assert offered(working / "hub", KAGGLE, tmp_path) == [("kaggle/tmp", total)]
     assert not (tmp_path / "kaggle" / "tmp").exists()
@@ -196,14 +196,14 @@ def test_a_file_server_that_does_not_answer(
     cache = mount("cache", 8)
     data, scratch = mount("data", 16), mount("scratch", 64)
     answers = threading.Event()
-    ask = _disk.disk_facts
+    ask = disk.disk_facts
 
     def held(folder: Path, *args: Any, **keywords: Any) -> DiskFacts:
         if folder.parent == scratch:
             answers.wait(60)
         return ask(folder, *args, **keywords)
 
-    monkeypatch.setattr(_disk, "disk_facts", held)
+    monkeypatch.setattr(disk, "disk_facts", held)
     before = set(threading.enumerate())
     found = bigger_disks(cache, {}, root=tmp_path, wait_s=2)
     answers.set()
@@ -239,7 +239,7 @@ def test_folders_without_a_home_are_those_of_the_hubs_library(tmp_path: Path) ->
 import os, pwd
 def missing(uid): raise KeyError(uid)
 pwd.getpwuid = missing
-from nbloader.environment import folder_of_environment
+from nbloader.machine import folder_of_environment
 from nbloader.tokens import token_origin
 found = folder_of_environment(os.environ)
 facts = token_origin(None, os.environ)

@@ -11,9 +11,9 @@ from typing import Any
 import psutil
 import pytest
 
-from nbloader.environment import _machine, _memory, machine_facts, memory_facts, torch_facts
-from nbloader.environment._nvml import NvmlSnapshot
-from nbloader.kernel import Kernel
+from nbloader.machine import facts, machine_facts, memory, memory_facts, torch_facts
+from nbloader.machine.nvml import NvmlSnapshot
+from nbloader.notebook.kernel import Kernel
 from nbloader.records import (
     DriverFacts,
     GpuFacts,
@@ -220,7 +220,7 @@ def test_this_machine() -> None:
 
 def test_nothing_heavy_is_imported() -> None:
     code = (
-        "import sys; from nbloader.environment import machine_facts; machine_facts();"
+        "import sys; from nbloader.machine import machine_facts; machine_facts();"
         "heavy = {'torch', 'diffusers', 'transformers', 'accelerate', 'huggingface_hub', 'numpy'};"
         "print(heavy & set(sys.modules))"
     )
@@ -248,11 +248,11 @@ def test_a_fact_that_cannot_be_had_takes_no_other_with_it(
 ) -> None:
     snapshot = NvmlSnapshot(driver="560.35.03", cuda=12060, devices=(T4,))
     memory = MemoryFacts(available=1, total=2)
-    monkeypatch.setattr(_machine, "read_nvml", lambda: snapshot)
-    monkeypatch.setattr(_machine, "memory_facts", lambda: memory)
+    monkeypatch.setattr(facts, "read_nvml", lambda: snapshot)
+    monkeypatch.setattr(facts, "memory_facts", lambda: memory)
     whole = machine_facts({})
     assert (whole.gpus, whole.memory) == ((T4_FACTS,), memory)
-    monkeypatch.setattr(_machine, name, fail)
+    monkeypatch.setattr(facts, name, fail)
     assert machine_facts({}) == replace(whole, **unknown)
 
 
@@ -272,6 +272,6 @@ def test_memory_that_cannot_be_measured(monkeypatch: pytest.MonkeyPatch) -> None
 def test_limits_in_an_unknown_form_leave_the_memory_of_the_machine(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_memory, "within_cgroups", fail)
+    monkeypatch.setattr(memory, "within_cgroups", fail)
     found = memory_facts()
     assert (found.total, found.source) == (psutil.virtual_memory().total, "psutil")

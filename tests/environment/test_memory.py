@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbloader.environment._disk import _IN_MEMORY, _kind, _kinds
-from nbloader.environment._memory import memory_facts, within_cgroups
+from nbloader.machine.disk import _IN_MEMORY, _kind, _kinds
+from nbloader.machine.memory import memory_facts, within_cgroups
 from nbloader.records import MemoryFacts
 from tests.environment.machines import GIB, UNLIMITED_V1, v1, v2, write
 
@@ -149,8 +149,8 @@ def test_a_real_limit(cgroup: Path, tmp_path: Path) -> None:
 import json, os, sys
 cgroup, file = sys.argv[1:]
 open(cgroup + "/cgroup.procs", "w").write(str(os.getpid()))
-from nbloader.environment._disk import _IN_MEMORY, _kind, _kinds
-from nbloader.environment._memory import memory_facts
+from nbloader.machine.disk import _IN_MEMORY, _kind, _kinds
+from nbloader.machine.memory import memory_facts
 with open(file, "wb") as content:  # fills the file cache, which counts as used
     for _ in range(100):
         content.write(bytes(2**20))

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from nbloader.environment import how_to_connect, place_facts
-from nbloader.environment._place import place_from
-from nbloader.kernel import Kernel
+from nbloader.machine import how_to_connect, place_facts
+from nbloader.machine.places import place_from
+from nbloader.notebook.kernel import Kernel
 from nbloader.records import Interface, Place, PlaceFacts
 from tests.notebook import running_kernel
 
@@ -81,7 +81,7 @@ def test_a_plain_process() -> None:
 
 
 def test_a_real_kernel(tmp_path: Path) -> None:
-    code = "from nbloader.environment import place_facts; place_facts({}).interface.name"
+    code = "from nbloader.machine import place_facts; place_facts({}).interface.name"
     with running_kernel(tmp_path) as (client, _):
         found = []
         for before, allow_stdin in (("", True), ("", False), ("__vsc_ipynb_file__ = 1; ", True)):

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from nbloader.environment import class_facts
-from nbloader.environment._sources import Sources
-from nbloader.environment._transformers import Task, tasks
+from nbloader.libraries import class_facts
+from nbloader.libraries.sources import Sources
+from nbloader.libraries.transformers import Task, tasks
 from nbloader.loaders import quiet
 from nbloader.records import ClassFacts, Component, Kind, RepoFile, Selection
 

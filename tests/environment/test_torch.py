@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nbloader.environment import torch_facts
+from nbloader.machine import torch_facts
 from nbloader.records import TorchFacts
 from tests.environment.machines import (
     ARCHS_2_6,

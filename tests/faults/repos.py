@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from random import Random
 
-from nbloader.transfer.pace import SMALLEST_HTTP_PIECE_BYTES, XetPace
-from nbloader.transfer.partial import SMALL_FILE_BYTES
+from nbloader.hub_cache.partial import SMALL_FILE_BYTES
+from nbloader.worker.tuning import SMALLEST_HTTP_PIECE_BYTES, XetPace
 
 __all__ = ["LARGE", "ONE", "SIZES", "SMALL", "Repo"]
 

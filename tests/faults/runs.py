@@ -14,6 +14,7 @@ import psutil
 
 import nbloader
 from nbloader.errors import NbloaderError
+from nbloader.hub_cache.partial import JOURNAL_EVERY_BYTES
 from nbloader.localhub import Fault, LocalHub, RequestClass
 from nbloader.records import (
     Event,
@@ -27,7 +28,6 @@ from nbloader.records import (
     StageStarted,
 )
 from nbloader.state import JobState, Status, apply
-from nbloader.transfer.partial import JOURNAL_EVERY_BYTES
 from tests.faults.repos import Repo
 
 __all__ = [
@@ -192,9 +192,7 @@ def check_kept(
 def workers() -> list[psutil.Process]:
     """Give the download processes of this process."""
     return [
-        child
-        for child in psutil.Process().children()
-        if "nbloader.transfer.worker" in _arguments(child)
+        child for child in psutil.Process().children() if "nbloader.worker" in _arguments(child)
     ]
 
 

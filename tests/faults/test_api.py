@@ -12,7 +12,7 @@ from huggingface_hub import constants
 from nbloader.errors import HubUnreachableError, InvalidTokenError
 from nbloader.localhub import Cut, Fault, LocalHub, RequestClass
 from nbloader.records import Event, FileProgress, Retry, TransferPolicy
-from nbloader.transfer.hub import Hub
+from nbloader.worker.hub import Hub
 from tests.conftest import WriteRepo
 from tests.faults.repos import ONE, SIZES, SMALL
 from tests.faults.runs import BODY, BOTH, check_kept, check_right, check_stopped, download
@@ -46,7 +46,7 @@ def test_a_listing_that_hangs_is_asked_for_again_and_given_up(
 ) -> None:
     """In this process, where the time limit of the call can be another."""
     monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
-    monkeypatch.setattr("nbloader.transfer.hub.CALL_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("nbloader.worker.hub.CALL_TIMEOUT_S", 0.5)
     told: list[Retry] = []
     policy = TransferPolicy(max_retries=2, retry_delay_min_s=0.01, retry_delay_max_s=0.02)
     asked = Hub(repo_id=SMALL.repo_id, policy=policy, token=False, publish=told.append)

@@ -8,14 +8,7 @@ from math import prod
 import pytest
 
 from nbloader.fit import fit
-from nbloader.records import (
-    Fit,
-    MachineFacts,
-    Method,
-    PlacedComponent,
-    Placement,
-    Quantization,
-)
+from nbloader.records import Fit, MachineFacts, Method, PlacedComponent, Placement, Quantization
 from tests.fit.machines import MACHINES
 from tests.fit.models import BYTES, MODELS, Model, Shapes
 from tests.fit.table import PATH, table

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from nbloader.environment import class_facts
-from nbloader.environment._sources import Sources
-from nbloader.environment._transformers import find_class, has_family
+from nbloader.libraries import class_facts
+from nbloader.libraries.sources import Sources
+from nbloader.libraries.transformers import find_class, has_family
 from nbloader.records import ClassFacts, Component, Kind, Selection
 from tests.library_versions import names
 

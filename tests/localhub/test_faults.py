@@ -15,15 +15,7 @@ import httpx2
 import pytest
 from huggingface_hub import hf_hub_download
 
-from nbloader.localhub import (
-    Counters,
-    Cut,
-    Fault,
-    LocalHub,
-    LoggedRequest,
-    RequestClass,
-    Traffic,
-)
+from nbloader.localhub import Counters, Cut, Fault, LocalHub, LoggedRequest, RequestClass, Traffic
 from nbloader.localhub.faults import invert
 
 Publish = Callable[[Mapping[str, bytes]], str]

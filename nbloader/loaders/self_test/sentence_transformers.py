@@ -11,8 +11,8 @@ from typing import Any
 from nbloader.errors import SelfTestError
 from nbloader.loaders.self_test.state import as_it_was
 from nbloader.loaders.self_test.weights import HINT
-from nbloader.quoting import plain
 from nbloader.records import Notice
+from nbloader.text import plain
 
 _SENTENCES = ("A cat sits on the mat.", "Stock prices fell sharply today.")
 """Where the vocabulary of a model cannot be read."""

@@ -8,12 +8,7 @@ from contextlib import ExitStack, suppress
 from typing import Any
 
 from nbloader.errors import SelfTestError
-from nbloader.loaders.self_test.state import (
-    as_it_was,
-    attributes_kept,
-    padding_kept,
-    settings_kept,
-)
+from nbloader.loaders.self_test.state import as_it_was, attributes_kept, padding_kept, settings_kept
 from nbloader.loaders.self_test.weights import HINT
 from nbloader.records import Notice, Placement
 

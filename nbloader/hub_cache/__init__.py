@@ -1,0 +1,42 @@
+"""The Hub's cache folder on the disk: its layout and locks, partial files, and what may be swept.
+
+`report` says what lies there and deletes what can go; it builds on views, so it is a part of its
+own, which a worker does not import.
+"""
+
+from __future__ import annotations
+
+from nbloader.hub_cache.filesystem import FileSystem, free_bytes, probe
+from nbloader.hub_cache.hashing import FileHash, matches
+from nbloader.hub_cache.layout import ListingStore, RepoCache
+from nbloader.hub_cache.locks import FileLock
+from nbloader.hub_cache.partial import (
+    SMALL_FILE_BYTES,
+    Partial,
+    Writer,
+    bytes_on_disk,
+    open_partial,
+)
+from nbloader.hub_cache.ranges import Span, Spans
+from nbloader.hub_cache.sweep import Swept, found_partials, sweep
+
+__all__ = [
+    "SMALL_FILE_BYTES",
+    "FileHash",
+    "FileLock",
+    "FileSystem",
+    "ListingStore",
+    "Partial",
+    "RepoCache",
+    "Span",
+    "Spans",
+    "Swept",
+    "Writer",
+    "bytes_on_disk",
+    "found_partials",
+    "free_bytes",
+    "matches",
+    "open_partial",
+    "probe",
+    "sweep",
+]

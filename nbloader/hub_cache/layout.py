@@ -1,0 +1,319 @@
+"""The Hub's own cache folder: what is in it, and whether it is right.
+
+The layout is shared with every other library, so nothing is added to it:
+`models--org--name/{blobs/<etag>, snapshots/<commit>/<path>, refs/<revision>}`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nbloader.hub_cache.filesystem import FileSystem, free_bytes
+from nbloader.hub_cache.locks import FileLock, try_lock
+from nbloader.hub_cache.partial import Partial, scratch_path
+from nbloader.records import Listing, RepoFile
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+__all__ = ["ListingStore", "RepoCache"]
+
+_ORPHAN = re.compile(r"[0-9a-f]+\.[0-9a-f]{8}\.incomplete")
+_ETAG = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True, slots=True)
+class RepoCache:
+    """The folder of one repository in the cache.
+
+    Attributes:
+        folder: `<cache>/models--org--name`.
+        file_system: what that of the cache can do.
+    """
+
+    folder: Path
+    file_system: FileSystem = field(default_factory=FileSystem)
+
+    @property
+    def blobs(self) -> Path:
+        """The folder of the contents of files, under their etags."""
+        return self.folder / "blobs"
+
+    def snapshot(self, commit_hash: str) -> Path:
+        """Give the folder that holds the files of a commit under their names."""
+        return self.folder / "snapshots" / commit_hash
+
+    def pointer(self, commit_hash: str, path: str) -> Path:
+        """Give the place of a file of a commit; it may not exist yet."""
+        return self.snapshot(commit_hash).joinpath(*path.split("/"))
+
+    def blob(self, file: RepoFile) -> Path:
+        """Give the place of a file's content; it may not exist yet."""
+        return self.blobs / file.etag
+
+    def has_pointer(self, commit_hash: str, file: RepoFile) -> bool:
+        """Tell whether a file of a commit is there with its full size."""
+        return _size(self.pointer(commit_hash, file.path_in_repo)) == file.size
+
+    def has_bytes(self, commit_hash: str, file: RepoFile) -> bool:
+        """Tell whether the content of a file is there, perhaps fetched for another commit."""
+        return self.content(commit_hash, file) is not None
+
+    def content(self, commit_hash: str, file: RepoFile) -> Path | None:
+        """Give where the content of a file is; None if it is not there with its full size."""
+        if self.has_pointer(commit_hash, file):
+            return self.pointer(commit_hash, file.path_in_repo)
+        return self.blob(file) if _size(self.blob(file)) == file.size else None
+
+    def partial_sizes(self) -> dict[str, int]:
+        """Give the sizes of the files that any process is downloading now, by their names."""
+        with contextlib.suppress(OSError):
+            return {
+                path.name: size
+                for path in self.blobs.glob("*.incomplete")
+                if (size := _size(path)) is not None
+            }
+        return {}
+
+    def free_bytes(self) -> int:
+        """Give the free space of the file system that new files go to.
+
+        Raises:
+            OSError: it cannot be asked.
+        """
+        return free_bytes(self.blobs)
+
+    # -- how a file gets in ----------------------------------------------------------------
+
+    def try_lock(self, file: RepoFile) -> FileLock | None:
+        """Take the Hub's own lock of a file; None if another holds it, in this process too.
+
+        Files of the same content have one lock.
+
+        Raises:
+            OSError: the lock file cannot be written.
+        """
+        return self.try_lock_etag(file.etag)
+
+    def try_lock_etag(self, etag: str) -> FileLock | None:
+        """Take the lock of the file with that etag, as `try_lock` does."""
+        lock = self.folder.parent / ".locks" / self.folder.name / f"{etag}.lock"
+        return try_lock(lock, flock=self.file_system.locks)
+
+    def publish(self, partial: Partial, commit_hash: str, file: RepoFile) -> None:
+        """Move a file that was found right to its place, and give it its name in the commit.
+
+        The caller holds the lock of the file. A kill leaves the partial, or the file without its
+        name, which `link` gives it.
+
+        Raises:
+            ValueError: the partial is not whole.
+            OSError: the cache cannot be written.
+        """
+        self.blobs.mkdir(parents=True, exist_ok=True)
+        partial.move_to(self.blob(file))
+        self._name(commit_hash, file, new=True)
+
+    def link(self, commit_hash: str, file: RepoFile) -> None:
+        """Give a file its name in the commit, if it has none; its content is there.
+
+        The caller holds the lock of the file.
+
+        Raises:
+            OSError: the cache cannot be written, or the content is not there.
+        """
+        if not self.has_pointer(commit_hash, file):
+            self._name(commit_hash, file, new=False)
+
+    def _name(self, commit_hash: str, file: RepoFile, *, new: bool) -> None:
+        """Let the name of a file in a commit stand for its blob, in one step.
+
+        The links are those that the Hub's library makes. Without links it moves a new blob to its
+        name, and copies one that other names may stand for; so does this.
+        """
+        blob, pointer = self.blob(file), self.pointer(commit_hash, file.path_in_repo)
+        pointer.parent.mkdir(parents=True, exist_ok=True)
+        if new and not self.file_system.symlinks:
+            blob.replace(pointer)
+            return
+        if self.file_system.symlinks and not os.path.lexists(pointer):
+            pointer.symlink_to(_link_target(pointer, blob))
+            return
+        # A wrong name is replaced, or a copy made, in one step: the new one is made elsewhere.
+        scratch = scratch_path(self.blobs, file.etag)
+        try:
+            scratch.unlink(missing_ok=True)
+            if self.file_system.symlinks:
+                scratch.symlink_to(_link_target(pointer, blob))
+            else:
+                shutil.copyfile(blob, scratch)
+            scratch.replace(pointer)
+        except OSError:
+            with contextlib.suppress(OSError):
+                scratch.unlink(missing_ok=True)
+            raise
+
+    def orphan_etags(self) -> frozenset[str]:
+        """Give the etags of the files of which the Hub's library has left partial files."""
+        with contextlib.suppress(OSError):
+            return frozenset(
+                path.name.partition(".")[0]
+                for path in self.blobs.iterdir()
+                if _ORPHAN.fullmatch(path.name)
+            )
+        return frozenset()
+
+    def remove_orphans(self, file: RepoFile) -> None:
+        """Remove the partial files that killed downloads of `file` left behind.
+
+        The Hub's library never goes on from those with a random part in their name, so they only
+        fill the disk. The caller holds the lock of the file: no other process is at work on one.
+        """
+        for path in self.blobs.glob(f"{file.etag}.*.incomplete"):
+            if _ORPHAN.fullmatch(path.name):
+                with contextlib.suppress(OSError):
+                    path.unlink(missing_ok=True)
+
+    def discard(self, commit_hash: str, file: RepoFile) -> None:
+        """Remove a file with the wrong content, name and blob."""
+        pointer = self.pointer(commit_hash, file.path_in_repo)
+        for path in (pointer.resolve(), pointer, self.blob(file)):
+            if path.is_relative_to(self.folder.resolve()) or path.is_relative_to(self.folder):
+                path.unlink(missing_ok=True)
+
+    def write_ref(self, revision: str, commit_hash: str) -> None:
+        """Note which commit a branch or tag stands for, once its files are there.
+
+        Raises:
+            OSError: the cache cannot be written.
+        """
+        ref = self.folder / "refs" / revision
+        if revision == commit_hash or _text(ref) == commit_hash:
+            return
+        ref.parent.mkdir(parents=True, exist_ok=True)
+        # Not in refs/: whatever lies there is taken for a reference.
+        partial = self.folder / f".ref-{os.getpid()}"
+        partial.write_text(commit_hash, "ascii")
+        partial.replace(ref)
+
+    def commit_of(self, revision: str) -> str | None:
+        """Give the commit that a revision stood for when it was fetched last."""
+        commit = revision if _COMMIT.fullmatch(revision) else _text(self.folder / "refs" / revision)
+        return commit if commit and _COMMIT.fullmatch(commit) else None
+
+    def listing(self, repo_id: str, revision: str) -> Listing | None:
+        """List what the cache holds of a revision; None if it was never fetched.
+
+        The list is as complete as the cache is, which nothing here can tell.
+        """
+        commit_hash = self.commit_of(revision)
+        if commit_hash is None or not self.snapshot(commit_hash).is_dir():
+            return None
+        snapshot = self.snapshot(commit_hash)
+        files = []
+        for path in sorted(snapshot.rglob("*")):
+            size = _size(path)
+            if size is not None:
+                etag = _etag(path)
+                files.append(
+                    RepoFile(
+                        path=path.relative_to(snapshot).as_posix(),
+                        size=size,
+                        etag=etag,
+                        lfs=len(etag) == 64,
+                    )
+                )
+        return Listing(
+            repo_id=repo_id, revision=revision, commit_hash=commit_hash, files=tuple(files)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ListingStore:
+    """What the Hub said about commits, so that a part of a snapshot is not taken for the whole.
+
+    It lies outside the cache, whose layout belongs to all libraries. A commit never changes, so
+    what is kept stays true.
+
+    Attributes:
+        folder: below the Hub's own folder, for one repository.
+    """
+
+    folder: Path
+
+    def keep(self, listing: Listing) -> None:
+        """Keep a listing. A folder that cannot be written only costs the knowledge."""
+        partial = self.folder / f".{listing.commit_hash}-{os.getpid()}"
+        # A name that cannot be written makes no selection either, which says so.
+        with contextlib.suppress(OSError, ValueError):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            partial.write_bytes(_listing_adapter().dump_json(listing))
+            partial.replace(self._place(listing.commit_hash))
+
+    def get(self, revision: str, commit_hash: str) -> Listing | None:
+        """Give the listing of a commit under the name that is asked for now; None if unknown."""
+        try:
+            listing = _listing_adapter().validate_json(self._place(commit_hash).read_bytes())
+        except (OSError, ValueError):
+            return None
+        if listing.commit_hash != commit_hash:
+            return None
+        return replace(listing, revision=revision)
+
+    def _place(self, commit_hash: str) -> Path:
+        return self.folder / f"{commit_hash}.json"
+
+
+@cache
+def _listing_adapter() -> TypeAdapter[Listing]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Listing)
+
+
+def _link_target(pointer: Path, blob: Path) -> str:
+    """Give what a link at `pointer` says to mean `blob`.
+
+    It is relative, so that the cache can be moved. Folders between the two that are links
+    themselves are followed only where they would lead it elsewhere.
+    """
+    target = os.path.relpath(blob, pointer.parent)
+    if os.path.realpath(pointer.parent / target) == os.path.realpath(blob):
+        return target
+    return os.path.relpath(blob.parent.resolve() / blob.name, pointer.parent.resolve())
+
+
+def _etag(pointer: Path) -> str:
+    """Give the name of the blob that a pointer stands for; "" if it does not say.
+
+    A cache without links (as on Windows) does not say what a hash should be. A blob may be a link
+    itself, into a store that several repositories share, where it has another name.
+    """
+    try:
+        target = pointer.readlink()
+    except OSError:
+        return ""
+    return target.name if target.parent.name == "blobs" and _ETAG.fullmatch(target.name) else ""
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text("ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def _size(path: Path) -> int | None:
+    """Give the size of a file, through its links; None if there is no file."""
+    try:
+        return path.stat().st_size if path.is_file() else None
+    except OSError:
+        return None

@@ -1,0 +1,251 @@
+"""Do the installed libraries have the classes of a selection, and what do those need?
+
+Read from the files of the installed packages, without an import.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from nbloader.libraries import diffusers, sentence_transformers, transformers
+from nbloader.libraries.packages import package_folder
+from nbloader.libraries.sources import Sources, is_class_name, quantizers
+from nbloader.records import ClassFacts, Kind, Selection
+
+__all__ = ["class_facts"]
+
+_Find = Callable[[str], Path | None]
+
+_PACKAGES = {
+    "invisible_watermark": "imwatermark",
+    "jinja": "jinja2",
+    "levenshtein": "Levenshtein",
+    "mistral-common": "mistral_common",
+    "onnx": "onnxruntime",
+    "opencv": "cv2",
+    "protobuf": "google.protobuf",
+    "vision": "PIL",
+}
+"""The libraries' own names of packages (`BACKENDS_MAPPING`, `is_opencv_available`), as they are
+imported; most have that name already."""
+
+_UNREADABLE = {
+    # It makes a CLIPProcessor from the folder of the module, whatever is encoded later.
+    ("sentence_transformers", "CLIPModel"): ("PIL",),
+}
+"""What a class needs although its own file does not say so."""
+
+_REGISTERED = frozenset({"sdnq"})
+"""Methods that a package of the same name adds to those of a library when it is imported."""
+
+_OF_PROCESSOR = re.compile(r"processor_config\.json$|^(tokenizer|vocab|spiece)\b")
+_MODEL_TYPE = re.compile(r"[a-zA-Z0-9][\w.-]{0,63}", re.ASCII)
+
+
+def class_facts(
+    selection: Selection,
+    quantizations: Iterable[tuple[str, str]] = (),
+    *,
+    find: _Find = package_folder,
+) -> tuple[ClassFacts, ...]:
+    """Look for the classes that a selection names, for its families of models, and for quantizers.
+
+    A family (`model_type`) stands among the classes of transformers, by its own name. With custom
+    code, what is not found may be in the repository: its `found` is None. Of a pipeline, what comes
+    from code is left out.
+
+    Args:
+        quantizations: libraries, each with a method that it has to read quantized weights of; they
+            stand among the classes by the method's name.
+        find: gives the folder of a package by the name of its import.
+    """
+    libraries = _Libraries(find)
+    facts: list[ClassFacts] = []
+    if selection.kind is Kind.DIFFUSERS and selection.class_name and not selection.custom_pipeline:
+        facts.append(libraries.pipeline(selection.class_name))
+    facts += [
+        libraries.family(name) if is_family else libraries.facts(library, name)
+        for library, name, is_family in dict.fromkeys(_wanted(selection))
+    ]
+    if selection.kind is Kind.TRANSFORMERS:
+        facts += libraries.of_task(selection)
+    if selection.custom_code and selection.kind is not Kind.DIFFUSERS:
+        facts = [fact if fact.found else replace(fact, found=None) for fact in facts]
+    facts += [libraries.quantizer(library, method) for library, method in quantizations]
+    return tuple(facts)
+
+
+def _wanted(selection: Selection) -> Iterator[tuple[str, str, bool]]:
+    """Library, name, and whether it is that of a family of models."""
+    if selection.kind is Kind.SENTENCE_TRANSFORMERS and selection.class_name:
+        yield "sentence_transformers", selection.class_name, False
+    for component in selection.components:
+        if selection.kind is Kind.DIFFUSERS and any(
+            path.endswith(".py") for path in component.paths
+        ):
+            continue
+        # transformers takes the class that its tables name for the family, whatever the
+        # configuration names.
+        by_family = selection.kind is Kind.TRANSFORMERS and component.model_type
+        if component.library and component.class_name and not by_family:
+            yield component.library, component.class_name, False
+        if component.model_type:
+            yield "transformers", component.model_type, True
+
+
+def _is_among(method: str, known: frozenset[str]) -> bool:
+    """Tell whether a method is known, by this name or as one of 4 or 8 bits."""
+    forms = (method, f"{method}_4bit", f"{method}_8bit")
+    return not {form.replace("_", "-") for form in forms}.isdisjoint(
+        name.replace("_", "-") for name in known
+    )
+
+
+def _has_processor(selection: Selection) -> bool:
+    """Tell whether the root has a file that a processor or tokenizer is made of."""
+    return any("/" not in file.path and _OF_PROCESSOR.search(file.path) for file in selection.files)
+
+
+class _Libraries:
+    """The installed libraries, each opened once."""
+
+    def __init__(self, find: _Find) -> None:
+        self._find = find
+        self._sources: dict[str, Sources | None] = {}
+
+    def family(self, name: str) -> ClassFacts:
+        """Look for a family of models."""
+        sources = self._open("transformers")
+        found = None
+        if sources is not None:
+            found = bool(_MODEL_TYPE.fullmatch(name)) and transformers.has_family(sources, name)
+        return ClassFacts(library="transformers", name=name, found=found)
+
+    def quantizer(self, library: str, method: str) -> ClassFacts:
+        """Look for what reads weights that a method has quantized."""
+        sources = self._open(library)
+        known = quantizers(sources) if sources is not None else None
+        # In transformers it is its own package that makes it known.
+        found = None if known is None or method in _REGISTERED else _is_among(method, known)
+        return ClassFacts(library=library, name=method, found=found)
+
+    def pipeline(self, name: str) -> ClassFacts:
+        """Look for the class of a pipeline, and for what it cannot do without."""
+        fact = self.facts("diffusers", name)
+        sources = self._open("diffusers")
+        if sources is None or not fact.found:
+            return replace(fact, successor=diffusers.SUCCESSORS.get(name, ""))
+        found = sources.listed(name)
+        required = diffusers.required_by(sources, found, name) if found else None
+        return replace(fact, components=required or ())
+
+    def facts(self, library: str, name: str) -> ClassFacts:
+        """Look for a class."""
+        top = library.partition(".")[0]
+        look = {
+            "diffusers": self._in_diffusers,
+            "transformers": self._in_transformers,
+            "sentence_transformers": self._in_sentence_transformers,
+        }.get(top, self._in_pipeline)
+        found, needs = look(library, name) if is_class_name(name) else (False, ())
+        packages = {_PACKAGES.get(need, need) for need in needs} - {top}
+        return ClassFacts(
+            library=library,
+            name=name,
+            found=found,
+            needs=tuple(sorted(packages)),
+            successor=self._successor(name) if found is False and top == "transformers" else "",
+        )
+
+    def _successor(self, name: str) -> str:
+        """The image processor in place of a feature extractor: transformers 5 has few of those."""
+        sources = self._open("transformers")
+        successor = name.replace("FeatureExtractor", "ImageProcessor")
+        if sources is None or not is_class_name(name) or successor == name:
+            return ""
+        return successor if transformers.find_class(sources, successor) else ""
+
+    def of_task(self, selection: Selection) -> list[ClassFacts]:
+        """Look for what the task of a selection needs, and for the class where no task names
+        another.
+
+        A task that the caller asks for is among the facts by its own name. The Hub's is not: where
+        the library has none of that name, the class decides, which then has to be there. Packages
+        are told only where the pipeline can be made of the files; else the model comes alone.
+        """
+        sources = self._open("transformers")
+        known = transformers.tasks(sources) if sources is not None else None
+        component = next((part for part in selection.components if part.name == "model"), None)
+        if sources is None or known is None or component is None:
+            return []
+        named, family = component.class_name, component.model_type
+        chosen = known.get(selection.task) if selection.task else None
+        facts = []
+        if selection.task_asked and selection.task:
+            facts.append(
+                ClassFacts(library="transformers", name=selection.task, found=chosen is not None)
+            )
+        elif chosen is None or not chosen.takes(family):
+            chosen = next((task for task in known.values() if task.builds(named)), None)
+            # Without a family the class was looked for already.
+            if chosen is None and family is not None and named is not None:
+                facts.append(replace(self.facts("transformers", named), needs=()))
+        if chosen is not None and chosen.needs and _has_processor(selection):
+            needs = sorted(_PACKAGES.get(need, need) for need in chosen.needs - {"torch"})
+            name = f"the pipeline {chosen.name}"
+            facts.append(
+                ClassFacts(library="transformers", name=name, found=True, needs=tuple(needs))
+            )
+        return facts
+
+    def _open(self, library: str) -> Sources | None:
+        if library not in self._sources:
+            folder = self._find(library)
+            self._sources[library] = None if folder is None else Sources(folder)
+        return self._sources[library]
+
+    def _in_diffusers(self, _library: str, name: str) -> tuple[bool | None, Iterable[str]]:
+        sources = self._open("diffusers")
+        if sources is None:
+            return None, ()
+        found = sources.listed(name)
+        return found is not None, diffusers.needs_of(sources, found, name) if found else ()
+
+    def _in_pipeline(self, library: str, name: str) -> tuple[bool | None, Iterable[str]]:
+        """Look for a class that belongs to one pipeline: its library is a folder of `pipelines`.
+
+        diffusers takes classes of no other library than these and those above.
+        """
+        sources = self._open("diffusers")
+        if sources is None:
+            return None, ()
+        if not is_class_name(library) or not sources.names(f"pipelines/{library}"):
+            return False, ()
+        found = diffusers.find_in_pipeline(sources, library, name)
+        return found is not None, diffusers.needs_of(sources, found, name) if found else ()
+
+    def _in_transformers(self, _library: str, name: str) -> tuple[bool | None, Iterable[str]]:
+        sources = self._open("transformers")
+        if sources is None:
+            return None, ()
+        found = transformers.find_class(sources, name)
+        others = self._open("diffusers") if found is None else None
+        renamed = diffusers.renamed_classes(others).get(name) if others else None
+        if renamed is not None:
+            name, found = renamed, transformers.find_class(sources, renamed)
+        if found is None and others and diffusers.adds_to_transformers(others, name):
+            return True, ()
+        return found is not None, transformers.needs_of(sources, found, name) if found else ()
+
+    def _in_sentence_transformers(
+        self, library: str, name: str
+    ) -> tuple[bool | None, Iterable[str]]:
+        sources = self._open("sentence_transformers")
+        if sources is None:
+            return None, ()
+        top, _, module = library.partition(".")
+        found = sentence_transformers.has_class(sources, module, name)
+        return found, _UNREADABLE.get((top, name), ()) if found else ()

@@ -1,0 +1,50 @@
+"""Facts about the machine: where we run, disk, memory, GPUs, the build of torch.
+
+Only gathers; what follows from the facts is decided in `checks` and `fit`.
+"""
+
+from __future__ import annotations
+
+from nbloader.machine.attached import attached_models, looks_like, matching
+from nbloader.machine.disk import (
+    bigger_disks,
+    disk_facts,
+    disk_facts_or_none,
+    existing_part,
+    expanded,
+    folder_of_environment,
+    home_of_environment,
+    switched_on,
+)
+from nbloader.machine.facts import machine_facts
+from nbloader.machine.memory import memory_facts
+from nbloader.machine.places import (
+    how_to_add_token,
+    how_to_connect,
+    how_to_free,
+    place,
+    place_facts,
+)
+from nbloader.machine.torch_build import torch_facts
+
+__all__ = [
+    "attached_models",
+    "bigger_disks",
+    "disk_facts",
+    "disk_facts_or_none",
+    "existing_part",
+    "expanded",
+    "folder_of_environment",
+    "home_of_environment",
+    "how_to_add_token",
+    "how_to_connect",
+    "how_to_free",
+    "looks_like",
+    "machine_facts",
+    "matching",
+    "memory_facts",
+    "place",
+    "place_facts",
+    "switched_on",
+    "torch_facts",
+]

@@ -1,0 +1,147 @@
+"""The child process that does everything on the network.
+
+Run as `python -P -m nbloader.worker PARENT_PID`. Reads commands from stdin, writes
+reports to what was stdout when it started.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, NoReturn
+
+from nbloader.worker.process import end_with_parent, take_streams
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from nbloader.transfer.protocol import Command, Report, Start
+
+__all__ = ["main"]
+
+ALIVE_EVERY_S = 1.0
+START_TIMEOUT_S = 60.0
+
+
+def main() -> None:
+    """Do what the parent asks, and report it."""
+    commands, reports = take_streams()
+    end_with_parent(int(sys.argv[1]))
+    # Where native code takes the process down, this is all that is left of it.
+    faulthandler.enable()
+    # Imported only now: a library that prints while it is imported must not reach the protocol.
+    from nbloader.errors import NbloaderError, ProtocolError
+    from nbloader.transfer.protocol import PROTOCOL_VERSION, Hello, Start, stopped
+
+    channel = _Channel(commands, reports)
+    channel.send(Hello(version=PROTOCOL_VERSION))
+    try:
+        # A parent that was interrupted while it started this process may never speak.
+        start = channel.receive(START_TIMEOUT_S)
+        if not isinstance(start, Start) or start.version != PROTOCOL_VERSION:
+            raise ProtocolError(
+                "the worker and its parent are of different versions",
+                hint="Restart the kernel: nbloader was upgraded under it.",
+            )
+        _work(start, channel)
+    except NbloaderError as error:
+        channel.send(stopped(error))
+    except OSError:
+        from nbloader.worker.answers import cache_not_writable
+
+        channel.send(stopped(cache_not_writable()))
+
+
+class _Channel:
+    """Commands in, reports out."""
+
+    def __init__(self, commands: IO[bytes], reports: IO[bytes]) -> None:
+        import queue
+
+        self._reports = reports
+        self._lock = threading.Lock()
+        self._queue: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+
+        def read() -> None:
+            for line in commands:
+                self._queue.put(line)
+            os._exit(0)
+
+        threading.Thread(target=read, name="commands", daemon=True).start()
+
+    def receive(self, timeout_s: float | None = None) -> Command:
+        from nbloader.transfer.protocol import decode_command
+
+        return decode_command(self._queue.get(timeout=timeout_s))
+
+    def send(self, report: Report) -> None:
+        from dataclasses import replace
+
+        from nbloader.records import FileProgress
+        from nbloader.transfer.protocol import encode
+
+        if isinstance(report, FileProgress):
+            # The parent may read it late: an import can hold its interpreter for seconds.
+            report = replace(report, at=time.monotonic())
+        line = encode(report)
+        with self._lock:
+            try:
+                self._reports.write(line)
+                self._reports.flush()
+            except (BrokenPipeError, ValueError):
+                os._exit(0)
+
+
+def _show_life(channel: _Channel, moved: Callable[[], object]) -> None:
+    """Tell the parent every second that this process lives, and whether something moves in it.
+
+    Args:
+        moved: gives something that differs from the time before if so.
+    """
+    from nbloader.transfer.protocol import Alive
+
+    def tell() -> None:
+        seen = moved()
+        while True:
+            time.sleep(ALIVE_EVERY_S)
+            now = moved()
+            channel.send(Alive(busy=now != seen))
+            seen = now
+
+    threading.Thread(target=tell, name="alive", daemon=True).start()
+
+
+def _work(start: Start, channel: _Channel) -> None:
+    from nbloader.transfer.protocol import Fetch, Finished, Sketch
+    from nbloader.worker.session import Session
+
+    session = Session(start, channel.send)
+    _show_life(channel, session.moved)
+    channel.send(session.select())
+    match channel.receive():
+        case Fetch():
+            channel.send(Finished(folder=str(session.fetch())))
+        case Sketch(folder=folder):
+            session.sketch(Path(folder))
+            channel.send(Finished(folder=folder))
+
+
+def _run() -> NoReturn:
+    try:
+        main()
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
+    # Threads that still download must not delay the end.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    _run()

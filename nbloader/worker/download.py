@@ -1,0 +1,206 @@
+"""Files of one repository, brought into the cache. Only the worker imports this."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from huggingface_hub import constants
+
+from nbloader.errors import NbloaderError
+from nbloader.hub_cache import RepoCache, matches, probe
+from nbloader.records import FileProgress, RepoFile, Retry, Route, TransferPolicy
+from nbloader.transfer.protocol import Tried
+from nbloader.worker.engine import Engine
+from nbloader.worker.http_route import HttpRoute
+from nbloader.worker.hub import Hub
+from nbloader.worker.piece import RouteLike
+from nbloader.worker.xet_chunks import ChunkStarts
+from nbloader.worker.xet_route import XetRoute, xet_is_usable
+
+__all__ = ["Downloads", "may_use_xet"]
+
+
+@dataclass(slots=True)
+class Downloads:
+    """Brings files of a repository into the cache.
+
+    Attributes:
+        publish: told of progress and retries, from any thread.
+        stuck: told of a fetch that hangs; see `Engine`.
+        tried: what an earlier worker learned.
+        fetched: paths that were not in the cache before.
+    """
+
+    hub: Hub
+    cache: RepoCache
+    publish: Callable[[FileProgress | Retry], object]
+    stuck: Callable[[str, Route], object]
+    tried: Sequence[Tried] = ()
+    fetched: set[str] = field(default_factory=set)
+    _engine: Engine | None = None
+    _checked: int = 0
+    _probed: bool = False
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def moved(self) -> int:
+        """A number that grows while bytes arrive, or are hashed."""
+        return self._checked + (self._engine.moved if self._engine else 0)
+
+    def fetch(
+        self,
+        revision: str,
+        commit_hash: str,
+        files: Sequence[RepoFile],
+        *,
+        done: Callable[[RepoFile], object],
+        verify: bool,
+    ) -> None:
+        """Bring files into the cache, in about this order.
+
+        What the cache holds with the right size is taken as it is, or hashed if `verify`.
+
+        Args:
+            done: told of each file that is there, from any thread.
+
+        Raises:
+            NbloaderError: of the tree under `RepoError` or `TransferError`.
+        """
+
+        def arrived(file: RepoFile) -> None:
+            self.fetched.add(file.path)
+            done(file)
+
+        missing = self._missing(commit_hash, files, verify=verify)
+        paths = {file.path for file in missing}
+        for file in files:
+            if file.path not in paths:
+                done(file)
+        if not missing:
+            return
+        self._probe()
+        self._engine = engine = Engine(
+            missing,
+            cache=self.cache,
+            revision=revision,
+            commit_hash=commit_hash,
+            routes=self._routes(commit_hash),
+            policy=self.hub.policy,
+            publish=self.publish,
+            done=arrived,
+            stuck=self.stuck,
+            tried=self.tried,
+        )
+        try:
+            engine.fetch()
+        except NbloaderError:
+            raise
+        except Exception as error:
+            raise self.hub.explained(error, path=engine.failed_path) from error
+
+    def _probe(self) -> None:
+        """Find out what the file system of the cache can do, before the first file is written."""
+        if self._probed:
+            return
+        try:
+            self.cache = replace(
+                self.cache, file_system=probe(self.cache.folder.parent, symlinks=_wants_symlinks())
+            )
+        except OSError as error:
+            raise self.hub.explained(error) from error
+        self._probed = True
+
+    def is_right(self, commit_hash: str, file: RepoFile) -> bool:
+        """Hash a file that the cache has under its name in a commit; `moved` grows meanwhile."""
+        return matches(self.cache.pointer(commit_hash, file.path_in_repo), file, self._count)
+
+    def _count(self, count: int) -> None:
+        with self._lock:
+            self._checked += count
+
+    def _missing(
+        self, commit_hash: str, files: Sequence[RepoFile], *, verify: bool
+    ) -> list[RepoFile]:
+        """Look which files the cache lacks, and remove what is wrong there."""
+        look = functools.partial(self._is_missing, commit_hash, verify=verify)
+        with ThreadPoolExecutor(self.hub.policy.max_workers) as pool:
+            found = list(pool.map(look, files))
+        return [file for file, missing in zip(files, found, strict=True) if missing]
+
+    def _is_missing(self, commit_hash: str, file: RepoFile, *, verify: bool) -> bool:
+        cache = self.cache
+        pointer, blob = cache.pointer(commit_hash, file.path_in_repo), cache.blob(file)
+        seen = _stamps(pointer, blob)
+        if cache.has_pointer(commit_hash, file):
+            if not verify or matches(pointer, file, self._count):
+                return False
+            self._discard(commit_hash, file, seen)
+        elif cache.has_bytes(commit_hash, file):
+            if verify and not matches(blob, file, self._count):
+                self._discard(commit_hash, file, seen)
+        elif pointer.exists():
+            self._discard(commit_hash, file, seen)  # A wrong size can never become right.
+        return True
+
+    def _discard(self, commit_hash: str, file: RepoFile, seen: object) -> None:
+        """Remove what was found wrong, unless another process has mended it or is about to."""
+        lock = self.cache.try_lock(file)
+        if lock is None:
+            return
+        with lock:
+            pointer = self.cache.pointer(commit_hash, file.path_in_repo)
+            if seen == _stamps(pointer, self.cache.blob(file)):
+                self.cache.discard(commit_hash, file)
+
+    def _routes(self, commit_hash: str) -> Mapping[Route, RouteLike]:
+        """Give the ways that there are here, and that the settings allow."""
+        policy = self.hub.policy
+        routes: dict[Route, RouteLike] = {
+            Route.HTTP: HttpRoute(
+                self.hub.links, stall_timeout_s=policy.stall_timeout_s, min_speed=policy.min_speed
+            )
+        }
+        if may_use_xet(policy):
+            routes[Route.XET] = XetRoute(
+                functools.partial(self.hub.xet_access, commit_hash),
+                stall_timeout_s=policy.stall_timeout_s,
+                chunks=ChunkStarts(policy.stall_timeout_s),
+            )
+        return routes
+
+
+def may_use_xet(policy: TransferPolicy) -> bool:
+    """Tell whether the settings allow Xet storage, and an hf_xet that can read it is installed."""
+    return policy.route is not Route.HTTP and xet_is_usable(_xet_version())
+
+
+def _stamps(*paths: Path) -> tuple[tuple[int, int, int] | None, ...]:
+    """Give what differs once a file was replaced or written."""
+    found: list[tuple[int, int, int] | None] = []
+    for path in paths:
+        try:
+            stat = path.stat()
+        except OSError:
+            found.append(None)
+        else:
+            found.append((stat.st_ino, stat.st_size, stat.st_mtime_ns))
+    return tuple(found)
+
+
+def _xet_version() -> str | None:
+    if constants.HF_HUB_DISABLE_XET:
+        return None
+    try:
+        return importlib.metadata.version("hf-xet")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _wants_symlinks() -> bool:
+    return not getattr(constants, "HF_HUB_DISABLE_SYMLINKS", False)

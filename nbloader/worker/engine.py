@@ -1,0 +1,342 @@
+"""Brings files into the cache: several at once, several pieces of each.
+
+One thread runs `Engine.fetch` and keeps the books; threads of its own fetch pieces, and others hash
+what has arrived. What comes next is decided by `Schedule`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from nbloader.errors import DiskFullError, IntegrityError
+from nbloader.hub_cache import FileHash, FileLock, Partial, RepoCache, bytes_on_disk, open_partial
+from nbloader.records import FileProgress, RepoFile, Retry, Route, TransferPolicy
+from nbloader.text import format_bytes
+from nbloader.transfer.policy import Progress
+from nbloader.transfer.protocol import Tried
+from nbloader.worker.failure import Failure
+from nbloader.worker.piece import Piece, RouteLike
+from nbloader.worker.schedule import HASH_STEP_BYTES, Schedule, Task
+from nbloader.worker.tuning import Concurrency, most_pieces
+
+__all__ = ["Engine"]
+
+TICK_S = 0.1
+LOCK_EVERY_S = 0.5
+DISK_EVERY_S = 5.0
+
+HASH_THREADS = min(4, os.cpu_count() or 1)
+
+
+class Engine:
+    """Fetches files of one commit.
+
+    Args:
+        files: in about the order in which they are wanted.
+        routes: the ways that there are.
+        publish: told of progress and retries, from any thread.
+        done: told of each file that is in the cache, from any thread.
+        stuck: told the path of a file whose fetch hangs and cannot be ended from inside this
+            process, and the route that it was on.
+        tried: what an earlier worker learned.
+
+    Attributes:
+        failed_path: the file that an error was about.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[RepoFile],
+        *,
+        cache: RepoCache,
+        revision: str,
+        commit_hash: str,
+        routes: Mapping[Route, RouteLike],
+        policy: TransferPolicy,
+        publish: Callable[[FileProgress | Retry], object],
+        done: Callable[[RepoFile], object],
+        stuck: Callable[[str, Route], object],
+        tried: Sequence[Tried] = (),
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self.failed_path: str | None = None
+        self._queue = list(files)
+        self._cache = cache
+        self._revision = revision
+        self._commit_hash = commit_hash
+        self._routes = routes
+        self._policy = policy
+        self._publish = publish
+        self._done = done
+        self._stuck = stuck
+        self._tried = {one.path: one for one in tried}
+        self._clock = clock
+        # Two conditions of one lock, which is held for every use of what follows.
+        lock = threading.RLock()
+        self._changed = threading.Condition(lock)
+        self._to_hash = threading.Condition(lock)
+        self._schedule = Schedule(
+            files,
+            commit_hash=commit_hash,
+            routes=routes,
+            policy=policy,
+            clock=clock,
+            wall_clock=wall_clock,
+            chance=chance,
+        )
+        # Looked for once: to list the folder for each of thousands of files takes minutes.
+        self._orphans = cache.orphan_etags()
+        self._error: BaseException | None = None
+        self._open = True
+        self._hashed = 0
+
+    @property
+    def moved(self) -> int:
+        """A number that grows while bytes arrive, or are hashed."""
+        return self._schedule.arrived + self._hashed
+
+    def fetch(self) -> None:
+        """Bring the files into the cache, verified.
+
+        Raises:
+            DownloadError: a file could not be had; what has come of the others is kept.
+            Failure: so it is, because the server allows no more requests.
+            IntegrityError: a file had the wrong bytes twice.
+            DiskFullError: what is missing does not fit on the disk.
+            HfHubHTTPError: the Hub refuses for good.
+            OSError: the cache cannot be written.
+        """
+        pieces = most_pieces(file.size for file in self._queue)
+        targets = [self._fetch_pieces] * pieces + [self._hash] * HASH_THREADS
+        for target in targets:
+            threading.Thread(target=target, name=target.__name__, daemon=True).start()
+        try:
+            self._keep_books()
+        finally:
+            with self._changed:
+                self._open = False
+                self._wake_all()
+                tasks = tuple(self._schedule.tasks)
+            for task in tasks:
+                with contextlib.suppress(OSError):  # What was journaled before stays.
+                    task.partial.close()
+
+    def _keep_books(self) -> None:
+        disk_at = adapted_at = self._clock()
+        admit_at = float("-inf")
+        while True:
+            now = self._clock()
+            if now >= admit_at:
+                admit_at = now + (LOCK_EVERY_S if self._admit() else 0)
+            with self._changed:
+                if self._error is not None:
+                    raise self._error
+                if not self._queue and not self._schedule.tasks:
+                    return
+                # Waits before an attempt end by the clock, of which nobody is told.
+                self._wake_all()
+                self._changed.wait(TICK_S)
+                now = self._clock()
+                progress = self._schedule.progress()
+                if now - adapted_at >= Concurrency.PERIOD_S:
+                    self._schedule.adapt(now - adapted_at)
+                    adapted_at = now
+                stalled = list(self._schedule.stalled())
+                stuck = list(self._schedule.stuck())
+            for event in progress:
+                self._publish(event)
+            for piece in stalled:
+                if piece.cancel is not None:
+                    piece.cancel()
+            for piece in stuck:
+                self._stuck(piece.file.path, piece.route)
+            if self._policy.check_disk_space and now - disk_at >= DISK_EVERY_S:
+                self._check_disk()
+                disk_at = now
+
+    # -- files -----------------------------------------------------------------------------
+
+    def _admit(self) -> bool:
+        """Begin with further files; tells whether others hold one that is waited for."""
+        held = False
+        for file in tuple(self._queue):
+            loading = sum(not task.partial.complete for task in self._schedule.tasks)
+            if loading >= self._policy.max_workers:
+                break
+            lock = self._cache.try_lock(file)
+            if lock is None:
+                held = True
+                continue
+            try:
+                task = self._begin(file, lock)
+            except BaseException:
+                lock.release()
+                raise
+            with self._changed:
+                self._queue.remove(file)
+                if task is not None:
+                    self._schedule.tasks.append(task)
+                self._changed.notify_all()
+            if task is None:
+                lock.release()
+                self._done(file)
+        return held
+
+    def _begin(self, file: RepoFile, lock: FileLock) -> Task | None:
+        """Open the partial of a file; None if another process has brought the file meanwhile."""
+        if self._cache.has_bytes(self._commit_hash, file):
+            self._cache.link(self._commit_hash, file)
+            return None
+        if file.etag in self._orphans:
+            self._cache.remove_orphans(file)
+        partial = self._open_partial(file)
+        progress = Progress(route=self._schedule.route, moved_at=self._clock())
+        tried = self._tried.pop(file.path, None)
+        if tried is not None:
+            progress = replace(
+                progress, route=tried.route, fruitless=tried.fruitless, wrong=tried.wrong
+            )
+        return Task(
+            file=file,
+            lock=lock,
+            partial=partial,
+            hash=FileHash(file),
+            progress=progress,
+            pinned=tried is not None,
+            shown=partial.arrived,
+        )
+
+    def _open_partial(self, file: RepoFile) -> Partial:
+        return open_partial(
+            self._cache.blobs, file, revision=self._revision, commit_hash=self._commit_hash
+        )
+
+    def _check_disk(self) -> None:
+        """Stop early where the rest does not fit: a full disk takes more down than this."""
+        with self._changed:
+            missing = sum(task.file.size - task.shown for task in self._schedule.tasks)
+            queued = tuple(self._queue)
+        missing += sum(file.size - bytes_on_disk(self._cache.blobs, file) for file in queued)
+        free = self._cache.free_bytes()
+        if free < missing:
+            raise DiskFullError(
+                f"{format_bytes(missing)} are still to come, and the disk of the cache has only "
+                f"{format_bytes(free)} left",
+                hint="Free some space there and run the line again: what has arrived is kept. Or "
+                "pass a folder on another disk as `cache_dir=`.",
+            )
+
+    # -- threads ---------------------------------------------------------------------------
+
+    def _fetch_pieces(self) -> None:
+        """Fetch one piece after another."""
+        while True:
+            with self._changed:
+                while not self._open or (found := self._schedule.next_piece()) is None:
+                    if not self._open:
+                        return
+                    self._changed.wait()
+            task, piece = found
+            piece.take_whole = functools.partial(self._take_whole, task, piece)
+            piece.link_does_better = self._link_does_better
+            try:
+                retry = self._fetch(task, piece)
+            except BaseException as error:
+                if piece.abandoned:
+                    continue  # The file may be complete and closed by now.
+                self._stop(task, error)
+                return
+            # The other threads see it at the next tick: to wake all for each piece costs more.
+            if retry is not None:
+                self._publish(retry)
+
+    def _fetch(self, task: Task, piece: Piece) -> Retry | None:
+        """Fetch a piece; gives what is to be told if it failed and another attempt follows."""
+        try:
+            self._fetch_over(task, piece)
+        except Failure as failure:
+            with self._changed:
+                return self._schedule.failed(task, piece, failure)
+        with self._changed:
+            self._schedule.succeeded(task, piece)
+            self._to_hash.notify()
+        return None
+
+    def _fetch_over(self, task: Task, piece: Piece) -> None:
+        route = self._routes[piece.route]
+        start, stop = route.prepare(piece)
+        with self._changed:
+            piece.start, piece.stop, piece.margin = start, stop, 0
+        with task.partial.writer(start) as writer:
+            piece.sink, piece.hash = writer, task.hash
+            route.fetch(piece)
+
+    def _take_whole(self, task: Task, piece: Piece) -> bool:
+        with self._changed:
+            return self._schedule.take_whole(task, piece)
+
+    def _link_does_better(self, speed: float) -> bool:
+        with self._changed:
+            return self._schedule.link_does_better(speed)
+
+    def _hash(self) -> None:
+        """Hash what has arrived, and settle the files that are whole."""
+        while True:
+            with self._changed:
+                while not self._open or (task := self._schedule.to_hash()) is None:
+                    if not self._open:
+                        return
+                    self._to_hash.wait()
+                task.hashing = True
+            try:
+                self._hashed += task.hash.advance(task.partial, HASH_STEP_BYTES)
+                if task.hash.position == task.file.size:
+                    self._settle(task)
+            except BaseException as error:
+                self._stop(task, error)
+                return
+            with self._changed:
+                task.hashing = False
+                self._changed.notify_all()
+
+    def _settle(self, task: Task) -> None:
+        """Let a whole file into the cache if its hash is right."""
+        if task.hash.matches:
+            self._cache.publish(task.partial, self._commit_hash, task.file)
+            task.lock.release()
+            with self._changed:
+                self._schedule.tasks.remove(task)
+            self._done(task.file)
+            return
+        with self._changed:  # Nobody may begin with a piece of what is removed.
+            task.partial.discard()
+            try:
+                retry = self._schedule.was_wrong(task)
+            except IntegrityError as error:
+                self._stop(task, error)
+                return
+            task.partial, task.hash = self._open_partial(task.file), FileHash(task.file)
+            task.shown = 0
+        self._publish(FileProgress(path=task.file.path, completed=0))
+        if retry is not None:
+            self._publish(retry)
+
+    def _stop(self, task: Task, error: BaseException) -> None:
+        with self._changed:
+            if self._error is None:
+                self._error, self.failed_path = error, task.file.path
+            self._open = False
+            self._wake_all()
+
+    def _wake_all(self) -> None:
+        self._changed.notify_all()
+        self._to_hash.notify_all()

@@ -1,0 +1,155 @@
+"""Bytes over HTTP ranges. Only the worker imports this."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from huggingface_hub import get_session
+from huggingface_hub.errors import OfflineModeIsEnabled
+
+from nbloader.transfer.policy import Reason
+from nbloader.worker.failure import Failure
+from nbloader.worker.links import Links
+from nbloader.worker.piece import Piece
+
+__all__ = ["HttpRoute", "connection_failure", "network_failures"]
+
+_NETWORK_ERRNO = frozenset(
+    {
+        errno.ECONNABORTED,
+        errno.ECONNREFUSED,
+        errno.ECONNRESET,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+        errno.ENETDOWN,
+        errno.ENETRESET,
+        errno.ENETUNREACH,
+        errno.EPIPE,
+        errno.ETIMEDOUT,
+    }
+)
+
+
+def _transport_error() -> type[Exception]:
+    """Give the base of the HTTP client's errors: httpx in huggingface_hub 1.x, httpx2 in 2.x."""
+    package = importlib.import_module(type(get_session()).__module__.partition(".")[0])
+    found = getattr(package, "TransportError", None)
+    return found if isinstance(found, type) and issubclass(found, Exception) else ConnectionError
+
+
+def connection_failure(error: BaseException) -> Failure | None:
+    """Give the failure that an error of the network means; None for an error of another kind."""
+    links: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in links:
+        links.append(link)
+        link = link.__cause__ or link.__context__
+    if any(isinstance(link, OfflineModeIsEnabled) for link in links):
+        return None  # To the Hub's library it is an error of the network, but it was asked for.
+    if any(isinstance(link, socket.gaierror) for link in links):
+        return Failure(Reason.CONNECTION_LOST, "the host name is not known")
+    for link in links:
+        name = type(link).__name__
+        if name == "InvalidURL":
+            return Failure(Reason.REDIRECTS)
+        if isinstance(link, TimeoutError) or (
+            isinstance(link, _transport_error()) and "Timeout" in name
+        ):
+            return Failure(Reason.STALLED if name == "ReadTimeout" else Reason.TIMED_OUT)
+        if (
+            isinstance(link, (ConnectionError, _transport_error()))
+            or getattr(link, "errno", None) in _NETWORK_ERRNO
+        ):
+            return Failure(Reason.CONNECTION_LOST, f"connection lost ({name})")
+    return None
+
+
+@contextmanager
+def network_failures() -> Iterator[None]:
+    """Turn errors of the network into failures. Raises Failure."""
+    try:
+        yield
+    except Failure:
+        raise
+    except Exception as error:
+        failure = connection_failure(error)
+        if failure is None:
+            raise
+        raise failure from error
+
+
+class HttpRoute:
+    """Fetches pieces of files over HTTP.
+
+    Args:
+        stall_timeout_s, min_speed: a connection that is slower than `min_speed`, bytes per second,
+            over so many seconds is given up if the link does better elsewhere. One that brings
+            nothing at all ends by the timeout of `links`.
+    """
+
+    def __init__(
+        self,
+        links: Links,
+        *,
+        stall_timeout_s: float,
+        min_speed: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._links = links
+        self._window_s = stall_timeout_s
+        self._min_speed = min_speed
+        self._clock = clock
+
+    def prepare(self, piece: Piece) -> tuple[int, int]:
+        """Give the range as it is: HTTP has any."""
+        return piece.start, piece.stop
+
+    def fetch(self, piece: Piece) -> None:
+        """Bring the bytes of a piece, writing them as they come.
+
+        Raises:
+            Failure: it ended early; what came is written.
+            HfHubHTTPError: the Hub refuses for good.
+            OSError: the disk refuses.
+        """
+        with network_failures():
+            self._fetch(piece)
+
+    def _fetch(self, piece: Piece) -> None:
+        with self._links.open(
+            piece.commit_hash, piece.file, piece.start, piece.stop, asking=piece.heard
+        ) as (response, first):
+            if response.status_code == 200 and not piece.take_whole():
+                raise Failure(Reason.CANCELLED)  # Another goes on to the end of the file.
+            skip = piece.start - first
+            left = piece.stop - piece.start
+            window_began, in_window = self._clock(), 0
+            for chunk in response.iter_raw():
+                if not left:
+                    break  # More than was asked for.
+                if skip:
+                    skipped = min(skip, len(chunk))
+                    skip -= skipped
+                    piece.heard()
+                    if skipped == len(chunk):
+                        continue
+                    chunk = memoryview(chunk)[skipped:]
+                    window_began = self._clock()
+                if len(chunk) > left:
+                    chunk = memoryview(chunk)[:left]
+                piece.write(chunk)
+                left -= len(chunk)
+                in_window += len(chunk)
+                now = self._clock()
+                if now - window_began >= self._window_s:
+                    speed = in_window / (now - window_began)
+                    if speed < self._min_speed and piece.link_does_better(speed):
+                        raise Failure(Reason.TOO_SLOW)
+                    window_began, in_window = now, 0
+        if left:
+            raise Failure(Reason.CAME_SHORT)

@@ -1,0 +1,431 @@
+"""The Hub as the worker sees it: listings, headers, access. Only the worker imports this.
+
+Every call has a timeout and goes through `retry`. What fails for good leaves as an error of
+`errors`, with a hint that fits the case.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+from huggingface_hub import constants, get_session, get_token
+from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
+
+from nbloader.errors import (
+    GatedRepoError,
+    InvalidTokenError,
+    MalformedFileError,
+    NbloaderError,
+    RepoNotFoundError,
+)
+from nbloader.records import HubFacts, Listing, RateLimitFacts, RepoFile, Retry, TransferPolicy
+from nbloader.selection import FIRST_READ_BYTES, Header, header_end, parse_header
+from nbloader.transfer.policy import Reason
+from nbloader.worker.answers import Attempted, explain, no_hub, token_refused
+from nbloader.worker.failure import TRANSIENT_STATUS, Failure
+from nbloader.worker.http_route import network_failures
+from nbloader.worker.hub_facts import (
+    RepoInfo,
+    TokenScope,
+    license_of,
+    rate_limit_of,
+    repo_info,
+    tightest,
+    token_scope,
+    xet_host,
+)
+from nbloader.worker.links import Links, origin
+from nbloader.worker.rate_limit import RateLimit
+from nbloader.worker.retry import OPENING_ATTEMPTS, call_with_retries
+from nbloader.worker.xet_probe import WAIT_S, XetProbe
+from nbloader.worker.xet_route import XetAccess, access_from_json
+
+__all__ = ["Hub"]
+
+CALL_TIMEOUT_S = 20.0
+"""For the answer to a call; the Hub's library would wait for ever."""
+
+ANSWER_LIMIT_S = 60.0
+"""For the whole of an answer, however steadily it trickles."""
+
+MAX_ANSWER_BYTES = 64 << 20
+"""Many times what a page of a listing takes."""
+
+MAX_PAGES = 1000
+"""A million files; a listing that is longer does not end."""
+
+_T = TypeVar("_T")
+
+_XET_HASH = re.compile("[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """What holds for all repositories at one endpoint.
+
+    Attributes:
+        rate_limit: waits when the Hub asks for it.
+        limits: what answers told of it, by kind.
+        xet_probe: finds out whether Xet storage answers.
+    """
+
+    rate_limit: RateLimit = field(default_factory=RateLimit)
+    limits: dict[str, RateLimitFacts] = field(default_factory=dict)
+    xet_probe: XetProbe = field(default_factory=XetProbe)
+
+
+@dataclass(slots=True)
+class Hub:
+    """One repository at one endpoint.
+
+    Attributes:
+        token: a token, None for the one that is stored on this machine, False for none at all.
+        publish: told of retries.
+        endpoint: shared by the repositories there.
+        links: opens ranges of its files.
+        facts: what is known of the Hub so far.
+        asks_xet: whether to find out if Xet storage answers, as soon as an answer names it.
+    """
+
+    repo_id: str
+    policy: TransferPolicy
+    token: str | bool | None = field(repr=False)
+    publish: Callable[[Retry], object]
+    endpoint: Endpoint = field(default_factory=Endpoint)
+    links: Links = field(init=False)
+    facts: HubFacts = field(init=False)
+    asks_xet: bool = field(init=False, default=False)
+    _scope: TokenScope | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        self.facts = HubFacts(endpoint=constants.ENDPOINT, cache_dir=constants.HF_HUB_CACHE)
+        self.links = Links(
+            self.repo_id,
+            token=lambda: self.token,
+            timeout_s=self.policy.stall_timeout_s,
+            rate_limit=self.endpoint.rate_limit,
+            heard=self._heard,
+        )
+
+    def beside(self, repo_id: str) -> Hub:
+        """Give another repository at the same endpoint, asked with the same token.
+
+        What the Hub says of its rate limit counts for both, and so does Xet storage.
+        """
+        return replace(self, repo_id=repo_id)
+
+    def all_facts(self) -> HubFacts:
+        """Give what all answers so far have told; waits for that of Xet storage if it was asked."""
+        return replace(
+            self.facts,
+            rate_limit=tightest(list(self.endpoint.limits.values())),
+            # The Hub's own first answer shows how long a connection takes from here.
+            xet=self.endpoint.xet_probe.result(max(WAIT_S, 2 * (self.facts.answer_s or 0.0))),
+        )
+
+    def _heard(self, response: Any) -> None:
+        """Note what the headers of an answer tell."""
+        limit = rate_limit_of(response.headers)
+        if limit is not None:
+            self.endpoint.limits[limit.kind] = limit
+            if response.status_code == 429 and "Retry-After" not in response.headers:
+                self.endpoint.rate_limit.resets_in(limit.reset_s)
+        if self.asks_xet:
+            link = response.links.get("xet-reconstruction-info", {}).get("url")
+            host = xet_host(link, constants.ENDPOINT)
+            if host is not None:
+                self.endpoint.xet_probe.ask(host)
+
+    # -- what is there ---------------------------------------------------------------------
+
+    def resolve(self, revision: str) -> RepoInfo:
+        """Find out which commit a revision is and what the Hub says of the repository.
+
+        The facts about the Hub are noted, too.
+
+        A token that the Hub refuses must not stand between a user and a public model: the call is
+        made again without it, and the facts tell.
+        """
+        try:
+            return self._resolve(revision)
+        except (InvalidTokenError, RepoNotFoundError) as error:
+            scope = self._token_scope() if self._sends_token() else None
+            if scope is None or scope.valid:
+                raise
+            kept, self.token = self.token, False
+            try:
+                info = self._resolve(revision)
+            except (RepoNotFoundError, GatedRepoError):
+                self.token = kept
+                raise token_refused(self.repo_id) from error
+            self.facts = replace(self.facts, token_refused=True)
+            return info
+
+    def _resolve(self, revision: str) -> RepoInfo:
+        url = f"{self._api}/revision/{quote(revision, safe='')}"
+
+        def ask() -> tuple[float, Any]:
+            started = time.monotonic()
+            answer, _ = self._get_json(url, self.policy.answer_timeout_s)
+            return time.monotonic() - started, answer
+
+        few = min(OPENING_ATTEMPTS, self.policy.max_retries)
+        seconds, answer = self._call(
+            ask, revision=revision, policy=replace(self.policy, max_retries=few)
+        )
+        info = repo_info(answer, self.repo_id)
+        if info is None:
+            raise no_hub(f"its answer about {self.repo_id} holds no commit")
+        self.facts = replace(
+            self.facts,
+            answer_s=seconds,
+            private=bool(answer.get("private")),
+            gated=bool(answer.get("gated")),
+            license=license_of(answer),
+            token_sent=self._sends_token(),
+        )
+        return info
+
+    @property
+    def _api(self) -> str:
+        return f"{constants.ENDPOINT}/api/models/{self.repo_id}"
+
+    def _get_json(self, url: str, timeout_s: float) -> tuple[Any, str | None]:
+        """Ask the Hub's API; gives the answer and the address of its next page.
+
+        The library's own calls wait for ever on a silent server and hide their retries.
+        """
+        self.endpoint.rate_limit.check()
+        with get_session().stream(
+            "GET",
+            url,
+            headers=build_hf_headers(token=self.token),
+            timeout=timeout_s,
+            follow_redirects=True,
+        ) as response:
+            self._heard(response)
+            if response.status_code in TRANSIENT_STATUS:
+                retry_after = response.headers.get("Retry-After")
+                raise self.endpoint.rate_limit.refusal(response.status_code, retry_after)
+            if response.status_code >= 400:
+                response.read()  # What the library looks at to tell one refusal from another.
+            hf_raise_for_status(response)
+            content = _bounded(response)
+            following = response.links.get("next", {}).get("url")
+        try:
+            return json.loads(content), following
+        except (ValueError, RecursionError):
+            raise no_hub("its answer is no JSON") from None
+
+    def listing(self, revision: str, commit_hash: str) -> Listing:
+        """List all files of a commit."""
+        url = f"{self._api}/tree/{commit_hash}?recursive=true"
+        files: list[RepoFile] = []
+        for _ in range(MAX_PAGES):
+            entries, following = self._call(functools.partial(self._page, url), revision=revision)
+            files.extend(_repo_file(entry) for entry in entries if entry.get("type") == "file")
+            if following is None:
+                return Listing(
+                    repo_id=self.repo_id,
+                    revision=revision,
+                    commit_hash=commit_hash,
+                    files=tuple(files),
+                )
+            url = following
+        raise no_hub("the listing does not end")
+
+    def _page(self, url: str) -> tuple[list[dict[str, Any]], str | None]:
+        """Fetch one page of a listing, and the address of the next."""
+        entries, following = self._get_json(url, CALL_TIMEOUT_S)
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            raise no_hub("the listing is no list")
+        if following is not None and origin(following) != origin(constants.ENDPOINT):
+            raise no_hub("the listing goes on at another host")
+        return entries, following
+
+    def _sends_token(self) -> bool:
+        return bool(get_token() if self.token in (None, True) else self.token)
+
+    def _token_scope(self) -> TokenScope | None:
+        """Ask what the token is good for; None if that cannot be found out.
+
+        It is asked once at most: the Hub answers this question only a few times.
+        """
+        if self._scope is None:
+            try:
+                answer, _ = self._get_json(f"{constants.ENDPOINT}/api/whoami-v2", CALL_TIMEOUT_S)
+                self._scope = token_scope(answer)
+            except HfHubHTTPError as error:
+                if error.response.status_code == 401:
+                    self._scope = TokenScope(valid=False)
+            except Exception:  # The question is put only to explain another error.
+                return None
+        return self._scope
+
+    def read_header(self, commit_hash: str, file: RepoFile) -> Header:
+        """Read the header of a safetensors file, without keeping it.
+
+        Raises:
+            MalformedFileError: it was wrong twice.
+        """
+        return parse_header(self.header_bytes(commit_hash, file), file)
+
+    def header_bytes(self, commit_hash: str, file: RepoFile) -> bytes:
+        """Read a safetensors file up to the end of its header, which is seen to be right.
+
+        Raises:
+            MalformedFileError: it was wrong twice.
+        """
+        wrong = 0
+
+        def attempt() -> bytes:
+            nonlocal wrong
+            start = self._read_range(commit_hash, file, 0, min(FIRST_READ_BYTES, file.size))
+            try:
+                end = header_end(start, file)
+                if end > len(start):
+                    start += self._read_range(commit_hash, file, len(start), end)
+                parse_header(start, file)
+            except MalformedFileError as error:
+                wrong += 1
+                if wrong > 1:
+                    raise
+                raise Failure(Reason.WRONG_BYTES, "wrong bytes in the header") from error
+            return start[:end]
+
+        return self._call(attempt, path=file.path)
+
+    def read_range(self, commit_hash: str, file: RepoFile, first: int, last: int) -> bytes:
+        """Read the bytes of a file from offset `first` up to `last`, without keeping them."""
+        return self._call(
+            functools.partial(self._read_range, commit_hash, file, first, last), path=file.path
+        )
+
+    def _read_range(self, commit_hash: str, file: RepoFile, first: int, last: int) -> bytes:
+        """Read the bytes of a file from offset `first` up to `last`."""
+        with self.links.open(commit_hash, file, first, last) as (response, begins):
+            # A server may answer with the whole file; no more of it is read than was asked for.
+            content = bytearray()
+            for chunk in response.iter_raw():
+                content += chunk
+                if len(content) > last - begins:
+                    break
+        content = content[first - begins : last - begins]
+        if len(content) < last - first:
+            raise Failure(Reason.CAME_SHORT)
+        return bytes(content)
+
+    def xet_access(self, commit_hash: str) -> XetAccess:
+        """Ask where Xet storage is, and for a token for it.
+
+        Raises:
+            Failure: there is no good answer. Files may come over HTTP all the same, which also
+                finds out whether the access is at fault.
+        """
+        timeout_s = min(CALL_TIMEOUT_S, self.policy.stall_timeout_s)
+        try:
+            with network_failures():
+                answer, _ = self._get_json(f"{self._api}/xet-read-token/{commit_hash}", timeout_s)
+        except HfHubHTTPError as error:
+            raise Failure(Reason.REFUSED, "the Hub gives no access to Xet storage") from error
+        return access_from_json(answer, constants.ENDPOINT)
+
+    # -- errors ----------------------------------------------------------------------------
+
+    def _call(
+        self,
+        function: Callable[[], _T],
+        *,
+        revision: str | None = None,
+        path: str | None = None,
+        policy: TransferPolicy | None = None,
+    ) -> _T:
+        attempts = 0
+
+        def attempt() -> _T:
+            nonlocal attempts
+            attempts += 1
+            with network_failures():
+                return function()
+
+        try:
+            return call_with_retries(
+                attempt, policy=policy or self.policy, path=path, publish=self.publish
+            )
+        except NbloaderError:
+            raise
+        except Exception as error:
+            told = self.explained(error, revision=revision, path=path, attempts=attempts)
+            raise told from (None if told is error.__cause__ else error)
+
+    def explained(
+        self,
+        error: Exception,
+        *,
+        revision: str | None = None,
+        path: str | None = None,
+        attempts: int = 1,
+    ) -> NbloaderError:
+        """Give the error of our tree that says the same.
+
+        Where access was refused to a token, the Hub is asked what the token is good for.
+        """
+        refused = isinstance(error, HfHubHTTPError) and (
+            isinstance(error, RepositoryNotFoundError) or error.response.status_code in (401, 403)
+        )
+        sent = self._sends_token()
+        return explain(
+            error,
+            Attempted(
+                repo_id=self.repo_id,
+                revision=revision,
+                path=path,
+                attempts=attempts,
+                token_sent=sent,
+                token_refused=self.facts.token_refused,
+                token_scope=self._token_scope() if refused and sent else None,
+            ),
+        )
+
+
+def _bounded(response: Any) -> bytes:
+    """Read an answer that comes in time and is no larger than it may be."""
+    began_at, content = time.monotonic(), bytearray()
+    for chunk in response.iter_bytes():
+        content += chunk
+        if len(content) > MAX_ANSWER_BYTES:
+            raise no_hub("its answer does not end")
+        if time.monotonic() - began_at > ANSWER_LIMIT_S:
+            raise Failure(Reason.TOO_SLOW)
+    return bytes(content)
+
+
+def _repo_file(entry: dict[str, Any]) -> RepoFile:
+    """Read one file of a listing. Raises HubUnreachableError for anything odd."""
+    path, size, etag, lfs = (entry.get(key) for key in ("path", "size", "oid", "lfs"))
+    if isinstance(lfs, dict):
+        size, etag = lfs.get("size", size), lfs.get("oid")
+    xet_hash = entry.get("xetHash")
+    if (
+        not isinstance(path, str)
+        or type(size) is not int
+        or size < 0
+        or not isinstance(etag, str)
+        or not re.fullmatch("[0-9a-f]{64}" if lfs else "[0-9a-f]{40}", etag)
+    ):
+        raise no_hub("the listing holds something that is no file")
+    return RepoFile(
+        path=path,
+        size=size,
+        etag=etag,
+        lfs=bool(lfs),
+        xet_hash=xet_hash if isinstance(xet_hash, str) and _XET_HASH.fullmatch(xet_hash) else None,
+    )

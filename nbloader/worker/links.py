@@ -1,0 +1,262 @@
+"""Where the bytes of a file are: the Hub's own address, or a signed one at a CDN.
+
+The Hub is asked once for each file. Its answer, a redirect to another host, is kept until that
+host refuses it; so the header that the selection needs and every range of the download cost one
+request to the Hub together.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+from huggingface_hub import constants, get_session, hf_hub_url
+from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
+
+from nbloader.records import RepoFile
+from nbloader.transfer.policy import Reason
+from nbloader.worker.failure import TRANSIENT_STATUS, Failure, status_failure
+from nbloader.worker.one_asks import OneAsks
+from nbloader.worker.rate_limit import RateLimit
+
+__all__ = ["CONNECT_TIMEOUT_S", "Links", "may_lead_to", "origin"]
+
+MAX_REDIRECTS = 5
+
+CONNECT_TIMEOUT_S = 10.0
+
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_ETAG = re.compile(r'(?:W/)?"?([^"]*)"?')
+
+
+def origin(url: str) -> tuple[str, str]:
+    """Give what decides whether two addresses are of the same server."""
+    parts = urlsplit(url)
+    return parts.scheme, parts.netloc
+
+
+def may_lead_to(url: str, following: str) -> bool:
+    """Tell whether a server may send its client on to another address: one of HTTP, and over a
+    safe wire where the first was safe."""
+    try:
+        scheme, host = origin(following)
+        _ = urlsplit(following).port  # Raises for what is no number.
+    except ValueError:
+        return False
+    safe = ("https",) if url.startswith("https:") else ("https", "http")
+    return scheme in safe and bool(host)
+
+
+@dataclass(slots=True)
+class _Link:
+    """What is known of the way to one file.
+
+    Attributes:
+        locating: lets one ask the Hub.
+        url: where the bytes are; None until the Hub was asked.
+        etag: of that place, for If-Range: a range of another version must not be mixed in.
+    """
+
+    locating: OneAsks = field(default_factory=OneAsks)
+    url: str | None = None
+    etag: str | None = None
+
+
+class Links:
+    """Opens ranges of the files of one commit, over the Hub library's configured client.
+
+    Args:
+        token: gives the token for the Hub; it is sent to no other host.
+        timeout_s: for each wait for bytes.
+        heard: called with each answer of the Hub itself, for what its headers tell.
+    """
+
+    def __init__(
+        self,
+        repo_id: str,
+        *,
+        token: Callable[[], str | bool | None],
+        timeout_s: float,
+        rate_limit: RateLimit,
+        heard: Callable[[Any], object] = lambda response: None,  # noqa: ARG005 - nobody listens
+    ) -> None:
+        self._repo_id = repo_id
+        self._token = token
+        self._rate_limit = rate_limit
+        self._heard = heard
+        self._timeouts = (min(CONNECT_TIMEOUT_S, timeout_s), timeout_s, timeout_s, timeout_s)
+        self._links: defaultdict[str, _Link] = defaultdict(_Link)
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def open(
+        self,
+        commit_hash: str,
+        file: RepoFile,
+        start: int,
+        stop: int,
+        *,
+        asking: Callable[[], object] = lambda: None,
+    ) -> Iterator[tuple[Any, int]]:
+        """Ask for the bytes from `start` up to `stop` of a file.
+
+        Args:
+            asking: called before each request, and while others ask.
+
+        Gives the response, whose body is yet to be read, and the offset of its first byte: `start`,
+        or 0 where the server sends the whole file all the same.
+
+        Raises:
+            Failure: another attempt may do better.
+            HfHubHTTPError: the Hub refuses for good.
+        """
+        with self._lock:
+            link = self._links[file.path]
+        response: Any = None
+        with link.locating.turn(asking):
+            # The others wait for the one that asks the Hub, and then have its answer.
+            if link.url is None:
+                url = hf_hub_url(
+                    self._repo_id,
+                    file.path_in_repo,
+                    revision=commit_hash,
+                    endpoint=constants.ENDPOINT,
+                )
+                response = self._ask(url, file, link, start, stop, asking, only_home=True)
+        if response is None:
+            if link.url is None:
+                raise Failure(Reason.EXPIRED)  # Another piece has just found that.
+            response = self._ask(link.url, file, link, start, stop, asking, only_home=False)
+        try:
+            yield response, self._first_byte(link, response, file, start, stop)
+        finally:
+            response.close()
+
+    def _ask(
+        self,
+        url: str,
+        file: RepoFile,
+        link: _Link,
+        start: int,
+        stop: int,
+        asking: Callable[[], object],
+        *,
+        only_home: bool,
+    ) -> Any:
+        """Send the request, and follow redirects.
+
+        Args:
+            only_home: stop where they lead away from the Hub; then there is no answer yet.
+        """
+        home = origin(constants.ENDPOINT)
+        for _ in range(MAX_REDIRECTS + 1):
+            asking()
+            at_home = origin(url) == home
+            if at_home:
+                self._rate_limit.check()
+            response = self._send(url, link.etag, start, stop, with_token=at_home)
+            try:
+                if at_home:
+                    self._heard(response)
+                if response.status_code in _REDIRECTS:
+                    _check_version(response, file)
+                    url = _next(url, response)
+                    response.close()
+                    if only_home and origin(url) != home:
+                        link.url = url
+                        return None
+                    continue
+                if response.status_code >= 400:
+                    self._refused(link, url, response, at_home=at_home)
+            except BaseException:
+                response.close()
+                raise
+            link.url = url
+            return response
+        raise Failure(Reason.REDIRECTS)
+
+    def _send(self, url: str, etag: str | None, start: int, stop: int, *, with_token: bool) -> Any:
+        # Bytes as they are: a range of a compressed answer would be a range of something else.
+        headers = {"Accept-Encoding": "identity", "Range": f"bytes={start}-{stop - 1}"}
+        if with_token:
+            headers |= build_hf_headers(token=self._token())
+        if etag is not None:
+            headers["If-Range"] = etag
+        session: Any = get_session()
+        request = session.build_request("GET", url, headers=headers, timeout=self._timeouts)
+        return session.send(request, stream=True, follow_redirects=False)
+
+    def _refused(self, link: _Link, url: str, response: Any, *, at_home: bool) -> None:
+        """Raise for an answer that is an error."""
+        status = response.status_code
+        if status in TRANSIENT_STATUS:
+            refusal = self._rate_limit.refusal if at_home else status_failure
+            raise refusal(status, response.headers.get("Retry-After"))
+        if link.url == url:  # Another piece may have found a newer one.
+            link.url = link.etag = None
+        if at_home and status != 416:
+            response.read()
+            hf_raise_for_status(response)
+        if status in (401, 403):
+            raise Failure(Reason.EXPIRED)
+        raise status_failure(status, None)
+
+    def _first_byte(self, link: _Link, response: Any, file: RepoFile, start: int, stop: int) -> int:
+        """Check that the answer is the range that was asked for, or the whole file."""
+        headers = response.headers
+        if headers.get("Content-Encoding", "identity") != "identity":
+            raise Failure(Reason.BAD_ANSWER, "the answer is compressed")
+        if response.status_code == 206:
+            wanted = f"bytes {start}-{stop - 1}/{file.size}"
+            if headers.get("Content-Range") != wanted:
+                link.url = link.etag = None
+                raise Failure(Reason.OTHER_VERSION)
+            first = start
+        elif response.status_code == 200:
+            length = headers.get("Content-Length")
+            if length is None and _bare(headers.get("ETag")) != file.etag:
+                # A sign-in page of the network looks like this.
+                raise Failure(Reason.BAD_ANSWER)
+            if length not in (None, str(file.size)):
+                link.url = link.etag = None
+                raise Failure(Reason.OTHER_VERSION)
+            first = 0
+        else:
+            raise status_failure(response.status_code, None)
+        etag = headers.get("ETag")
+        if etag is not None and etag.isascii() and not etag.startswith("W/"):
+            if link.etag not in (None, etag):
+                link.etag = None
+                raise Failure(Reason.OTHER_VERSION)
+            link.etag = etag
+        return first
+
+
+def _check_version(response: Any, file: RepoFile) -> None:
+    """Compare what the Hub says of a file now with what it listed."""
+    linked = _bare(response.headers.get("X-Linked-Etag"))
+    if linked is not None and linked != file.etag:
+        raise Failure(Reason.OTHER_VERSION)
+
+
+def _bare(etag: str | None) -> str | None:
+    """Take the quotes and the mark of weakness off an ETag; None if it is none."""
+    match = _ETAG.fullmatch(etag) if etag else None
+    return match[1] if match else None
+
+
+def _next(url: str, response: Any) -> str:
+    """Give the address that a redirect names."""
+    try:
+        following = urljoin(url, str(response.headers.get("Location", "")))
+    except ValueError:
+        raise Failure(Reason.REDIRECTS) from None
+    if following == url or not may_lead_to(url, following):
+        raise Failure(Reason.REDIRECTS)
+    return following

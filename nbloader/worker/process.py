@@ -1,0 +1,37 @@
+"""What each child process does first: it takes its streams, and watches its parent."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import IO
+
+__all__ = ["end_with_parent", "take_streams"]
+
+PARENT_CHECK_EVERY_S = 0.5
+
+
+def take_streams() -> tuple[IO[bytes], IO[bytes]]:
+    """Move the protocol to private descriptors, so that no print can break it."""
+    commands = os.fdopen(os.dup(0), "rb")
+    reports = os.fdopen(os.dup(1), "wb")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    return commands, reports
+
+
+def end_with_parent(parent_pid: int) -> None:
+    """End this process when its parent is gone.
+
+    The end of stdin is not enough: another child of the parent may hold the pipe open.
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent_pid:
+            time.sleep(PARENT_CHECK_EVERY_S)
+        os._exit(0)
+
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()

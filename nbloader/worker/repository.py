@@ -1,0 +1,279 @@
+"""One repository of a session: at the Hub, in the cache, and in what was kept of it.
+
+Only the worker imports this.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from huggingface_hub import constants
+from huggingface_hub.file_download import repo_folder_name
+
+from nbloader.errors import CacheNotWritableError, MalformedFileError
+from nbloader.hub_cache import ListingStore, RepoCache, Swept, found_partials, sweep
+from nbloader.records import Listing, Notice, RepoFile, TransferPolicy
+from nbloader.selection import (
+    FIRST_READ_BYTES,
+    Header,
+    LookedThrough,
+    header_end,
+    look_through,
+    parse_header,
+    sketched,
+)
+from nbloader.transfer.protocol import Report, Tried
+from nbloader.worker.download import Downloads
+from nbloader.worker.hub import Hub
+
+__all__ = ["Repository"]
+
+
+class Repository:
+    """A repository at a revision.
+
+    Args:
+        revision: what is asked for: a branch, a tag or a commit.
+        commit_hash: the commit to go on with, where an earlier worker has found it.
+        is_other: whether it is another one than that of the selection.
+        hub: asked about this repository.
+        send: takes reports, from any thread.
+        stuck, tried: those of `Downloads`.
+
+    Attributes:
+        cache: its folder in the cache.
+        downloads: brings its files there.
+        listing: what the Hub says of it; None if it was not asked.
+    """
+
+    def __init__(
+        self,
+        *,
+        revision: str,
+        commit_hash: str | None,
+        is_other: bool,
+        hub: Hub,
+        send: Callable[[Report], object],
+        stuck: Callable[..., object],
+        tried: Sequence[Tried],
+    ) -> None:
+        self.revision = revision
+        self.hub = hub
+        self.listing: Listing | None = None
+        self._commit_hash = commit_hash
+        self._is_other = is_other
+        self._send = send
+        name = repo_folder_name(repo_id=hub.repo_id, repo_type="model")
+        self.cache = RepoCache(Path(constants.HF_HUB_CACHE) / name)
+        self._kept = ListingStore(Path(constants.HF_HOME) / "nbloader" / "listings" / name)
+        self.downloads = Downloads(
+            hub=hub, cache=self.cache, publish=send, stuck=stuck, tried=tried
+        )
+
+    @property
+    def repo_id(self) -> str:
+        """The name that was asked for."""
+        return self.hub.repo_id
+
+    def files(self, listing: Listing) -> dict[str, RepoFile]:
+        """Give the files of a listing by the paths that they have in a selection."""
+        if not self._is_other:
+            return {file.path: file for file in listing.files}
+        named = (
+            replace(file, path=f"{self.repo_id}:{file.path}", repo_id=self.repo_id)
+            for file in listing.files
+        )
+        return {file.path: file for file in named}
+
+    # -- what is there ---------------------------------------------------------------------
+
+    def list_from_hub(self, policy: TransferPolicy) -> Listing:
+        """List the revision, with what the Hub says of the repository.
+
+        What the Hub says may change while the commit stays. A worker that goes on with the commit
+        of another takes what that one has kept, so that both make the same selection.
+
+        Args:
+            policy: for everything after the first answer.
+
+        Raises:
+            NbloaderError: of the tree under `RepoError` or `TransferError`.
+        """
+        hub, commit = self.hub, self._commit_hash
+        kept = self._kept.get(self.revision, commit) if commit else None
+        if kept is not None and kept.described:
+            hub.policy = policy
+            self.listing = kept
+            return kept
+        info = hub.resolve(commit or self.revision)
+        hub.policy = policy
+        if info.repo_id != self.repo_id:
+            self._send(_renamed(self.repo_id, info.repo_id))
+        kept = self._kept.get(self.revision, info.commit_hash)
+        listing = replace(
+            kept or hub.listing(self.revision, info.commit_hash),
+            pipeline_tag=info.pipeline_tag,
+            library_name=info.library_name,
+            base_models=info.base_models,
+            described=True,
+        )
+        if listing != kept:
+            self._kept.keep(listing)
+        self.listing = listing
+        return listing
+
+    def list_from_cache(self) -> tuple[Listing | None, bool]:
+        """List what the cache holds of the revision; None if it was never fetched.
+
+        The second value tells whether it is certain: a part of a snapshot can look like the whole,
+        unless the Hub's listing of that commit was kept.
+        """
+        commit = self._commit_hash or self.cache.commit_of(self.revision)
+        kept = self._kept.get(self.revision, commit) if commit else None
+        if kept is not None:
+            return kept, True
+        return self.cache.listing(self.repo_id, self.revision), False
+
+    # -- what is in it ---------------------------------------------------------------------
+
+    def read_from_hub(self, files: Sequence[RepoFile], *, verify: bool) -> list[bytes]:
+        """Fetch files of the listing and read them.
+
+        Raises:
+            NbloaderError: of the tree under `RepoError` or `TransferError`.
+        """
+        self.fetch(files, done=lambda file: None, verify=verify)  # noqa: ARG005 - nobody counts
+        assert self.listing is not None
+        return self.read(self.listing, files)
+
+    def read(self, listing: Listing, files: Sequence[RepoFile]) -> list[bytes]:
+        """Read files of a listing where the cache has them. Raises OSError."""
+        commit = listing.commit_hash
+        return [self.cache.pointer(commit, file.path_in_repo).read_bytes() for file in files]
+
+    def read_header(self, commit_hash: str, file: RepoFile) -> Header | None:
+        """Read a header where the file is; None if the copy in the cache does not show one.
+
+        What is wrong with such a copy is found by its hash, or by the library that loads it.
+
+        Raises:
+            MalformedFileError: what the Hub sends is wrong.
+        """
+        if self.cache.content(commit_hash, file) is None:
+            return None if self.listing is None else self.hub.read_header(commit_hash, file)
+        try:
+            start = self.header_bytes(commit_hash, file)
+            return None if start is None else parse_header(start, file)
+        except (OSError, MalformedFileError):
+            return None
+
+    def header_bytes(self, commit_hash: str, file: RepoFile) -> bytes | None:
+        """Read a file up to the end of its header; None if neither cache nor Hub has it at hand.
+
+        Raises:
+            MalformedFileError: it is wrong.
+            OSError: the cache cannot be read.
+        """
+        content = self.cache.content(commit_hash, file)
+        if content is None:
+            return None if self.listing is None else self.hub.header_bytes(commit_hash, file)
+        with content.open("rb") as opened:
+            start = opened.read(FIRST_READ_BYTES)
+            end = header_end(start, file)
+            return (start + opened.read(max(0, end - len(start))))[:end]
+
+    def look_through(self, commit_hash: str, file: RepoFile) -> LookedThrough | None:
+        """Look through pickled weights where they are; None for those that cannot be read."""
+        try:
+            with self._reading(commit_hash, file) as read:
+                return look_through(file, read) if read else None
+        except OSError:
+            return None
+
+    def outline(self, commit_hash: str, file: RepoFile) -> Mapping[int, bytes] | None:
+        """Read what describes the tensors of a file of weights, by offset, and not the tensors.
+
+        None where neither cache nor Hub has it at hand, or it is not understood.
+
+        Raises:
+            MalformedFileError: it is wrong.
+            OSError: the cache cannot be read.
+        """
+        if file.path.endswith(".safetensors"):
+            header = self.header_bytes(commit_hash, file)
+            return None if header is None else {0: header}
+        with self._reading(commit_hash, file) as read:
+            return sketched(file, read) if read else None
+
+    @contextmanager
+    def _reading(
+        self, commit_hash: str, file: RepoFile
+    ) -> Iterator[Callable[[int, int], bytes] | None]:
+        """Give what reads ranges of a file where it is; None if it is nowhere. Raises OSError."""
+        content = self.cache.content(commit_hash, file)
+        if content is None:
+            there = self.listing is not None
+            yield functools.partial(self.hub.read_range, commit_hash, file) if there else None
+            return
+        with content.open("rb") as opened:
+
+            def read(first: int, last: int) -> bytes:
+                opened.seek(first)
+                return opened.read(last - first)
+
+            yield read
+
+    def left_bytes(self) -> dict[str, int]:
+        """Tell how much of which files an earlier download has left, by etag."""
+        try:
+            return {
+                found.etag: found.bytes_on_disk
+                for found in found_partials(self.cache.blobs)
+                if found.ours and found.path is not None
+            }
+        except OSError:
+            return {}
+
+    # -- the files -------------------------------------------------------------------------
+
+    def fetch(
+        self, files: Sequence[RepoFile], *, done: Callable[[RepoFile], object], verify: bool
+    ) -> None:
+        """Bring files of the listing into the cache; see `Downloads.fetch`."""
+        assert self.listing is not None
+        self.downloads.fetch(
+            self.listing.revision, self.listing.commit_hash, files, done=done, verify=verify
+        )
+
+    def sweep(self) -> Swept:
+        """Remove what killed downloads have left and nobody will go on from."""
+        assert self.listing is not None
+        return sweep(self.downloads.cache, self.listing, time.time())
+
+    def note_revision(self) -> None:
+        """Write down which commit the branch stands for; the files are there in any case."""
+        assert self.listing is not None
+        revision, commit = self.listing.revision, self.listing.commit_hash
+        try:
+            self.cache.write_ref(revision, commit)
+        except OSError:
+            self._send(
+                Notice(
+                    reference=CacheNotWritableError.reference,
+                    message=f"the cache cannot note that {revision} is {commit[:7]}",
+                    hint=f'Without a network, pass revision="{commit}".',
+                )
+            )
+
+
+def _renamed(asked: str, now: str) -> Notice:
+    return Notice(
+        reference="renamed",
+        message=f"{asked} is called {now} now",
+        hint="Nothing is needed: the Hub leads from the old name to the new one.",
+    )

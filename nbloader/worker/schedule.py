@@ -1,0 +1,443 @@
+"""Which piece of which file comes next, over which route, and what follows a failure.
+
+The state of the files on their way and all decisions about them, without threads and without
+effects. `Engine` calls it under one lock.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+
+from nbloader.errors import RUN_AGAIN, DownloadError, IntegrityError, NbloaderError
+from nbloader.hub_cache import SMALL_FILE_BYTES, FileHash, FileLock, Partial, Spans
+from nbloader.records import FileProgress, RepoFile, Retry, Route, TransferPolicy
+from nbloader.transfer.policy import GiveUp, Progress, Reason, decide
+from nbloader.worker.failure import Failure
+from nbloader.worker.links import CONNECT_TIMEOUT_S
+from nbloader.worker.piece import Piece
+from nbloader.worker.tuning import (
+    SMALLEST_HTTP_PIECE_BYTES,
+    Concurrency,
+    RouteChoice,
+    XetPace,
+    http_piece_bytes,
+)
+from nbloader.worker.xet_chunks import MAX_CHUNK_BYTES
+
+__all__ = ["HASH_STEP_BYTES", "Schedule", "Task"]
+
+HTTP_PATIENCE = 2
+"""Over HTTP each wait has a timeout of its own; a piece that is silent for so many times the limit
+is one whose timeouts do not act."""
+
+XET_PATIENCE = 4
+"""A piece over Xet stalls after so many times the time it should take: it comes all at once."""
+
+XET_SPARE_S = 1.0
+"""hf_xet notices a silent connection by itself; it is given so long beyond the limit."""
+
+SILENT_S = 5.0
+"""At the end of a download, another connection goes after the bytes of one that was silent for so
+long. Links that are alive answer in less."""
+
+FAR_FASTER = 4
+
+CANCEL_LIMIT_S = 2.0
+"""A piece that is still there so long after it was cancelled hangs, and its process with it."""
+
+HASH_STEP_BYTES = 16 << 20
+"""Hashed in one go."""
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Task:
+    """One file on its way.
+
+    Attributes:
+        pinned: whether failures have chosen its route, not the comparison of speeds.
+        whole: whether the server sends no parts of it.
+        hashing: whether a thread is at its hash.
+        not_before: no piece is begun before that time.
+        served_at: when its last piece began.
+        shown: bytes that were reported.
+    """
+
+    file: RepoFile
+    lock: FileLock
+    partial: Partial
+    hash: FileHash
+    progress: Progress
+    pinned: bool = False
+    whole: bool = False
+    hashing: bool = False
+    not_before: float = 0.0
+    served_at: float = float("-inf")
+    in_flight: list[Piece] = field(default_factory=list)
+    shown: int = 0
+
+
+class Schedule:
+    """The files that are on their way.
+
+    Args:
+        files: all that are to be fetched.
+        routes: the ways that there are.
+        chance: gives random numbers from 0 to 1.
+
+    Attributes:
+        tasks: in the order in which they began.
+    """
+
+    def __init__(
+        self,
+        files: Iterable[RepoFile],
+        *,
+        commit_hash: str,
+        routes: Iterable[Route],
+        policy: TransferPolicy,
+        clock: Callable[[], float],
+        wall_clock: Callable[[], float],
+        chance: Callable[[], float],
+    ) -> None:
+        self.tasks: list[Task] = []
+        self._commit_hash = commit_hash
+        self._policy = policy
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._chance = chance
+        self._concurrency = Concurrency()
+        self._xet_pace = XetPace()
+        over_xet = sum(file.size for file in files if _may_use_xet(file))
+        self._choice = RouteChoice(routes, over_xet, only=policy.route)
+        self._finished: Counter[Route] = Counter()
+        self._counted: Counter[Route] = Counter()
+        self._at_last_adapt = 0
+        self._speed = self._best_speed = 0.0
+        self._told: list[Retry] = []
+
+    @property
+    def route(self) -> Route:
+        """The route of a file that begins now."""
+        return self._choice.route
+
+    @property
+    def in_flight(self) -> int:
+        """The number of pieces on their way."""
+        return sum(len(task.in_flight) for task in self.tasks)
+
+    @property
+    def _limit(self) -> int:
+        """How many pieces may be in flight."""
+        limit = self._concurrency.limit
+        if self._choice.route is Route.XET and not self._xet_pace.bytes_are_dear:
+            # On a fast link half of a piece's time goes into writing and hashing it.
+            return 2 * limit
+        return limit
+
+    def _ways(self, file: RepoFile) -> frozenset[Route]:
+        """Give the routes that a file can take."""
+        return self._choice.routes if _may_use_xet(file) else frozenset({Route.HTTP})
+
+    # -- pieces ----------------------------------------------------------------------------
+
+    def next_piece(self) -> tuple[Task, Piece] | None:
+        """Cut the next piece, of the file with the fewest in flight; None if there is no work."""
+        if self.in_flight >= self._limit:
+            return None
+        now = self._clock()
+        # In turns where the numbers are equal, so that no file waits for ever.
+        for task in sorted(self.tasks, key=lambda task: (len(task.in_flight), task.served_at)):
+            if task.not_before <= now and not (task.whole and task.in_flight):
+                piece = self._cut(task)
+                if piece is not None:
+                    if task.served_at == float("-inf"):
+                        # It could make no progress before anybody served it.
+                        task.progress = replace(task.progress, moved_at=now)
+                    task.served_at = now
+                    task.in_flight.append(piece)
+                    return task, piece
+        return self._second(now)
+
+    def _second(self, now: float) -> tuple[Task, Piece] | None:
+        """Where nothing else is left to do, go after the bytes of a silent piece once more.
+
+        The end of a download would otherwise wait for its slowest connection to be given up.
+        """
+        for task in self.tasks:
+            for piece in task.in_flight if task.not_before <= now else ():
+                if piece.second or now - piece.heard_at < self._silent_s(piece):
+                    continue
+                task.in_flight.remove(piece)
+                second = self._cut(task)
+                if second is None:  # Its last bytes came meanwhile.
+                    task.in_flight.append(piece)
+                    continue
+                piece.abandoned = second.second = True
+                self._finished[piece.route] += piece.brought
+                piece.counted = piece.brought
+                task.in_flight.append(second)
+                reason = f"{Reason.STALLED}; asking again"
+                self._told.append(self._retry(task, reason, 0.0, failed=piece.route))
+                return task, second
+        return None
+
+    def _silent_s(self, piece: Piece) -> float:
+        """Give how long a piece may be silent where nothing else is left to do."""
+        silent_s = SILENT_S
+        if piece.route is Route.XET:
+            expected_s = self._xet_pace.expected_s(piece.size)
+            silent_s = max(SILENT_S, XET_PATIENCE * expected_s) if expected_s else piece.limit_s
+        return min(silent_s, piece.limit_s)
+
+    def _cut(self, task: Task) -> Piece | None:
+        free = Spans(task.partial.missing())
+        for piece in task.in_flight:
+            free.remove(max(0, piece.start - piece.margin), piece.stop)
+        gap = next(iter(free), None)
+        if gap is None:
+            return None
+        start, stop = gap
+        ways = self._ways(task.file)
+        route = task.progress.route if task.pinned else self._choice.route
+        if route not in ways:
+            route = min(ways)
+        task.progress = replace(task.progress, route=route)
+        stall_s, margin = self._policy.stall_timeout_s, 0
+        limit_s = HTTP_PATIENCE * stall_s + CONNECT_TIMEOUT_S
+        if task.whole and route is Route.HTTP:
+            stop = task.file.size
+        elif route is Route.XET:
+            task.whole = False
+            size = self._xet_pace.size
+            if self._xet_pace.bytes_are_dear:
+                margin = MAX_CHUNK_BYTES
+            stop = min(stop, start + size)
+            limit_s = max(stall_s, XET_PATIENCE * self._xet_pace.expected_s(size)) + XET_SPARE_S
+        else:
+            share = max(1, self._concurrency.limit // len(self.tasks))
+            size = http_piece_bytes(free.total, share)
+            if self._choice.probing:
+                size = min(size, SMALLEST_HTTP_PIECE_BYTES)
+            stop = min(stop, start + size)
+        return Piece(
+            file=task.file,
+            commit_hash=self._commit_hash,
+            route=route,
+            start=start,
+            stop=stop,
+            margin=margin,
+            limit_s=limit_s,
+            clock=self._clock,
+        )
+
+    def take_whole(self, task: Task, piece: Piece) -> bool:
+        """Let a piece go on to the end of the file, unless another does so already."""
+        if not (piece.stop == task.file.size and len(task.in_flight) == 1):
+            if task.whole:
+                return False
+            task.whole = True
+            piece.stop = task.file.size
+        return True
+
+    def succeeded(self, task: Task, piece: Piece) -> None:
+        """Note that a piece has come."""
+        self._end(task, piece)
+        if piece.abandoned:
+            return
+        now = self._clock()
+        if piece.route is Route.XET:
+            self._xet_pace.took(piece.size, now - piece.began_at)
+        self._choice.succeeded(piece.route)
+        task.progress = replace(task.progress.moved(now), on_route=0)
+
+    def failed(self, task: Task, piece: Piece, failure: Failure) -> Retry | None:
+        """Note that a piece has failed, and decide what follows.
+
+        Returns:
+            What is to be told of it, if anything: pieces that were under way together fail
+            together, and that is told once.
+
+        Raises:
+            DownloadError: the file is given up.
+            Failure: so it is, because the server allows no more requests.
+        """
+        self._end(task, piece)
+        if piece.abandoned:
+            return None
+        if failure.reason is Reason.CANCELLED and piece.cancelled_at is None:
+            return None  # Another stalled, and this ended with it.
+        if piece.cancelled_at is not None:
+            failure = Failure(Reason.STALLED)
+        together = task.progress.was_under_way(piece.began_at)
+        if failure.reason in (Reason.BUSY, Reason.RATE_LIMITED) and not together:
+            self._concurrency.refused()
+        if task.progress.route is not piece.route and not together:
+            # Since it began, the comparison of speeds has chosen the other.
+            task.progress = replace(task.progress, route=piece.route, on_route=0)
+        return self._follow(
+            task, failure, piece.route, brought=piece.brought, began_at=piece.began_at
+        )
+
+    def was_wrong(self, task: Task) -> Retry | None:
+        """Note that a whole file had the wrong bytes; they are to be removed.
+
+        Raises:
+            IntegrityError: for the second time.
+        """
+        failure = Failure(Reason.WRONG_BYTES)
+        route = task.progress.route
+        return self._follow(task, failure, route, brought=0, began_at=self._clock())
+
+    def _end(self, task: Task, piece: Piece) -> None:
+        if not piece.abandoned:
+            task.in_flight.remove(piece)
+        self._finished[piece.route] += piece.brought - piece.counted
+
+    def _follow(
+        self, task: Task, failure: Failure, failed: Route, *, brought: int, began_at: float
+    ) -> Retry | None:
+        before = task.progress
+        together = before.was_under_way(began_at)
+        if not brought and not together:
+            self._choice.failed(before.route)
+        ways = self._ways(task.file)
+        decision = decide(
+            failure.reason,
+            before,
+            brought=brought,
+            began_at=began_at,
+            now=self._clock(),
+            policy=self._policy,
+            limit_s=self._policy.quiet_limit_s(task.file.size),
+            routes=ways,
+            chance=self._chance(),
+            retry_after_s=failure.retry_after_s,
+        )
+        after = decision.progress
+        if after.route not in ways:
+            after = replace(after, route=min(ways))
+        task.progress = after
+        if isinstance(decision, GiveUp):
+            raise self._gave_up(task, failure, timed_out=decision.timed_out)
+        task.pinned = task.pinned or after.route is not before.route
+        task.not_before = max(task.not_before, self._clock() + decision.wait_s)
+        if together and not brought:
+            return None
+        return self._retry(task, str(failure), decision.wait_s, failed=failed)
+
+    def _retry(self, task: Task, reason: str, wait_s: float, *, failed: Route) -> Retry:
+        return Retry(
+            time=self._wall_clock(),
+            path=task.file.path,
+            reason=reason,
+            wait_s=round(wait_s, 3),
+            attempt=task.progress.fruitless,
+            max_attempts=self._policy.max_retries,
+            route=task.progress.route,
+            failed_route=failed,
+        )
+
+    def _gave_up(self, task: Task, failure: Failure, *, timed_out: bool) -> NbloaderError | Failure:
+        path, progress = task.file.path, task.progress
+        if failure.reason is Reason.WRONG_BYTES:
+            return IntegrityError(
+                f"{path} arrived with the wrong bytes twice: its {task.hash.name} should be "
+                f"{task.file.etag}, and was {task.hash.hexdigest()}; what came was removed",
+                hint="A proxy or a mirror on the way may serve a broken copy. Try again later, "
+                "or from another network.",
+            )
+        if failure.reason is Reason.RATE_LIMITED:
+            return failure  # What helps depends on the token, of which nothing is known here.
+        tried = progress.fruitless
+        what = f"{tried} {'attempt' if tried == 1 else 'attempts'}"
+        if timed_out:
+            what = f"no progress for {self._clock() - progress.moved_at:.0f} s"
+        return DownloadError(
+            f"{path} could not be downloaded ({failure}; {what})",
+            hint=f"{RUN_AGAIN} On a bad link, set NBLOADER_MAX_RETRIES=10.",
+        )
+
+    # -- looks from time to time -----------------------------------------------------------
+
+    def progress(self) -> list[FileProgress | Retry]:
+        """Count what has arrived since the last look; gives what is to be told."""
+        now = self._clock()
+        events: list[FileProgress | Retry] = [*self._told]
+        self._told.clear()
+        for task in self.tasks:
+            arrived = task.partial.arrived
+            if arrived != task.shown:
+                if arrived > task.shown:
+                    task.progress = task.progress.moved(now)
+                task.shown = arrived
+                events.append(FileProgress(path=task.file.path, completed=arrived))
+        arrived_over = Counter(self._finished)
+        for task in self.tasks:
+            for piece in task.in_flight:
+                arrived_over[piece.route] += piece.brought
+        for route, count in arrived_over.items():
+            self._choice.arrived(route, count - self._counted[route], now)
+        self._counted = arrived_over
+        return events
+
+    @property
+    def arrived(self) -> int:
+        """Bytes that had come at the last look."""
+        return self._counted.total()
+
+    def adapt(self, seconds: float) -> None:
+        """Let the number of pieces follow the speed, while there is work for all.
+
+        Args:
+            seconds: since the last time.
+        """
+        self._speed = speed = (self.arrived - self._at_last_adapt) / seconds
+        self._best_speed = max(self._best_speed, speed)
+        self._at_last_adapt = self.arrived
+        if self.in_flight >= self._limit:
+            self._concurrency.measured(speed)
+
+    def link_does_better(self, speed: float) -> bool:
+        """Tell whether a piece of this speed, bytes per second, is slow for reasons of its own:
+        the others are far faster, or the link was before. On a link that is slow as a whole,
+        another connection would be no faster."""
+        others = self._speed - speed
+        return others > FAR_FASTER * speed or self._best_speed > FAR_FASTER**2 * speed
+
+    def stalled(self) -> Iterator[Piece]:
+        """Give the pieces that have just become too slow; they are to be cancelled."""
+        now = self._clock()
+        for task in self.tasks:
+            for piece in task.in_flight:
+                if piece.cancelled_at is None and now - piece.heard_at > piece.limit_s:
+                    piece.cancelled_at = now
+                    yield piece
+
+    def stuck(self) -> Iterator[Piece]:
+        """Give the pieces that were cancelled and go on nevertheless, each once."""
+        now = self._clock()
+        for task in self.tasks:
+            for piece in task.in_flight:
+                cancelled_at = piece.cancelled_at
+                if cancelled_at is not None and now - cancelled_at > CANCEL_LIMIT_S:
+                    piece.cancelled_at = float("inf")
+                    yield piece
+
+    def to_hash(self) -> Task | None:
+        """Give a file of which enough has arrived, or all, that is not hashed yet."""
+        for task in self.tasks:
+            if task.hashing:
+                continue
+            if task.partial.complete:
+                if not task.in_flight:
+                    return task
+            elif task.partial.prefix - task.hash.position >= HASH_STEP_BYTES:
+                return task
+        return None
+
+
+def _may_use_xet(file: RepoFile) -> bool:
+    """Tell whether a file can come over Xet; a small one costs one request over HTTP."""
+    return file.xet_hash is not None and file.size > SMALL_FILE_BYTES

@@ -1,0 +1,415 @@
+"""What a worker does for one request: it selects, then fetches. Only the worker imports this."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeAlias
+
+from huggingface_hub import constants
+
+from nbloader.errors import (
+    HubUnreachableError,
+    IntegrityError,
+    NotCachedError,
+    RateLimitedError,
+    RepoError,
+)
+from nbloader.hub_cache import SMALL_FILE_BYTES
+from nbloader.records import (
+    ComponentWeights,
+    FileDone,
+    Listing,
+    Notice,
+    Reference,
+    RepoFile,
+    Selected,
+    Selection,
+    Stage,
+    StageStarted,
+)
+from nbloader.selection import (
+    Header,
+    LookedThrough,
+    component_weights,
+    header_reads,
+    pickled,
+    reads,
+    references,
+    select,
+)
+from nbloader.text import format_bytes
+from nbloader.tokens import token_in_worker
+from nbloader.transfer.protocol import Report, Start, Stuck
+from nbloader.worker.download import may_use_xet
+from nbloader.worker.hub import Hub
+from nbloader.worker.repository import Repository
+from nbloader.worker.sketch import write_sketch
+
+__all__ = ["Session", "fetch_order"]
+
+_Made: TypeAlias = tuple[Selection, dict[str, bytes]]
+"""A selection, and the content of the files that it was made from, by path."""
+
+
+def fetch_order(selection: Selection) -> list[RepoFile]:
+    """Give the order of the files: small ones first of all, then the largest component.
+
+    Small ones are had at once, and decide whether the rest is any use.
+    """
+    sizes = {file.path: file.size for file in selection.files}
+    weight = {
+        path: sum(sizes[p] for p in component.paths)
+        for component in selection.components
+        for path in component.paths
+    }
+    return sorted(
+        selection.files, key=lambda f: (f.size > SMALL_FILE_BYTES, -weight[f.path], -f.size, f.path)
+    )
+
+
+class Session:
+    """One request, from the first question to the complete snapshot folder.
+
+    Args:
+        send: takes reports, from any thread.
+    """
+
+    def __init__(self, start: Start, send: Callable[[Report], object]) -> None:
+        self._start = start
+        self._send = send
+        self._hub = Hub(
+            repo_id=start.repo_id,
+            policy=start.policy,
+            token=token_in_worker(start.token, os.environ),
+            publish=send,
+        )
+        # By the `repo_id` of their files; that of the selection itself is empty.
+        self._repositories = {"": self._repository(self._hub, start.revision, start.commit_hash)}
+        self._selection: Selection | None = None
+
+    def _repository(self, hub: Hub, revision: str, commit_hash: str | None) -> Repository:
+        return Repository(
+            revision=revision,
+            commit_hash=commit_hash,
+            is_other=hub is not self._hub,
+            hub=hub,
+            send=self._send,
+            stuck=lambda path, route: self._send(Stuck(path=path, route=route)),
+            tried=self._start.tried,
+        )
+
+    @property
+    def _own(self) -> Repository:
+        return self._repositories[""]
+
+    def _other(self, reference: Reference) -> Repository:
+        """Give another repository, at the commit that an earlier worker has found."""
+        name, revision = reference.repo_id, reference.revision or constants.DEFAULT_REVISION
+        known = self._repositories.get(name)
+        if known is None or known.revision != revision:
+            found = {one.repo_id: one.commit_hash for one in self._start.companions}
+            hub = self._hub.beside(name)
+            self._repositories[name] = known = self._repository(hub, revision, found.get(name))
+        return known
+
+    def moved(self) -> object:
+        """Give something that changes while work is done here, or at the same files elsewhere."""
+        return [
+            (one.downloads.moved, one.cache.partial_sizes())
+            for one in tuple(self._repositories.values())
+        ]
+
+    # -- the selection ---------------------------------------------------------------------
+
+    def select(self) -> Selected:
+        """Find out which files are needed and which of them are there.
+
+        Raises:
+            NbloaderError: of the tree under `RepoError` or `TransferError`.
+        """
+        made = self._select_from_hub() if not self._start.local_files_only else None
+        if made is None:
+            made = self._select_from_cache_alone()
+        selection, known = made
+        self._selection = selection
+        used = {"", *(file.repo_id for file in selection.files)}
+        self._repositories = {name: one for name, one in self._repositories.items() if name in used}
+        cached = {file.path for file in selection.files if self._was_there(selection, file)}
+        self._ask_xet(self._wants_xet(selection, cached))
+        looked_through = self._looked_through(selection)
+        weights = self._weights(selection, known, looked_through)
+        self._ask_xet(False)
+        return Selected(
+            selection=selection,
+            cached=tuple(sorted(cached)),
+            partial=self._partial(selection, cached),
+            weights=weights,
+            pickles=tuple(found.facts for found in looked_through.values()),
+            hub=self._hub.all_facts(),
+        )
+
+    def _was_there(self, selection: Selection, file: RepoFile) -> bool:
+        """Tell whether a file was in the cache before the selection was made."""
+        one = self._repositories[file.repo_id]
+        fetched = file.path in one.downloads.fetched
+        return not fetched and one.cache.has_bytes(selection.commit_of(file), file)
+
+    def _wants_xet(self, selection: Selection, cached: set[str]) -> bool:
+        """Tell whether files may have to come from Xet storage, which nobody has asked yet."""
+        return (
+            self._start.commit_hash is None
+            and may_use_xet(self._start.policy)
+            and any(file.xet_hash and file.path not in cached for file in selection.files)
+        )
+
+    def _ask_xet(self, ask: bool) -> None:
+        for one in self._repositories.values():
+            one.hub.asks_xet = ask
+
+    def _partial(self, selection: Selection, cached: set[str]) -> dict[str, int]:
+        """Tell how much of the missing files an earlier download has left."""
+        left = {name: one.left_bytes() for name, one in self._repositories.items()}
+        return {
+            file.path: min(left[file.repo_id][file.etag], file.size)
+            for file in selection.files
+            if file.etag in left[file.repo_id] and file.path not in cached
+        }
+
+    def _select_from_cache_alone(self) -> _Made:
+        """Make the selection without a network. Raises NotCachedError."""
+        start = self._start
+        made, certain = self._select_from_cache()
+        if made is None:
+            raise NotCachedError(
+                f"{start.repo_id} at {start.revision} is not complete in the cache",
+                hint="Run once without `local_files_only=True` (and without HF_HUB_OFFLINE).",
+            )
+        if not certain:
+            self._send(
+                Notice(
+                    reference="not-certain",
+                    message=f"{start.repo_id} was not downloaded by nbloader, so whether all of "
+                    "its files are in the cache is not known",
+                    hint="Run once with a network to be sure.",
+                )
+            )
+        return made
+
+    def _select_from_hub(self) -> _Made | None:
+        """Make the selection from what the Hub says; from the cache if that is whole and the Hub
+        away.
+
+        No repository has a `listing` in the second case.
+        """
+        start = self._start
+        cached, certain = self._select_from_cache()
+        if not certain:
+            cached = None
+        if cached is not None:
+            # With everything at hand, one question whether there is something newer is enough.
+            for one in self._repositories.values():
+                one.hub.policy = replace(start.policy, max_retries=1)
+        try:
+            listing = self._own.list_from_hub(start.policy)
+            self._send(StageStarted(stage=Stage.SET_UP))
+            return self._made(
+                listing,
+                lambda one: one.list_from_hub(start.policy),
+                lambda one, _, files: one.read_from_hub(files, verify=start.verify),
+            )
+        except (HubUnreachableError, RateLimitedError) as error:
+            if cached is None:
+                raise
+            self._send(
+                Notice(
+                    reference=error.reference,
+                    message=f"{error.message}; using the cached commit {cached[0].commit_hash[:7]}",
+                    hint="Nothing is needed, unless you wait for a newer version of the model.",
+                )
+            )
+        for one in self._repositories.values():
+            one.listing = None
+        return cached
+
+    def _select_from_cache(self) -> tuple[_Made | None, bool]:
+        """Make the selection from what the cache holds; None if that is not enough for a load.
+
+        The second value tells whether it is certain: a part of a snapshot can look like the whole,
+        unless the Hub's listings of those commits were kept.
+        """
+        certain: list[bool] = []
+
+        def listed(one: Repository) -> Listing:
+            listing, kept = one.list_from_cache()
+            certain.append(kept)
+            if listing is None:
+                raise FileNotFoundError(one.repo_id)
+            return listing
+
+        try:
+            selection, known = self._made(
+                listed(self._own), listed, lambda one, listing, files: one.read(listing, files)
+            )
+        except (RepoError, OSError):
+            return None, False
+        complete = all(
+            self._repositories[file.repo_id].cache.has_pointer(selection.commit_of(file), file)
+            for file in selection.files
+        )
+        return ((selection, known), all(certain)) if complete else (None, False)
+
+    def _made(
+        self,
+        listing: Listing,
+        list_one: Callable[[Repository], Listing],
+        read: Callable[[Repository, Listing, Sequence[RepoFile]], Sequence[bytes]],
+    ) -> _Made:
+        """List other repositories and read the small files that decide the selection.
+
+        It takes as few rounds as the selection asks for.
+        """
+        request = self._start.request
+        known: dict[str, bytes] = {}
+        listings = {"": listing}
+        files = self._own.files(listing)
+        while True:
+            others = {name: other for name, other in listings.items() if name}
+            unlisted = references(listing, request, known, others)
+            for reference in unlisted:
+                other = self._other(reference)
+                listings[reference.repo_id] = found = list_one(other)
+                files |= other.files(found)
+            wanted = [files[path] for path in reads(listing, request, known, others)]
+            for name, one in self._repositories.items():
+                batch = [file for file in wanted if file.repo_id == name]
+                if batch:
+                    contents = read(one, listings[name], batch)
+                    known.update(
+                        (file.path, content) for file, content in zip(batch, contents, strict=True)
+                    )
+            if not wanted and not unlisted:
+                return select(listing, request, known, others), known
+
+    def _looked_through(self, selection: Selection) -> Mapping[str, LookedThrough]:
+        """Look through the pickled weights that will be loaded, by path.
+
+        One that the cache holds and that cannot be read is left out.
+        """
+        files = {file.path: file for file in selection.files}
+        paths = pickled(selection) if self._start.loads else []
+        if not paths:
+            return {}
+
+        def look(file: RepoFile) -> LookedThrough | None:
+            return self._repositories[file.repo_id].look_through(selection.commit_of(file), file)
+
+        with ThreadPoolExecutor(self._hub.policy.max_workers) as pool:
+            found = pool.map(look, [files[path] for path in paths])
+            return {path: one for path, one in zip(paths, found, strict=True) if one is not None}
+
+    def _weights(
+        self,
+        selection: Selection,
+        known: Mapping[str, bytes],
+        looked_through: Mapping[str, LookedThrough],
+    ) -> tuple[ComponentWeights, ...]:
+        """Find out what the tensors of each component take, from as few headers as tell it.
+
+        A file whose header is read over the network is seen to be whole, too.
+
+        Raises:
+            MalformedFileError: such a header is wrong.
+        """
+        files = {file.path: file for file in selection.files}
+
+        def read(file: RepoFile) -> Header | None:
+            return self._repositories[file.repo_id].read_header(selection.commit_of(file), file)
+
+        headers = {path: found.header for path, found in looked_through.items()}
+        with ThreadPoolExecutor(self._hub.policy.max_workers) as pool:
+            while wanted := header_reads(selection, known, headers):
+                found = pool.map(read, [files[path] for path in wanted])
+                headers.update(zip(wanted, found, strict=True))
+        return component_weights(selection, known, headers)
+
+    # -- the files -------------------------------------------------------------------------
+
+    def fetch(self) -> Path:
+        """Bring the files of the selection into the cache, and give the snapshot folder.
+
+        Raises:
+            NbloaderError: of the tree under `RepoError` or `TransferError`.
+        """
+        selection = self._selection
+        assert selection is not None
+        if self._own.listing is None:
+            self._check_local(selection)
+            return self._own.cache.snapshot(selection.commit_hash)
+        self._sweep()
+        order = fetch_order(selection)
+        batches = {
+            name: [file for file in order if file.repo_id == name] for name in self._repositories
+        }
+        # Small ones first: they tell whether the rest is any use.
+        for name in sorted(batches, key=lambda name: sum(file.size for file in batches[name])):
+            one = self._repositories[name]
+            one.fetch(batches[name], done=self._done, verify=self._start.verify)
+            one.note_revision()
+        return self._own.cache.snapshot(selection.commit_hash)
+
+    def sketch(self, folder: Path) -> None:
+        """Write the files of the selection into a folder, those of weights without what is in them.
+
+        They have their size and what describes their tensors, and take no more of the disk. The
+        others are fetched into the cache, where a load finds them. All are of one repository.
+
+        Raises:
+            NbloaderError: of the tree under `RepoError` or `TransferError`.
+        """
+        selection, one = self._selection, self._own
+        assert selection is not None
+        weights = {path for component in selection.components for path in component.weights}
+        small = [file for file in selection.files if file.path not in weights]
+        hollow = [file for file in selection.files if file.path in weights]
+        if one.listing is not None:
+            one.fetch(small, done=lambda file: None, verify=self._start.verify)  # noqa: ARG005
+        read = functools.partial(one.outline, selection.commit_hash)
+        with ThreadPoolExecutor(self._hub.policy.max_workers) as pool:
+            outlines = dict(zip(hollow, pool.map(read, hollow), strict=True))
+        content = {file: one.cache.pointer(selection.commit_hash, file.path) for file in small}
+        write_sketch(folder, content, outlines)
+
+    def _done(self, file: RepoFile) -> None:
+        self._send(FileDone(path=file.path))
+
+    def _sweep(self) -> None:
+        """Remove what killed downloads have left and nobody will go on from."""
+        swept = [one.sweep() for one in self._repositories.values()]
+        count = sum(each.count for each in swept)
+        if count:
+            freed = format_bytes(sum(each.bytes_freed for each in swept))
+            what = "1 file" if count == 1 else f"{count} files"
+            self._send(
+                Notice(
+                    reference="space-freed",
+                    message=f"{freed} were freed: {what} that broken "
+                    "downloads had left, and that nothing could go on from",
+                    hint="Nothing is needed.",
+                )
+            )
+
+    def _check_local(self, selection: Selection) -> None:
+        """Hash the files of the cache if that was asked for."""
+        for file in selection.files if self._start.verify else ():
+            downloads = self._repositories[file.repo_id].downloads
+            if file.etag and not downloads.is_right(selection.commit_of(file), file):
+                raise IntegrityError(
+                    f"{file.path} in the cache has the wrong bytes",
+                    hint="Run once with a network and `verify=True`: the file will be fetched "
+                    "again.",
+                )

@@ -1,0 +1,219 @@
+"""Bytes over Xet storage, by ranges. Only the worker imports this.
+
+hf_xet hands a range over only when it is whole, so pieces are small; one stream for a file would
+run far ahead of what it delivers, and lose that at a kill.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from nbloader.transfer.policy import Reason
+from nbloader.worker.failure import Failure, status_failure
+from nbloader.worker.links import may_lead_to
+from nbloader.worker.one_asks import OneAsks
+from nbloader.worker.piece import Piece
+from nbloader.worker.xet_chunks import ChunkStarts
+
+__all__ = ["XetAccess", "XetRoute", "access_from_json", "xet_is_usable"]
+
+OLDEST_XET = (1, 5, 2)
+"""The first hf_xet that reads ranges, and whose waits between attempts do not grow to days."""
+
+REFRESH_BEFORE_S = 60.0
+"""A token is asked for anew so long before it expires, as the Hub's library does."""
+
+_STATUS = re.compile(r"HTTP status (?:client|server) error \((\d{3})")
+"""How hf_xet tells of an answer that is an error; there is no other way to learn the status."""
+
+
+def xet_is_usable(version: str | None) -> bool:
+    """Say whether an installed hf_xet of this version can fetch ranges; None: not installed."""
+    from packaging.version import InvalidVersion, Version
+
+    try:
+        return Version(version or "").release >= OLDEST_XET
+    except InvalidVersion:
+        return False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class XetAccess:
+    """Where Xet storage is, and the token for it.
+
+    Attributes:
+        expires_at: seconds since the epoch.
+    """
+
+    cas_url: str
+    token: str
+    expires_at: int
+
+
+def access_from_json(answer: object, endpoint: str) -> XetAccess:
+    """Read the Hub's answer.
+
+    Raises:
+        Failure: it is none, or names an address that the token must not go to.
+    """
+    if isinstance(answer, dict):
+        url, token, expires = (answer.get(key) for key in ("casUrl", "accessToken", "exp"))
+        if (
+            isinstance(url, str)
+            and isinstance(token, str)
+            and type(expires) is int
+            and may_lead_to(endpoint, url)
+        ):
+            return XetAccess(cas_url=url, token=token, expires_at=expires)
+    raise Failure(Reason.BAD_ANSWER, "the Hub's answer about Xet storage makes no sense")
+
+
+class XetRoute:
+    """Fetches pieces of files over Xet storage.
+
+    Args:
+        access: asks the Hub where Xet storage is; called again before the token expires.
+        stall_timeout_s: what the environment was made with: hf_xet ends a silent read by itself.
+    """
+
+    def __init__(
+        self,
+        access: Callable[[], XetAccess],
+        *,
+        stall_timeout_s: float,
+        chunks: ChunkStarts,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._ask_access = access
+        self._stall_timeout_s = stall_timeout_s
+        self._chunks = chunks
+        self._clock = clock
+        self._connecting = OneAsks()
+        self._good_until = float("-inf")
+        self._lock = threading.Lock()
+        self._session: Any = None
+        self._group: Any = None
+        self._access: XetAccess | None = None
+
+    def prepare(self, piece: Piece) -> tuple[int, int]:
+        """Move the ends of a piece to where chunks begin.
+
+        Raises:
+            Failure: the Hub gives no access to Xet storage.
+        """
+        _, _, access = self._connected(piece)
+        if not piece.margin:
+            return piece.start, piece.stop
+        file = piece.file
+        assert file.xet_hash is not None
+        ends = []
+        for offset in (piece.start, piece.stop):
+            piece.heard()
+            ends.append(
+                self._chunks.before(access.cas_url, access.token, file.xet_hash, offset, file.size)
+            )
+        piece.heard()
+        start, stop = ends
+        return (start, stop) if stop > piece.start else (piece.start, piece.stop)
+
+    def fetch(self, piece: Piece) -> None:
+        """Bring the bytes of a piece.
+
+        Raises:
+            Failure: it ended early.
+            OSError: the disk refuses.
+        """
+        session, group, _ = self._connected(piece)
+        piece.cancel = self.abort
+        chunks = _chunks(group, piece)
+        while True:
+            # Apart from the write: hf_xet raises OSError, too.
+            try:
+                chunk = next(chunks, None)
+            except (KeyboardInterrupt, SystemExit, GeneratorExit):
+                raise
+            except BaseException as error:  # A panic of native code is no Exception.
+                raise self._failure(session, group, error, piece) from error
+            if chunk is None:
+                break
+            if piece.received + len(chunk) > piece.size:
+                raise Failure(Reason.OTHER_VERSION)
+            piece.write(chunk)
+        if piece.received < piece.size:
+            self._check_session(session)
+            raise Failure(Reason.CAME_SHORT)
+
+    def abort(self) -> None:
+        """End everything that is under way; a single stream cannot be ended while it is read."""
+        with self._lock:
+            session, self._session, self._group = self._session, None, None
+        if session is not None:
+            session.sigint_abort()
+
+    def _connected(self, piece: Piece) -> tuple[Any, Any, XetAccess]:
+        """Give the session, its group and the access, made anew where that is needed."""
+        import hf_xet
+
+        # Not under `_lock`: to ask the Hub may take long, and `abort` must not wait for it.
+        with self._connecting.turn(piece.heard):
+            access = self._access
+            if access is None or self._clock() > self._good_until:
+                access = self._ask_access()
+                # By this machine's clock, which may be wrong, a new token may seem to be old.
+                self._good_until = max(
+                    access.expires_at - REFRESH_BEFORE_S, self._clock() + REFRESH_BEFORE_S
+                )
+                with self._lock:
+                    self._access, self._group = access, None
+            with self._lock:
+                try:
+                    if self._session is None:
+                        self._session = hf_xet.XetSession()
+                    if self._group is None:
+                        self._group = self._session.new_download_stream_group(
+                            endpoint=access.cas_url,
+                            token=access.token,
+                            token_expiry_unix_secs=access.expires_at,
+                        )
+                except Exception as error:
+                    raise Failure(Reason.XET, f"Xet storage failed ({_kind(error)})") from error
+                return self._session, self._group, access
+
+    def _check_session(self, session: Any) -> None:
+        with self._lock:
+            if self._session is not session:
+                raise Failure(Reason.CANCELLED)
+
+    def _failure(self, session: Any, group: Any, error: BaseException, piece: Piece) -> Failure:
+        """Say what an error of hf_xet means; its text may hold signed addresses."""
+        with self._lock:
+            if self._session is not session:
+                return Failure(Reason.CANCELLED)
+            status = _STATUS.search(str(error))
+            if status is not None and status[1] in ("401", "403"):
+                if self._group is group:
+                    self._group = self._access = None
+                return Failure(Reason.EXPIRED)
+        if piece.clock() - piece.heard_at >= self._stall_timeout_s:
+            return Failure(Reason.STALLED)
+        if status is not None:
+            return status_failure(int(status[1]), None)
+        return Failure(Reason.XET, f"Xet storage failed ({_kind(error)})")
+
+
+def _chunks(group: Any, piece: Piece) -> Iterator[bytes]:
+    """Read the bytes of a piece; also what goes wrong at the beginning is raised by `next`."""
+    import hf_xet
+
+    info = hf_xet.XetFileInfo(piece.file.xet_hash, piece.file.size)
+    yield from group.download_stream(info, start=piece.start, end=piece.stop)
+
+
+def _kind(error: BaseException) -> str:
+    """Give the first words of an error of hf_xet, which hold no address."""
+    return str(error).partition(":")[0][:40] or type(error).__name__
