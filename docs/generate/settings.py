@@ -17,16 +17,15 @@ def markdown() -> str:
     prefix = Settings.model_config["env_prefix"]
     rows = [
         (
-            f"`{name}`",
+            f"`{name}`<br>`{prefix}{name.upper()}`",
             field.description or "",
             _written(field.default),
             _unit(field.json_schema_extra),
             _bounds(field),
-            f"`{prefix}{name.upper()}`",
         )
         for name, field in Settings.model_fields.items()
     ]
-    return table(("Key", "What it is", "Default", "Unit", "Allowed", "In the environment"), rows)
+    return table(("Key, and in the environment", "What it is", "Default", "Unit", "Allowed"), rows)
 
 
 def _unit(extra: object) -> str:
