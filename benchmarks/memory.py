@@ -28,9 +28,9 @@ from torch.utils._pytree import tree_leaves
 
 from benchmarks.architectures import ARCHITECTURES, Architecture, Part
 from nbloader.fit import fit
-from nbloader.fit._bytes import width
-from nbloader.fit._families import activation_bytes, family_of
-from nbloader.fit._needs import CUDA_BYTES
+from nbloader.fit.families import activation_bytes, family_of
+from nbloader.fit.question import CUDA_BYTES
+from nbloader.fit.weights import width
 from nbloader.records import (
     Component,
     ComponentWeights,

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from benchmarks.memory import FusedAttention, LiveBytes, default_dtype
-from nbloader.fit._families import Family, activation_bytes, family_of
+from nbloader.fit.families import Family, activation_bytes, family_of
 from nbloader.records import Component, Kind, Selection
 
 __all__ = ["PASSES", "Pass", "count", "family", "main"]

@@ -7,18 +7,11 @@ from dataclasses import replace
 import pytest
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
-from nbloader.fit._families import (
-    EMBEDDINGS,
-    MODELS,
-    PIPELINES,
-    Family,
-    activation_bytes,
-    family_of,
-)
-from nbloader.fit._senses import SENSES
+from nbloader.fit.families import Family, activation_bytes, family_of, models, pipelines
 from nbloader.records import Component, Kind, Selection
 
-FAMILIES = [*PIPELINES, *EMBEDDINGS, *MODELS]
+PIPELINES, MODELS = pipelines(), models("sense", "text")
+FAMILIES = [*PIPELINES, *models("embedding"), *MODELS]
 
 
 def selection(kind: Kind, class_name: str | None = None, *parts: Component) -> Selection:
@@ -173,7 +166,7 @@ def test_a_type_of_the_library_is_matched_by_one_family_that_means_it() -> None:
     assert not texts & set(types)
 
 
-SEEING = {family.name for family in SENSES}
+SEEING = {family.name for family in models("sense")}
 
 
 def _first(model_type: str) -> str:

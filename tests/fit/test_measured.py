@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 
 from nbloader.fit import fit
-from nbloader.fit._needs import CUDA_BYTES
+from nbloader.fit.question import CUDA_BYTES
 from nbloader.records import Method, Placement
 from tests.fit.machines import TORCH_128, gpu, machine, with_bitsandbytes
 from tests.fit.models import MODELS, Model, component_weights

@@ -9,7 +9,7 @@ from benchmarks import workloads
 from benchmarks.architectures import ARCHITECTURES
 from benchmarks.memory import Row, main, measure
 from benchmarks.workloads import PASSES, Pass
-from nbloader.fit._families import PIPELINES, activation_bytes
+from nbloader.fit.families import activation_bytes, pipelines
 
 
 def test_tiny_models_run_on_the_cpu(capsys: pytest.CaptureFixture[str]) -> None:
@@ -30,7 +30,7 @@ def test_counted_activations_are_within_the_predicted(name: str) -> None:
 def test_counted_activations_of_flux() -> None:
     """A figure that the table of families starts from: 0.46 GiB for a step."""
     rows = count("FLUX.1-dev")
-    family = next(family for family in PIPELINES if family.name == "FLUX")
+    family = next(family for family in pipelines() if family.name == "FLUX")
 
     counted, predicted = rows["transformer"].activations
     assert counted == pytest.approx(0.457 * 1024**3, rel=0.01)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from nbloader.fit._usable import can_run, driver_runs
+from nbloader.fit.gpus import can_run, driver_runs
 from nbloader.records import DriverFacts, TorchFacts
 from tests.environment.machines import ARCHS_2_6, ARCHS_2_13
 

@@ -7,18 +7,6 @@ from dataclasses import replace
 
 from nbloader.records import Component, ComponentWeights, Quantization
 
-__all__ = [
-    "bits",
-    "bytes_as",
-    "cast_bytes",
-    "main_dtype",
-    "parameters",
-    "quantizable",
-    "quantized_bytes",
-    "unpacked",
-    "width",
-]
-
 _BITS = {"float32": 32, "bfloat16": 16, "float16": 16}
 
 _STORED = {"F64": 64, "F32": 32, "BF16": 16, "F16": 16}

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 from nbloader.records import DriverFacts, GpuFacts, MachineFacts, TorchFacts
 
-__all__ = ["UsableGpu", "can_run", "driver_runs", "gpu_problem", "usable_gpus"]
-
 _ARCH = re.compile(r"(sm|compute)_(\d{1,2})(\d)([af]?)")
 
 _INTEGRATED = frozenset({(5, 3), (6, 2), (7, 2), (8, 7), (10, 1)})
