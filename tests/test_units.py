@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbloader import units
+import nbloader.text
 from nbloader.text import format_bytes, format_duration, format_speed
 
 
 def test_the_examples_of_the_docstrings_hold() -> None:
-    assert doctest.testmod(units).failed == 0
+    assert doctest.testmod(nbloader.text).failed == 0
 
 
 @pytest.mark.parametrize(
