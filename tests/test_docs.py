@@ -75,3 +75,13 @@ def test_limits_stand_in_their_order() -> None:
     for watcher in watchers():
         seconds = [limit.seconds for limit in watcher.limits]
         assert seconds == sorted(seconds), watcher.name
+
+
+def test_every_room_of_the_package_is_named() -> None:
+    page = (ROOT / "docs/how-it-is-built.md").read_text("utf-8")
+    rooms = {
+        f"`{path.name}/`" if path.is_dir() else f"`{path.stem}`"
+        for path in (ROOT / "nbloader").iterdir()
+        if path.suffix == ".py" or (path / "__init__.py").exists()
+    }
+    assert {room for room in rooms - {"`__init__`", "`_version`"} if room not in page} == set()
