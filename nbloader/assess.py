@@ -199,7 +199,7 @@ def _facts(
 
 
 def _safe_globals() -> frozenset[str]:
-    """Give the names that this process has added with `torch.serialization.add_safe_globals`.
+    """Return the names that this process has added with `torch.serialization.add_safe_globals`.
 
     Without an import: before torch is imported, there are none.
     """
@@ -228,7 +228,7 @@ def _fit(
 
 
 def _with_more(machine: MachineFacts, more: Iterable[tuple[int, int]]) -> MachineFacts:
-    """Give the machine with so many more bytes free on GPUs, by their numbers."""
+    """Return the machine with so many more bytes free on GPUs, by their numbers."""
     gpus = list(machine.gpus)
     for number, size in more:
         if number < len(gpus):
@@ -238,7 +238,7 @@ def _with_more(machine: MachineFacts, more: Iterable[tuple[int, int]]) -> Machin
 
 
 def _numbers(model: LoadedModel) -> list[int]:
-    """Give the GPU that a model computes on, if it does on one."""
+    """Return the GPU that a model computes on, if it does on one."""
     kind, _, index = model.device.partition(":")
     return [int(index or 0)] if kind == "cuda" else []
 

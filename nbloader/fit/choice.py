@@ -317,5 +317,5 @@ def faster_hint(question: Question, chosen: Placement | None = None) -> str:
 
 
 def _packed(question: Question) -> bool:
-    """Tell whether the weights are such that transformers unpacks to four times their bytes."""
+    """Say whether the weights are such that transformers unpacks to four times their bytes."""
     return any(weights.quantization == "mxfp4" for _, weights in question.parts)

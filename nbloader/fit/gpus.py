@@ -39,7 +39,7 @@ class UsableGpu:
 
 
 def usable_gpus(machine: MachineFacts) -> tuple[UsableGpu, ...]:
-    """Give the GPUs that torch can compute on; all of them if that cannot be told."""
+    """Return the GPUs that torch can compute on; all of them if that cannot be told."""
     return tuple(
         UsableGpu(number=number, facts=gpu)
         for number, gpu in enumerate(machine.gpus)
@@ -68,7 +68,7 @@ def gpu_problem(gpu: GpuFacts, machine: MachineFacts) -> str:
 
 
 def can_run(torch: TorchFacts, capability: tuple[int, int]) -> bool | None:
-    """Tell whether a build of torch has kernels for an NVIDIA GPU; None if that is not known.
+    """Say whether a build of torch has kernels for an NVIDIA GPU; None if that is not known.
 
     Machine code (`sm_80`) runs on GPUs of the same major capability and the same or a later minor
     one; that for a feature set (`sm_90a`) on this capability alone, that for a family (`sm_100f`)
@@ -97,7 +97,7 @@ def _runs(arch: str, capability: tuple[int, int]) -> bool:
 
 
 def driver_runs(driver: DriverFacts, torch: TorchFacts) -> bool:
-    """Tell whether the NVIDIA driver runs what a build of torch was made with.
+    """Say whether the NVIDIA driver runs what a build of torch was made with.
 
     From CUDA 11 on, a driver runs all of its own major version and the older ones ("minor version
     compatibility"): https://docs.nvidia.com/deploy/cuda-compatibility/. Before that it had to be

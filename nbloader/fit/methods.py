@@ -150,7 +150,7 @@ def _work_on(
     placed: Sequence[PlacedComponent],
     dtype: str,
 ) -> int:
-    """Give what a GPU needs beside weights for the components that are on it."""
+    """Return what a GPU needs beside weights for the components that are on it."""
     there = [part for part in placed if gpu.device in part.device.split(",")]
     return turn_of(question, dtype, there) + CUDA_BYTES
 
@@ -270,7 +270,7 @@ def _offloaded(question: Question, gpu: UsableGpu, method: Method) -> Placement:
 
 
 def _one_at_a_time(question: Question, dtype: str, placed: Sequence[PlacedComponent]) -> int:
-    """Give the peak where each component computes alone on the GPU."""
+    """Return the peak where each component computes alone on the GPU."""
     return max(
         (part.bytes + turn_of(question, dtype, [part]) for part in placed),
         default=0,
@@ -345,12 +345,12 @@ def cpu_offload(question: Question) -> Placement:
 
 
 def _waiting(total: int, room: Mapping[UsableGpu, int], layer: int) -> int:
-    """Give the most that is left for memory: no layer is cut, so each GPU may lack one."""
+    """Return the most that is left for memory: no layer is cut, so each GPU may lack one."""
     return max(0, total - sum(room.values()) + layer * (1 + len(room)))
 
 
 def _layer_of(weights: ComponentWeights, dtype: str) -> int:
-    """Give the largest that goes to a device as one: a block, or a matrix outside of them."""
+    """Return the largest that goes to a device as one: a block, or a matrix outside of them."""
     largest = largest_of(weights, dtype)
     if not weights.largest_tensor or not weights.total:
         return largest
@@ -366,7 +366,7 @@ its kernels keep. Measured in bfloat16 and float32 (torch 2.13): 0.76 and 1.04 G
 
 
 def place(question: Question, method: Method) -> Placement:
-    """Give the placement of a method; where it can be had in several ways, the first that fits.
+    """Return the placement of a method; where it can be had in several ways, the first that fits.
 
     Whether it fits, and the reason, are left for the caller to settle: see `lacking`.
 

@@ -85,7 +85,7 @@ def _mostly_float16(question: Question) -> bool:
 
 
 def gpus_of(question: Question) -> tuple[UsableGpu, ...]:
-    """Give the GPUs that come into question. Raises Impossible where there are none."""
+    """Return the GPUs that come into question. Raises Impossible where there are none."""
     if not question.gpus:
         raise Impossible(question.no_gpu)
     return question.gpus
@@ -106,7 +106,7 @@ def as_loaded(question: Question, gpus: Sequence[UsableGpu]) -> Question:
 
 
 def _has_triton(machine: MachineFacts) -> bool:
-    """Tell whether there is a triton that transformers takes for MXFP4: from 3.4 on."""
+    """Say whether there is a triton that transformers takes for MXFP4: from 3.4 on."""
     found = machine.packages.get("triton")
     if found is None or found.installed is None:
         return False
@@ -148,7 +148,7 @@ MPS_SHARE = 0.7
 
 
 def ram_room(question: Question, method: Method) -> int:
-    """Give the memory that is there for a model: without what the libraries will take."""
+    """Return the memory that is there for a model: without what the libraries will take."""
     memory = question.machine.memory
     if method is Method.MPS:
         return max(0, min(memory.available, int(memory.total * MPS_SHARE)) - IMPORTS_BYTES)
@@ -157,7 +157,7 @@ def ram_room(question: Question, method: Method) -> int:
 
 
 def ram_needed(placement: Placement) -> int:
-    """Give the memory that a placement needs at its peak.
+    """Return the memory that a placement needs at its peak.
 
     For computing out of memory the mapped weights have to fit, too: otherwise they are read from
     the disk again for each step.
@@ -166,9 +166,9 @@ def ram_needed(placement: Placement) -> int:
 
 
 def lacking(question: Question, placement: Placement) -> dict[str, int]:
-    """Give what a placement lacks, in bytes, by where: `cuda:0`, `RAM`; negative if there is more.
+    """Return what a placement lacks, in bytes, by where: `cuda:0`, `RAM`.
 
-    What is not used at all is left out.
+    Negative if there is more. What is not used at all is left out.
     """
     missing = {}
     for number, (needed, gpu) in enumerate(
@@ -184,7 +184,7 @@ def lacking(question: Question, placement: Placement) -> dict[str, int]:
 
 
 def first_that_fits(question: Question, placements: Sequence[Placement]) -> Placement:
-    """Give the first that fits, or that lacks the least."""
+    """Return the first that fits, or that lacks the least."""
 
     def shortage(placement: Placement) -> int:
         return max(0, 0, *lacking(question, placement).values())
@@ -209,7 +209,7 @@ most (Stable Diffusion 1.5), 9 times in the smallest embedding model of the tabl
 
 
 def device_of(gpu: UsableGpu) -> str:
-    """Give the name of a GPU as users write it."""
+    """Return the name of a GPU as users write it."""
     return "cuda" if gpu.number == 0 else gpu.device
 
 
@@ -231,7 +231,7 @@ def total_of(placed: Sequence[PlacedComponent]) -> int:
 
 
 def computing_bytes(question: Question, dtype: str, component: str | None = None) -> int:
-    """Give what computing takes beside the weights.
+    """Return what computing takes beside the weights.
 
     The families' figures are for models of their published sizes. A small one of the same form, as
     tests and tutorials use, takes less.
@@ -245,12 +245,12 @@ def computing_bytes(question: Question, dtype: str, component: str | None = None
 
 
 def work_bytes(question: Question, dtype: str, placed: Sequence[PlacedComponent]) -> int:
-    """Give what a GPU needs beside weights where all of them are on it."""
+    """Return what a GPU needs beside weights where all of them are on it."""
     return max(computing_bytes(question, dtype), turn_of(question, dtype, placed)) + CUDA_BYTES
 
 
 def turn_of(question: Question, dtype: str, placed: Sequence[PlacedComponent]) -> int:
-    """Give the most that one of these components takes beside weights in its turn."""
+    """Return the most that one of these components takes beside weights in its turn."""
     weights_of = {component.name: weights for component, weights in question.parts}
     return max(
         (
@@ -263,7 +263,7 @@ def turn_of(question: Question, dtype: str, placed: Sequence[PlacedComponent]) -
 
 
 def _unpacking_bytes(weights: ComponentWeights, dtype: str) -> int:
-    """Give what a quantized layer takes that is unpacked for its turn.
+    """Return what a quantized layer takes that is unpacked for its turn.
 
     The largest tensor of a language model is its embedding, which is not quantized; the layers are
     in its blocks.
@@ -272,7 +272,7 @@ def _unpacking_bytes(weights: ComponentWeights, dtype: str) -> int:
 
 
 def largest_of(part: ComponentWeights, dtype: str, *, in_blocks: bool = False) -> int:
-    """Give the bytes of the largest tensor in `dtype`; of the whole if its tensors are unknown.
+    """Return the bytes of the largest tensor in `dtype`; of the whole if its tensors are unknown.
 
     Args:
         in_blocks: only those of repeated blocks, if there are any.
@@ -289,18 +289,18 @@ _NO_COMPONENT = Component(name="", paths=())
 
 
 def vram_of(question: Question, loads: Mapping[UsableGpu, int]) -> tuple[int, ...]:
-    """Give what each GPU of the machine has to hold, in their order."""
+    """Return what each GPU of the machine has to hold, in their order."""
     by_number = {gpu.number: size for gpu, size in loads.items()}
     return tuple(by_number.get(number, 0) for number in range(len(question.machine.gpus)))
 
 
 def cast_of(question: Question, dtype: str) -> int:
-    """Give the bytes that are made anew in memory, not mapped from the files."""
+    """Return the bytes that are made anew in memory, not mapped from the files."""
     return sum(cast_bytes(weights, component, dtype) for component, weights in question.parts)
 
 
 def cast_on_the_way(question: Question, dtype: str, *, straight: bool) -> int:
-    """Give the memory for casts on the way to a GPU.
+    """Return the memory for casts on the way to a GPU.
 
     Args:
         straight: whether accelerate brings each tensor there by itself; pipelines of diffusers are

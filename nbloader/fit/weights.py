@@ -34,12 +34,12 @@ LARGE_BYTES = 1_000_000_000
 
 
 def bits(dtype: str) -> int:
-    """Give the bits of a number of torch's `dtype`."""
+    """Return the bits of a number of torch's `dtype`."""
     return _BITS[dtype]
 
 
 def main_dtype(part: ComponentWeights) -> str | None:
-    """Give the format of most of the weights by torch's name; None if the libraries cast none."""
+    """Return the format of most of the weights by torch's name; None if the libraries cast none."""
     floats = {name: size for name, size in part.bytes_by_dtype.items() if name in _NAMES}
     return _NAMES[max(floats, key=lambda name: floats[name])] if floats else None
 
@@ -69,7 +69,7 @@ def unpacked(
     *,
     kernels: bool,
 ) -> ComponentWeights:
-    """Give the weights as they are once the library has loaded them, before a cast.
+    """Return the weights as they are once the library has loaded them, before a cast.
 
     diffusers casts float8 like any other number. transformers computes in float8 from compute
     capability 8.9 on and in MXFP4 from 7.5 on with its kernels, and turns them into bfloat16
@@ -108,7 +108,7 @@ def unpacked(
 
 
 def bytes_as(part: ComponentWeights, component: Component, dtype: str) -> int:
-    """Give what a component takes once it is loaded in `dtype`."""
+    """Return what a component takes once it is loaded in `dtype`."""
     if part.quantization is not None:
         return part.total
     kept = sum(size for name, size in part.bytes_by_dtype.items() if name not in _STORED)
@@ -118,7 +118,7 @@ def bytes_as(part: ComponentWeights, component: Component, dtype: str) -> int:
 
 
 def cast_bytes(part: ComponentWeights, component: Component, dtype: str) -> int:
-    """Give the bytes of the tensors that have to be made anew in `dtype`.
+    """Return the bytes of the tensors that have to be made anew in `dtype`.
 
     Those that are stored in it already are mapped from the file, and take no memory of their own.
     """
@@ -130,7 +130,7 @@ def cast_bytes(part: ComponentWeights, component: Component, dtype: str) -> int:
 
 
 def quantizable(part: ComponentWeights, component: Component) -> bool:
-    """Tell whether quantizing a component pays: it is large, and made of linear layers.
+    """Say whether quantizing a component pays: it is large, and made of linear layers.
 
     bitsandbytes replaces `nn.Linear` only: a VAE and a U-Net consist of convolutions.
     """
@@ -146,7 +146,7 @@ def quantizable(part: ComponentWeights, component: Component) -> bool:
 def quantized_bytes(
     part: ComponentWeights, component: Component, to: Quantization, dtype: str
 ) -> int:
-    """Give what a component takes once its linear layers are quantized.
+    """Return what a component takes once its linear layers are quantized.
 
     Embeddings stay in `dtype`, and so does the output layer of a language model; the largest
     tensor stands for either.

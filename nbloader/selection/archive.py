@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 Read: TypeAlias = Callable[[int, int], bytes]
-"""Gives the bytes of a file from an offset up to another, all of them."""
+"""Returns the bytes of a file from an offset up to another, all of them."""
 
 FIRST_READ_BYTES = 16 * 1024
 """From the end of the file: the whole directory of a model with some two hundred tensors."""
@@ -128,7 +128,7 @@ def read_archive(size: int, read: Read) -> Archive:
 
 
 def outline(archive: Archive, size: int, read: Read) -> dict[int, bytes]:
-    """Give the parts of an archive, by their offsets, that it takes beside its storages.
+    """Return the parts of an archive, by their offsets, that it takes beside its storages.
 
     With zeros between them, they are an archive of the same tensors, all of zeros.
 
@@ -163,7 +163,7 @@ def outline(archive: Archive, size: int, read: Read) -> dict[int, bytes]:
 
 
 def _entries(size: int, read: Read) -> tuple[list[_Entry], int]:
-    """Give what the directory lists, in the order of the file, and where the directory begins."""
+    """Return what the directory lists, in the order of the file, and where the directory begins."""
     first = max(0, size - FIRST_READ_BYTES)
     tail = read(first, size) if size else b""
     found = _end(tail, first, size)
@@ -186,7 +186,7 @@ def _entries(size: int, read: Read) -> tuple[list[_Entry], int]:
 
 
 def _end(tail: bytes, first: int, size: int) -> tuple[int, int, int] | None:
-    """Give the number of entries, and where the directory begins and ends; None if it is no zip.
+    """Return the number of entries, and where the directory begins and ends; None if it is no zip.
 
     A comment behind it is refused, as torch writes none: in a comment, another end can hide.
     """
@@ -237,7 +237,7 @@ def _entry(content: bytes, position: int) -> tuple[_Entry, int]:
 
 
 def _name(raw: bytes) -> str:
-    """Give a name that cannot mean anything else to another reader."""
+    """Return a name that cannot mean anything else to another reader."""
     if not raw.isascii() or not (name := raw.decode()).isprintable() or "\\" in name:
         raise Unclear("its zip has a file with an odd name")
     folders = name.removesuffix("/").split("/")
@@ -265,7 +265,7 @@ def _in_64_bits(extra: bytes, values: list[int]) -> list[int]:
 
 
 def _ends(entries: list[_Entry], directory: int) -> dict[str, int]:
-    """Give the offset at which each entry ends at the latest, once they are seen not to overlap."""
+    """Return where each entry ends at the latest, once they are seen not to overlap."""
     ordered = sorted(entries, key=lambda entry: entry.offset)
     limits = [entry.offset for entry in ordered[1:]] + [directory]
     for entry, limit in zip(ordered, limits, strict=True):

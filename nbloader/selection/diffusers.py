@@ -140,7 +140,7 @@ def _pipeline_class(repo: Repo, index: dict[str, object]) -> tuple[str, list[str
 
 
 def _is_repository(custom: str) -> bool:
-    """Tell whether `custom_pipeline` is the id of a repository; paths are given in full."""
+    """Say whether `custom_pipeline` is the id of a repository; paths are given in full."""
     return "/" in custom and is_repo_id(custom)
 
 

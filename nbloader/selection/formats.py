@@ -119,7 +119,7 @@ def no_weights(repo: Repo, folder: str) -> RepoError:
 # -- looking ---------------------------------------------------------------------------------------
 
 _Find = Callable[[Iterable[str]], str | None]
-"""Gives the first of the paths that shows a format."""
+"""Returns the first of the paths that shows a format."""
 
 _Format = tuple[str, _Find, Callable[[Repo, str], str]]
 """What it is, what shows it, and the hint for a repository and the path that shows it."""
@@ -234,7 +234,7 @@ _LEAST_CHECKPOINT_BYTES = 1_600_000_000
 
 
 def _line(value: str) -> str:
-    """Give a text as it stands in a line to paste."""
+    """Return a text as it stands in a line to paste."""
     return f'"{value}"' if re.fullmatch(r"[\w./:* -]{1,300}", value, re.ASCII) else quote(value)
 
 
@@ -247,7 +247,7 @@ def _bases(repo: Repo) -> list[str]:
 
 
 def _base(repo: Repo) -> str:
-    """Give the id of the base model, as it stands in a line."""
+    """Return the id of the base model, as it stands in a line."""
     return _line(next(iter(_bases(repo)), "the base model that its card names"))
 
 

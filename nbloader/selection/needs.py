@@ -269,7 +269,7 @@ def _uses_timm(config: _Config) -> bool:
 
 
 def _comes_alone(repo: Repo, config: _Config) -> bool:
-    """Tell whether the library makes no pipeline of a model, so that it comes as it is."""
+    """Say whether the library makes no pipeline of a model, so that it comes as it is."""
     if repo.task_asked or (repo.task is not None and repo.task not in _TASKS_GONE):
         return False
     head = _head(config)

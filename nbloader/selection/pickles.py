@@ -69,7 +69,7 @@ class LookedThrough:
 
 
 def pickled(selection: Selection) -> list[str]:
-    """Give the files of weights that are pickled, in the order of the selection."""
+    """Return the files of weights that are pickled, in the order of the selection."""
     return [
         path
         for component in selection.components
@@ -122,7 +122,7 @@ def look_through(file: RepoFile, read: Read) -> LookedThrough:
 
 
 def sketched(file: RepoFile, read: Read) -> dict[int, bytes] | None:
-    """Give the parts of a file of pickled weights that it takes beside its tensors, by offset.
+    """Return the parts of a file of pickled weights that it takes beside its tensors, by offset.
 
     With zeros between them, they are a file of the same tensors, all of zeros. None for a file that
     cannot be vouched for.
@@ -139,7 +139,7 @@ def sketched(file: RepoFile, read: Read) -> dict[int, bytes] | None:
 
 
 def torch_refuses(found: PickleFacts, safe_globals: Collection[str] = ()) -> bool:
-    """Tell whether torch's restricted unpickler is sure to refuse a file.
+    """Say whether torch's restricted unpickler is sure to refuse a file.
 
     Args:
         safe_globals: names that were added to what it allows.
@@ -169,7 +169,7 @@ def _header(value: object, length: int) -> Header | None:
 
 
 def globals_of(content: bytes) -> Iterator[str]:
-    """Give the names that a pickle of any protocol refers to, as far as it can be followed.
+    """Return the names that a pickle of any protocol refers to, as far as it can be followed.
 
     Only to name what was refused: nothing is believed to be safe because it is not among them.
     """

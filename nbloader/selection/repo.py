@@ -88,12 +88,12 @@ def malformed(path: str, what: str) -> MalformedFileError:
 
 
 def is_name(value: object) -> TypeGuard[str]:
-    """Tell whether a foreign value can be the name of a class, as Python writes it."""
+    """Say whether a foreign value can be the name of a class, as Python writes it."""
     return isinstance(value, str) and len(value) <= _MAX_NAME and value.isidentifier()
 
 
 def is_dotted_name(value: object) -> TypeGuard[str]:
-    """Tell whether a foreign value can be the name of a library, a module or a family of models.
+    """Say whether a foreign value can be the name of a library, a module or a family of models.
 
     Those of modules and families that come with a repository may have hyphens.
     """
@@ -101,7 +101,7 @@ def is_dotted_name(value: object) -> TypeGuard[str]:
 
 
 def check_name(value: str, path: str, *, dotted: bool = False) -> str:
-    """Give a name that decides the selection, once it is seen to be one.
+    """Return a name that decides the selection, once it is seen to be one.
 
     Args:
         path: the file that it was read from.
@@ -280,7 +280,7 @@ _MAX_MODULE = 128
 
 
 def companion(repo: Repo, reference: Reference, *, where: str) -> Repo | None:
-    """Give a repository that `repo` refers to; None as long as it is not listed.
+    """Return a repository that `repo` refers to; None as long as it is not listed.
 
     A reference to the selection's own repository is one to its own files.
 
@@ -343,7 +343,7 @@ def split_reference(reference: str) -> tuple[str, str, str]:
 
 
 def code_of(repo: Repo, repo_id: str, module: str, *, where: str) -> list[str]:
-    """Give the Python files of a repository that hold a module and whatever it may import.
+    """Return the Python files of a repository that hold a module and whatever it may import.
 
     That is all that stand in the folder of the module. The caller trusts the code.
 

@@ -81,7 +81,7 @@ _HEADS = {
 
 
 def is_encoder(repo: Repo) -> bool:
-    """Tell whether a repository with a `config.json` alone is for sentence-transformers.
+    """Say whether a repository with a `config.json` alone is for sentence-transformers.
 
     So are cross-encoders and ColBERT models as they were saved for years, and whatever the Hub says
     is for this library. False as long as `config.json` is not known.

@@ -80,7 +80,7 @@ class Header:
 
 
 def header_end(start: bytes, file: RepoFile) -> int:
-    """Give the offset at which the header ends, from the first eight bytes of the file.
+    """Return the offset at which the header ends, from the first eight bytes of the file.
 
     Raises:
         MalformedFileError: the length cannot be right.
@@ -158,7 +158,7 @@ def header_of(tensors: Iterable[tuple[str, str, int]], length: int) -> Header:
 
 
 def _block(name: str) -> str | None:
-    """Give the name of a tensor up to the first number in it; None if it has none."""
+    """Return the name of a tensor up to the first number in it; None if it has none."""
     parts = name.split(".")
     for count, part in enumerate(parts, 1):
         if part.isascii() and part.isdigit():
@@ -167,7 +167,7 @@ def _block(name: str) -> str | None:
 
 
 def _quantization(names: Iterable[str], dtypes: Iterable[str]) -> str | None:
-    """Tell by what the libraries that quantize add to a model.
+    """Return the method of a quantization, told by what the libraries add to a model.
 
     bitsandbytes: `<weight>.absmax`, `<weight>.quant_state.bitsandbytes__nf4` (4-bit) and `SCB`
     (8-bit). GPTQ and AWQ: `qweight` with `qzeros`, and GPTQ also `g_idx`.
@@ -185,7 +185,7 @@ def _quantization(names: Iterable[str], dtypes: Iterable[str]) -> str | None:
 
 
 def _span(entry: object) -> tuple[int, int] | None:
-    """Give the offsets of a tensor if dtype, shape and offsets agree."""
+    """Return the offsets of a tensor if dtype, shape and offsets agree."""
     match entry:
         case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [int(first), int(last)]}:
             pass

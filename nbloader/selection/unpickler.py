@@ -373,7 +373,7 @@ def _parameter_with_state(tensor: Any, gradient: Any, hooks: Any, state: Any) ->
 def _view(
     storage: _Storage, dtype: str, element: int, start: Any, shape: Any, stride: Any
 ) -> Tensor:
-    """Give the tensor that lies in a storage so, once it is seen to lie inside it."""
+    """Return the tensor that lies in a storage so, once it is seen to lie inside it."""
     sides, steps = _numbers(shape), _numbers(stride)
     if len(sides) != len(steps) or len(sides) > _MAX_SIDES:
         _odd_tensor()
@@ -442,7 +442,7 @@ later."""
 
 
 def value_of(content: bytes, storages: Mapping[str, int]) -> object:
-    """Give a description of what a pickle would make.
+    """Return a description of what a pickle would make.
 
     A dictionary is a `dict`, a tensor or a parameter a `Tensor`.
 
