@@ -38,7 +38,7 @@ def main() -> None:
     from nbloader.transfer.protocol import PROTOCOL_VERSION, Hello, Start, stopped
 
     channel = _Channel(commands, reports)
-    channel.send(Hello(version=PROTOCOL_VERSION))
+    channel.publish(Hello(version=PROTOCOL_VERSION))
     try:
         # A parent that was interrupted while it started this process may never speak.
         start = channel.receive(START_TIMEOUT_S)
@@ -49,11 +49,11 @@ def main() -> None:
             )
         _work(start, channel)
     except NbloaderError as error:
-        channel.send(stopped(error))
+        channel.publish(stopped(error))
     except OSError:
         from nbloader.worker.answers import cache_not_writable
 
-        channel.send(stopped(cache_not_writable()))
+        channel.publish(stopped(cache_not_writable()))
 
 
 class _Channel:
@@ -78,7 +78,7 @@ class _Channel:
 
         return decode_command(self._queue.get(timeout=timeout_s))
 
-    def send(self, report: Report) -> None:
+    def publish(self, report: Report) -> None:
         from dataclasses import replace
 
         from nbloader.records import FileProgress
@@ -109,7 +109,7 @@ def _show_life(channel: _Channel, moved: Callable[[], object]) -> None:
         while True:
             time.sleep(ALIVE_EVERY_S)
             now = moved()
-            channel.send(Alive(busy=now != seen))
+            channel.publish(Alive(busy=now != seen))
             seen = now
 
     threading.Thread(target=tell, name="alive", daemon=True).start()
@@ -119,15 +119,15 @@ def _work(start: Start, channel: _Channel) -> None:
     from nbloader.transfer.protocol import Fetch, Finished, Sketch
     from nbloader.worker.session import Session
 
-    session = Session(start, channel.send)
+    session = Session(start, channel.publish)
     _show_life(channel, session.moved)
-    channel.send(session.select())
+    channel.publish(session.select())
     match channel.receive():
         case Fetch():
-            channel.send(Finished(folder=str(session.fetch())))
+            channel.publish(Finished(folder=str(session.fetch())))
         case Sketch(folder=folder):
             session.sketch(Path(folder))
-            channel.send(Finished(folder=folder))
+            channel.publish(Finished(folder=folder))
 
 
 def _run() -> NoReturn:

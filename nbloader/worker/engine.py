@@ -75,7 +75,7 @@ class Engine:
         self._commit_hash = commit_hash
         self._routes = routes
         self._policy = policy
-        self._publish = publish
+        self.publish = publish
         self._done = done
         self._stuck = stuck
         self._tried = {one.path: one for one in tried}
@@ -153,7 +153,7 @@ class Engine:
                 stalled = list(self._schedule.stalled())
                 stuck = list(self._schedule.stuck())
             for event in progress:
-                self._publish(event)
+                self.publish(event)
             for piece in stalled:
                 if piece.cancel is not None:
                     piece.cancel()
@@ -257,7 +257,7 @@ class Engine:
                 return
             # The other threads see it at the next tick: to wake all for each piece costs more.
             if retry is not None:
-                self._publish(retry)
+                self.publish(retry)
 
     def _fetch(self, task: Task, piece: Piece) -> Retry | None:
         """Fetch a piece; gives what is to be told if it failed and another attempt follows."""
@@ -326,9 +326,9 @@ class Engine:
                 return
             task.partial, task.hash = self._open_partial(task.file), FileHash(task.file)
             task.shown = 0
-        self._publish(FileProgress(path=task.file.path, completed=0))
+        self.publish(FileProgress(path=task.file.path, completed=0))
         if retry is not None:
-            self._publish(retry)
+            self.publish(retry)
 
     def _stop(self, task: Task, error: BaseException) -> None:
         with self._changed:

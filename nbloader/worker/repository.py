@@ -42,7 +42,7 @@ class Repository:
         commit_hash: the commit to go on with, where an earlier worker has found it.
         is_other: whether it is another one than that of the selection.
         hub: asked about this repository.
-        send: takes reports, from any thread.
+        publish: takes reports, from any thread.
         stuck, tried: those of `Downloads`.
 
     Attributes:
@@ -58,7 +58,7 @@ class Repository:
         commit_hash: str | None,
         is_other: bool,
         hub: Hub,
-        send: Callable[[Report], object],
+        publish: Callable[[Report], object],
         stuck: Callable[..., object],
         tried: Sequence[Tried],
     ) -> None:
@@ -67,12 +67,12 @@ class Repository:
         self.listing: Listing | None = None
         self._commit_hash = commit_hash
         self._is_other = is_other
-        self._send = send
+        self.publish = publish
         name = repo_folder_name(repo_id=hub.repo_id, repo_type="model")
         self.cache = RepoCache(Path(constants.HF_HUB_CACHE) / name)
         self._kept = ListingStore(Path(constants.HF_HOME) / "nbloader" / "listings" / name)
         self.downloads = Downloads(
-            hub=hub, cache=self.cache, publish=send, stuck=stuck, tried=tried
+            hub=hub, cache=self.cache, publish=publish, stuck=stuck, tried=tried
         )
 
     @property
@@ -113,7 +113,7 @@ class Repository:
         info = hub.resolve(commit or self.revision)
         hub.policy = policy
         if info.repo_id != self.repo_id:
-            self._send(_renamed(self.repo_id, info.repo_id))
+            self.publish(_renamed(self.repo_id, info.repo_id))
         kept = self._kept.get(self.revision, info.commit_hash)
         listing = replace(
             kept or hub.listing(self.revision, info.commit_hash),
@@ -262,7 +262,7 @@ class Repository:
         try:
             self.cache.write_ref(revision, commit)
         except OSError:
-            self._send(
+            self.publish(
                 Notice(
                     reference=CacheNotWritableError.reference,
                     message=f"the cache cannot note that {revision} is {commit[:7]}",

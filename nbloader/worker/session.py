@@ -76,17 +76,17 @@ class Session:
     """One request, from the first question to the complete snapshot folder.
 
     Args:
-        send: takes reports, from any thread.
+        publish: takes reports, from any thread.
     """
 
-    def __init__(self, start: Start, send: Callable[[Report], object]) -> None:
+    def __init__(self, start: Start, publish: Callable[[Report], object]) -> None:
         self._start = start
-        self._send = send
+        self.publish = publish
         self._hub = Hub(
             repo_id=start.repo_id,
             policy=start.policy,
             token=token_in_worker(start.token, os.environ),
-            publish=send,
+            publish=publish,
         )
         # By the `repo_id` of their files; that of the selection itself is empty.
         self._repositories = {"": self._repository(self._hub, start.revision, start.commit_hash)}
@@ -98,8 +98,8 @@ class Session:
             commit_hash=commit_hash,
             is_other=hub is not self._hub,
             hub=hub,
-            send=self._send,
-            stuck=lambda path, route: self._send(Stuck(path=path, route=route)),
+            publish=self.publish,
+            stuck=lambda path, route: self.publish(Stuck(path=path, route=route)),
             tried=self._start.tried,
         )
 
@@ -190,7 +190,7 @@ class Session:
                 hint="Run once without `local_files_only=True` (and without HF_HUB_OFFLINE).",
             )
         if not certain:
-            self._send(
+            self.publish(
                 Notice(
                     reference="not-certain",
                     message=f"{start.repo_id} was not downloaded by nbloader, so whether all of "
@@ -216,7 +216,7 @@ class Session:
                 one.hub.policy = replace(start.policy, max_retries=1)
         try:
             listing = self._own.list_from_hub(start.policy)
-            self._send(StageStarted(stage=Stage.SET_UP))
+            self.publish(StageStarted(stage=Stage.SET_UP))
             return self._made(
                 listing,
                 lambda one: one.list_from_hub(start.policy),
@@ -225,7 +225,7 @@ class Session:
         except (HubUnreachableError, RateLimitedError) as error:
             if cached is None:
                 raise
-            self._send(
+            self.publish(
                 Notice(
                     reference=error.reference,
                     message=f"{error.message}; using the cached commit {cached[0].commit_hash[:7]}",
@@ -385,7 +385,7 @@ class Session:
         write_sketch(folder, content, outlines)
 
     def _done(self, file: RepoFile) -> None:
-        self._send(FileDone(path=file.path))
+        self.publish(FileDone(path=file.path))
 
     def _sweep(self) -> None:
         """Remove what killed downloads have left and nobody will go on from."""
@@ -394,7 +394,7 @@ class Session:
         if count:
             freed = format_bytes(sum(each.bytes_freed for each in swept))
             what = "1 file" if count == 1 else f"{count} files"
-            self._send(
+            self.publish(
                 Notice(
                     reference="space-freed",
                     message=f"{freed} were freed: {what} that broken "
