@@ -12,9 +12,9 @@ from nbloader.records import Route, TransferPolicy
 from nbloader.transfer.policy import (
     MAX_RETRY_AFTER_S,
     RULES,
+    Attempts,
     GiveUp,
     GoOn,
-    Progress,
     Reason,
     backoff_s,
     decide,
@@ -23,12 +23,12 @@ from nbloader.transfer.policy import (
 BOTH = frozenset(Route)
 MB = 1_000_000
 POLICY = TransferPolicy()
-FRESH = Progress(route=Route.XET, moved_at=100.0)
+FRESH = Attempts(route=Route.XET, moved_at=100.0)
 
 
 def follow(
     reason: Reason,
-    progress: Progress = FRESH,
+    attempts: Attempts = FRESH,
     *,
     brought: int = 0,
     began_at: float = 100.0,
@@ -41,7 +41,7 @@ def follow(
 ) -> GoOn | GiveUp:
     return decide(
         reason,
-        progress,
+        attempts,
         brought=brought,
         began_at=began_at,
         now=now,
@@ -89,18 +89,18 @@ def test_the_first_and_the_second_failure(reason: Reason) -> None:
     first, second = FIRST_AND_SECOND[reason]
     after = follow(reason)
     assert isinstance(after, GoOn)
-    assert (after.progress.route, after.wait_s) == first
-    again = follow(reason, after.progress, began_at=110.0, now=120.0)
+    assert (after.attempts.route, after.wait_s) == first
+    again = follow(reason, after.attempts, began_at=110.0, now=120.0)
     if second is None:
         assert isinstance(again, GiveUp)
     else:
         assert isinstance(again, GoOn)
-        assert (again.progress.route, again.wait_s) == second
+        assert (again.attempts.route, again.wait_s) == second
 
 
 def test_the_whole_record() -> None:
     assert follow(Reason.BUSY) == GoOn(
-        progress=Progress(
+        attempts=Attempts(
             route=Route.XET, moved_at=100.0, fruitless=1, on_route=1, failed_at=110.0, wrong=0
         ),
         wait_s=5.0,
@@ -110,44 +110,44 @@ def test_the_whole_record() -> None:
 def test_with_one_route_it_stays_and_waits() -> None:
     after = follow(Reason.STALLED, routes=frozenset({Route.XET}))
     assert isinstance(after, GoOn)
-    assert (after.progress.route, after.wait_s) == (Route.XET, 0.0)
+    assert (after.attempts.route, after.wait_s) == (Route.XET, 0.0)
     again = follow(
-        Reason.STALLED, after.progress, began_at=110, now=120, routes=frozenset({Route.XET})
+        Reason.STALLED, after.attempts, began_at=110, now=120, routes=frozenset({Route.XET})
     )
     assert isinstance(again, GoOn)
-    assert (again.progress.route, again.wait_s) == (Route.XET, 10.0)
+    assert (again.attempts.route, again.wait_s) == (Route.XET, 10.0)
 
 
 def test_what_brought_bytes_is_followed_at_once_and_not_counted() -> None:
     tired = replace(FRESH, fruitless=4, moved_at=0.0)
     after = follow(Reason.CONNECTION_LOST, tired, brought=9 * MB)
     assert isinstance(after, GoOn)
-    assert (after.wait_s, after.progress.fruitless, after.progress.moved_at) == (0.0, 0, 110.0)
+    assert (after.wait_s, after.attempts.fruitless, after.attempts.moved_at) == (0.0, 0, 110.0)
 
 
 def test_what_brought_next_to_nothing_is_not_hammered() -> None:
     after = follow(Reason.CONNECTION_LOST, brought=1000)
     assert isinstance(after, GoOn)
-    assert (after.wait_s, after.progress.fruitless) == (1.0, 0)
+    assert (after.wait_s, after.attempts.fruitless) == (1.0, 0)
 
 
 def test_wrong_bytes_are_no_gain_however_many() -> None:
     after = follow(Reason.WRONG_BYTES, brought=90 * MB)
     assert isinstance(after, GoOn)
-    assert (after.progress.fruitless, after.progress.wrong) == (1, 1)
+    assert (after.attempts.fruitless, after.attempts.wrong) == (1, 1)
 
 
 def test_pieces_that_were_under_way_together_count_once() -> None:
     first = follow(Reason.BUSY, began_at=100.0, now=110.0)
-    second = follow(Reason.BUSY, first.progress, began_at=101.0, now=110.5)
+    second = follow(Reason.BUSY, first.attempts, began_at=101.0, now=110.5)
     assert isinstance(second, GoOn)
-    assert (second.progress.fruitless, second.progress.on_route) == (1, 1)
+    assert (second.attempts.fruitless, second.attempts.on_route) == (1, 1)
 
 
 def test_time_runs_out() -> None:
     late = follow(Reason.BUSY, now=401.0)
     assert late == GiveUp(
-        progress=replace(FRESH, fruitless=1, on_route=1, failed_at=401.0), timed_out=True
+        attempts=replace(FRESH, fruitless=1, on_route=1, failed_at=401.0), timed_out=True
     )
     assert isinstance(follow(Reason.BUSY, now=400.0), GoOn)
 
@@ -156,7 +156,7 @@ def test_a_server_may_not_ask_for_a_longer_wait_than_is_allowed() -> None:
     short = replace(POLICY, max_wait_s=2.0)
     given_up = follow(Reason.RATE_LIMITED, policy=short, retry_after_s=2.5)
     assert given_up == GiveUp(
-        progress=replace(FRESH, fruitless=1, on_route=1, failed_at=110.0), timed_out=False
+        attempts=replace(FRESH, fruitless=1, on_route=1, failed_at=110.0), timed_out=False
     )
     for asked in (None, 0.0, 2.0):
         assert isinstance(follow(Reason.RATE_LIMITED, policy=short, retry_after_s=asked), GoOn)
@@ -215,14 +215,14 @@ def test_waits_grow_up_to_the_longest(policy: TransferPolicy, chance: float) -> 
 
 def run(
     failed: list[Failed], policy: TransferPolicy, routes: frozenset[Route]
-) -> list[tuple[Failed, Progress, GoOn | GiveUp]]:
+) -> list[tuple[Failed, Attempts, GoOn | GiveUp]]:
     """Let one attempt follow another until they are given up."""
-    progress = Progress(route=min(routes), moved_at=0.0)
+    attempts = Attempts(route=min(routes), moved_at=0.0)
     now, found = 0.0, []
     for one in failed:
         decision = follow(
             one.reason,
-            progress,
+            attempts,
             brought=one.brought,
             began_at=now,
             now=now + 1.0,
@@ -232,10 +232,10 @@ def run(
             chance=one.chance,
             retry_after_s=one.retry_after_s,
         )
-        found.append((one, progress, decision))
+        found.append((one, attempts, decision))
         if isinstance(decision, GiveUp):
             break
-        progress, now = decision.progress, now + 1.0 + decision.wait_s
+        attempts, now = decision.attempts, now + 1.0 + decision.wait_s
     return found
 
 
@@ -245,7 +245,7 @@ def test_any_run_of_failures(
 ) -> None:
     fruitless = wrong = 0
     for one, before, decision in run(failed, policy, routes):
-        after = decision.progress
+        after = decision.attempts
         gained = one.brought > 0 and one.reason is not Reason.WRONG_BYTES
         fruitless = 0 if gained else fruitless + 1
         wrong += one.reason is Reason.WRONG_BYTES
@@ -277,13 +277,13 @@ def test_pieces_that_fail_one_after_another_are_given_up_as_soon_as_one(
     reason: Reason, policy: TransferPolicy, offsets: list[float]
 ) -> None:
     """Each piece begins anew when it failed, a second later it fails again."""
-    progress, rounds = FRESH, 0
+    attempts, rounds = FRESH, 0
     while True:
         rounds += 1
         for offset in sorted(offsets):
             decision = follow(
                 reason,
-                progress,
+                attempts,
                 began_at=100.0 + rounds - 1 + offset,
                 now=100.0 + rounds + offset,
                 policy=policy,
@@ -293,7 +293,7 @@ def test_pieces_that_fail_one_after_another_are_given_up_as_soon_as_one(
             if isinstance(decision, GiveUp):
                 assert rounds == policy.max_retries
                 return
-            progress = decision.progress
+            attempts = decision.attempts
         assert rounds < policy.max_retries
 
 

@@ -14,7 +14,7 @@ from nbloader.hub_cache.hashing import FileHash
 from nbloader.hub_cache.locks import FileLock
 from nbloader.hub_cache.partial import MemoryPartial
 from nbloader.records import FileProgress, RepoFile, Retry, Route, TransferPolicy
-from nbloader.transfer.policy import Progress, Reason
+from nbloader.transfer.policy import Attempts, Reason
 from nbloader.worker.failure import Failure
 from nbloader.worker.piece import Piece
 from nbloader.worker.schedule import Schedule, Task
@@ -51,7 +51,7 @@ class Desk:
             lock=FileLock.__new__(FileLock),  # Nobody releases it here.
             partial=MemoryPartial(one),
             hash=FileHash(one),
-            progress=Progress(route=self.schedule.route, moved_at=self.now),
+            attempts=Attempts(route=self.schedule.route, moved_at=self.now),
         )
         self.schedule.tasks.append(task)
         return task
@@ -129,15 +129,15 @@ def test_pieces_that_fail_together_are_told_once() -> None:
         desk.now += 0.01
         told.append(desk.schedule.failed(desk.tasks[0], piece, Failure(Reason.CONNECTION_LOST)))
     assert [retry is not None for retry in told] == [True, False, False, False]
-    assert desk.tasks[0].progress.fruitless == 1
+    assert desk.tasks[0].attempts.fruitless == 1
 
 
 def test_what_ended_with_another_is_begun_again_and_counts_for_nothing() -> None:
     desk = Desk(file("a", 9 * MIB), route=Route.XET)
     task, piece = desk.tasks[0], desk.cut()[0]
-    before = task.progress
+    before = task.attempts
     assert desk.schedule.failed(task, piece, Failure(Reason.CANCELLED)) is None
-    assert task.progress == before
+    assert task.attempts == before
     (again,) = desk.cut()
     assert again.start == piece.start
 
@@ -261,7 +261,7 @@ def test_any_run_of_pieces_ends_with_all_bytes_or_the_error(data: st.DataObject)
         try:
             desk.schedule.failed(task, piece, Failure(Reason.BUSY))
         except DownloadError:
-            assert task.progress.fruitless == 5
+            assert task.attempts.fruitless == 5
             return
     assert all(task.partial.complete for task in desk.tasks)
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from nbloader.errors import WorkerDiedError
 from nbloader.records import Event, FileDone, FileProgress, Notice, Retry, Route, Selected
-from nbloader.transfer.policy import GiveUp, Progress, Reason, decide
+from nbloader.transfer.policy import Attempts, GiveUp, Reason, decide
 from nbloader.transfer.protocol import Start, Stuck, Tried
 
 __all__ = ["Ledger", "WorkerHungError"]
@@ -54,13 +54,13 @@ class Ledger:
         self._complete: set[FileDone | Notice] = set()
         self._brought = 0
         self._began_at = clock()
-        self._progress = Progress(route=Route.XET, moved_at=clock())
+        self._attempts = Attempts(route=Route.XET, moved_at=clock())
 
     def next_start(self) -> Start:
         """Give the question for the next worker."""
         self._began_at, self._brought = self._clock(), 0
         policy = self._start.policy
-        if self._progress.route is Route.HTTP and policy.route is None:
+        if self._attempts.route is Route.HTTP and policy.route is None:
             # It is the native code of the other that takes a process down.
             policy = replace(policy, route=Route.HTTP)
         refused = (
@@ -113,12 +113,12 @@ class Ledger:
             if error.stuck is not None:
                 path, failed_route = error.stuck.path, error.stuck.route
                 route = self._other(error.stuck)
-                self._progress = replace(self._progress, route=failed_route)
+                self._attempts = replace(self._attempts, route=failed_route)
         elif not error.by_signal and self.selected is None:
             raise error  # It cannot even begin here.
         decision = decide(
             reason,
-            self._progress,
+            self._attempts,
             brought=self._brought,
             began_at=self._began_at,
             now=self._clock(),
@@ -127,12 +127,12 @@ class Ledger:
             routes=frozenset(Route),
             chance=self._chance(),
         )
-        self._progress = decision.progress
+        self._attempts = decision.attempts
         if isinstance(decision, GiveUp):
             if isinstance(error, WorkerDiedError):
                 raise error
             raise WorkerDiedError(
-                f"the download process hung {decision.progress.fruitless} times in a row",
+                f"the download process hung {decision.attempts.fruitless} times in a row",
                 hint="Run the line again: what has arrived is kept. If it hangs again, set "
                 "HF_HUB_DISABLE_XET=1.",
             ) from error
@@ -141,7 +141,7 @@ class Ledger:
             path=path,
             reason=_last_words(error) if isinstance(error, WorkerDiedError) else str(reason),
             wait_s=round(decision.wait_s, 3),
-            attempt=decision.progress.fruitless,
+            attempt=decision.attempts.fruitless,
             max_attempts=self._start.policy.max_retries,
             route=route,
             failed_route=failed_route,

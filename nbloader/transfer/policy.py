@@ -18,9 +18,9 @@ __all__ = [
     "MAX_RETRY_AFTER_S",
     "MAX_WRONG",
     "RULES",
+    "Attempts",
     "GiveUp",
     "GoOn",
-    "Progress",
     "Reason",
     "Rule",
     "asks_too_much",
@@ -102,7 +102,7 @@ RULES: Mapping[Reason, Rule] = MappingProxyType(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
+class Attempts:
     """How the attempts for one file (or of the whole worker) have gone so far.
 
     Attributes:
@@ -126,7 +126,7 @@ class Progress:
         together, and count once."""
         return began_at < self.failed_at
 
-    def moved(self, now: float) -> Progress:
+    def moved(self, now: float) -> Attempts:
         """Note that bytes came."""
         return replace(self, moved_at=now, fruitless=0)
 
@@ -139,7 +139,7 @@ class GoOn:
         wait_s: not before so many seconds have passed.
     """
 
-    progress: Progress
+    attempts: Attempts
     wait_s: float
 
 
@@ -147,7 +147,7 @@ class GoOn:
 class GiveUp:
     """No further attempt; `timed_out` if the time ran out, else the attempts did."""
 
-    progress: Progress
+    attempts: Attempts
     timed_out: bool
 
 
@@ -172,7 +172,7 @@ def asks_too_much(retry_after_s: float | None, policy: TransferPolicy) -> bool:
 
 def decide(
     reason: Reason,
-    progress: Progress,
+    attempts: Attempts,
     *,
     brought: int,
     began_at: float,
@@ -196,33 +196,33 @@ def decide(
     rule = RULES[reason]
     # Wrong bytes are no gain, however many they were.
     gained = brought > 0 and reason is not Reason.WRONG_BYTES
-    together = progress.was_under_way(began_at)
-    fruitless = 0 if gained else max(1, progress.fruitless + (not together))
-    on_route = progress.on_route + (not together)
-    route = progress.route
+    together = attempts.was_under_way(began_at)
+    fruitless = 0 if gained else max(1, attempts.fruitless + (not together))
+    on_route = attempts.on_route + (not together)
+    route = attempts.route
     if on_route >= rule.switch_after and len(routes) > 1:
         route = next(other for other in sorted(routes) if other is not route)
         on_route = 0
-    after = Progress(
+    after = Attempts(
         route=route,
-        moved_at=now if gained else progress.moved_at,
+        moved_at=now if gained else attempts.moved_at,
         fruitless=fruitless,
         on_route=on_route,
-        failed_at=progress.failed_at if together else now,
-        wrong=progress.wrong + (reason is Reason.WRONG_BYTES),
+        failed_at=attempts.failed_at if together else now,
+        wrong=attempts.wrong + (reason is Reason.WRONG_BYTES),
     )
     if gained:
         wait_s = 0.0 if brought >= _SMALL_GAIN_BYTES else _SMALL_GAIN_WAIT_S
-        return GoOn(progress=after, wait_s=min(wait_s, policy.retry_delay_min_s))
+        return GoOn(attempts=after, wait_s=min(wait_s, policy.retry_delay_min_s))
     wrong = reason is Reason.WRONG_BYTES
     if asks_too_much(retry_after_s, policy):
-        return GiveUp(progress=after, timed_out=False)
+        return GiveUp(attempts=after, timed_out=False)
     if after.wrong >= MAX_WRONG if wrong else fruitless >= policy.max_retries:
-        return GiveUp(progress=after, timed_out=False)
-    if now - progress.moved_at > limit_s:
-        return GiveUp(progress=after, timed_out=True)
+        return GiveUp(attempts=after, timed_out=False)
+    if now - attempts.moved_at > limit_s:
+        return GiveUp(attempts=after, timed_out=True)
     wait_s = backoff_s(fruitless, policy, chance)
-    if (rule.at_once and fruitless == 1) or (route is not progress.route and fruitless <= 2):
+    if (rule.at_once and fruitless == 1) or (route is not attempts.route and fruitless <= 2):
         wait_s = 0.0  # Another route may work where this one does not, and waiting mends neither.
     asked = min(retry_after_s or 0.0, MAX_RETRY_AFTER_S)
-    return GoOn(progress=after, wait_s=max(wait_s, asked))
+    return GoOn(attempts=after, wait_s=max(wait_s, asked))

@@ -19,7 +19,7 @@ from nbloader.errors import DiskFullError, IntegrityError
 from nbloader.hub_cache import FileHash, FileLock, Partial, RepoCache, bytes_on_disk, open_partial
 from nbloader.records import FileProgress, RepoFile, Retry, Route, TransferPolicy
 from nbloader.text import format_bytes
-from nbloader.transfer.policy import Progress
+from nbloader.transfer.policy import Attempts
 from nbloader.transfer.protocol import Tried
 from nbloader.worker.failure import Failure
 from nbloader.worker.piece import Piece, RouteLike
@@ -199,18 +199,18 @@ class Engine:
         if file.etag in self._orphans:
             self._cache.remove_orphans(file)
         partial = self._open_partial(file)
-        progress = Progress(route=self._schedule.route, moved_at=self._clock())
+        attempts = Attempts(route=self._schedule.route, moved_at=self._clock())
         tried = self._tried.pop(file.path, None)
         if tried is not None:
-            progress = replace(
-                progress, route=tried.route, fruitless=tried.fruitless, wrong=tried.wrong
+            attempts = replace(
+                attempts, route=tried.route, fruitless=tried.fruitless, wrong=tried.wrong
             )
         return Task(
             file=file,
             lock=lock,
             partial=partial,
             hash=FileHash(file),
-            progress=progress,
+            attempts=attempts,
             pinned=tried is not None,
             shown=partial.arrived,
         )

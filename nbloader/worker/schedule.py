@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from nbloader.errors import RUN_AGAIN, DownloadError, IntegrityError, NbloaderError
 from nbloader.hub_cache import SMALL_FILE_BYTES, FileHash, FileLock, Partial, Spans
 from nbloader.records import FileProgress, RepoFile, Retry, Route, TransferPolicy
-from nbloader.transfer.policy import GiveUp, Progress, Reason, decide
+from nbloader.transfer.policy import Attempts, GiveUp, Reason, decide
 from nbloader.worker.failure import Failure
 from nbloader.worker.links import CONNECT_TIMEOUT_S
 from nbloader.worker.piece import Piece
@@ -68,7 +68,7 @@ class Task:
     lock: FileLock
     partial: Partial
     hash: FileHash
-    progress: Progress
+    attempts: Attempts
     pinned: bool = False
     whole: bool = False
     hashing: bool = False
@@ -154,7 +154,7 @@ class Schedule:
                 if piece is not None:
                     if task.served_at == float("-inf"):
                         # It could make no progress before anybody served it.
-                        task.progress = replace(task.progress, moved_at=now)
+                        task.attempts = replace(task.attempts, moved_at=now)
                     task.served_at = now
                     task.in_flight.append(piece)
                     return task, piece
@@ -200,10 +200,10 @@ class Schedule:
             return None
         start, stop = gap
         ways = self._ways(task.file)
-        route = task.progress.route if task.pinned else self._choice.route
+        route = task.attempts.route if task.pinned else self._choice.route
         if route not in ways:
             route = min(ways)
-        task.progress = replace(task.progress, route=route)
+        task.attempts = replace(task.attempts, route=route)
         stall_s, margin = self._policy.stall_timeout_s, 0
         limit_s = HTTP_PATIENCE * stall_s + CONNECT_TIMEOUT_S
         if task.whole and route is Route.HTTP:
@@ -250,7 +250,7 @@ class Schedule:
         if piece.route is Route.XET:
             self._xet_pace.took(piece.size, now - piece.began_at)
         self._choice.succeeded(piece.route)
-        task.progress = replace(task.progress.moved(now), on_route=0)
+        task.attempts = replace(task.attempts.moved(now), on_route=0)
 
     def failed(self, task: Task, piece: Piece, failure: Failure) -> Retry | None:
         """Note that a piece has failed, and decide what follows.
@@ -270,12 +270,12 @@ class Schedule:
             return None  # Another stalled, and this ended with it.
         if piece.cancelled_at is not None:
             failure = Failure(Reason.STALLED)
-        together = task.progress.was_under_way(piece.began_at)
+        together = task.attempts.was_under_way(piece.began_at)
         if failure.reason in (Reason.BUSY, Reason.RATE_LIMITED) and not together:
             self._concurrency.refused()
-        if task.progress.route is not piece.route and not together:
+        if task.attempts.route is not piece.route and not together:
             # Since it began, the comparison of speeds has chosen the other.
-            task.progress = replace(task.progress, route=piece.route, on_route=0)
+            task.attempts = replace(task.attempts, route=piece.route, on_route=0)
         return self._follow(
             task, failure, piece.route, brought=piece.brought, began_at=piece.began_at
         )
@@ -287,7 +287,7 @@ class Schedule:
             IntegrityError: for the second time.
         """
         failure = Failure(Reason.WRONG_BYTES)
-        route = task.progress.route
+        route = task.attempts.route
         return self._follow(task, failure, route, brought=0, began_at=self._clock())
 
     def _end(self, task: Task, piece: Piece) -> None:
@@ -298,7 +298,7 @@ class Schedule:
     def _follow(
         self, task: Task, failure: Failure, failed: Route, *, brought: int, began_at: float
     ) -> Retry | None:
-        before = task.progress
+        before = task.attempts
         together = before.was_under_way(began_at)
         if not brought and not together:
             self._choice.failed(before.route)
@@ -315,10 +315,10 @@ class Schedule:
             chance=self._chance(),
             retry_after_s=failure.retry_after_s,
         )
-        after = decision.progress
+        after = decision.attempts
         if after.route not in ways:
             after = replace(after, route=min(ways))
-        task.progress = after
+        task.attempts = after
         if isinstance(decision, GiveUp):
             raise self._gave_up(task, failure, timed_out=decision.timed_out)
         task.pinned = task.pinned or after.route is not before.route
@@ -333,14 +333,14 @@ class Schedule:
             path=task.file.path,
             reason=reason,
             wait_s=round(wait_s, 3),
-            attempt=task.progress.fruitless,
+            attempt=task.attempts.fruitless,
             max_attempts=self._policy.max_retries,
-            route=task.progress.route,
+            route=task.attempts.route,
             failed_route=failed,
         )
 
     def _gave_up(self, task: Task, failure: Failure, *, timed_out: bool) -> NbloaderError | Failure:
-        path, progress = task.file.path, task.progress
+        path, attempts = task.file.path, task.attempts
         if failure.reason is Reason.WRONG_BYTES:
             return IntegrityError(
                 f"{path} arrived with the wrong bytes twice: its {task.hash.name} should be "
@@ -350,10 +350,10 @@ class Schedule:
             )
         if failure.reason is Reason.RATE_LIMITED:
             return failure  # What helps depends on the token, of which nothing is known here.
-        tried = progress.fruitless
+        tried = attempts.fruitless
         what = f"{tried} {'attempt' if tried == 1 else 'attempts'}"
         if timed_out:
-            what = f"no progress for {self._clock() - progress.moved_at:.0f} s"
+            what = f"no progress for {self._clock() - attempts.moved_at:.0f} s"
         return DownloadError(
             f"{path} could not be downloaded ({failure}; {what})",
             hint=f"{RUN_AGAIN} On a bad link, set NBLOADER_MAX_RETRIES=10.",
@@ -370,7 +370,7 @@ class Schedule:
             arrived = task.partial.arrived
             if arrived != task.shown:
                 if arrived > task.shown:
-                    task.progress = task.progress.moved(now)
+                    task.attempts = task.attempts.moved(now)
                 task.shown = arrived
                 events.append(FileProgress(path=task.file.path, completed=arrived))
         arrived_over = Counter(self._finished)
