@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from nbloader.settings import Settings
 
-__all__ = ["Call", "load_line"]
-
 
 @dataclass(frozen=True, slots=True)
 class Call:

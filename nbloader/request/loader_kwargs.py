@@ -27,8 +27,6 @@ from nbloader.request.values import (
 )
 from nbloader.text import quote
 
-__all__ = ["Taken", "taken_over"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Taken:

@@ -13,8 +13,6 @@ from nbloader.records import Kind
 from nbloader.request.values import check_repo_id, check_revision
 from nbloader.text import quote
 
-__all__ = ["RepoAddress", "read_repo_id", "successor_of"]
-
 HUB = "https://huggingface.co"
 
 _HUB_HOSTS = frozenset({"huggingface.co", "www.huggingface.co", "hf.co"})

@@ -36,8 +36,6 @@ from nbloader.views import ViewName
 if TYPE_CHECKING:
     from nbloader.settings import Settings
 
-__all__ = ["Request", "checked"]
-
 
 class _KindName(StrEnum):
     AUTO = "auto"

@@ -10,8 +10,6 @@ from nbloader.errors import InvalidArgumentError
 from nbloader.request.call import Call
 from nbloader.text import quote
 
-__all__ = ["refuse_unknown"]
-
 # Names that other loaders have for what is here called by another.
 _MEANT: Mapping[str, str] = {
     "cache_folder": "cache_dir",

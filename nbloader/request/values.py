@@ -13,21 +13,6 @@ from nbloader.hub_names import is_repo_id, is_revision
 from nbloader.records import Method
 from nbloader.text import quote
 
-__all__ = [
-    "check_device",
-    "check_dtype",
-    "check_endpoint",
-    "check_flag",
-    "check_folder",
-    "check_method",
-    "check_repo_id",
-    "check_revision",
-    "check_task",
-    "check_token",
-    "check_variant",
-    "one_of",
-]
-
 _E = TypeVar("_E", bound=StrEnum)
 
 _TASK = re.compile(r"[A-Za-z0-9][\w-]{0,63}", re.ASCII)
