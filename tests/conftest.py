@@ -37,7 +37,7 @@ def demo_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def _demo_server(demo_root: Path) -> Iterator[LocalHub]:
-    with LocalHub.start(demo_root, max_seconds=1800) as hub:
+    with LocalHub.start(demo_root, max_seconds=3600) as hub:
         yield hub
 
 
@@ -62,7 +62,7 @@ def _own_environment(
 @pytest.fixture(scope="session")
 def _server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LocalHub, Path]]:
     root = tmp_path_factory.mktemp("localhub")
-    with LocalHub.start(root, max_seconds=1800) as hub:
+    with LocalHub.start(root, max_seconds=3600) as hub:
         yield hub, root
 
 
