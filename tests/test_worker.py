@@ -20,7 +20,7 @@ from nbloader.errors import WorkerDiedError
 from nbloader.localhub import Fault, LocalHub, RequestClass
 from nbloader.localhub.demo import MINILM
 from nbloader.records import Event, SelectionRequest, TransferPolicy
-from nbloader.transfer.protocol import PROTOCOL_VERSION, Hello, Start
+from nbloader.transfer.protocol import PROTOCOL_VERSION, Hello, Report, Start
 from nbloader.transfer.supervisor import Cancelled, Worker, environment, transfer, worker_path
 
 SLOW = Fault(RequestClass.CDN_GET, bytes_per_second=500_000)
@@ -271,14 +271,19 @@ def test_the_path_of_the_worker_puts_the_standard_library_first() -> None:
     assert worker_path(path, own) == [standard, own, "/work", "/user", "/site-packages"]
 
 
+def said_by(worker: Worker) -> Report:
+    while (report := worker.receive(1.0)) is None:
+        pass
+    return report
+
+
 def test_a_worker_that_dies_says_how_and_shows_no_secrets() -> None:
     env = environment(os.environ, endpoint=None, cache_dir=None)
     with Worker(env) as worker:
-        reports = worker.reports(threading.Event())
-        assert next(reports) == Hello(version=PROTOCOL_VERSION)
+        assert said_by(worker) == Hello(version=PROTOCOL_VERSION)
         os.kill(worker.pid, signal.SIGTERM)
         with pytest.raises(WorkerDiedError, match="the download process ended by signal 15"):
-            next(reports)
+            said_by(worker)
 
 
 def test_a_broken_start_is_reported_with_the_end_of_stderr(tmp_path: Path) -> None:
@@ -286,5 +291,5 @@ def test_a_broken_start_is_reported_with_the_end_of_stderr(tmp_path: Path) -> No
     env = environment(os.environ, endpoint=None, cache_dir=None)
     env["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{env['PYTHONPATH']}"
     with Worker(env) as worker, pytest.raises(WorkerDiedError) as caught:
-        next(worker.reports(threading.Event()))
+        said_by(worker)
     assert "RuntimeError: token <redacted>" in caught.value.message

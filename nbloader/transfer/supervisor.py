@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
+import random
 import re
 import subprocess
 import sys
@@ -16,45 +17,37 @@ import sysconfig
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO
 
 from nbloader import tokens
-from nbloader.errors import (
-    RUN_AGAIN,
-    DownloadError,
-    NbloaderError,
-    ProtocolError,
-    WorkerDiedError,
-    error_from_parts,
-)
-from nbloader.records import (
-    Event,
-    FileDone,
-    FileProgress,
-    Retry,
-    Selected,
-    StageStarted,
-    TransferPolicy,
-)
-from nbloader.transfer.ledger import Ledger, WorkerHungError
+from nbloader.errors import RUN_AGAIN, NbloaderError, ProtocolError, WorkerDiedError
+from nbloader.records import Event, Selected, TransferPolicy
 from nbloader.transfer.protocol import (
     MAX_LINE_BYTES,
-    PROTOCOL_VERSION,
-    Alive,
     Command,
     Fetch,
-    Finished,
-    Hello,
     Report,
     Sketch,
     Start,
-    Stopped,
-    Stuck,
     decode_report,
     encode,
+)
+from nbloader.transfer.state_machine import (
+    Approve,
+    Died,
+    Fail,
+    Finish,
+    Input,
+    KillWorker,
+    Moment,
+    Publish,
+    Send,
+    StartWorker,
+    Tick,
+    TransferMachine,
 )
 from nbloader.transfer.xet_environment import xet_environment
 
@@ -66,11 +59,6 @@ WAIT_STEP_S = 0.05
 STDERR_LINES = 40
 
 KILL_LIMIT_S = 1.0
-
-SILENCE_SPARE_S = 2.0
-
-QUIET_SPARE_S = 60.0
-"""The worker gives a file up by itself first; this is for a worker that cannot."""
 
 _TOKEN_VARIABLES = (*tokens.VARIABLES, "HUGGINGFACEHUB_API_TOKEN")
 _SECRET = re.compile(r"hf_[A-Za-z0-9]{8,}|(?i:bearer)\s+\S+|(?i:[a-z]+)://\S+")
@@ -112,101 +100,58 @@ def transfer(
         cache_dir=cache_dir,
         stall_timeout_s=start.policy.stall_timeout_s,
     )
-    ledger = Ledger(start)
-    limit = _QuietLimit(start.policy)
-
-    def may_go_on() -> None:
-        limit.check()
-        check()
-
-    while True:
-        with Worker(env) as worker:
-            worker.send(ledger.next_start())
-            try:
-                for report in worker.reports(
-                    cancelled, may_go_on, silence_s=start.policy.stall_timeout_s + SILENCE_SPARE_S
-                ):
-                    limit.heard(report)
-                    match report:
-                        case Hello(version=version):
-                            if version != PROTOCOL_VERSION:
-                                raise ProtocolError(
-                                    "the worker is of another version of nbloader",
-                                    hint="Restart the kernel: nbloader was upgraded under it.",
-                                )
-                        case Selected() if ledger.selected is None:
-                            publish(report)
-                            approve(report)
-                            ledger.selected = report
-                            worker.send(order or Fetch())
-                        case Selected():
-                            for event in there_already(report):
-                                if ledger.heard(event):
-                                    publish(event)
-                            worker.send(order or Fetch())
-                        case StageStarted() if ledger.selected is not None:
-                            pass  # The stages of a worker that follows another are not news.
-                        case Finished(folder=folder):
-                            return Path(folder)
-                        case Alive():
-                            pass
-                        case Stuck():
-                            raise WorkerHungError(report)
-                        case Stopped():
-                            raise error_from_parts(report.reference, report.message, report.hint)
-                        case _:
-                            if ledger.heard(report):
-                                publish(report)
-            except (WorkerDiedError, WorkerHungError) as error:
-                worker.kill()
-                retry = ledger.after(error)
-        publish(retry)
-        _wait(retry.wait_s, cancelled, may_go_on)
+    machine = TransferMachine(start, order or Fetch(), now=time.monotonic())
+    worker: Worker | None = None
+    heard: Input = Tick(waited_s=0.0)
+    try:
+        while True:
+            for output in machine.step(heard, _moment()):
+                match output:
+                    case StartWorker(start=question):
+                        worker = Worker(env)
+                        worker.send(question)
+                    case Send(command=command):
+                        assert worker is not None
+                        worker.send(command)
+                    case KillWorker():
+                        assert worker is not None
+                        worker.kill()
+                        worker = None
+                    case Publish(event=event):
+                        publish(event)
+                    case Approve(selected=selected):
+                        approve(selected)
+                    case Finish(folder=folder):
+                        return folder
+                    case Fail(error=error):
+                        raise error
+            if cancelled.is_set():
+                raise Cancelled
+            check()
+            heard = _hear(worker, cancelled)
+    finally:
+        if worker is not None:
+            worker.kill()
 
 
-def there_already(selected: Selected) -> Iterator[Event]:
-    """Say what is on the disk by the events that a view knows."""
-    for path in selected.cached:
-        yield FileDone(path=path)
-    for path, completed in selected.partial.items():
-        yield FileProgress(path=path, completed=completed)
+def _moment() -> Moment:
+    return Moment(
+        now=time.monotonic(),
+        wall=time.time(),
+        chance=random.random(),  # noqa: S311 - it spreads waits, and guards nothing
+    )
 
 
-def _wait(seconds: float, cancelled: threading.Event, check: Callable[[], object]) -> None:
-    """Wait for the next attempt, in short steps."""
-    end = time.monotonic() + seconds
-    while (left := end - time.monotonic()) > 0:
-        if cancelled.wait(min(left, WAIT_STEP_S)):
-            raise Cancelled
-        check()
-
-
-class _QuietLimit:
-    """The last resort: workers that have shown no sign of work for longer than they may."""
-
-    def __init__(self, policy: TransferPolicy, clock: Callable[[], float] = time.monotonic) -> None:
-        self._policy = policy
-        self._limit = policy.timeout_s
-        self._clock = clock
-        self._last = clock()
-
-    def heard(self, report: Report) -> None:
-        if isinstance(report, Alive) and not report.busy:
-            return
-        # A wait before the next attempt is silent.
-        wait_s = report.wait_s if isinstance(report, Retry) else 0
-        self._last = max(self._last, self._clock() + wait_s)
-        if isinstance(report, Selected):
-            sizes = (file.size for file in report.selection.files)
-            self._limit = max(map(self._policy.quiet_limit_s, sizes), default=self._limit)
-
-    def check(self) -> None:
-        quiet = self._clock() - self._last
-        if quiet > self._limit + QUIET_SPARE_S:
-            raise DownloadError(
-                f"nothing has arrived for {quiet:.0f} s; the transfer was ended",
-                hint=RUN_AGAIN,
-            )
+def _hear(worker: Worker | None, cancelled: threading.Event) -> Input:
+    """Wait a short step for what the worker says, or for the next one."""
+    if worker is None:
+        cancelled.wait(WAIT_STEP_S)
+        return Tick(waited_s=WAIT_STEP_S)
+    try:
+        report = worker.receive(WAIT_STEP_S)
+    except WorkerDiedError as error:
+        return Died(error=error)
+    return Tick(waited_s=WAIT_STEP_S) if report is None else report
 
 
 def environment(
@@ -328,50 +273,27 @@ class Worker:
                     stream.close()
 
     def send(self, command: Command) -> None:
-        """Send a command; a worker that is gone is noticed by `reports`."""
+        """Send a command; one that is gone is noticed by `receive`."""
         with contextlib.suppress(BrokenPipeError, ValueError):
             self._commands.write(encode(command))
             self._commands.flush()
 
-    def reports(
-        self,
-        cancelled: threading.Event,
-        check: Callable[[], object] = lambda: None,
-        *,
-        silence_s: float | None = None,
-    ) -> Iterator[Report]:
-        """Give what the worker says, until the caller has heard enough.
-
-        Args:
-            check: called before every report and while none comes; raises to stop.
-            silence_s: the longest that the worker may say nothing once it has begun; it says every
-                second that it lives.
+    def receive(self, timeout_s: float) -> Report | None:
+        """Return what the worker says next; None if it says nothing for so long.
 
         Raises:
-            Cancelled: `cancelled` was set.
             WorkerDiedError: the process ended.
-            WorkerHungError: it says nothing any more.
             ProtocolError: it sent something that is no message.
         """
-        # Counted in waits, so that a pause of this process is not taken for one of the worker.
-        waits, begun = 0, False
-        while True:
-            if cancelled.is_set():
-                raise Cancelled
-            check()
-            try:
-                report = self._queue.get(timeout=WAIT_STEP_S)
-            except queue.Empty:
-                waits += 1
-                if begun and silence_s is not None and waits * WAIT_STEP_S > silence_s:
-                    raise WorkerHungError(None) from None
-                continue
-            waits, begun = 0, True
-            if report is None:
-                raise self._death()
-            if isinstance(report, NbloaderError):
-                raise report
-            yield report
+        try:
+            report = self._queue.get(timeout=timeout_s)
+        except queue.Empty:
+            return None
+        if report is None:
+            raise self._death()
+        if isinstance(report, NbloaderError):
+            raise report
+        return report
 
     def stderr_tail(self) -> str:
         """Give the last lines that the worker wrote to stderr, without secrets and addresses."""
