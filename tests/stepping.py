@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from nbloader.errors import WorkerDiedError
 from nbloader.records import (
     Event,
@@ -45,14 +47,15 @@ class Books:
         told: every output, in order.
     """
 
-    def __init__(self, **policy: object) -> None:
+    def __init__(self, *, commit_hash: str | None = None, **policy: Any) -> None:
         self.now = 1000.0
         self.start = Start(
             repo_id="org/name",
             revision="main",
             request=SelectionRequest(),
-            policy=TransferPolicy(**policy),  # type: ignore[arg-type]
+            policy=TransferPolicy(**policy),
             token="hf_secret",
+            commit_hash=commit_hash,
         )
         self.told: list[Output] = []
         self.running = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import pairwise
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -108,7 +108,7 @@ class Course(Books):
         said: what was said so far.
     """
 
-    def __init__(self, **policy: object) -> None:
+    def __init__(self, **policy: Any) -> None:
         super().__init__(**policy)
         self.starts: list[tuple[Start, tuple[Input, ...]]] = []
         self.said: tuple[Input, ...] = ()

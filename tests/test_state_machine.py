@@ -305,3 +305,10 @@ def test_a_wait_that_was_told_and_the_largest_file_may_take_longer() -> None:
     assert books.step(Alive()) == ()
     books.now += 1.0
     assert [type(one) for one in books.step(Alive())] == [Fail]
+
+
+def test_a_commit_that_the_caller_knows_is_asked_for() -> None:
+    books = Books(commit_hash="a" * 40)
+    assert books.next_start() == books.start
+    books.run(SILENT)
+    assert books.next_start().commit_hash == "a" * 40

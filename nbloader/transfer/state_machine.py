@@ -249,9 +249,7 @@ class TransferMachine:
         if self._attempts.route is Route.HTTP and policy.route is None:
             # It is the native code of the other that takes a process down.
             policy = replace(policy, route=Route.HTTP)
-        start = replace(
-            self._start, policy=policy, commit_hash=None, tried=tuple(self._tried.values())
-        )
+        start = replace(self._start, policy=policy, tried=tuple(self._tried.values()))
         if (selected := self._selected) is not None:
             refused = selected.hub is not None and selected.hub.token_refused
             start = replace(
