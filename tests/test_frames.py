@@ -243,4 +243,4 @@ def test_no_frame_of_a_failed_load_keeps_tensors(
     assert notebook.run("left()") == "[]"
     assert error in notebook.run("type(sys.last_value).__mro__")
     whole = notebook.run("%tb")
-    assert error == "KeyboardInterrupt" or "nbloader/stages.py" in whole
+    assert error == "KeyboardInterrupt" or "nbloader/stages/" in whole

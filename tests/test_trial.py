@@ -16,11 +16,12 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import nbloader
-from nbloader import stages, trial
+from nbloader import trial
 from nbloader.checks import trial as judged
 from nbloader.errors import DownloadError, MissingTensorsError, ModelLoadError, NbloaderError
 from nbloader.localhub import Fault, LocalHub, RequestClass
 from nbloader.records import CheckStatus, Companion, ComponentWeights, RepoFile, Selection
+from nbloader.stages import loading
 from nbloader.trial import Task, Trial, task_of, verdict
 from nbloader.trial.task import MAX_SHARDS
 from nbloader.worker.sketch import write_sketch
@@ -213,7 +214,7 @@ SLOW = Fault(RequestClass.CDN_GET, path="*.safetensors", total_bytes_per_second=
 def test_a_long_download_of_what_lacks_a_tensor_is_ended(
     hub: LocalHub, large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stages, "TRIAL_FROM_BYTES", 10_000_000)
+    monkeypatch.setattr(loading, "TRIAL_FROM_BYTES", 10_000_000)
     hub.set_faults([SLOW])
     with pytest.raises(MissingTensorsError, match=r"classifier\.weight"):
         nbloader.load(
@@ -236,7 +237,7 @@ def test_a_load_does_not_wait_for_a_trial_beside_it(
             begun.append(self)
             return super().build(folder)
 
-    monkeypatch.setattr(stages, "TRIAL_FROM_BYTES", 0)
+    monkeypatch.setattr(loading, "TRIAL_FROM_BYTES", 0)
     monkeypatch.setattr(trial, "Trial", Seen)
     nbloader.load(
         "org/trial-whole", device="cpu", endpoint=hub.endpoint, cache_dir=tmp_path, view="none"
@@ -259,9 +260,9 @@ def test_none_runs_beside_what_is_forced_or_small(
     def never(*_arguments: object) -> None:
         raise AssertionError("it was tried")
 
-    monkeypatch.setattr(stages, "_TrialBeside", never)
+    monkeypatch.setattr(loading, "TrialBeside", never)
     if more:
-        monkeypatch.setattr(stages, "TRIAL_FROM_BYTES", 0)
+        monkeypatch.setattr(loading, "TRIAL_FROM_BYTES", 0)
     nbloader.load(
         f"org/trial-none-{len(more)}",
         device="cpu",

@@ -1,0 +1,246 @@
+"""The stages of a download and of a load, one after the other."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from queue import Empty
+from typing import Any, TypeVar
+
+from nbloader.assess import Survey, fallback, gather, helped, judge
+from nbloader.checks import Facts
+from nbloader.errors import DoesNotFitError, HubUnreachableError, RepoNotFoundError
+from nbloader.machine import how_to_free
+from nbloader.notebook import running_kernel
+from nbloader.records import (
+    Checked,
+    Kind,
+    LibrariesImported,
+    LoadedModel,
+    Method,
+    Notice,
+    Placement,
+    Selected,
+    Selection,
+    Stage,
+)
+from nbloader.redaction import short_path
+from nbloader.stages.asking import run_worker
+from nbloader.stages.preflight import TrialBeside
+from nbloader.stages.run import Run, cancelled_error
+from nbloader.text import format_bytes
+
+T = TypeVar("T")
+
+TRIAL_FROM_BYTES = 4_000_000_000
+"""A trial takes 8 s of a core, a download of this size at least 20 s at 200 MB/s."""
+
+
+class _Loading:
+    """What a load learns on its way to the model.
+
+    Args:
+        facts: what the checks looked at.
+
+    Attributes:
+        importing: the import of the libraries, which begins with the download.
+        placement: where the model goes.
+    """
+
+    def __init__(self, run: Run, facts: Facts) -> None:
+        from nbloader.loaders import Import, check_arguments
+
+        assert facts.selection is not None
+        assert facts.fit is not None
+        check_arguments(facts.selection, run.request.loader_kwargs)
+        placement = facts.fit.chosen or facts.fit.nearest  # the second only if it is forced
+        if placement is None:
+            raise DoesNotFitError(facts.fit.problem, hint=facts.fit.hint)
+        self.placement: Placement = placement
+        self.importing = Import(
+            facts.selection,
+            forced=run.request.force,
+            notebook=running_kernel() is not None,
+            take=run.take if run.turns else None,
+        )
+        self._run = run
+        self._facts = facts
+        self._imported = self._device_is_there = False
+
+    def look(self) -> None:
+        """Take over what the user has chosen, and say early what cannot work.
+
+        Raises:
+            NbloaderError: a library cannot be imported, or the device is not there.
+        """
+        self._choose()
+        if not self.importing.check():
+            return
+        self._tell()
+        if not self._device_is_there:
+            # A device that is not there is told as soon as torch can say so.
+            from nbloader.loaders import check_device
+
+            check_device(self.placement)
+            self._device_is_there = True
+
+    def wait(self) -> None:
+        """Wait for the libraries. Raises as `look` does, and CancelledError."""
+        self._choose()
+        if not self.importing.wait(self._run.cancelled, self._run.reporter.tick):
+            raise cancelled_error()
+        self._tell()
+
+    def next_method(self) -> Method | None:
+        """Name the plan to try should the placement fill a GPU; None if no other fits."""
+        return fallback(self._run.request, self._facts, self.placement)
+
+    def _tell(self) -> None:
+        if not self._imported:
+            self._imported = True
+            now = time.monotonic()
+            seconds = now - (self.importing.begun_at or now)
+            self._run.reporter.publish(LibrariesImported(seconds=seconds))
+
+    def _choose(self) -> None:
+        fit = self._facts.fit
+        assert fit is not None
+        with contextlib.suppress(Empty):
+            method = self._run.choices.get_nowait()
+            chosen = next(
+                (row for row in fit.placements if row.fits and row.method is method), fit.chosen
+            )
+            if chosen is None or chosen is self.placement:
+                return
+            self.placement = chosen
+            self._device_is_there = False
+            report = judge(replace(self._facts, fit=replace(fit, chosen=chosen)))
+            self._run.reporter.publish(Checked(results=report.results, fit=report.fit))
+
+
+def _fetch(run: Run, loading: list[_Loading] | None = None) -> Path:
+    """Check, then bring the files of the selection into the cache.
+
+    Args:
+        loading: gets what the load needs to know; None if nothing will be loaded.
+    """
+    request, reporter = run.request, run.reporter
+    survey = Survey() if loading is not None else None
+    ending = contextlib.ExitStack()
+    trials: list[TrialBeside] = []
+
+    def approve(selected: Selected) -> None:
+        facts = gather(request, survey=survey, selected=selected)
+        report = judge(facts)
+        reporter.publish(Checked(results=report.results, fit=report.fit))
+        report.raise_for_failures(force=request.force)
+        if loading is not None:
+            loading.append(_Loading(run, facts))
+            if report.missing_bytes >= TRIAL_FROM_BYTES and not request.force:
+                trials.append(ending.enter_context(closing(TrialBeside(request, selected))))
+        reporter.begin(Stage.DOWNLOAD)
+
+    def may_go_on() -> None:
+        reporter.tick()
+        if loading:
+            loading[0].look()
+        for each in trials:
+            each.look(reporter.state.done)
+
+    reporter.begin(Stage.CONNECT)
+    try:
+        with ending:
+            return run_worker(
+                request,
+                request.settings.policy(),
+                publish=reporter.publish,
+                approve=approve,
+                check=may_go_on,
+                cancelled=run.cancelled,
+                loads=loading is not None,
+            )
+    except (HubUnreachableError, RepoNotFoundError) as error:
+        raise helped(error, request.repo_id) from error
+
+
+def download(run: Run) -> tuple[Path, str]:
+    """Bring the files into the cache, and return the folder."""
+    folder = _fetch(run)
+    run.reporter.begin(Stage.FINISH)
+    return folder, short_path(folder)
+
+
+def load(run: Run) -> tuple[Any, str]:
+    """Bring the files into the cache, and return the model that was built of them and tested."""
+    from nbloader import loaders
+
+    request, reporter = run.request, run.reporter
+    learned: list[_Loading] = []
+    folder = _fetch(run, learned)
+    selection, loading = reporter.state.selection, learned[0]
+    assert selection is not None
+    reporter.begin(Stage.INITIALISE)
+    loading.wait()
+    placement = loading.placement
+    loaders.check_device(placement)
+
+    # The model goes in as an argument: a cleared frame keeps what its function closes over.
+    def in_turn(work: Callable[[], T]) -> T:
+        return run.take(work, reporter.tick)
+
+    key = (
+        selection,
+        placement.method,
+        placement.device,
+        placement.dtype,
+        repr(request.loader_kwargs),
+    )
+    for size in in_turn(lambda: loaders.copies(key))[:1]:
+        reporter.publish(_second_copy(selection, placement.device, size))
+    with closing(
+        loaders.Building(
+            selection,
+            folder,
+            placement,
+            request.loader_kwargs,
+            forced=request.force,
+            next_method=loading.next_method(),
+        )
+    ) as building:
+        while (loaded := in_turn(building.step)) is not None:
+            reporter.publish(loaded)
+            if run.cancelled.is_set():
+                raise cancelled_error()
+        model = building.model()
+    modules = loaders.modules_of(model, selection)
+    size = loaders.bytes_of(modules.values())
+    loaders.remember(
+        key, LoadedModel(repo_id=selection.repo_id, device=placement.device, bytes=size), model
+    )
+    reporter.begin(Stage.SELF_TEST)
+    known = None if loaders.places_itself(request.loader_kwargs) else placement
+    in_turn(partial(loaders.check_modules, modules, known))
+    if selection.kind is Kind.SENTENCE_TRANSFORMERS:
+        reporter.begin(Stage.TEST_EMBEDDINGS)
+    for notice in in_turn(partial(loaders.check_call, model, selection, known)):
+        reporter.publish(notice)
+    if run.cancelled.is_set():
+        raise cancelled_error()
+    reporter.begin(Stage.FINISH)
+    return model, f"{type(model).__name__} on {placement.device}, {placement.dtype}"
+
+
+def _second_copy(selection: Selection, device: str, size: int) -> Notice:
+    where = "memory" if device == "cpu" else f"memory of {device}"
+    return Notice(
+        reference="already-loaded",
+        message=f"{selection.repo_id} is loaded in this process already; a second copy takes "
+        f"another {format_bytes(size)} of {where}",
+        hint="If the new one takes the place of the first in your variable, nothing is left to do. "
+        + how_to_free(notebook=running_kernel() is not None),
+    )
