@@ -333,6 +333,7 @@ BY_TRANSFORMERS = replace(PICKLED, kind=Kind.TRANSFORMERS)
         (OLD_FORMAT, {}, ALLOW),
         (replace(OLD_FORMAT, format="tar"), {}, NEVER),
         (replace(OLD_FORMAT, format="TorchScript"), {"allow_pickle": True}, NEVER),
+        (replace(OLD_FORMAT, format="opcodes"), {"allow_pickle": True}, NEVER),
         (HARMFUL, {}, BY_NAME),
         (HARMFUL, {"allow_pickle": True}, BY_NAME),
         (replace(HARMFUL, refused=("__builtin__.set",)), {}, ALLOW),

@@ -137,7 +137,8 @@ class PickleFacts:
     Attributes:
         tensors_only: whether all that it would make are tensors and plain values, so that torch's
             restricted unpickler (`weights_only=True`) loads it.
-        format: `zip`, `TorchScript`, `old`, `tar`, or `unknown`.
+        format: `zip`, `TorchScript`, `old`, `tar`, `unknown`; `opcodes` for a zip whose pickle has
+            opcodes that torch's restricted unpickler does not take.
         refused: what else it names, such as `os.system`; at most a few.
         problem: why it cannot be vouched for, as a clause; empty where `refused` tells it all.
         bytes_read: of the file, to find that out.

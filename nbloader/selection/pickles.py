@@ -16,7 +16,7 @@ from typing import Any
 from nbloader.records import PickleFacts, RepoFile, Selection
 from nbloader.selection.archive import Archive, Read, Unclear, outline, read_archive
 from nbloader.selection.sizes import Header, header_of
-from nbloader.selection.unpickler import ALLOWED, Refused, Tensor, value_of
+from nbloader.selection.unpickler import ALLOWED, TAKEN, Refused, Tensor, value_of
 from nbloader.text import plain
 
 _MAX_NAMES = 5
@@ -108,6 +108,10 @@ def look_through(file: RepoFile, read: Read) -> LookedThrough:
     if archive is not None and (refused or problem):
         others = {name for name in globals_of(archive.content) if name not in ALLOWED}
         refused = (*refused, *sorted(others.difference(refused)))[:_MAX_NAMES]
+        if any(
+            opcode.code.encode("latin-1") not in TAKEN for opcode, *_ in _genops(archive.content)
+        ):
+            format_ = "opcodes"
     return LookedThrough(
         PickleFacts(
             path=file.path,
@@ -144,7 +148,7 @@ def torch_refuses(found: PickleFacts, safe_globals: Collection[str] = ()) -> boo
     Args:
         safe_globals: names that were added to what it allows.
     """
-    if found.format in ("tar", "TorchScript"):
+    if found.format in ("tar", "TorchScript", "opcodes"):
         return True
     return any(name not in NOT_FOLLOWED and name not in safe_globals for name in found.refused)
 

@@ -287,8 +287,7 @@ class _Unpickler:
         self._stack.append(self._number(format))
 
 
-# The opcodes of protocol 2 that `torch.save` writes. torch's unpickler takes two more: NEWOBJ,
-# which makes an object without its constructor, and strings of Python 2.
+# The opcodes of protocol 2 that `torch.save` writes.
 _STEPS: dict[bytes, Callable[[_Unpickler], None]] = {
     opcodes.APPEND: _Unpickler.append,
     opcodes.APPENDS: _Unpickler.appends,
@@ -320,6 +319,14 @@ _STEPS: dict[bytes, Callable[[_Unpickler], None]] = {
     opcodes.TUPLE3: lambda machine: machine.tuple_of(3),
     opcodes.TUPLE: _Unpickler.tuple_,
 }
+
+TAKEN = frozenset(
+    {*_STEPS, opcodes.STOP, opcodes.PROTO}
+    # What makes an object without its constructor, what torch 2.7 added, and text of Python 2.
+    | {opcodes.NEWOBJ, opcodes.EMPTY_SET, opcodes.SHORT_BINSTRING}
+)
+"""All opcodes that some version of torch's unpickler takes. Protocols 4 and 5 have others, such as
+MEMOIZE in place of BINPUT."""
 
 
 # -- what a pickle of tensors calls --------------------------------------------------------
