@@ -495,7 +495,5 @@ def error_from_parts(reference: str, message: str, hint: str) -> NbloaderError:
 
     An unknown reference gives a plain `NbloaderError`, so that nothing is lost.
     """
-    for kind in _tree(NbloaderError):
-        if kind.reference == reference:
-            return kind(message, hint=hint)
-    return NbloaderError(message, hint=hint)
+    kinds = (kind for kind in _tree(NbloaderError) if kind.reference == reference)
+    return next(kinds, NbloaderError)(message, hint=hint)
