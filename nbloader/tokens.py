@@ -20,15 +20,7 @@ from pathlib import Path
 from nbloader.machine import expanded, home_of_environment, place, switched_on
 from nbloader.records import Place, TokenFacts
 
-__all__ = [
-    "VARIABLES",
-    "Token",
-    "colab_token",
-    "find_token",
-    "kaggle_token",
-    "token_in_worker",
-    "token_origin",
-]
+__all__ = ["VARIABLES", "Token", "find_token", "token_in_worker", "token_origin"]
 
 NAME = "HF_TOKEN"
 VARIABLES = (NAME, "HUGGING_FACE_HUB_TOKEN")

@@ -81,7 +81,7 @@ async def mistakes() -> None:
     nbloader.load("org/name", verify="yes")  # type: ignore[arg-type]
     nbloader.start("org/name", "main")  # type: ignore[call-arg]
     nbloader.start("org/name", colour="red")  # type: ignore[call-arg]
-    nbloader.start("org/name", device=0)  # type: ignore[arg-type]
+    nbloader.start("org/name", device=1.5)  # type: ignore[arg-type]
     await nbloader.aload("org/name", cache_folder="models")  # type: ignore[call-arg]
     await nbloader.aload("org/name", settings=3)  # type: ignore[arg-type]
     nbloader.download("org/name", device="cpu")  # type: ignore[call-arg]
