@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 from nbloader.errors import NoWeightsError, RepoError, UnsupportedRepoError
 from nbloader.hub_names import folder_and_name, is_repo_id
@@ -96,14 +97,14 @@ def has_foreign_weights(repo: Repo, folder: str) -> bool:
 def no_weights(repo: Repo, folder: str) -> RepoError:
     """The error for a model whose `folder` has no weights that its library loads."""
     if folder == repo.root:
-        seen = _of_files(repo, _EXPORTS) or _of_library(repo)
+        seen = _of_files(repo, _exports()) or _of_library(repo)
         if seen is not None:
             return UnsupportedRepoError(
                 f"{quote(repo.repo_id)} has no PyTorch weights. It seems to be {seen.what}.",
                 hint=seen.hint,
             )
     # Exports of a whole repository stand in folders of their own.
-    what = next((what for what, find, _ in _EXPORTS if find(repo.names(folder))), "")
+    what = next((what for what, find, _ in _exports() if find(repo.names(folder))), "")
     place = (
         f"the folder {quote(folder)} of {quote(repo.repo_id)}"
         if folder != repo.root
@@ -129,7 +130,7 @@ def _seems(repo: Repo) -> _Seen | None:
     return (
         _of_files(repo, _PARTS)
         or _of_library(repo)
-        or _of_files(repo, _EXPORTS)
+        or _of_files(repo, _exports())
         or _of_folders(repo)
         or _of_other_library(repo)
         or _of_lone_weights(repo)
@@ -156,15 +157,24 @@ def _within(pattern: str) -> _Find:
     return lambda paths: next((path for path in paths if search(path)), None)
 
 
+def _all_of(patterns: Sequence[str]) -> _Find:
+    """Look for several whole paths, and give the one of the first pattern."""
+    matches = [re.compile(pattern).fullmatch for pattern in patterns]
+
+    def find(paths: Iterable[str]) -> str | None:
+        there = list(paths)
+        found = [next((path for path in there if match(path)), None) for match in matches]
+        return found[0] if all(found) else None
+
+    return find
+
+
 def _of_library(repo: Repo) -> _Seen | None:
     """What the Hub names as the library, where that is one with a line of its own."""
     what, hint = libraries().get(_normal(repo.library_name or ""), ("", ""))
     if not what:
         return None
-    filled = hint.format(
-        repo=_line(repo.repo_id), id=repo.repo_id, name=repo.repo_id.rpartition("/")[2]
-    )
-    return _Seen(f"a model of {what}", f"Load it with {what}: {filled}.")
+    return _Seen(f"a model of {what}", f"Load it with {what}: {_filled(hint, repo)}.")
 
 
 def _of_other_library(repo: Repo) -> _Seen | None:
@@ -238,6 +248,12 @@ def _line(value: str) -> str:
     return f'"{value}"' if re.fullmatch(r"[\w./:* -]{1,300}", value, re.ASCII) else quote(value)
 
 
+def _filled(line: str, repo: Repo, path: str = "") -> str:
+    """Put what the tables leave open into a line."""
+    name = repo.repo_id.rpartition("/")[2]
+    return line.format(repo=_line(repo.repo_id), id=repo.repo_id, name=name, path=path)
+
+
 def _card(repo: Repo) -> str:
     return f"Its card at https://huggingface.co/{repo.repo_id}"
 
@@ -309,17 +325,6 @@ def _gguf(repo: Repo, path: str) -> str:
     )
 
 
-def _from_source(line: str) -> Callable[[Repo, str], str]:
-    """Make the hint for an export: the line that loads it, and what it was made from."""
-
-    def hint(repo: Repo, path: str) -> str:
-        del path
-        filled = line.format(repo=_line(repo.repo_id), id=repo.repo_id)
-        return f"{filled}{_made_from(repo)}"
-
-    return hint
-
-
 # -- one model of diffusers ------------------------------------------------------------------------
 
 # By a part of its name, the argument under which a pipeline takes a model.
@@ -382,119 +387,43 @@ _PARTS: tuple[_Format, ...] = (
 )
 """What is added to a model of diffusers, or put together in another way."""
 
-_EXPORTS: tuple[_Format, ...] = (
-    ("GGUF weights", _named(r".*\.gguf"), _gguf),
-    (
-        "an export to ONNX",
-        _named(r".*\.onnx(_data.*)?"),
-        _from_source(
-            "Load it with optimum, such as "
-            "optimum.onnxruntime.ORTModelForFeatureExtraction.from_pretrained({repo})."
-        ),
-    ),
-    (
-        "an export to OpenVINO",
-        _named(r"openvino_.*\.(xml|bin)"),
-        _from_source(
-            "Load it with optimum, such as "
-            "optimum.intel.OVModelForCausalLM.from_pretrained({repo})."
-        ),
-    ),
-    (
-        "an export to Core ML",
-        _within(r"\.(mlpackage|mlmodelc)/|\.mlmodel$"),
-        _from_source("Fetch it, and load it with coremltools: coremltools.models.MLModel(path)."),
-    ),
-    (
-        "weights of MLX",
-        _named(r"weights(\.\d+)?\.(npz|safetensors)"),
-        _from_source("Load it with MLX, such as mlx_lm.load({repo})."),
-    ),
-    (
-        "weights for another framework than PyTorch (TensorFlow or Flax)",
-        _named(r"(tf_model|flax_model|diffusion_flax_model).*\.(h5|msgpack|json)|rust_model\.ot"),
-        _from_source(
-            "Versions of transformers below 5 convert them: AutoModel.from_pretrained({repo}, "
-            "from_tf=True), or from_flax=True."
-        ),
-    ),
-    (
-        "a model of Keras",
-        _named(r".*\.keras|saved_model\.pb|keras_metadata\.pb|model\.weights\.h5"),
-        _from_source('Load it with Keras: keras.saving.load_model("hf://{id}").'),
-    ),
-    (
-        "a model of Paddle",
-        _named(r".*\.(pdparams|pdiparams|pdmodel)"),
-        _from_source("Load it with the library of Paddle that its card names."),
-    ),
-    (
-        "a model of NeMo",
-        _named(r".*\.nemo"),
-        _from_source(
-            "Load it with NeMo, such as "
-            "nemo.collections.asr.models.ASRModel.from_pretrained({repo})."
-        ),
-    ),
-    (
-        "a model of spaCy",
-        _named(r".*-py3-none-any\.whl"),
-        lambda repo, path: (
-            f"Install it: %pip install https://huggingface.co/{repo.repo_id}/resolve/main/{path}, "
-            f"then spacy.load({_line(repo.repo_id.rpartition('/')[2])})."
-        ),
-    ),
-    (
-        "a model of GLiNER",
-        _named(r"gliner_config\.json"),
-        _from_source("Load it with GLiNER: gliner.GLiNER.from_pretrained({repo})."),
-    ),
-    (
-        "a model of OpenCLIP",
-        _named(r"open_clip_config\.json"),
-        lambda repo, _: (
-            "Load it with OpenCLIP: "
-            f"open_clip.create_model_and_transforms({_line(f'hf-hub:{repo.repo_id}')})."
-        ),
-    ),
-    (
-        "a model of CTranslate2",
-        lambda paths: (
-            "model.bin"
-            if {"model.bin", "vocabulary.json"} <= (names := set(paths))
-            or {"model.bin", "vocabulary.txt"} <= names
-            or {"model.bin", "shared_vocabulary.json"} <= names
-            else None
-        ),
-        _from_source("Load it with CTranslate2; Whisper with faster_whisper.WhisperModel({repo})."),
-    ),
-    (
-        "a model of SpeechBrain",
-        _named(r"hyperparams\.yaml"),
-        _from_source(
-            "Load it with SpeechBrain: the class of speechbrain.inference that its card names, "
-            "by from_hparams({repo})."
-        ),
-    ),
-    (
-        "weights in their author's own format",
-        _named(r"consolidated.*\.(safetensors|pth)"),
-        lambda repo, _: (
-            "Look for the repository with the same name and the ending -hf. "
-            f"{_card(repo)} names the code that loads this one."
-        ),
-    ),
-)
-"""Weights that are for another library, by the names of their files."""
-
 _OURS = frozenset({"diffusers", "peft", "sentence-transformers", "transformers"})
 
 
 @cache
 def libraries() -> Mapping[str, tuple[str, str]]:
     """Read how each library is called, and the line that loads, by the Hub's name of it."""
-    table = tomllib.loads(files(__package__).joinpath("libraries.toml").read_text("utf-8"))
-    return {name: (entry["name"], entry["load"]) for name, entry in table.items()}
+    return {name: (entry["name"], entry["load"]) for name, entry in _table()["library"].items()}
+
+
+@cache
+def _exports() -> tuple[_Format, ...]:
+    """Return the weights that are for another library, by the names of their files."""
+    return (
+        ("GGUF weights", _named(r".*\.gguf"), _gguf),
+        *((entry["what"], _find_of(entry), _hint_of(entry)) for entry in _table()["export"]),
+    )
+
+
+def _find_of(entry: Mapping[str, Any]) -> _Find:
+    if "all" in entry:
+        return _all_of(entry["all"])
+    return _named(entry["file"]) if "file" in entry else _within(entry["path"])
+
+
+def _hint_of(entry: Mapping[str, Any]) -> Callable[[Repo, str], str]:
+    """Make the hint for an export: the line that loads it, and what it was made from."""
+
+    def hint(repo: Repo, path: str) -> str:
+        made_from = _made_from(repo) if entry.get("made_from", True) else ""
+        return f"{_filled(entry['load'], repo, path)}{made_from}"
+
+    return hint
+
+
+@cache
+def _table() -> dict[str, Any]:
+    return tomllib.loads(files(__package__).joinpath("formats.toml").read_text("utf-8"))
 
 
 def _normal(library: str) -> str:
