@@ -6,13 +6,14 @@ import contextlib
 import fcntl
 import shutil
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from nbloader.errors import CacheNotWritableError
 from nbloader.machine import existing_part
 
-__all__ = ["FileSystem", "free_bytes", "probe"]
+__all__ = ["FileSystem", "free_bytes", "probe", "replacing"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +83,28 @@ def _locks(folder: Path) -> bool:
             return True
     # It refuses, or lets two hold the same lock.
     return False
+
+
+@contextlib.contextmanager
+def replacing(target: Path, scratch: Path) -> Iterator[Path]:
+    """Yield a place to write to, and then let what was written there take `target`'s, in one step.
+
+    Whoever reads `target` sees what was there before or all of the new, whenever this is killed.
+    After an error `target` is as it was, and nothing is left at `scratch`.
+
+    Args:
+        scratch: on the same file system, and of this process alone.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    try:
+        yield scratch
+        scratch.replace(target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            scratch.unlink(missing_ok=True)
+        raise
 
 
 def free_bytes(folder: Path) -> int:

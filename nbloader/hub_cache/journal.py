@@ -7,7 +7,6 @@ of another journal is not believed. Numbers are little-endian.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import struct
@@ -17,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from nbloader.hub_cache.filesystem import replacing
 from nbloader.hub_cache.ranges import Span
 
 __all__ = ["Journal", "JournalHeader", "read_header", "read_journal"]
@@ -67,12 +67,10 @@ class Journal:
         self._end = 0
         self._fd = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
         try:
-            self._write(start)
-            scratch.replace(path)
+            with replacing(path, scratch):
+                self._write(start)
         except OSError:
             self.close()
-            with contextlib.suppress(OSError):
-                scratch.unlink(missing_ok=True)
             raise
 
     def append(self, span: Span) -> None:

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nbloader.hub_cache.filesystem import FileSystem, free_bytes
+from nbloader.hub_cache.filesystem import FileSystem, free_bytes, replacing
 from nbloader.hub_cache.locks import FileLock, try_lock
 from nbloader.hub_cache.partial import Partial, scratch_path
 from nbloader.records import Listing, RepoFile
@@ -148,18 +148,12 @@ class RepoCache:
             pointer.symlink_to(_link_target(pointer, blob))
             return
         # A wrong name is replaced, or a copy made, in one step: the new one is made elsewhere.
-        scratch = scratch_path(self.blobs, file.etag)
-        try:
+        with replacing(pointer, scratch_path(self.blobs, file.etag)) as scratch:
             scratch.unlink(missing_ok=True)
             if self.file_system.symlinks:
                 scratch.symlink_to(_link_target(pointer, blob))
             else:
                 shutil.copyfile(blob, scratch)
-            scratch.replace(pointer)
-        except OSError:
-            with contextlib.suppress(OSError):
-                scratch.unlink(missing_ok=True)
-            raise
 
     def orphan_etags(self) -> frozenset[str]:
         """Give the etags of the files of which the Hub's library has left partial files."""
@@ -200,9 +194,8 @@ class RepoCache:
             return
         ref.parent.mkdir(parents=True, exist_ok=True)
         # Not in refs/: whatever lies there is taken for a reference.
-        partial = self.folder / f".ref-{os.getpid()}"
-        partial.write_text(commit_hash, "ascii")
-        partial.replace(ref)
+        with replacing(ref, self.folder / f".ref-{os.getpid()}") as scratch:
+            scratch.write_text(commit_hash, "ascii")
 
     def commit_of(self, revision: str) -> str | None:
         """Give the commit that a revision stood for when it was fetched last."""
@@ -251,12 +244,12 @@ class ListingStore:
 
     def keep(self, listing: Listing) -> None:
         """Keep a listing. A folder that cannot be written only costs the knowledge."""
-        partial = self.folder / f".{listing.commit_hash}-{os.getpid()}"
+        scratch = self.folder / f".{listing.commit_hash}-{os.getpid()}"
         # A name that cannot be written makes no selection either, which says so.
         with contextlib.suppress(OSError, ValueError):
             self.folder.mkdir(parents=True, exist_ok=True)
-            partial.write_bytes(_listing_adapter().dump_json(listing))
-            partial.replace(self._place(listing.commit_hash))
+            with replacing(self._place(listing.commit_hash), scratch):
+                scratch.write_bytes(_listing_adapter().dump_json(listing))
 
     def get(self, revision: str, commit_hash: str) -> Listing | None:
         """Give the listing of a commit under the name that is asked for now; None if unknown."""

@@ -27,6 +27,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Self
 
+from nbloader.hub_cache.filesystem import replacing
 from nbloader.hub_cache.journal import Journal, JournalHeader, read_journal
 from nbloader.hub_cache.ranges import Span, Spans
 from nbloader.records import RepoFile
@@ -445,14 +446,8 @@ class MemoryPartial(Partial):
     def move_to(self, target: Path) -> None:
         self._check_whole()
         self.close()
-        scratch = scratch_path(target.parent, self.file.etag)
-        try:
+        with replacing(target, scratch_path(target.parent, self.file.etag)) as scratch:
             scratch.write_bytes(self._content)
-            scratch.replace(target)
-        except OSError:
-            with contextlib.suppress(OSError):
-                scratch.unlink(missing_ok=True)
-            raise
 
 
 def open_partial(blobs: Path, file: RepoFile, *, revision: str, commit_hash: str) -> Partial:
