@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from nbloader import stages
 from nbloader.errors import InvalidArgumentError, NbloaderError, WaitInterrupted, error_from_parts
+from nbloader.limits import WAIT_STEP_S
 from nbloader.notebook import Turns, batch_told_by, clear_frames, running_kernel
 from nbloader.records import Method, Stage
 from nbloader.reporter import Reporter
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["Job", "JobReport"]
-
-WAIT_STEP_S = 0.05
 
 ENDS_WITHIN_S = 2.0
 """Between a failure and the end of its thread it is written into the history."""

@@ -9,8 +9,8 @@ import pytest
 
 from docs.generate import PARTS, filled
 from docs.generate.errors import causes_and_cures, every_error
-from docs.generate.limits import NOT_LIMITS, constants, watchers
-from nbloader import Settings
+from docs.generate.limits import NOT_LIMITS, constants, reasons, watchers
+from nbloader import Settings, limits
 from nbloader.errors import NbloaderError
 
 ROOT = Path(__file__).parents[1]
@@ -67,8 +67,14 @@ def test_an_error_says_what_to_do(kind: type[NbloaderError]) -> None:
 def test_every_constant_in_seconds_is_a_limit_or_known_as_none() -> None:
     source = (ROOT / "docs/generate/limits.py").read_text("utf-8")
     named = set(re.findall(r'"(\w+_S)"', source))
-    found = {name for _, name in constants()}
+    found = {name for _, name in constants()} - {name for name, _, _ in reasons()}
     assert {name for name in found - named if not NOT_LIMITS.fullmatch(name)} == set()
+
+
+def test_every_limit_of_the_transfer_has_its_reason() -> None:
+    every = {name for name in vars(limits) if name.isupper()}
+    assert {name for name, _, _ in reasons()} == every
+    assert all(reason.endswith(".") for _, _, reason in reasons())
 
 
 def test_limits_stand_in_their_order() -> None:

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nbloader.limits import MAX_RETRY_AFTER_S
 from nbloader.records import Route, TransferPolicy
 from nbloader.transfer.policy import (
-    MAX_RETRY_AFTER_S,
     RULES,
     Attempts,
     GiveUp,

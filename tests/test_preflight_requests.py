@@ -363,7 +363,7 @@ def test_a_silent_host_is_waited_for_only_so_long(
     hub: LocalHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The test takes a minute if the wait is not the shorter of the two.
-    monkeypatch.setattr(xet_probe, "TIMEOUT_S", 60.0)
+    monkeypatch.setattr(xet_probe, "XET_PROBE_TIMEOUT_S", 60.0)
     hub.set_faults([Fault(RequestClass.XET_OTHER, cut=Cut.STALL)])
     probe = xet_probe.XetProbe()
     assert probe.result() is None
@@ -376,7 +376,7 @@ def test_a_silent_host_is_waited_for_only_so_long(
 def test_the_wait_for_an_answer_ends_with_its_own_limit(
     hub: LocalHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(xet_probe, "TIMEOUT_S", 0.2)
+    monkeypatch.setattr(xet_probe, "XET_PROBE_TIMEOUT_S", 0.2)
     hub.set_faults([Fault(RequestClass.XET_OTHER, cut=Cut.STALL)])
     probe = xet_probe.XetProbe()
     probe.ask(hub.cas)

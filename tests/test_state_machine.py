@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from nbloader.errors import DownloadError, ProtocolError, WorkerDiedError
+from nbloader.limits import QUIET_SPARE_S, SILENCE_SPARE_S
 from nbloader.records import (
     FileDone,
     FileProgress,
@@ -30,8 +31,6 @@ from nbloader.transfer.protocol import (
     Tried,
 )
 from nbloader.transfer.state_machine import (
-    QUIET_SPARE_S,
-    SILENCE_SPARE_S,
     Approve,
     Fail,
     Finish,

@@ -1,7 +1,8 @@
 """Who gives up when: the time limits of a load, from the innermost to the outermost.
 
-The limits are constants of the package, each where it acts, and settings. They are found here by
-their names, wherever in the package they stand; a name that is not there any more is an error.
+Those of the transfer and its watchers stand in `nbloader.limits`, with the reason for each; some
+are settings. The others are constants where they act, and are found here by their names, wherever
+in the package they stand; a name that is not there any more is an error.
 """
 
 from __future__ import annotations
@@ -11,18 +12,19 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 from math import log10
 from pathlib import Path
 
 import nbloader
 from docs.generate.tables import table
-from nbloader import Settings
+from nbloader import Settings, limits
 
-__all__ = ["NOT_LIMITS", "Limit", "Watcher", "constants", "markdown", "watchers"]
+__all__ = ["NOT_LIMITS", "Limit", "Watcher", "constants", "markdown", "reasons", "watchers"]
 
 NOT_LIMITS = re.compile(
     r"_?(\w*(EVERY|STEP)_S|\w+_PER_S|APART_S|CHOICE_HOLDS_S|DAY_S|DUE_S|LATE_S|QUIET_S"
-    r"|REFRESH_BEFORE_S|SMALL_GAIN_WAIT_S|SPEED_WINDOW_S|STALL_S|TICK_S|WAIT_S)"
+    r"|REFRESH_BEFORE_S|SMALL_GAIN_WAIT_S|SPEED_WINDOW_S|STALL_S)"
 )
 """Names of constants in seconds after which nobody gives up: how often something is looked at or
 drawn, what counts as silence, and a wait that is no longer than another."""
@@ -63,13 +65,11 @@ class _Seconds:
     def __init__(self, found: Mapping[tuple[str, str], float]) -> None:
         self._found = found
 
-    def __call__(self, name: str, where: str = "") -> float:
-        """Return a constant; `where` is a part of its file's path, for names that stand twice."""
-        values = {
-            value for (path, found), value in self._found.items() if found == name and where in path
-        }
+    def __call__(self, name: str) -> float:
+        """Return a constant."""
+        values = {value for (_, found), value in self._found.items() if found == name}
         if len(values) != 1:
-            raise LookupError(f"{name} in {where or 'the package'}: {sorted(values)}")
+            raise LookupError(f"{name}: {sorted(values)}")
         return values.pop()
 
     @staticmethod
@@ -78,7 +78,10 @@ class _Seconds:
 
 
 def constants() -> dict[tuple[str, str], float]:
-    """Return the constants of the package that are in seconds, by file and name."""
+    """Return the constants of the package that are in seconds, by file and name.
+
+    Those of `nbloader.limits` are among them.
+    """
     return {
         (str(path.relative_to(_PACKAGE)), name): value
         for path in sorted(_PACKAGE.rglob("*.py"))
@@ -100,10 +103,24 @@ def _in_seconds(module: ast.Module) -> Iterator[tuple[str, float]]:
             yield name, float(value)
 
 
+def reasons() -> tuple[tuple[str, float, str], ...]:
+    """Return name, value and reason of each constant of `nbloader.limits`, in its order."""
+    body = ast.parse(Path(limits.__file__).read_text(encoding="utf-8")).body
+    found = []
+    for statement, following in pairwise(body):
+        match statement, following:
+            case (
+                ast.Assign(targets=[ast.Name(id=name)], value=ast.Constant(value=value)),
+                ast.Expr(value=ast.Constant(value=str() as reason)),
+            ):
+                found.append((name, float(value), " ".join(reason.split())))  # type: ignore[arg-type]
+    return tuple(found)
+
+
 def watchers() -> tuple[Watcher, ...]:
     """Return all who watch the time of a load, the innermost first."""
     of = _Seconds(constants())
-    stall, connect = of.setting("stall_timeout_s"), of("CONNECT_TIMEOUT_S")
+    stall, connect = of.setting("stall_timeout_s"), limits.CONNECT_TIMEOUT_S
     file, large = of.setting("timeout"), of.setting("large_file_timeout")
     return (
         Watcher(
@@ -125,26 +142,26 @@ def watchers() -> tuple[Watcher, ...]:
             (
                 Limit(
                     "to be gone after it was cancelled",
-                    of("CANCEL_LIMIT_S"),
-                    f"{of('CANCEL_LIMIT_S'):g} s",
+                    limits.CANCEL_LIMIT_S,
+                    f"{limits.CANCEL_LIMIT_S:g} s",
                     "the worker says that it is stuck, and is ended",
                 ),
                 Limit(
                     "a byte, when no other piece has work",
-                    of("SILENT_S"),
-                    f"{of('SILENT_S'):g} s",
+                    limits.SILENT_S,
+                    f"{limits.SILENT_S:g} s",
                     "another connection goes after the same bytes",
                 ),
                 Limit(
                     "a byte over Xet, which notices silence by itself",
-                    stall + of("XET_SPARE_S"),
-                    f"`stall_timeout_s` + {of('XET_SPARE_S'):g} s",
+                    limits.xet_piece_limit_s(stall),
+                    f"`stall_timeout_s` + {limits.XET_SPARE_S:g} s",
                     "it is cancelled",
                 ),
                 Limit(
                     "a byte over HTTP, where its own limits do not act",
-                    2 * stall + connect,
-                    f"twice `stall_timeout_s` + {connect:g} s",
+                    limits.http_piece_limit_s(stall),
+                    f"{limits.HTTP_PATIENCE} times `stall_timeout_s` + {connect:g} s",
                     "it is cancelled",
                 ),
             ),
@@ -155,14 +172,14 @@ def watchers() -> tuple[Watcher, ...]:
             (
                 Limit(
                     "Xet storage, to say that it is there",
-                    of("TIMEOUT_S", "probe"),
-                    f"{of('TIMEOUT_S', 'probe'):g} s, beside other work",
+                    limits.XET_PROBE_TIMEOUT_S,
+                    f"{limits.XET_PROBE_TIMEOUT_S:g} s, beside other work",
                     "a warning",
                 ),
                 Limit(
                     "Xet storage, to say where a chunk begins",
-                    of("TIMEOUT_S", "chunks"),
-                    f"{of('TIMEOUT_S', 'chunks'):g} s",
+                    limits.XET_CHUNKS_TIMEOUT_S,
+                    f"{limits.XET_CHUNKS_TIMEOUT_S:g} s",
                     "the piece begins at the missing byte; the rest of its chunk comes twice",
                 ),
                 Limit(
@@ -179,14 +196,14 @@ def watchers() -> tuple[Watcher, ...]:
                 ),
                 Limit(
                     "the API, to begin its answer",
-                    of("CALL_TIMEOUT_S"),
-                    f"{of('CALL_TIMEOUT_S'):g} s",
+                    limits.CALL_TIMEOUT_S,
+                    f"{limits.CALL_TIMEOUT_S:g} s",
                     "another attempt",
                 ),
                 Limit(
                     "the API, to end its answer, however it trickles",
-                    of("ANSWER_LIMIT_S"),
-                    f"{of('ANSWER_LIMIT_S'):g} s",
+                    limits.ANSWER_LIMIT_S,
+                    f"{limits.ANSWER_LIMIT_S:g} s",
                     "another attempt",
                 ),
             ),
@@ -203,8 +220,8 @@ def watchers() -> tuple[Watcher, ...]:
                 ),
                 Limit(
                     "the time that a server asks to wait",
-                    of("MAX_RETRY_AFTER_S"),
-                    f"what it asks, at most {of('MAX_RETRY_AFTER_S'):g} s",
+                    limits.MAX_RETRY_AFTER_S,
+                    f"what it asks, at most {limits.MAX_RETRY_AFTER_S:g} s",
                     "the attempt",
                 ),
                 Limit("a byte, over all its attempts", file, "`timeout`", "`download-failed`"),
@@ -222,20 +239,20 @@ def watchers() -> tuple[Watcher, ...]:
             (
                 Limit(
                     "a killed worker to be gone",
-                    of("KILL_LIMIT_S", "transfer"),
-                    f"{of('KILL_LIMIT_S', 'transfer'):g} s",
+                    limits.KILL_LIMIT_S,
+                    f"{limits.KILL_LIMIT_S:g} s",
                     "it is left to the system",
                 ),
                 Limit(
                     "a word of the worker, which speaks every second",
-                    stall + of("SILENCE_SPARE_S"),
-                    f"`stall_timeout_s` + {of('SILENCE_SPARE_S'):g} s",
+                    limits.silence_limit_s(stall),
+                    f"`stall_timeout_s` + {limits.SILENCE_SPARE_S:g} s",
                     "it is killed, and another goes on from what is on the disk",
                 ),
                 Limit(
                     "a sign of work of any worker",
-                    file + of("QUIET_SPARE_S"),
-                    f"the longest `timeout` of its files + {of('QUIET_SPARE_S'):g} s",
+                    limits.quiet_limit_s(file),
+                    f"the longest `timeout` of its files + {limits.QUIET_SPARE_S:g} s",
                     "`download-failed`",
                 ),
             ),
@@ -246,8 +263,8 @@ def watchers() -> tuple[Watcher, ...]:
             (
                 Limit(
                     "its first command",
-                    of("START_TIMEOUT_S"),
-                    f"{of('START_TIMEOUT_S'):g} s",
+                    limits.START_TIMEOUT_S,
+                    f"{limits.START_TIMEOUT_S:g} s",
                     "it ends; it does so within half a second when its parent is gone",
                 ),
             ),
@@ -294,8 +311,8 @@ def watchers() -> tuple[Watcher, ...]:
                 ),
                 Limit(
                     "the trial build, in a process of its own",
-                    of("LIMIT_S", "trial"),
-                    f"{of('LIMIT_S', 'trial'):g} s",
+                    limits.TRIAL_LIMIT_S,
+                    f"{limits.TRIAL_LIMIT_S:g} s",
                     "it is killed, and the check skipped",
                 ),
             ),
@@ -337,7 +354,13 @@ def markdown() -> str:
                 ],
             ),
         ]
+    rows = [(f"`{name}`", _value(name, value), reason) for name, value, reason in reasons()]
+    parts += ["## Why so long", table(("Name", "Value", "Why"), rows)]
     return "\n\n".join(parts)
+
+
+def _value(name: str, value: float) -> str:
+    return f"{value:g} s" if name.endswith("_S") else f"{value:g} times"
 
 
 def _in_all(limit: Limit) -> str:

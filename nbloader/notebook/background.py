@@ -14,9 +14,9 @@ import sys
 import threading
 from collections.abc import Callable
 
-__all__ = ["IMPORTING", "Background", "BackgroundError", "import_modules"]
+from nbloader.limits import WAIT_STEP_S
 
-WAIT_STEP_S = 0.05
+__all__ = ["IMPORTING", "Background", "BackgroundError", "import_modules"]
 
 IMPORTING = threading.Lock()
 """Held by whoever imports heavy libraries."""

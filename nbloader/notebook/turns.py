@@ -15,14 +15,13 @@ from contextlib import contextmanager
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from nbloader.limits import WAIT_STEP_S
 from nbloader.notebook.interrupts import interrupts_held
 
 if TYPE_CHECKING:
     import asyncio
 
 __all__ = ["NoTurnError", "Turn", "Turns"]
-
-WAIT_STEP_S = 0.05
 
 APART_S = 0.02
 """Between two turns the kernel reads and handles what has arrived meanwhile: clicks, cells."""

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from types import MappingProxyType
 
+from nbloader.limits import MAX_RETRY_AFTER_S
 from nbloader.records import Route, TransferPolicy
 
 __all__ = [
-    "MAX_RETRY_AFTER_S",
     "MAX_WRONG",
     "RULES",
     "Attempts",
@@ -27,9 +27,6 @@ __all__ = [
     "backoff_s",
     "decide",
 ]
-
-MAX_RETRY_AFTER_S = 300.0
-"""The Hub's limits are counted over five minutes, so no honest wait is longer."""
 
 _SMALL_GAIN_BYTES = 1_000_000
 _SMALL_GAIN_WAIT_S = 1.0

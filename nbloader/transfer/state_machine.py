@@ -24,6 +24,7 @@ from nbloader.errors import (
     WorkerDiedError,
     error_from_parts,
 )
+from nbloader.limits import quiet_limit_s, silence_limit_s
 from nbloader.records import (
     Event,
     FileDone,
@@ -49,11 +50,6 @@ from nbloader.transfer.protocol import (
     Stuck,
     Tried,
 )
-
-SILENCE_SPARE_S = 2.0
-
-QUIET_SPARE_S = 60.0
-"""The worker gives a file up by itself first; this is for a worker that cannot."""
 
 MAX_WORDS = 200
 
@@ -179,9 +175,9 @@ class TransferMachine:
         self._completed: dict[str, int] = {}
         self._tried: dict[str, Tried] = {}
         self._attempts = Attempts(route=Route.XET, moved_at=now)
-        # When there was the last sign of work, and how long there may be none.
+        # When there was the last sign of work; the longest that one of the files may be without.
         self._worked_at = now
-        self._quiet_limit_s = start.policy.timeout_s
+        self._file_limit_s = start.policy.timeout_s
 
     def step(self, heard: Input, at: Moment) -> tuple[Output, ...]:
         """Note what was heard, and say what is to be done, in this order."""
@@ -212,7 +208,7 @@ class TransferMachine:
                 yield from self._next_worker(at)
         elif self._silent_s is not None:
             self._silent_s += tick.waited_s
-            if self._silent_s > self._start.policy.stall_timeout_s + SILENCE_SPARE_S:
+            if self._silent_s > silence_limit_s(self._start.policy.stall_timeout_s):
                 yield from self._on_end(None, at)
 
     def _on_report(self, report: Report, at: Moment) -> Iterator[Output]:
@@ -363,11 +359,11 @@ class TransferMachine:
         if isinstance(report, Selected):
             sizes = (file.size for file in report.selection.files)
             limits = map(self._start.policy.quiet_limit_s, sizes)
-            self._quiet_limit_s = max(limits, default=self._quiet_limit_s)
+            self._file_limit_s = max(limits, default=self._file_limit_s)
 
     def _on_quiet(self, at: Moment) -> Iterator[Output]:
         quiet_s = at.now - self._worked_at
-        if quiet_s > self._quiet_limit_s + QUIET_SPARE_S:
+        if quiet_s > quiet_limit_s(self._file_limit_s):
             yield Fail(
                 error=DownloadError(
                     f"nothing has arrived for {quiet_s:.0f} s; the transfer was ended",

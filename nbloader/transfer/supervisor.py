@@ -24,6 +24,7 @@ from typing import IO
 
 from nbloader import tokens
 from nbloader.errors import RUN_AGAIN, NbloaderError, ProtocolError, WorkerDiedError
+from nbloader.limits import KILL_LIMIT_S, WAIT_STEP_S
 from nbloader.records import Event, Selected, TransferPolicy
 from nbloader.transfer.protocol import (
     MAX_LINE_BYTES,
@@ -53,12 +54,7 @@ from nbloader.transfer.xet_environment import xet_environment
 
 __all__ = ["Cancelled", "Worker", "transfer"]
 
-WAIT_STEP_S = 0.05
-"""An interrupt must reach a waiting main thread at once, on every platform."""
-
 STDERR_LINES = 40
-
-KILL_LIMIT_S = 1.0
 
 _TOKEN_VARIABLES = (*tokens.VARIABLES, "HUGGINGFACEHUB_API_TOKEN")
 _SECRET = re.compile(r"hf_[A-Za-z0-9]{8,}|(?i:bearer)\s+\S+|(?i:[a-z]+)://\S+")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from nbloader.limits import CONNECT_TIMEOUT_S
+
 __all__ = ["xet_environment"]
 
 
@@ -18,7 +20,7 @@ def xet_environment(stall_timeout_s: float) -> Mapping[str, str]:
     return {
         # The unit is needed: a bare number is ignored.
         "HF_XET_CLIENT_READ_TIMEOUT": f"{seconds}s",
-        "HF_XET_CLIENT_CONNECT_TIMEOUT": f"{min(10, seconds)}s",
+        "HF_XET_CLIENT_CONNECT_TIMEOUT": f"{min(CONNECT_TIMEOUT_S, seconds):g}s",
         "HF_XET_CLIENT_RETRY_MAX_ATTEMPTS": "0",
         "HF_XET_RECONSTRUCTION_DOWNLOAD_BUFFER_SIZE": "64mb",
         "HF_XET_RECONSTRUCTION_DOWNLOAD_BUFFER_LIMIT": "64mb",

@@ -17,18 +17,11 @@ from queue import Empty, SimpleQueue
 from types import TracebackType
 
 from nbloader.errors import NbloaderError, error_from_parts
+from nbloader.limits import TRIAL_KILL_LIMIT_S, TRIAL_LIMIT_S, WAIT_STEP_S
 from nbloader.transfer.supervisor import environment
 from nbloader.trial.task import Task
 
 __all__ = ["Trial", "verdict"]
-
-LIMIT_S = 180.0
-"""Imports take 5 to 20 s, the build of 100 GB half a minute."""
-
-KILL_LIMIT_S = 2.0
-"""A process that waits for a dead disk cannot be collected, and is not to be waited for."""
-
-WAIT_STEP_S = 0.05
 
 _NICE = 10
 """What is waited for comes first: the download, and the import in the parent."""
@@ -102,9 +95,9 @@ class Trial:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(KILL_LIMIT_S)
+            self._process.wait(TRIAL_KILL_LIMIT_S)
         for thread in (self._listener, self._hearer):
-            thread.join(KILL_LIMIT_S)
+            thread.join(TRIAL_KILL_LIMIT_S)
         for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
             with contextlib.suppress(OSError):
                 if stream and not self._listener.is_alive() and not self._hearer.is_alive():
@@ -113,7 +106,7 @@ class Trial:
     def build(self, folder: Path) -> NbloaderError | str | None:
         """Let it build what is in a folder, and give its `verdict`."""
         self._say(json.dumps(str(folder)).encode())
-        end = time.monotonic() + LIMIT_S
+        end = time.monotonic() + TRIAL_LIMIT_S
         while True:
             with contextlib.suppress(Empty):
                 answer = self._answers.get(timeout=WAIT_STEP_S)

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NoReturn
 
+from nbloader.limits import ALIVE_EVERY_S, START_TIMEOUT_S
 from nbloader.worker.process import end_with_parent, take_streams
 
 if TYPE_CHECKING:
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
     from nbloader.transfer.protocol import Command, Report, Start
 
 __all__ = ["main"]
-
-ALIVE_EVERY_S = 1.0
-START_TIMEOUT_S = 60.0
 
 
 def main() -> None:

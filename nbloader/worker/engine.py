@@ -17,6 +17,7 @@ from dataclasses import replace
 
 from nbloader.errors import DiskFullError, IntegrityError
 from nbloader.hub_cache import FileHash, FileLock, Partial, RepoCache, bytes_on_disk, open_partial
+from nbloader.limits import TICK_S
 from nbloader.records import FileProgress, RepoFile, Retry, Route, TransferPolicy
 from nbloader.text import format_bytes
 from nbloader.transfer.policy import Attempts
@@ -28,7 +29,6 @@ from nbloader.worker.tuning import Concurrency, most_pieces
 
 __all__ = ["Engine"]
 
-TICK_S = 0.1
 LOCK_EVERY_S = 0.5
 DISK_EVERY_S = 5.0
 

@@ -7,7 +7,8 @@ import math
 import time
 from collections.abc import Callable
 
-from nbloader.transfer.policy import MAX_RETRY_AFTER_S, Reason
+from nbloader.limits import MAX_RETRY_AFTER_S
+from nbloader.transfer.policy import Reason
 
 __all__ = ["TRANSIENT_STATUS", "Failure", "retry_after_s", "status_failure"]
 

@@ -26,6 +26,7 @@ from nbloader.errors import (
     NbloaderError,
     RepoNotFoundError,
 )
+from nbloader.limits import ANSWER_LIMIT_S, CALL_TIMEOUT_S, XET_PROBE_WAIT_S
 from nbloader.records import HubFacts, Listing, RateLimitFacts, RepoFile, Retry, TransferPolicy
 from nbloader.selection import FIRST_READ_BYTES, Header, header_end, parse_header
 from nbloader.transfer.policy import Reason
@@ -45,16 +46,10 @@ from nbloader.worker.hub_facts import (
 from nbloader.worker.links import Links, origin
 from nbloader.worker.rate_limit import RateLimit
 from nbloader.worker.retry import OPENING_ATTEMPTS, call_with_retries
-from nbloader.worker.xet_probe import WAIT_S, XetProbe
+from nbloader.worker.xet_probe import XetProbe
 from nbloader.worker.xet_route import XetAccess, access_from_json
 
 __all__ = ["Hub"]
-
-CALL_TIMEOUT_S = 20.0
-"""For the answer to a call; the Hub's library would wait for ever."""
-
-ANSWER_LIMIT_S = 60.0
-"""For the whole of an answer, however steadily it trickles."""
 
 MAX_ANSWER_BYTES = 64 << 20
 """Many times what a page of a listing takes."""
@@ -128,7 +123,9 @@ class Hub:
             self.facts,
             rate_limit=tightest(list(self.endpoint.limits.values())),
             # The Hub's own first answer shows how long a connection takes from here.
-            xet=self.endpoint.xet_probe.result(max(WAIT_S, 2 * (self.facts.answer_s or 0.0))),
+            xet=self.endpoint.xet_probe.result(
+                max(XET_PROBE_WAIT_S, 2 * (self.facts.answer_s or 0.0))
+            ),
         )
 
     def _heard(self, response: Any) -> None:

@@ -19,17 +19,16 @@ from urllib.parse import urljoin, urlsplit
 from huggingface_hub import constants, get_session, hf_hub_url
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
+from nbloader.limits import CONNECT_TIMEOUT_S
 from nbloader.records import RepoFile
 from nbloader.transfer.policy import Reason
 from nbloader.worker.failure import TRANSIENT_STATUS, Failure, status_failure
 from nbloader.worker.one_asks import OneAsks
 from nbloader.worker.rate_limit import RateLimit
 
-__all__ = ["CONNECT_TIMEOUT_S", "Links", "may_lead_to", "origin"]
+__all__ = ["Links", "may_lead_to", "origin"]
 
 MAX_REDIRECTS = 5
-
-CONNECT_TIMEOUT_S = 10.0
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _ETAG = re.compile(r'(?:W/)?"?([^"]*)"?')

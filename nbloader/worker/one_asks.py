@@ -7,11 +7,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from nbloader.limits import ASKING_STEP_S
 from nbloader.worker.failure import Failure
 
 __all__ = ["OneAsks"]
-
-WAIT_STEP_S = 0.5
 
 
 class OneAsks:
@@ -38,7 +37,7 @@ class OneAsks:
             Failure: that of the one who asked meanwhile.
         """
         came_at = self._clock()
-        while not self._lock.acquire(timeout=WAIT_STEP_S):
+        while not self._lock.acquire(timeout=ASKING_STEP_S):
             waiting()
         try:
             waiting()

@@ -7,9 +7,9 @@ import threading
 import time
 from typing import IO
 
-__all__ = ["end_with_parent", "take_streams"]
+from nbloader.limits import PARENT_CHECK_EVERY_S
 
-PARENT_CHECK_EVERY_S = 0.5
+__all__ = ["end_with_parent", "take_streams"]
 
 
 def take_streams() -> tuple[IO[bytes], IO[bytes]]:

@@ -6,7 +6,8 @@ import threading
 import time
 from collections.abc import Callable
 
-from nbloader.transfer.policy import MAX_RETRY_AFTER_S, Reason
+from nbloader.limits import MAX_RETRY_AFTER_S
+from nbloader.transfer.policy import Reason
 from nbloader.worker.failure import Failure, status_failure
 
 __all__ = ["RateLimit"]

@@ -12,10 +12,16 @@ from dataclasses import dataclass, field, replace
 
 from nbloader.errors import RUN_AGAIN, DownloadError, IntegrityError, NbloaderError
 from nbloader.hub_cache import SMALL_FILE_BYTES, FileHash, FileLock, Partial, Spans
+from nbloader.limits import (
+    CANCEL_LIMIT_S,
+    SILENT_S,
+    XET_PATIENCE,
+    http_piece_limit_s,
+    xet_piece_limit_s,
+)
 from nbloader.records import FileProgress, RepoFile, Retry, Route, TransferPolicy
 from nbloader.transfer.policy import Attempts, GiveUp, Reason, decide
 from nbloader.worker.failure import Failure
-from nbloader.worker.links import CONNECT_TIMEOUT_S
 from nbloader.worker.piece import Piece
 from nbloader.worker.tuning import (
     SMALLEST_HTTP_PIECE_BYTES,
@@ -28,24 +34,7 @@ from nbloader.worker.xet_chunks import MAX_CHUNK_BYTES
 
 __all__ = ["HASH_STEP_BYTES", "Schedule", "Task"]
 
-HTTP_PATIENCE = 2
-"""Over HTTP each wait has a timeout of its own; a piece that is silent for so many times the limit
-is one whose timeouts do not act."""
-
-XET_PATIENCE = 4
-"""A piece over Xet stalls after so many times the time it should take: it comes all at once."""
-
-XET_SPARE_S = 1.0
-"""hf_xet notices a silent connection by itself; it is given so long beyond the limit."""
-
-SILENT_S = 5.0
-"""At the end of a download, another connection goes after the bytes of one that was silent for so
-long. Links that are alive answer in less."""
-
 FAR_FASTER = 4
-
-CANCEL_LIMIT_S = 2.0
-"""A piece that is still there so long after it was cancelled hangs, and its process with it."""
 
 HASH_STEP_BYTES = 16 << 20
 """Hashed in one go."""
@@ -205,7 +194,7 @@ class Schedule:
             route = min(ways)
         task.attempts = replace(task.attempts, route=route)
         stall_s, margin = self._policy.stall_timeout_s, 0
-        limit_s = HTTP_PATIENCE * stall_s + CONNECT_TIMEOUT_S
+        limit_s = http_piece_limit_s(stall_s)
         if task.whole and route is Route.HTTP:
             stop = task.file.size
         elif route is Route.XET:
@@ -214,7 +203,7 @@ class Schedule:
             if self._xet_pace.bytes_are_dear:
                 margin = MAX_CHUNK_BYTES
             stop = min(stop, start + size)
-            limit_s = max(stall_s, XET_PATIENCE * self._xet_pace.expected_s(size)) + XET_SPARE_S
+            limit_s = xet_piece_limit_s(stall_s, self._xet_pace.expected_s(size))
         else:
             share = max(1, self._concurrency.limit // len(self.tasks))
             size = http_piece_bytes(free.total, share)

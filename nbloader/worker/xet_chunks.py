@@ -13,11 +13,11 @@ from typing import Any
 
 from huggingface_hub import get_session
 
+from nbloader.limits import XET_CHUNKS_TIMEOUT_S
+
 __all__ = ["MAX_CHUNK_BYTES", "ChunkStarts"]
 
 MAX_CHUNK_BYTES = 128 << 10
-
-TIMEOUT_S = 5.0
 
 FAILURES = 3
 """After so many in a row nothing is asked any more: it only saves bytes."""
@@ -44,10 +44,10 @@ class ChunkStarts:
 
     def __init__(
         self,
-        timeout_s: float = TIMEOUT_S,
+        timeout_s: float = XET_CHUNKS_TIMEOUT_S,
         ask: Callable[[str, str, int, float], Any] = ask_storage,
     ) -> None:
-        self._timeout_s = min(TIMEOUT_S, timeout_s)
+        self._timeout_s = min(XET_CHUNKS_TIMEOUT_S, timeout_s)
         self._ask = ask
         self._known: dict[tuple[str, int], int] = {}
         self._lock = threading.Lock()

@@ -9,15 +9,8 @@ import threading
 import time
 from typing import Any
 
+from nbloader.limits import XET_PROBE_TIMEOUT_S, XET_PROBE_WAIT_S
 from nbloader.records import XetFacts
-
-__all__ = ["TIMEOUT_S", "WAIT_S", "XetProbe"]
-
-TIMEOUT_S = 3.0
-"""For the answer, from the question on."""
-
-WAIT_S = 1.0
-"""What a call of `result` waits for at most; an answer takes a few tenths of a second."""
 
 
 class XetProbe:
@@ -39,18 +32,19 @@ class XetProbe:
             self._thread = threading.Thread(target=self._ask, name="xet-probe", daemon=True)
             self._thread.start()
 
-    def result(self, wait_s: float = WAIT_S) -> XetFacts | None:
+    def result(self, wait_s: float = XET_PROBE_WAIT_S) -> XetFacts | None:
         """Give what came of it; None if no host was asked.
 
         A host that has refused, or said nothing until then, has no answer.
 
         Args:
-            wait_s: for an answer that is still to come, but no longer than `TIMEOUT_S` in all.
+            wait_s: for an answer that is still to come, but no longer than `XET_PROBE_TIMEOUT_S` in
+                all.
         """
         thread = self._thread
         if thread is None:
             return None
-        left_s = self._asked_at + TIMEOUT_S - time.monotonic()
+        left_s = self._asked_at + XET_PROBE_TIMEOUT_S - time.monotonic()
         thread.join(max(0.0, min(wait_s, left_s)))
         return XetFacts(host=self._host, answer_s=self._answer_s)
 
@@ -59,7 +53,7 @@ class XetProbe:
 
         session: Any = get_session()
         try:
-            request = session.build_request("GET", f"{self._host}/", timeout=TIMEOUT_S)
+            request = session.build_request("GET", f"{self._host}/", timeout=XET_PROBE_TIMEOUT_S)
             session.send(request, stream=True, follow_redirects=False).close()
         except Exception:  # Whatever it is, there was no answer.
             return
