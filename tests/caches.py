@@ -17,9 +17,10 @@ import numpy as np
 from safetensors.numpy import save
 
 import nbloader
+from nbloader.hub_cache.judge import Item, ItemKind
 from nbloader.hub_cache.layout import RepoCache
 from nbloader.hub_cache.partial import DiskPartial
-from nbloader.hub_cache.report import CacheReport, Item, ItemKind, cache
+from nbloader.hub_cache.report import CacheReport, cache
 from nbloader.localhub import LocalHub
 from nbloader.records import RepoFile
 from tests.conftest import WriteRepo

@@ -17,7 +17,7 @@ from nbloader.records import FileProgress, RepoFile, Retry, Route, TransferPolic
 from nbloader.transfer.policy import Reason
 from nbloader.transfer.protocol import Tried
 from nbloader.worker.engine import Engine
-from nbloader.worker.failure import Failure
+from nbloader.worker.failures import Failure
 from nbloader.worker.piece import Piece
 
 MIB = 1 << 20

@@ -23,7 +23,7 @@ from nbloader.request.values import check_token
 from nbloader.text import printable
 from nbloader.transfer.policy import Reason
 from nbloader.worker.answers import rate_limited
-from nbloader.worker.failure import Failure
+from nbloader.worker.failures import Failure
 from tests.jobs import texts
 from tests.notebook import running_kernel
 

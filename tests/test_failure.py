@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from nbloader.limits import MAX_RETRY_AFTER_S
 from nbloader.transfer.policy import Reason
-from nbloader.worker.failure import TRANSIENT_STATUS, Failure, retry_after_s, status_failure
+from nbloader.worker.failures import TRANSIENT_STATUS, Failure, retry_after_s, status_failure
 
 NOW = 1_700_000_000.0
 

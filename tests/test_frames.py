@@ -13,7 +13,7 @@ import pytest
 
 from nbloader.localhub import LocalHub
 from nbloader.localhub.demo import MINILM
-from nbloader.notebook.frames import clear_frames
+from nbloader.notebook.error_cards import clear_frames
 from tests.notebook import running_kernel
 
 

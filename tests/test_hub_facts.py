@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbloader.records import RateLimitFacts
-from nbloader.worker.hub_facts import (
+from nbloader.worker.answers import (
     RepoInfo,
     TokenScope,
     license_of,

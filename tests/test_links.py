@@ -15,9 +15,8 @@ from huggingface_hub.errors import HfHubHTTPError
 from nbloader.localhub import Cut, Fault, LocalHub, RequestClass
 from nbloader.records import RepoFile
 from nbloader.transfer.policy import Reason
-from nbloader.worker.failure import Failure
+from nbloader.worker.failures import Failure, RateLimit
 from nbloader.worker.links import Links, origin
-from nbloader.worker.rate_limit import RateLimit
 from tests.conftest import Publish
 
 RESOLVE = RequestClass.RESOLVE_GET

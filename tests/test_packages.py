@@ -20,8 +20,7 @@ from packaging.specifiers import SpecifierSet
 from nbloader.checks import inspected_packages, install_hint, required_packages
 from nbloader.checks.packages import _ENFORCED, _OTHERS, check_packages
 from nbloader.libraries import class_facts, distribution_name, package_facts, unmet_requirements
-from nbloader.libraries.conflicts import conflicts, found_conflicts
-from nbloader.libraries.packages import package_folder
+from nbloader.libraries.packages import conflicts, found_conflicts, package_folder
 from nbloader.libraries.pip import _LEAST, _OWN_BOUNDS, NOT_RELEASED, RELATED, normal_name, pip_line
 from nbloader.records import (
     CheckResult,

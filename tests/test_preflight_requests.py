@@ -31,7 +31,7 @@ from nbloader.records import (
 )
 from nbloader.transfer.protocol import Start
 from nbloader.transfer.supervisor import transfer
-from nbloader.worker import xet_probe
+from nbloader.worker import xet_route
 from tests.conftest import Publish
 from tests.pickled import saved
 
@@ -363,9 +363,9 @@ def test_a_silent_host_is_waited_for_only_so_long(
     hub: LocalHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The test takes a minute if the wait is not the shorter of the two.
-    monkeypatch.setattr(xet_probe, "XET_PROBE_TIMEOUT_S", 60.0)
+    monkeypatch.setattr(xet_route, "XET_PROBE_TIMEOUT_S", 60.0)
     hub.set_faults([Fault(RequestClass.XET_OTHER, cut=Cut.STALL)])
-    probe = xet_probe.XetProbe()
+    probe = xet_route.XetProbe()
     assert probe.result() is None
     probe.ask(hub.cas)
     probe.ask(hub.cdn)
@@ -376,16 +376,16 @@ def test_a_silent_host_is_waited_for_only_so_long(
 def test_the_wait_for_an_answer_ends_with_its_own_limit(
     hub: LocalHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(xet_probe, "XET_PROBE_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(xet_route, "XET_PROBE_TIMEOUT_S", 0.2)
     hub.set_faults([Fault(RequestClass.XET_OTHER, cut=Cut.STALL)])
-    probe = xet_probe.XetProbe()
+    probe = xet_route.XetProbe()
     probe.ask(hub.cas)
     assert probe.result(60.0) == XetFacts(host=hub.cas)
 
 
 def test_a_slow_host_that_answers_in_the_wait_is_no_silent_one(hub: LocalHub) -> None:
     hub.set_faults([Fault(RequestClass.XET_OTHER, latency_s=0.3)])
-    probe = xet_probe.XetProbe()
+    probe = xet_route.XetProbe()
     probe.ask(hub.cas)
     found = probe.result(60.0)
     assert found is not None

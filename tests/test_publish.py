@@ -18,10 +18,9 @@ from huggingface_hub import file_download, try_to_load_from_cache
 from huggingface_hub.utils import WeakFileLock
 
 from nbloader.errors import CacheNotWritableError
-from nbloader.hub_cache.filesystem import FileSystem, probe
+from nbloader.hub_cache.filesystem import FileSystem, probe, try_lock
 from nbloader.hub_cache.hashing import matches
 from nbloader.hub_cache.layout import RepoCache
-from nbloader.hub_cache.locks import try_lock
 from nbloader.hub_cache.partial import SMALL_FILE_BYTES, open_partial, scratch_path
 from nbloader.records import RepoFile
 
@@ -415,7 +414,7 @@ def test_another_process_is_waited_for_until_it_gives_back_the_lock(
     holds = f"""
 import sys
 from pathlib import Path
-from nbloader.hub_cache.locks import try_lock
+from nbloader.hub_cache.filesystem import try_lock
 lock = try_lock(Path({str(path)!r}), flock={flock})
 print(lock is not None, flush=True)
 sys.stdin.read()

@@ -8,8 +8,7 @@ import pytest
 
 from nbloader.records import Retry, TransferPolicy
 from nbloader.transfer.policy import Reason
-from nbloader.worker.failure import Failure
-from nbloader.worker.retry import call_with_retries
+from nbloader.worker.failures import Failure, call_with_retries
 
 
 class Calls:

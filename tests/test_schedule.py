@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbloader.errors import DownloadError
+from nbloader.hub_cache.filesystem import FileLock
 from nbloader.hub_cache.hashing import FileHash
-from nbloader.hub_cache.locks import FileLock
 from nbloader.hub_cache.partial import MemoryPartial
 from nbloader.records import FileProgress, RepoFile, Retry, Route, TransferPolicy
 from nbloader.transfer.policy import Attempts, Reason
-from nbloader.worker.failure import Failure
+from nbloader.worker.failures import Failure
 from nbloader.worker.piece import Piece
 from nbloader.worker.schedule import Schedule, Task
 

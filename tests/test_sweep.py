@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from nbloader.hub_cache.filesystem import FileLock
 from nbloader.hub_cache.layout import RepoCache
-from nbloader.hub_cache.locks import FileLock
 from nbloader.hub_cache.partial import DiskPartial
 from nbloader.hub_cache.sweep import ORPHAN_AGE_S, FoundPartial, Swept, found_partials, sweep
 from nbloader.records import Listing, RepoFile

@@ -22,9 +22,8 @@ from nbloader.errors import DownloadError, MissingTensorsError, ModelLoadError, 
 from nbloader.localhub import Fault, LocalHub, RequestClass
 from nbloader.records import CheckStatus, Companion, ComponentWeights, RepoFile, Selection
 from nbloader.stages import loading
-from nbloader.trial import Task, Trial, task_of, verdict
-from nbloader.trial.task import MAX_SHARDS
-from nbloader.worker.sketch import write_sketch
+from nbloader.trial import MAX_SHARDS, Task, Trial, task_of, verdict
+from nbloader.worker.repository import write_sketch
 from nbloader.worker.trial import answer
 from tests.models import save_classifier, save_embedder, save_pipeline, selected
 

@@ -6,8 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
-from nbloader.libraries import RELATED, pip_hint
-from nbloader.libraries.conflicts import conflicts
+from nbloader.libraries import RELATED, conflicts, pip_hint
 from nbloader.records import ClassFacts, ComponentWeights, Kind, PackageFacts, Selection
 
 _BY_KIND: Mapping[Kind, tuple[str, ...]] = {

@@ -6,10 +6,9 @@ own, which a worker does not import.
 
 from __future__ import annotations
 
-from nbloader.hub_cache.filesystem import FileSystem, free_bytes, probe
+from nbloader.hub_cache.filesystem import FileLock, probe
 from nbloader.hub_cache.hashing import FileHash, matches
 from nbloader.hub_cache.layout import ListingStore, RepoCache
-from nbloader.hub_cache.locks import FileLock
 from nbloader.hub_cache.partial import (
     SMALL_FILE_BYTES,
     Partial,
@@ -17,24 +16,21 @@ from nbloader.hub_cache.partial import (
     bytes_on_disk,
     open_partial,
 )
-from nbloader.hub_cache.ranges import Span, Spans
+from nbloader.hub_cache.ranges import Spans
 from nbloader.hub_cache.sweep import Swept, found_partials, sweep
 
 __all__ = [
     "SMALL_FILE_BYTES",
     "FileHash",
     "FileLock",
-    "FileSystem",
     "ListingStore",
     "Partial",
     "RepoCache",
-    "Span",
     "Spans",
     "Swept",
     "Writer",
     "bytes_on_disk",
     "found_partials",
-    "free_bytes",
     "matches",
     "open_partial",
     "probe",

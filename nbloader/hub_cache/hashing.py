@@ -12,8 +12,6 @@ from pathlib import Path
 from nbloader.hub_cache.partial import Partial
 from nbloader.records import RepoFile
 
-__all__ = ["FileHash", "matches"]
-
 READ_BYTES = 1 << 20
 """Read at once: enough that other threads run while it is hashed."""
 

@@ -19,8 +19,6 @@ from pathlib import Path
 from nbloader.hub_cache.filesystem import replacing
 from nbloader.hub_cache.ranges import Span
 
-__all__ = ["Journal", "JournalHeader", "read_header", "read_journal"]
-
 FORMAT = 1
 """Goes up when an older reader would misread what is written."""
 

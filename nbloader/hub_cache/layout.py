@@ -15,15 +15,12 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nbloader.hub_cache.filesystem import FileSystem, free_bytes, replacing
-from nbloader.hub_cache.locks import FileLock, try_lock
+from nbloader.hub_cache.filesystem import FileLock, FileSystem, free_bytes, replacing, try_lock
 from nbloader.hub_cache.partial import Partial, scratch_path
 from nbloader.records import Listing, RepoFile
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
-
-__all__ = ["ListingStore", "RepoCache"]
 
 _ORPHAN = re.compile(r"[0-9a-f]+\.[0-9a-f]{8}\.incomplete")
 _ETAG = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")

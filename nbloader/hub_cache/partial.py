@@ -32,21 +32,6 @@ from nbloader.hub_cache.journal import Journal, JournalHeader, read_journal
 from nbloader.hub_cache.ranges import Span, Spans
 from nbloader.records import RepoFile
 
-__all__ = [
-    "JOURNAL_EVERY_BYTES",
-    "OURS",
-    "SMALL_FILE_BYTES",
-    "WRITE_BYTES",
-    "DiskPartial",
-    "MemoryPartial",
-    "Partial",
-    "Writer",
-    "bytes_on_disk",
-    "open_partial",
-    "part_paths",
-    "scratch_path",
-]
-
 SMALL_FILE_BYTES = 1 << 20
 """Files up to this size are held in memory until they are whole."""
 

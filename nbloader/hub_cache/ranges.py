@@ -5,8 +5,6 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 
-__all__ = ["Span", "Spans"]
-
 Span = tuple[int, int]
 """A byte range [start, stop): `start` is in it, `stop` is not."""
 

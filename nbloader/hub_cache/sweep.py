@@ -13,8 +13,6 @@ from nbloader.hub_cache.layout import RepoCache
 from nbloader.hub_cache.partial import OURS, part_paths
 from nbloader.records import Listing
 
-__all__ = ["FoundPartial", "Swept", "found_partials", "sweep"]
-
 ORPHAN_AGE_S = 86_400.0
 """Partial files of other libraries that were not written for a day belong to no download."""
 

@@ -7,8 +7,16 @@ that mends what does not fit.
 from __future__ import annotations
 
 from nbloader.libraries.classes import class_facts
-from nbloader.libraries.conflicts import found_conflicts
-from nbloader.libraries.packages import distribution_name, package_facts, package_folder
+from nbloader.libraries.packages import (
+    changed_since_import,
+    conflicts,
+    distribution_name,
+    found_conflicts,
+    is_one_of,
+    package_facts,
+    package_folder,
+    unmet_requirements,
+)
 from nbloader.libraries.pip import (
     NOT_RELEASED,
     RELATED,
@@ -16,16 +24,14 @@ from nbloader.libraries.pip import (
     merged,
     normal_name,
     pip_hint,
-    pip_line,
 )
-from nbloader.libraries.requirements import unmet_requirements
-from nbloader.libraries.versions import changed_since_import, is_one_of
 
 __all__ = [
     "NOT_RELEASED",
     "RELATED",
     "changed_since_import",
     "class_facts",
+    "conflicts",
     "distribution_name",
     "found_conflicts",
     "import_name",
@@ -35,6 +41,5 @@ __all__ = [
     "package_facts",
     "package_folder",
     "pip_hint",
-    "pip_line",
     "unmet_requirements",
 ]

@@ -10,12 +10,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from nbloader.libraries import diffusers, sentence_transformers, transformers
+from nbloader.libraries import diffusers, transformers
 from nbloader.libraries.packages import package_folder
 from nbloader.libraries.sources import Sources, is_class_name, quantizers
 from nbloader.records import ClassFacts, Kind, Selection
-
-__all__ = ["class_facts"]
 
 _Find = Callable[[str], Path | None]
 
@@ -43,6 +41,20 @@ _REGISTERED = frozenset({"sdnq"})
 
 _OF_PROCESSOR = re.compile(r"processor_config\.json$|^(tokenizer|vocab|spiece)\b")
 _MODEL_TYPE = re.compile(r"[a-zA-Z0-9][\w.-]{0,63}", re.ASCII)
+
+_WORDS = re.compile(r"\w+")
+_INSIDE = "sentence_transformers."
+_OLD_PATHS = "util/deprecated_import.py"
+
+_MODULE_FOLDERS = (
+    "models",
+    "base/modules",
+    "sentence_transformer/modules",
+    "sparse_encoder/models",
+    "sparse_encoder/modules",
+    "multi_vector_encoder/modules",
+    "cross_encoder/modules",
+)
 
 
 def class_facts(
@@ -247,5 +259,43 @@ class _Libraries:
         if sources is None:
             return None, ()
         top, _, module = library.partition(".")
-        found = sentence_transformers.has_class(sources, module, name)
+        found = _has_class(sources, module, name)
         return found, _UNREADABLE.get((top, name), ()) if found else ()
+
+
+def _has_class(sources: Sources, module: str, name: str) -> bool:
+    """Tell whether a class can be imported from a module, by its path inside the package.
+
+    New versions know the old paths; old ones do not know the new. Without a path, a class of a
+    whole model or of a module is meant, wherever it is.
+    """
+    if not module:
+        return _exports(sources, "__init__.py", name) or any(
+            _defines(sources, folder, name) for folder in _MODULE_FOLDERS
+        )
+    if not all(part.isidentifier() for part in module.split(".")):
+        return False
+    path = module.replace(".", "/")
+    if not _is_module(sources, path):
+        # Old paths were those of single classes, and of packages of them.
+        moved = re.search(
+            rf'"{re.escape(_INSIDE + module)}":\s*"{_INSIDE}([\w.]+)"', sources.text(_OLD_PATHS)
+        )
+        if moved is None:
+            return False
+        path = moved[1].replace(".", "/")
+    return _exports(sources, f"{path}.py", name) or _defines(sources, path, name)
+
+
+def _is_module(sources: Sources, path: str) -> bool:
+    return bool(sources.text(f"{path}.py") or sources.text(f"{path}/__init__.py"))
+
+
+def _defines(sources: Sources, folder: str, name: str) -> bool:
+    return sources.defined(name, folder) is not None or _exports(
+        sources, f"{folder}/__init__.py", name
+    )
+
+
+def _exports(sources: Sources, file: str, name: str) -> bool:
+    return name in _WORDS.findall(sources.text(file))

@@ -9,15 +9,6 @@ from pathlib import PurePosixPath
 
 from nbloader.libraries.sources import Found, Sources, backends_of
 
-__all__ = [
-    "SUCCESSORS",
-    "adds_to_transformers",
-    "find_in_pipeline",
-    "needs_of",
-    "renamed_classes",
-    "required_by",
-]
-
 _GUARDED_IMPORT = re.compile(r"^if is_(\w+?)_available\(\):\n((?:[ \t].*\n|\n)+)", re.MULTILINE)
 _NOT_NEEDED = frozenset({"torch_xla", "torch_npu", "flax"})
 """Other hardware and frameworks: the rest of the file works without."""

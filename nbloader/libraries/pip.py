@@ -8,16 +8,6 @@ from collections.abc import Iterable, Mapping
 from nbloader.libraries.packages import distribution_name
 from nbloader.records import PackageFacts
 
-__all__ = [
-    "NOT_RELEASED",
-    "RELATED",
-    "import_name",
-    "merged",
-    "normal_name",
-    "pip_hint",
-    "pip_line",
-]
-
 RELATED = (
     "torch",
     "torchvision",

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path, PurePosixPath
 
-__all__ = ["Found", "Sources", "backends_of", "body_of", "is_class_name", "quantizers"]
-
 _MOST_BYTES = 4_000_000
 """The largest file of these libraries has 400 kB."""
 

@@ -12,8 +12,6 @@ from pathlib import PurePosixPath
 
 from nbloader.libraries.sources import Found, Sources, backends_of, body_of
 
-__all__ = ["Task", "find_class", "has_family", "needs_of", "tasks"]
-
 _TEXTS = re.compile(r"[\"'](\w+)[\"']")
 _WORDS = re.compile(r"\w+")
 _BASES = re.compile(r"^class \w+\(([^)]*)\)")

@@ -1,13 +1,16 @@
-"""Who may do what, decided from the token of a request and the access of a repository."""
+"""Who may do what: tokens and the access of repositories, signed URLs, and grants of Xet storage.
+
+A signed URL has a time of expiry, and an HMAC over path and time. A grant says what it allows, for
+which repository, until when, and has an HMAC over that.
+"""
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Mapping
-from enum import Enum, auto
+from enum import Enum, StrEnum, auto
 
 from nbloader.localhub.records import Access, Token
-
-__all__ = ["Denial", "bearer", "judge"]
 
 
 class Denial(Enum):
@@ -51,3 +54,58 @@ def judge(
     if access.gated and for_file and not (named and _may_read_gated(known)):
         return Denial.GATE_CLOSED
     return None
+
+
+class Verdict(Enum):
+    """What is to be said of a signature."""
+
+    VALID = auto()
+    EXPIRED = auto()
+    FORGED = auto()
+
+
+def sign(secret: bytes, path: str, expires: int) -> dict[str, str]:
+    """Return the query that makes `path` valid until `expires`, seconds since the epoch."""
+    return {"Expires": str(expires), "Signature": _signature(secret, path, str(expires))}
+
+
+def verify(secret: bytes, path: str, query: Mapping[str, str], now: float) -> Verdict:
+    """Judge the query of a request for `path` at the time `now`, seconds since the epoch."""
+    expires = query.get("Expires", "")
+    expected = _signature(secret, path, expires)
+    # As bytes: compare_digest refuses text that is not ASCII.
+    if not hmac.compare_digest(expected.encode(), query.get("Signature", "").encode()):
+        return Verdict.FORGED
+    return Verdict.VALID if now < int(expires) else Verdict.EXPIRED
+
+
+def _signature(secret: bytes, path: str, expires: str) -> str:
+    return hmac.digest(secret, f"{path}\n{expires}".encode(), "sha256").hex()
+
+
+class Scope(StrEnum):
+    """What a token allows; who may write may read."""
+
+    READ = "read"
+    WRITE = "write"
+
+
+def grant(secret: bytes, scope: Scope, repo_id: str, expires: int) -> str:
+    """Return a token that is valid until `expires`, seconds since the epoch."""
+    signature = sign(secret, _subject(scope, repo_id), expires)["Signature"]
+    return f"xet:{scope}:{repo_id}:{expires}:{signature}"
+
+
+def check_grant(secret: bytes, token: str | None, scope: Scope, now: float) -> str | None:
+    """Return the repository of a token that allows `scope`, or None if it does not."""
+    parts = (token or "").split(":")
+    if len(parts) != 5 or parts[0] != "xet" or parts[1] not in (scope, Scope.WRITE):
+        return None
+    _, granted, repo_id, expires, signature = parts
+    query = {"Expires": expires, "Signature": signature}
+    verdict = verify(secret, _subject(Scope(granted), repo_id), query, now)
+    return repo_id if verdict is Verdict.VALID else None
+
+
+def _subject(scope: Scope, repo_id: str) -> str:
+    return f"xet {scope} {repo_id}"

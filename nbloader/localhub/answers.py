@@ -1,17 +1,20 @@
-"""What a handler returns, before faults change it and the server sends it."""
+"""What a handler returns, before faults change it and the server sends it.
+
+Range and If-Range are read by RFC 9110 sections 13.1.5 and 14.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from io import FileIO
 
 from nbloader.localhub.faults import invert
-from nbloader.localhub.ranges import UnsatisfiableRangeError, select_range
 from nbloader.localhub.store import LostContentError, Store, StoredFile
 
-__all__ = ["Answer", "FilePart", "RefusedError", "file_answer", "json_answer", "ranged_answer"]
+_SINGLE_RANGE = re.compile(r"bytes=([0-9]{0,19})-([0-9]{0,19})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,3 +118,46 @@ def ranged_answer(
         common["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{size}"
     body = FilePart(open_content(), part.start, part.stop)
     return Answer(206 if part.partial else 200, common, body)
+
+
+class UnsatisfiableRangeError(ValueError):
+    """The range lies past the end; the answer is 416."""
+
+
+@dataclass(frozen=True, slots=True)
+class ByteRange:
+    """Bytes `start` up to and without `stop`; `partial` if the answer is a 206."""
+
+    start: int
+    stop: int
+    partial: bool = False
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+def select_range(size: int, etag: str, range_: str | None, if_range: str | None) -> ByteRange:
+    """Return the bytes to send of a file with `size` bytes and the (quoted) `etag`.
+
+    A header that is malformed or names several ranges is ignored, and so is one whose If-Range
+    names another version.
+
+    Raises:
+        UnsatisfiableRangeError: no byte of the file is in the range.
+    """
+    whole = ByteRange(0, size)
+    if range_ is None or (if_range is not None and if_range != etag):
+        return whole
+    match = _SINGLE_RANGE.fullmatch(range_.replace(" ", ""))
+    if match is None or match.group(0) == "bytes=-":
+        return whole
+    first, last = match.groups()
+    if first == "":
+        start, stop = max(0, size - int(last)), size
+    else:
+        start, stop = int(first), min(size, int(last) + 1) if last else size
+        if last and int(last) < start:
+            return whole
+    if start >= size:
+        raise UnsatisfiableRangeError(f"{range_} of {size} bytes")
+    return ByteRange(start, stop, partial=True)

@@ -5,15 +5,13 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from nbloader.localhub.access import Verdict, verify
 from nbloader.localhub.answers import Answer, RefusedError, file_answer
 from nbloader.localhub.hub import HubState
-from nbloader.localhub.signing import Verdict, verify
 from nbloader.localhub.store import RepoMissingError
 
 if TYPE_CHECKING:
     from aiohttp import web
-
-__all__ = ["Cdn", "check_signature", "url_expired"]
 
 
 class Cdn:

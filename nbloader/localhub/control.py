@@ -9,14 +9,11 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
+from nbloader.localhub.access import Scope, grant
 from nbloader.localhub.faults import FaultBook
 from nbloader.localhub.hub import HubState
-from nbloader.localhub.limits import RateLimits
 from nbloader.localhub.records import KEY_HEADER, Access, Fault, Token
-from nbloader.localhub.traffic import TrafficLog
-from nbloader.localhub.xet.grants import Scope, grant
-
-__all__ = ["Control"]
+from nbloader.localhub.traffic import RateLimits, TrafficLog
 
 _UPLOAD_TOKEN_S = 3600
 

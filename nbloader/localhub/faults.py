@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 from nbloader.localhub.records import Cut, Fault, RequestClass
 
-__all__ = ["Effect", "FaultBook", "Pace", "invert"]
-
 WRONG_BYTE_STRIDE = 1024
 """Distance of the bytes that a wrong answer inverts, counted from the start of the file."""
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 
-__all__ = ["blob_oid", "commit_oid", "lfs_pointer", "tree_oids"]
-
 
 def blob_oid(content: bytes) -> str:
     """Return the id of a file's content."""

@@ -1,4 +1,9 @@
-"""The handle: starts the server as a process, and speaks to its control routes."""
+"""The handle: starts the server as a process, and speaks to its control routes.
+
+Uploads run the real client in a process of its own (`xet.__main__`): it reads its settings once a
+process, keeps the memory that it has taken, and has a folder of known shards, which would belong to
+one server only.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +12,7 @@ import json
 import os
 import select
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,15 +21,17 @@ from types import TracebackType
 from typing import IO, Any, Literal, Self
 from urllib.parse import quote, urlsplit
 
-from nbloader.localhub.child import child_environment, module_command
 from nbloader.localhub.records import KEY_HEADER, Access, Counters, Fault, LoggedRequest, Token
-from nbloader.localhub.xet.upload import upload
-
-__all__ = ["LocalHub", "LocalHubError"]
 
 _CONTROL_TIMEOUT_S = 30.0
 _STOP_TIMEOUT_S = 5.0
 _STDERR_TAIL = 4000
+
+_XET_SETTINGS = {
+    "HF_XET_TELEMETRY_ENABLED": "false",
+    # The default of 8 takes more than 1 GB of memory, and is no faster on two cores.
+    "HF_XET_DATA_MAX_CONCURRENT_FILE_INGESTION": "2",
+}
 
 
 class LocalHubError(RuntimeError):
@@ -84,7 +92,7 @@ class LocalHub:
         """
         Path(root).mkdir(parents=True, exist_ok=True)
         command = [
-            *module_command("nbloader.localhub"),
+            *_module_command("nbloader.localhub"),
             *("--root", os.fspath(root)),
             *("--page-size", str(page_size)),
             *("--signature-seconds", str(signature_seconds)),
@@ -101,7 +109,7 @@ class LocalHub:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=stderr,
-            env=child_environment(os.environ),
+            env=_child_environment(os.environ),
             # The interrupt of a notebook's kernel goes to its process group; this is not for us.
             start_new_session=True,
         )
@@ -238,7 +246,7 @@ class LocalHub:
             if missing := wanted - {file["path"] for file in plan["files"]}:
                 raise LocalHubError(f"no large files of {repo_id}: {', '.join(sorted(missing))}")
         try:
-            upload(plan, timeout_s)
+            _upload(plan, timeout_s)
         except subprocess.CalledProcessError as error:
             tail = error.stderr.decode(errors="replace")[-_STDERR_TAIL:]
             raise LocalHubError(f"the upload to Xet storage failed:\n{tail}") from error
@@ -312,3 +320,33 @@ def _end(process: subprocess.Popen[bytes], stderr: IO[bytes]) -> None:
         process.wait()
     process.stdout.close()
     stderr.close()
+
+
+def _module_command(module: str) -> list[str]:
+    """Return the command that runs a module; modules in the working folder cannot shadow others."""
+    return [sys.executable, "-P", "-m", module]
+
+
+def _child_environment(inherited: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment in which this package is found, which `-P` may prevent otherwise."""
+    paths = [str(Path(__file__).parents[2]), inherited.get("PYTHONPATH", "")]
+    return {**inherited, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+
+
+def _upload(plan: Mapping[str, Any], timeout_s: float) -> None:
+    """Upload the files of a plan: what the control route for uploads answers.
+
+    Raises:
+        subprocess.CalledProcessError: the client failed; `stderr` has its words.
+        subprocess.TimeoutExpired: it took longer than `timeout_s`.
+    """
+    with tempfile.TemporaryDirectory(prefix="localhub-xet-") as home:
+        inherited = {name: os.environ[name] for name in os.environ if not name.startswith("HF_")}
+        subprocess.run(
+            _module_command("nbloader.localhub.xet"),
+            input=json.dumps(plan).encode(),
+            capture_output=True,
+            env=_child_environment(inherited | _XET_SETTINGS | {"HF_HOME": home}),
+            timeout=timeout_s,
+            check=True,
+        )

@@ -17,10 +17,9 @@ from urllib.parse import quote, urlencode
 import yaml
 
 from nbloader.localhub import git
-from nbloader.localhub.access import Denial, bearer, judge
+from nbloader.localhub.access import Denial, Scope, bearer, grant, judge, sign
 from nbloader.localhub.answers import Answer, RefusedError, file_answer, json_answer
 from nbloader.localhub.records import Access, Token
-from nbloader.localhub.signing import sign
 from nbloader.localhub.store import (
     Commit,
     LostContentError,
@@ -29,13 +28,10 @@ from nbloader.localhub.store import (
     Store,
     StoredFile,
 )
-from nbloader.localhub.xet.grants import Scope, grant
 from nbloader.localhub.xet.store import XetStore
 
 if TYPE_CHECKING:
     from aiohttp import web
-
-__all__ = ["Hub", "HubState"]
 
 _BAD_TOKEN = "Invalid credentials in Authorization header"  # noqa: S105 - the Hub's message
 

@@ -14,19 +14,6 @@ from enum import StrEnum
 from fnmatch import fnmatchcase
 from typing import Any, Literal, cast
 
-__all__ = [
-    "KEY_HEADER",
-    "Access",
-    "Counters",
-    "Cut",
-    "Fault",
-    "LoggedRequest",
-    "RequestClass",
-    "Token",
-    "Traffic",
-]
-
-
 KEY_HEADER = "X-Localhub-Key"
 """The header of a control request that carries the key of the process."""
 

@@ -18,8 +18,6 @@ from nbloader.localhub.faults import Effect, invert
 from nbloader.localhub.records import Cut
 from nbloader.localhub.traffic import Entry, TrafficLog
 
-__all__ = ["apply", "send"]
-
 _SLICE = 8 << 20
 """Bytes that are handed to the kernel, and counted, in one go."""
 

@@ -15,15 +15,12 @@ from nbloader.localhub.answers import Answer, RefusedError
 from nbloader.localhub.cdn import Cdn, url_expired
 from nbloader.localhub.control import Control
 from nbloader.localhub.hub import Hub, HubState
-from nbloader.localhub.limits import kind_of
 from nbloader.localhub.records import RequestClass
 from nbloader.localhub.sending import apply, send
 from nbloader.localhub.store import Store
-from nbloader.localhub.traffic import Entry
+from nbloader.localhub.traffic import Entry, kind_of
 from nbloader.localhub.xet.cas import Cas, unauthorized
 from nbloader.localhub.xet.store import XetStore
-
-__all__ = ["Addresses", "Options", "serving"]
 
 _HOST = "127.0.0.1"
 _SHUTDOWN_S = 0.2

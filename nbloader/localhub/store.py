@@ -33,17 +33,6 @@ from typing import Any, Literal
 
 from nbloader.localhub import git
 
-__all__ = [
-    "Commit",
-    "LostContentError",
-    "RefKind",
-    "Repo",
-    "RepoMissingError",
-    "Store",
-    "StoredFile",
-    "is_repo_id",
-]
-
 RefKind = Literal["branch", "tag", "pull-request"]
 
 LFS_SUFFIXES = frozenset({".bin", ".h5", ".msgpack", ".onnx", ".ot", ".pt", ".pth", ".safetensors"})

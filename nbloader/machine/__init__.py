@@ -5,7 +5,6 @@ Only gathers; what follows from the facts is decided in `checks` and `fit`.
 
 from __future__ import annotations
 
-from nbloader.machine.attached import attached_models, looks_like, matching
 from nbloader.machine.disk import (
     bigger_disks,
     disk_facts,
@@ -19,9 +18,12 @@ from nbloader.machine.disk import (
 from nbloader.machine.facts import machine_facts
 from nbloader.machine.memory import memory_facts
 from nbloader.machine.places import (
+    attached_models,
     how_to_add_token,
     how_to_connect,
     how_to_free,
+    looks_like,
+    matching,
     place,
     place_facts,
 )

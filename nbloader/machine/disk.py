@@ -14,17 +14,6 @@ from pathlib import Path
 from nbloader.machine.places import place
 from nbloader.records import DiskFacts, Place
 
-__all__ = [
-    "bigger_disks",
-    "disk_facts",
-    "disk_facts_or_none",
-    "existing_part",
-    "expanded",
-    "folder_of_environment",
-    "home_of_environment",
-    "switched_on",
-]
-
 KAGGLE_WORKING_BYTES = 20_000_000_000
 """What Kaggle lets a notebook keep in `/kaggle/working`, in the smaller reading of its "20 GB".
 

@@ -8,8 +8,6 @@ from pathlib import Path, PurePosixPath
 
 from nbloader.records import MemoryFacts
 
-__all__ = ["UNKNOWN_MEMORY", "memory_facts", "within_cgroups"]
-
 UNKNOWN_MEMORY = MemoryFacts(available=0, total=0, source="unknown")
 """Where the memory cannot be measured: no machine has a total of 0."""
 

@@ -1,27 +1,39 @@
-"""Where this process runs, and what that means for its user."""
+"""Where this process runs, what that means for its user, and the models that are attached there."""
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Mapping
+import re
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
 
 from nbloader.notebook import KAGGLE_RUN_TYPE, Kernel, batch_told_by, running_kernel
-from nbloader.records import Interface, Place, PlaceFacts
-
-__all__ = [
-    "how_to_add_token",
-    "how_to_connect",
-    "how_to_free",
-    "place",
-    "place_facts",
-    "place_from",
-]
+from nbloader.records import AttachedModel, Interface, Kind, Place, PlaceFacts
 
 _VS_CODE_NAME = "__vsc_ipynb_file__"
 """What the Jupyter extension of VS Code puts into the namespace of a notebook's kernel."""
 
 _VS_CODE_VARIABLE = "VSCODE_PID"
 """Set for what VS Code starts itself; it is taken out of the environment of its terminals."""
+
+KAGGLE_INPUT = Path("/kaggle/input")
+
+MOST_LEVELS = 8
+"""Enough for `models/<owner>/<slug>/<framework>/<variation>/<version>` and a folder in it."""
+
+MOST_ENTRIES = 1_000
+"""Looked at in each folder. Those on the way to a model hold few."""
+
+MOST_FOLDERS = 2_000
+MOST_SECONDS = 1.0
+MOST_BYTES = 1_000_000
+
+_SHORTEST = 4
+"""Letters and digits of a name that are no accident inside another."""
 
 
 def place_facts(environ: Mapping[str, str] = os.environ) -> PlaceFacts:
@@ -106,3 +118,91 @@ def how_to_connect(where: Place) -> str:
         "Check the connection of this machine, `endpoint=` and HF_ENDPOINT. If the files are in "
         "the cache, pass `local_files_only=True`."
     )
+
+
+def attached_models(
+    root: Path = KAGGLE_INPUT, *, clock: Callable[[], float] = time.monotonic
+) -> tuple[AttachedModel, ...]:
+    """Find the folders below `root` that one of the libraries can load, upper ones first.
+
+    What is in such a folder belongs to it and is not listed again. The search ends after
+    `MOST_LEVELS` folders downwards, `MOST_FOLDERS` folders and `MOST_SECONDS`, for data sets can
+    hold millions of files.
+    """
+    until = clock() + MOST_SECONDS
+    found = []
+    waiting = deque([(str(root), 0)])
+    seen = 0
+    while waiting and seen < MOST_FOLDERS and clock() <= until:
+        folder, level = waiting.popleft()
+        seen += 1
+        if level and (kind := _kind(Path(folder))):
+            found.append(AttachedModel(folder=folder, kind=kind))
+        elif level < MOST_LEVELS:
+            waiting += [(path, level + 1) for path in _folders_in(folder)]
+    return tuple(found)
+
+
+def _folders_in(folder: str) -> list[str]:
+    try:
+        with os.scandir(folder) as entries:
+            few = islice(entries, MOST_ENTRIES)
+            return sorted(entry.path for entry in few if entry.is_dir(follow_symlinks=False))
+    except OSError:  # not there, or not allowed
+        return []
+
+
+def matching(models: Sequence[AttachedModel], repo_id: str) -> tuple[AttachedModel, ...]:
+    """Put those first whose folder looks like the name of the repository."""
+    return tuple(sorted(models, key=lambda model: -_likeness(model.folder, repo_id)))
+
+
+def looks_like(model: AttachedModel, repo_id: str) -> bool:
+    """Tell whether the folder of a model bears the name of a repository."""
+    return _likeness(model.folder, repo_id) > 0
+
+
+def _likeness(folder: str, repo_id: str) -> int:
+    """Compare letters and digits alone: Kaggle's names are in lower case and without dots.
+
+    3: a folder has the name, alone or with its owner's; 2: a folder's name contains it; 1: all of
+    its words are in the path, as in `qwen-3/transformers/0.6b/1` for Qwen3-0.6B.
+    """
+    owner, _, name = repo_id.rpartition("/")
+    parts = [_plain(part) for part in Path(folder).parts]
+    wanted = _plain(name)
+    if not wanted:
+        return 0
+    if {wanted, _plain(owner) + wanted, "models" + _plain(owner) + wanted} & set(parts):
+        return 3
+    if len(wanted) < _SHORTEST:
+        return 0
+    if any(wanted in part for part in parts):
+        return 2
+    path = "".join(parts)
+    return int(all(_plain(word) in path for word in re.split(r"[-_]", name)))
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^0-9a-z]", "", text.lower())
+
+
+def _kind(folder: Path) -> str:
+    """Tell which library's the folder is by the file that it begins with; empty for none."""
+    if isinstance(index := _read(folder / "model_index.json"), dict) and "_class_name" in index:
+        return Kind.DIFFUSERS
+    modules = _read(folder / "modules.json")
+    if isinstance(modules, list) and modules and all(isinstance(m, dict) for m in modules):
+        return Kind.SENTENCE_TRANSFORMERS
+    # Many things are called config.json.
+    if isinstance(config := _read(folder / "config.json"), dict) and "model_type" in config:
+        return Kind.TRANSFORMERS
+    return ""
+
+
+def _read(file: Path) -> object:
+    try:
+        with file.open("rb") as content:
+            return json.loads(content.read(MOST_BYTES))
+    except (OSError, ValueError, RecursionError):
+        return None

@@ -10,8 +10,6 @@ from pathlib import Path
 from nbloader.libraries import package_folder
 from nbloader.records import TorchFacts
 
-__all__ = ["torch_facts"]
-
 _VERSION_FILE_BYTES = 65_536
 _LIBRARIES = ("libtorch_python.so", "torch_python.dll")
 """What holds the list that `torch.cuda.get_arch_list()` gives. A Mac's build has none."""

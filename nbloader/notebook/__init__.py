@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from nbloader.notebook.background import IMPORTING, Background, BackgroundError, import_modules
-from nbloader.notebook.error_cards import render_error
-from nbloader.notebook.frames import clear_frames
-from nbloader.notebook.interrupts import interrupts_held
-from nbloader.notebook.kernel import KAGGLE_RUN_TYPE, Kernel, batch_told_by, running_kernel, shell
-from nbloader.notebook.turns import NoTurnError, Turn, Turns
+from nbloader.notebook.background import IMPORTING, Background, import_modules
+from nbloader.notebook.error_cards import clear_frames, render_error
+from nbloader.notebook.kernel import KAGGLE_RUN_TYPE, Kernel, batch_told_by, running_kernel
+from nbloader.notebook.turns import NoTurnError, Turn, Turns, interrupts_held
 
 __all__ = [
     "IMPORTING",
     "KAGGLE_RUN_TYPE",
     "Background",
-    "BackgroundError",
     "Kernel",
     "NoTurnError",
     "Turn",
@@ -24,5 +21,4 @@ __all__ = [
     "interrupts_held",
     "render_error",
     "running_kernel",
-    "shell",
 ]

@@ -16,8 +16,6 @@ from collections.abc import Callable
 
 from nbloader.limits import WAIT_STEP_S
 
-__all__ = ["IMPORTING", "Background", "BackgroundError", "import_modules"]
-
 IMPORTING = threading.Lock()
 """Held by whoever imports heavy libraries."""
 

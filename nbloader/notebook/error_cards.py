@@ -1,4 +1,8 @@
-"""An error as IPython shows it: a short card below the cell, the whole traceback for `%tb`."""
+"""An error in a notebook: a short card below the cell, the whole traceback for `%tb`.
+
+What the notebook keeps for `%tb` holds the local variables of every function that the error left;
+its frames are made to let go of them.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +16,6 @@ from typing import Any
 from nbloader.notebook.kernel import shell
 from nbloader.redaction import HIDDEN, Redactor, short_path
 from nbloader.text import plain, printable
-
-__all__ = ["error_card", "render_error", "source_shown"]
 
 MAX_MESSAGE_LINES = 3
 MAX_HINT_LINES = 4
@@ -150,3 +152,25 @@ def _whole(error: BaseException) -> list[str]:
         type(error), error, error.__traceback__
     )
     return lines
+
+
+def clear_frames(error: BaseException, *, handled: BaseException | None = None) -> None:
+    """Empty the finished frames of an error and of all errors that it came from or contains.
+
+    A notebook keeps the last error for `%tb`, and with it the local variables of every function
+    that it left: a model, and the memory it takes. The traceback stays, lines and names included.
+    Frames that still run keep their variables, so call this after the functions that hold a model
+    were left. An empty frame still keeps its function, and with it what that closes over: hand a
+    model to a function as an argument (`functools.partial`), not by a closure.
+    """
+    seen = {id(handled)}
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        each = waiting.pop()
+        if each is None or id(each) in seen:
+            continue
+        seen.add(id(each))
+        traceback.clear_frames(each.__traceback__)
+        waiting += [each.__cause__, each.__context__]
+        if isinstance(each, BaseExceptionGroup):
+            waiting += each.exceptions

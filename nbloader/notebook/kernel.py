@@ -7,8 +7,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["KAGGLE_RUN_TYPE", "Kernel", "batch_told_by", "running_kernel", "shell"]
-
 KAGGLE_RUN_TYPE = "KAGGLE_KERNEL_RUN_TYPE"
 """Kaggle's variable: `Batch` for "Save & Run All", `Interactive` where somebody sits at it."""
 

@@ -8,20 +8,19 @@ job does nothing itself, so while it waits the job's own thread may.
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from nbloader.limits import WAIT_STEP_S
-from nbloader.notebook.interrupts import interrupts_held
 
 if TYPE_CHECKING:
     import asyncio
-
-__all__ = ["NoTurnError", "Turn", "Turns"]
 
 APART_S = 0.02
 """Between two turns the kernel reads and handles what has arrived meanwhile: clicks, cells."""
@@ -244,3 +243,20 @@ class Turns:
         with self._lock:
             self._waiting -= 1
             return self._running
+
+
+@contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Let an interrupt wait until the block has ended; off the main thread none comes anyway."""
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield
+        return
+    held: list[tuple[int, FrameType | None]] = []
+    signal.signal(signal.SIGINT, lambda number, frame: held.append((number, frame)))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if held:
+            before(*held[0])

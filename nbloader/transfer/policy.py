@@ -15,18 +15,7 @@ from types import MappingProxyType
 from nbloader.limits import MAX_RETRY_AFTER_S
 from nbloader.records import Route, TransferPolicy
 
-__all__ = [
-    "MAX_WRONG",
-    "RULES",
-    "Attempts",
-    "GiveUp",
-    "GoOn",
-    "Reason",
-    "Rule",
-    "asks_too_much",
-    "backoff_s",
-    "decide",
-]
+__all__ = ["Attempts", "GiveUp", "Reason", "asks_too_much", "backoff_s", "decide"]
 
 _SMALL_GAIN_BYTES = 1_000_000
 _SMALL_GAIN_WAIT_S = 1.0

@@ -31,7 +31,6 @@ from nbloader.records import (
 _T = TypeVar("_T")
 
 __all__ = [
-    "MAX_LINE_BYTES",
     "PROTOCOL_VERSION",
     "Alive",
     "Command",
@@ -41,11 +40,9 @@ __all__ = [
     "Report",
     "Sketch",
     "Start",
-    "Stopped",
     "Stuck",
     "Tried",
     "decode_command",
-    "decode_report",
     "encode",
     "stopped",
 ]

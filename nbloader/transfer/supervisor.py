@@ -24,7 +24,7 @@ from typing import IO
 
 from nbloader import tokens
 from nbloader.errors import RUN_AGAIN, NbloaderError, ProtocolError, WorkerDiedError
-from nbloader.limits import KILL_LIMIT_S, WAIT_STEP_S
+from nbloader.limits import CONNECT_TIMEOUT_S, KILL_LIMIT_S, WAIT_STEP_S
 from nbloader.records import Event, Selected, TransferPolicy
 from nbloader.transfer.protocol import (
     MAX_LINE_BYTES,
@@ -50,9 +50,8 @@ from nbloader.transfer.state_machine import (
     Tick,
     TransferMachine,
 )
-from nbloader.transfer.xet_environment import xet_environment
 
-__all__ = ["Cancelled", "Worker", "transfer"]
+__all__ = ["Cancelled", "environment", "transfer"]
 
 STDERR_LINES = 40
 
@@ -170,13 +169,31 @@ def environment(
     env["HF_HUB_DISABLE_SYMLINKS_WARNING"] = "1"
     # From 1.27 on the library would first ask the Hub for a list of agents to report.
     env.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    for name, value in xet_environment(stall_timeout_s).items():
+    for name, value in _xet_environment(stall_timeout_s).items():
         env.setdefault(name, value)
     if endpoint is not None:
         env["HF_ENDPOINT"] = endpoint
     if cache_dir is not None:
         env["HF_HUB_CACHE"] = cache_dir
     return env
+
+
+def _xet_environment(stall_timeout_s: float) -> Mapping[str, str]:
+    """Give the variables that hf_xet reads when its first session is made.
+
+    Its own waits would hide a failure for minutes; attempts are ours to make and to show. Its
+    buffers take up to 1 GB unless they are bounded (measured on a file of 1 GB: 298 MB with these,
+    at the same speed).
+    """
+    seconds = max(1, round(stall_timeout_s))
+    return {
+        # The unit is needed: a bare number is ignored.
+        "HF_XET_CLIENT_READ_TIMEOUT": f"{seconds}s",
+        "HF_XET_CLIENT_CONNECT_TIMEOUT": f"{min(CONNECT_TIMEOUT_S, seconds):g}s",
+        "HF_XET_CLIENT_RETRY_MAX_ATTEMPTS": "0",
+        "HF_XET_RECONSTRUCTION_DOWNLOAD_BUFFER_SIZE": "64mb",
+        "HF_XET_RECONSTRUCTION_DOWNLOAD_BUFFER_LIMIT": "64mb",
+    }
 
 
 def worker_path(path: Sequence[object], working_folder: str) -> list[str]:

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from nbloader.transfer.protocol import Command, Report, Start
 
-__all__ = ["main"]
-
 
 def main() -> None:
     """Do what the parent asks, and report it."""

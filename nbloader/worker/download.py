@@ -1,4 +1,4 @@
-"""Files of one repository, brought into the cache. Only the worker imports this."""
+"""Files of one repository, brought into the cache."""
 
 from __future__ import annotations
 
@@ -20,10 +20,7 @@ from nbloader.worker.engine import Engine
 from nbloader.worker.http_route import HttpRoute
 from nbloader.worker.hub import Hub
 from nbloader.worker.piece import RouteLike
-from nbloader.worker.xet_chunks import ChunkStarts
-from nbloader.worker.xet_route import XetRoute, xet_is_usable
-
-__all__ = ["Downloads", "may_use_xet"]
+from nbloader.worker.xet_route import ChunkStarts, XetRoute, xet_is_usable
 
 
 @dataclass(slots=True)

@@ -22,12 +22,10 @@ from nbloader.records import FileProgress, RepoFile, Retry, Route, TransferPolic
 from nbloader.text import format_bytes
 from nbloader.transfer.policy import Attempts
 from nbloader.transfer.protocol import Tried
-from nbloader.worker.failure import Failure
+from nbloader.worker.failures import Failure
 from nbloader.worker.piece import Piece, RouteLike
 from nbloader.worker.schedule import HASH_STEP_BYTES, Schedule, Task
 from nbloader.worker.tuning import Concurrency, most_pieces
-
-__all__ = ["Engine"]
 
 LOCK_EVERY_S = 0.5
 DISK_EVERY_S = 5.0

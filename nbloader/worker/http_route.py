@@ -1,4 +1,4 @@
-"""Bytes over HTTP ranges. Only the worker imports this."""
+"""Bytes over HTTP ranges."""
 
 from __future__ import annotations
 
@@ -13,11 +13,9 @@ from huggingface_hub import get_session
 from huggingface_hub.errors import OfflineModeIsEnabled
 
 from nbloader.transfer.policy import Reason
-from nbloader.worker.failure import Failure
+from nbloader.worker.failures import Failure
 from nbloader.worker.links import Links
 from nbloader.worker.piece import Piece
-
-__all__ = ["HttpRoute", "connection_failure", "network_failures"]
 
 _NETWORK_ERRNO = frozenset(
     {

@@ -1,7 +1,7 @@
-"""The Hub as the worker sees it: listings, headers, access. Only the worker imports this.
+"""The Hub as the worker sees it: listings, headers, access.
 
-Every call has a timeout and goes through `retry`. What fails for good leaves as an error of
-`errors`, with a hint that fits the case.
+Every call has a timeout and goes through `call_with_retries`. What fails for good leaves as an
+error of `errors`, with a hint that fits the case.
 """
 
 from __future__ import annotations
@@ -30,26 +30,30 @@ from nbloader.limits import ANSWER_LIMIT_S, CALL_TIMEOUT_S, XET_PROBE_WAIT_S
 from nbloader.records import HubFacts, Listing, RateLimitFacts, RepoFile, Retry, TransferPolicy
 from nbloader.selection import FIRST_READ_BYTES, Header, header_end, parse_header
 from nbloader.transfer.policy import Reason
-from nbloader.worker.answers import Attempted, explain, no_hub, token_refused
-from nbloader.worker.failure import TRANSIENT_STATUS, Failure
-from nbloader.worker.http_route import network_failures
-from nbloader.worker.hub_facts import (
+from nbloader.worker.answers import (
+    Attempted,
     RepoInfo,
     TokenScope,
+    explain,
     license_of,
+    no_hub,
     rate_limit_of,
     repo_info,
     tightest,
+    token_refused,
     token_scope,
     xet_host,
 )
+from nbloader.worker.failures import (
+    OPENING_ATTEMPTS,
+    TRANSIENT_STATUS,
+    Failure,
+    RateLimit,
+    call_with_retries,
+)
+from nbloader.worker.http_route import network_failures
 from nbloader.worker.links import Links, origin
-from nbloader.worker.rate_limit import RateLimit
-from nbloader.worker.retry import OPENING_ATTEMPTS, call_with_retries
-from nbloader.worker.xet_probe import XetProbe
-from nbloader.worker.xet_route import XetAccess, access_from_json
-
-__all__ = ["Hub"]
+from nbloader.worker.xet_route import XetAccess, XetProbe, access_from_json
 
 MAX_ANSWER_BYTES = 64 << 20
 """Many times what a page of a listing takes."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,14 +20,10 @@ from urllib.parse import urljoin, urlsplit
 from huggingface_hub import constants, get_session, hf_hub_url
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
-from nbloader.limits import CONNECT_TIMEOUT_S
+from nbloader.limits import ASKING_STEP_S, CONNECT_TIMEOUT_S
 from nbloader.records import RepoFile
 from nbloader.transfer.policy import Reason
-from nbloader.worker.failure import TRANSIENT_STATUS, Failure, status_failure
-from nbloader.worker.one_asks import OneAsks
-from nbloader.worker.rate_limit import RateLimit
-
-__all__ = ["Links", "may_lead_to", "origin"]
+from nbloader.worker.failures import TRANSIENT_STATUS, Failure, RateLimit, status_failure
 
 MAX_REDIRECTS = 5
 
@@ -52,6 +49,46 @@ def may_lead_to(url: str, following: str) -> bool:
     return scheme in safe and bool(host)
 
 
+class SingleFlight:
+    """Lets threads that want the same answer ask one after another.
+
+    Where one fails, those that waited for it fail with it: a server that is silent would otherwise
+    hold them all, each for its own timeout, in turn.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._failed_at = float("-inf")
+        self._failure: Failure | None = None
+
+    @contextmanager
+    def turn(self, waiting: Callable[[], object]) -> Iterator[None]:
+        """Wait for one's turn; within it, see first whether the answer is there by now.
+
+        Args:
+            waiting: called from time to time while others are asked.
+
+        Raises:
+            Failure: that of the one who asked meanwhile.
+        """
+        came_at = self._clock()
+        while not self._lock.acquire(timeout=ASKING_STEP_S):
+            waiting()
+        try:
+            waiting()
+            if self._failure is not None and self._failed_at >= came_at:
+                why = self._failure
+                raise Failure(why.reason, str(why), retry_after_s=why.retry_after_s)
+            try:
+                yield
+            except Failure as failure:
+                self._failed_at, self._failure = self._clock(), failure
+                raise
+        finally:
+            self._lock.release()
+
+
 @dataclass(slots=True)
 class _Link:
     """What is known of the way to one file.
@@ -62,7 +99,7 @@ class _Link:
         etag: of that place, for If-Range: a range of another version must not be mixed in.
     """
 
-    locating: OneAsks = field(default_factory=OneAsks)
+    locating: SingleFlight = field(default_factory=SingleFlight)
     url: str | None = None
     etag: str | None = None
 

@@ -10,8 +10,6 @@ from typing import Protocol
 from nbloader.hub_cache import FileHash, Writer
 from nbloader.records import RepoFile, Route
 
-__all__ = ["Piece", "RouteLike"]
-
 
 class RouteLike(Protocol):
     """A way for the bytes of a piece."""

@@ -9,8 +9,6 @@ from typing import IO
 
 from nbloader.limits import PARENT_CHECK_EVERY_S
 
-__all__ = ["end_with_parent", "take_streams"]
-
 
 def take_streams() -> tuple[IO[bytes], IO[bytes]]:
     """Move the protocol to private descriptors, so that no print can break it."""

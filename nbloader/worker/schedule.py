@@ -21,7 +21,7 @@ from nbloader.limits import (
 )
 from nbloader.records import FileProgress, RepoFile, Retry, Route, TransferPolicy
 from nbloader.transfer.policy import Attempts, GiveUp, Reason, decide
-from nbloader.worker.failure import Failure
+from nbloader.worker.failures import Failure
 from nbloader.worker.piece import Piece
 from nbloader.worker.tuning import (
     SMALLEST_HTTP_PIECE_BYTES,
@@ -30,9 +30,7 @@ from nbloader.worker.tuning import (
     XetPace,
     http_piece_bytes,
 )
-from nbloader.worker.xet_chunks import MAX_CHUNK_BYTES
-
-__all__ = ["HASH_STEP_BYTES", "Schedule", "Task"]
+from nbloader.worker.xet_route import MAX_CHUNK_BYTES
 
 FAR_FASTER = 4
 

@@ -1,4 +1,4 @@
-"""What a worker does for one request: it selects, then fetches. Only the worker imports this."""
+"""What a worker does for one request: it selects, then fetches."""
 
 from __future__ import annotations
 
@@ -47,10 +47,7 @@ from nbloader.tokens import token_in_worker
 from nbloader.transfer.protocol import Report, Start, Stuck
 from nbloader.worker.download import may_use_xet
 from nbloader.worker.hub import Hub
-from nbloader.worker.repository import Repository
-from nbloader.worker.sketch import write_sketch
-
-__all__ = ["Session", "fetch_order"]
+from nbloader.worker.repository import Repository, write_sketch
 
 _Made: TypeAlias = tuple[Selection, dict[str, bytes]]
 """A selection, and the content of the files that it was made from, by path."""

@@ -15,11 +15,8 @@ from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 
-from nbloader.trial.task import Task
+from nbloader.trial import Task
 from nbloader.worker.process import end_with_parent, take_streams
-
-__all__ = ["answer", "main"]
-
 
 _NO_MEMORY = "DefaultCPUAllocator"
 """What torch says where an allocation fails."""

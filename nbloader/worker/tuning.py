@@ -6,8 +6,6 @@ from collections.abc import Iterable
 
 from nbloader.records import Route
 
-__all__ = ["SMALLEST_HTTP_PIECE_BYTES", "Concurrency", "RouteChoice", "XetPace", "http_piece_bytes"]
-
 MIB = 1 << 20
 
 HTTP_PIECE_BYTES = 64 * MIB

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from nbloader.machine import attached as module
 from nbloader.machine import attached_models, looks_like, matching
+from nbloader.machine import places as module
 from nbloader.records import AttachedModel
 from tests.environment.machines import write
 

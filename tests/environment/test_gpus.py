@@ -8,8 +8,7 @@ from typing import Any
 import pynvml
 import pytest
 
-from nbloader.machine.gpus import driver_facts, gpu_facts
-from nbloader.machine.nvml import NvmlDevice, NvmlSnapshot, read_nvml
+from nbloader.machine.gpus import NvmlDevice, NvmlSnapshot, driver_facts, gpu_facts, read_nvml
 from nbloader.records import DriverFacts, GpuFacts, MemoryFacts
 from tests.environment.machines import GIB, P100, SECOND_T4, T4, device
 

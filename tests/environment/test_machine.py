@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from nbloader.machine import facts, machine_facts, memory, memory_facts, torch_facts
-from nbloader.machine.nvml import NvmlSnapshot
+from nbloader.machine.gpus import NvmlSnapshot
 from nbloader.notebook.kernel import Kernel
 from nbloader.records import (
     DriverFacts,

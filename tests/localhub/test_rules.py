@@ -7,12 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbloader.localhub import Access, Cut, Fault, RequestClass, Token, git
-from nbloader.localhub.access import Denial, bearer, judge
-from nbloader.localhub.answers import json_answer
+from nbloader.localhub.access import Denial, Verdict, bearer, judge, sign, verify
+from nbloader.localhub.answers import ByteRange, UnsatisfiableRangeError, json_answer, select_range
 from nbloader.localhub.faults import WRONG_BYTE_STRIDE, Effect, FaultBook, Pace, invert
-from nbloader.localhub.limits import RateLimits, kind_of
-from nbloader.localhub.ranges import ByteRange, UnsatisfiableRangeError, select_range
-from nbloader.localhub.signing import Verdict, sign, verify
+from nbloader.localhub.traffic import RateLimits, kind_of
 
 GET = RequestClass.CDN_GET
 

@@ -12,17 +12,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbloader.localhub.xet.damage import damage
+from nbloader.localhub.access import Scope, check_grant, grant
 from nbloader.localhub.xet.formats import (
     FileRecord,
     FormatError,
     Term,
     XorbIndex,
+    damage,
     index_xorb,
     read_shard,
 )
-from nbloader.localhub.xet.grants import Scope, check, grant
-from nbloader.localhub.xet.reconstruction import Layout, answer_v1, answer_v2, reconstruct
+from nbloader.localhub.xet.store import Layout, answer_v1, answer_v2, reconstruct
 
 _TAG = bytes.fromhex("48465265706f4d6574614461746100556967456a7b815783a5bdd95ccdd14aa9")
 _HEADER = _TAG + struct.pack("<QQ", 2, 0)
@@ -274,18 +274,18 @@ def test_damage_is_the_same_for_the_whole_and_for_a_part(
 def test_a_token_allows_what_it_was_made_for() -> None:
     read = grant(b"key", Scope.READ, "org/name", 100)
     write = grant(b"key", Scope.WRITE, "org/name", 100)
-    assert check(b"key", read, Scope.READ, 99.9) == "org/name"
-    assert check(b"key", write, Scope.READ, 99.9) == "org/name"
-    assert check(b"key", write, Scope.WRITE, 99.9) == "org/name"
+    assert check_grant(b"key", read, Scope.READ, 99.9) == "org/name"
+    assert check_grant(b"key", write, Scope.READ, 99.9) == "org/name"
+    assert check_grant(b"key", write, Scope.WRITE, 99.9) == "org/name"
     refused = [
-        check(b"key", read, Scope.READ, 100),
-        check(b"key", read, Scope.WRITE, 0),
-        check(b"other", read, Scope.READ, 0),
-        check(b"key", read.replace("org/name", "org/other"), Scope.READ, 0),
-        check(b"key", read.replace(":100:", ":200:"), Scope.READ, 0),
-        check(b"key", read.replace(":read:", ":write:"), Scope.WRITE, 0),
-        check(b"key", None, Scope.READ, 0),
-        check(b"key", "", Scope.READ, 0),
-        check(b"key", "xet:read:org/name:x:ü", Scope.READ, 0),
+        check_grant(b"key", read, Scope.READ, 100),
+        check_grant(b"key", read, Scope.WRITE, 0),
+        check_grant(b"other", read, Scope.READ, 0),
+        check_grant(b"key", read.replace("org/name", "org/other"), Scope.READ, 0),
+        check_grant(b"key", read.replace(":100:", ":200:"), Scope.READ, 0),
+        check_grant(b"key", read.replace(":read:", ":write:"), Scope.WRITE, 0),
+        check_grant(b"key", None, Scope.READ, 0),
+        check_grant(b"key", "", Scope.READ, 0),
+        check_grant(b"key", "xet:read:org/name:x:ü", Scope.READ, 0),
     ]
     assert refused == [None] * len(refused)

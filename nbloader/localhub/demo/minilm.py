@@ -11,8 +11,6 @@ import random
 import shutil
 from pathlib import Path
 
-__all__ = ["DECOYS", "REPO_ID", "build"]
-
 REPO_ID = "sentence-transformers/all-MiniLM-L6-v2"
 
 _MB = 1_000_000

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from diffusers import AutoencoderKLQwenImage, QwenImageTransformer2DModel
     from transformers import Qwen2_5_VLForConditionalGeneration
 
-__all__ = ["REPO_ID", "build"]
-
 REPO_ID = "Qwen/Qwen-Image-Edit-2509"
 
 _SEED = 2509

@@ -5,7 +5,6 @@ of a file (or of a range of its bytes), and fetches the ranges of xorbs that it 
 URLs. What the real client (hf_xet) has uploaded is kept as it came, xorbs and shards, below
 `<root>/.localhub/xet`. https://huggingface.co/docs/xet describes formats and routes.
 
-`formats` reads xorbs and shards, `reconstruction` decides what a range of a file takes, `store`
-keeps them, `grants` makes and judges tokens, `cas` has the routes, and `upload` runs the client
-(`__main__`).
+`formats` reads xorbs and shards, `store` keeps them and decides what a range of a file takes, `cas`
+has the routes, and `__main__` uploads with the real client. Grants are made in `access`.
 """

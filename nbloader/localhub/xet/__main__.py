@@ -1,4 +1,4 @@
-"""`python -m nbloader.localhub.xet`: upload files with the real client, see `upload`."""
+"""`python -m nbloader.localhub.xet`: upload files with the real client, as `handle` has it do."""
 
 from __future__ import annotations
 

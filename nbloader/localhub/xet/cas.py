@@ -9,22 +9,24 @@ from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
-from nbloader.localhub.access import bearer
-from nbloader.localhub.answers import Answer, FilePart, RefusedError, json_answer, ranged_answer
+from nbloader.localhub.access import Scope, bearer, check_grant, sign
+from nbloader.localhub.answers import (
+    Answer,
+    FilePart,
+    RefusedError,
+    UnsatisfiableRangeError,
+    json_answer,
+    ranged_answer,
+    select_range,
+)
 from nbloader.localhub.cdn import check_signature
 from nbloader.localhub.hub import HubState
-from nbloader.localhub.ranges import UnsatisfiableRangeError, select_range
-from nbloader.localhub.signing import sign
 from nbloader.localhub.store import RepoMissingError
-from nbloader.localhub.xet.damage import damage
-from nbloader.localhub.xet.formats import FormatError
-from nbloader.localhub.xet.grants import Scope, check
-from nbloader.localhub.xet.reconstruction import answer_v1, answer_v2, reconstruct
+from nbloader.localhub.xet.formats import FormatError, damage
+from nbloader.localhub.xet.store import answer_v1, answer_v2, reconstruct
 
 if TYPE_CHECKING:
     from aiohttp import web
-
-__all__ = ["Cas", "unauthorized"]
 
 
 class Cas:
@@ -104,7 +106,7 @@ class Cas:
             return info["xorb"]
         if "file" in info:
             token = bearer(request.headers.get("Authorization"))
-            repo_id = check(self._state.secret, token, Scope.READ, time.time())
+            repo_id = check_grant(self._state.secret, token, Scope.READ, time.time())
             path = self._path_in(repo_id, info["file"]) if repo_id else None
             if path is not None:
                 return f"{repo_id}/{path}"
@@ -125,7 +127,7 @@ class Cas:
 
     def _granted(self, request: web.Request, scope: Scope) -> None:
         token = bearer(request.headers.get("Authorization"))
-        if check(self._state.secret, token, scope, time.time()) is None:
+        if check_grant(self._state.secret, token, scope, time.time()) is None:
             raise unauthorized()
 
     def _xorb_url(self, xorb: str) -> str:

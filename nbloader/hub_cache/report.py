@@ -1,24 +1,88 @@
-"""What is in the cache and what was deleted, as text, HTML and JSON with the same content."""
+"""What is in the Hub's cache, what of it can go, and its removal.
+
+The cache belongs to all libraries that use the Hub. So revisions are removed by the Hub library's
+own functions, and nothing that a process is at work on, or may go on from, is removed at all.
+"""
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
-from nbloader.hub_cache.report.items import CachedRepo, Item, ItemKind, Kept, Store
-from nbloader.hub_cache.report.judge import items_of
+from nbloader.errors import CacheNotWritableError, InvalidArgumentError, NotCachedError
+from nbloader.hub_cache.delete import delete_items
+from nbloader.hub_cache.filesystem import free_bytes
+from nbloader.hub_cache.judge import (
+    CachedRepo,
+    Item,
+    ItemKind,
+    Kept,
+    Store,
+    items_of,
+    judge,
+)
+from nbloader.hub_cache.scan import find_repos, folder_size, open_files
+from nbloader.machine import expanded, folder_of_environment, home_of_environment
 from nbloader.redaction import Redactor
-from nbloader.text import format_bytes
+from nbloader.request import check_folder, check_repo_id
+from nbloader.text import format_bytes, quote
 from nbloader.views import Row, Section, SectionsReport, sections_json
 
-__all__ = ["Deletion", "Report", "title_of"]
+__all__ = ["CacheReport", "Deletion", "cache"]
+
+
+def cache(
+    cache_dir: str | os.PathLike[str] | None = None,
+    *,
+    repo_ids: str | Iterable[str] | None = None,
+) -> CacheReport:
+    """List what is in the Hub's cache, and what of it can go.
+
+    Can go: revisions that no branch or tag names (a newer one has taken their place), blobs that no
+    revision names, and partial downloads; none that a process is at work on, and no revision or
+    partial that was written within a day. Nothing is changed, and nothing goes over the network.
+
+    Args:
+        cache_dir: the folder; by default where every library looks.
+        repo_ids: list only these repositories, such as `Qwen/Qwen-Image-Edit-2509`, or
+            `datasets/org/name`.
+
+    Returns:
+        The report; its `delete()` deletes what can go.
+
+    Raises:
+        InputError: an argument is wrong.
+        NotCachedError: the cache does not hold a repository that was named.
+        CacheNotWritableError: the folder cannot be read.
+    """
+    given = check_folder("cache_dir", cache_dir)
+    folder = Path(given) if given else folder_of_environment(os.environ).absolute()
+    if folder.exists() and not folder.is_dir():
+        raise InvalidArgumentError(
+            f"cache_dir={quote(str(folder))} is no folder", hint="Pass the Hub's cache folder."
+        )
+    now = time.time()
+    try:
+        repos = tuple(judge(found, now) for found in find_repos(folder, open_files(folder)))
+    except OSError as error:
+        raise CacheNotWritableError(
+            f"the cache folder {folder} cannot be read: {error.strerror or type(error).__name__}",
+            hint="Pass a folder of your own as `cache_dir=`, or set HF_HOME.",
+        ) from None
+    report = CacheReport(
+        cache_dir=str(folder), repos=repos, stores=_stores(folder), disk_free=_free(folder)
+    )
+    return report if repo_ids is None else replace(report, repos=_narrowed(report, repo_ids))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report(SectionsReport):
-    """What was found in a cache folder.
+class CacheReport(SectionsReport):
+    """What is in the cache, and what of it can go. Shows itself in a notebook.
 
     Attributes:
         cache_dir: the folder.
@@ -46,6 +110,37 @@ class Report(SectionsReport):
     def frees(self) -> int:
         """Bytes that are freed if all goes that can."""
         return sum(item.bytes for item in self.items)
+
+    def delete(
+        self, repo_ids: str | Iterable[str] | None = None, *, dry_run: bool = False
+    ) -> Deletion:
+        """Delete what the report says can go, and nothing else.
+
+        The folder is looked at once more before: what is in use now, or has changed, stays. The
+        Hub's library is imported, and reads its settings from the environment then.
+
+        Args:
+            repo_ids: only of these repositories.
+            dry_run: delete nothing, and say what would go.
+
+        Raises:
+            InputError: a repository is named by something that is no id.
+            NotCachedError: the report has no such repository.
+            CacheNotWritableError: nothing can be deleted there.
+        """
+        wanted = [item for repo in _narrowed(self, repo_ids) for item in items_of(repo)]
+        now = cache(self.cache_dir)
+        still = frozenset(now.items)
+        changed = tuple(
+            Kept(item=item, why="it is in use, or has changed meanwhile")
+            for item in wanted
+            if item not in still
+        )
+        items = tuple(item for item in wanted if item in still)
+        if dry_run:
+            return Deletion(removed=items, kept=changed, dry_run=True)
+        removed, kept = delete_items(Path(self.cache_dir), items)
+        return Deletion(removed=removed, kept=(*changed, *kept))
 
     def sections(self) -> tuple[Section, ...]:
         """Return the report as rows, from which all its forms are made."""
@@ -141,13 +236,13 @@ class Deletion(SectionsReport):
         return {"dry_run": self.dry_run, "bytes": self.bytes, **sections_json(self.sections())}
 
 
-def title_of(repo_type: str, repo_id: str) -> str:
+def _title(repo_type: str, repo_id: str) -> str:
     """Write the id of a repository; other than a model's with its type, as addresses have it."""
     return repo_id if repo_type == "model" else f"{repo_type}s/{repo_id}"
 
 
 def _repo_rows(repo: CachedRepo) -> Iterable[Row]:
-    title = title_of(repo.repo_type, repo.repo_id)
+    title = _title(repo.repo_type, repo.repo_id)
     used = "" if repo.used is None else f", read last {_day(repo.used)}"
     yield Row(
         name=title,
@@ -176,7 +271,7 @@ def _partial_rows(repo: CachedRepo) -> Iterable[Row]:
     for each in repo.partials:
         maker = "a load goes on from it" if each.ours else "of another library, which begins anew"
         yield Row(
-            name=f"{title_of(repo.repo_type, repo.repo_id)}: {each.path or each.etag[:12]}",
+            name=f"{_title(repo.repo_type, repo.repo_id)}: {each.path or each.etag[:12]}",
             text=f"{format_bytes(each.bytes)}, written {_day(each.written)}; {maker}: "
             f"{each.stays or 'can go'}",
             data={
@@ -193,7 +288,7 @@ def _partial_rows(repo: CachedRepo) -> Iterable[Row]:
 def _orphan_rows(repo: CachedRepo) -> Iterable[Row]:
     for each in repo.orphans:
         yield Row(
-            name=f"{title_of(repo.repo_type, repo.repo_id)}: {each.etag[:12]}",
+            name=f"{_title(repo.repo_type, repo.repo_id)}: {each.etag[:12]}",
             text=f"{format_bytes(each.bytes)}: {each.stays or 'can go'}",
             data={"etag": each.etag, "bytes": each.bytes, "stays": each.stays},
         )
@@ -224,3 +319,63 @@ def _day(seconds: float) -> str:
         return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d")
     except (ValueError, OverflowError, OSError):
         return "–"
+
+
+def _narrowed(report: CacheReport, repo_ids: str | Iterable[str] | None) -> tuple[CachedRepo, ...]:
+    """Give the repositories that are named, or all for None.
+
+    Raises:
+        InputError, NotCachedError: see `cache`.
+    """
+    if repo_ids is None:
+        return report.repos
+    wanted = [repo_ids] if isinstance(repo_ids, str) else list(repo_ids)
+    for name in wanted:
+        _check_name(name)
+        if not any(name in _names(repo) for repo in report.repos):
+            raise NotCachedError(
+                f"{name} is not in the cache {report.cache_dir}",
+                hint="`nbloader cache` lists what is there.",
+            )
+    return tuple(repo for repo in report.repos if not _names(repo).isdisjoint(wanted))
+
+
+_TYPES = ("models/", "datasets/", "spaces/", "kernels/")
+
+
+def _check_name(name: object) -> None:
+    text = name
+    for start in _TYPES:
+        if isinstance(name, str) and name.startswith(start) and name.count("/") == 2:
+            text = name.removeprefix(start)
+    check_repo_id(text)
+
+
+def _names(repo: CachedRepo) -> set[str]:
+    return {
+        repo.repo_id,
+        _title(repo.repo_type, repo.repo_id),
+        f"{repo.repo_type}s/{repo.repo_id}",
+    }
+
+
+def _stores(folder: Path) -> tuple[Store, ...]:
+    """Find the bytes that repositories share: the Hub's store of blobs, and the chunks of Xet."""
+    xet = os.environ.get("HF_XET_CACHE")
+    chunks = expanded(xet) if xet else home_of_environment(os.environ) / "xet"
+    found = []
+    for path, about in (
+        (folder / "blobs", "blobs that repositories share"),
+        (chunks, "the chunk cache of Xet"),
+    ):
+        if path.is_dir() and not path.is_symlink():
+            files, size = folder_size(path)
+            found.append(Store(folder=str(path), about=about, files=files, bytes=size))
+    return tuple(found)
+
+
+def _free(folder: Path) -> int | None:
+    try:
+        return free_bytes(folder)
+    except OSError:
+        return None

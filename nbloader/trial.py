@@ -1,4 +1,11 @@
-"""The parent's side of a trial: a process that builds, is listened to, and always ends."""
+"""A trial of the build, before a weight is fetched: would the library make a model of these files?
+
+What a model needs is known to nobody but the library: it compares the names and shapes of tensors
+with those in the files while it loads. So it is let load, in a process of its own, from a copy of
+the repository in which the small files are whole, and files of weights have their true header and
+no bytes on the disk behind it (a sparse file reads as zeros). The tensors keep their stored dtype,
+so that nothing is cast, and memory holds next to nothing of them.
+"""
 
 from __future__ import annotations
 
@@ -10,24 +17,107 @@ import subprocess
 import sys
 import threading
 import time
-from collections import deque
-from collections.abc import Mapping
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import TracebackType
+from typing import Any
 
 from nbloader.errors import NbloaderError, error_from_parts
 from nbloader.limits import TRIAL_KILL_LIMIT_S, TRIAL_LIMIT_S, WAIT_STEP_S
+from nbloader.loaders import DTYPES, PLACING
+from nbloader.records import ComponentWeights, Method, PlacedComponent, Placement, Selection
 from nbloader.transfer.supervisor import environment
-from nbloader.trial.task import Task
 
-__all__ = ["Trial", "verdict"]
+__all__ = ["Task", "Trial", "task_of"]
+
+MAX_SHARDS = 64
+"""Headers that are read; each is a request or two."""
+
+_NAMES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+"""The dtypes that a model is loaded in: the names of safetensors, and torch's."""
 
 _NICE = 10
 """What is waited for comes first: the download, and the import in the parent."""
 
 _LINES = 5
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """A build to try.
+
+    Attributes:
+        placement: on the CPU, in the dtypes that are stored.
+        loader_kwargs: those of the caller that do not place the model.
+    """
+
+    selection: Selection
+    placement: Placement
+    loader_kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+def task_of(
+    selection: Selection, weights: Sequence[ComponentWeights], loader_kwargs: Mapping[str, Any]
+) -> Task | str:
+    """Say what is to be tried; or why nothing can be, in a few words."""
+    files = [path for component in selection.components for path in component.weights]
+    if selection.custom_code:
+        return "the code of the repository is not run before a load"
+    if selection.companions:
+        return "files of several repositories are put together"
+    if not files:
+        return "it has no weights"
+    if any(part.quantization for part in weights):
+        return "its weights are quantized"
+    if len(files) > MAX_SHARDS:
+        return f"{len(files)} files of weights are more than {MAX_SHARDS}"
+    kept = _kept(loader_kwargs)
+    if kept is None:
+        return "`loader_kwargs` holds objects"
+    total: Counter[str] = Counter()
+    for part in weights:
+        total.update(part.bytes_by_dtype)
+    return Task(
+        selection=selection,
+        placement=Placement(
+            method=Method.CPU,
+            device="cpu",
+            dtype=_dtype(total),
+            components=tuple(
+                PlacedComponent(
+                    name=part.name, device="cpu", dtype=_dtype(part.bytes_by_dtype), bytes=0
+                )
+                for part in weights
+            ),
+        ),
+        loader_kwargs=kept,
+    )
+
+
+def _dtype(stored: Mapping[str, int]) -> str:
+    """Give torch's name of the dtype that most bytes are stored in."""
+    sizes = {name: stored.get(name, 0) for name in _NAMES}
+    return _NAMES[max(sizes, key=sizes.__getitem__)]
+
+
+_SETTLED = {*PLACING, *DTYPES, "device"}
+"""Arguments that say where a model goes and in which number format, which the trial settles."""
+
+
+def _kept(loader_kwargs: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Give the arguments that another process can be told; None if some cannot be written."""
+    kept = {key: value for key, value in loader_kwargs.items() if key not in _SETTLED}
+    if isinstance(inner := kept.get("model_kwargs"), Mapping):
+        kept["model_kwargs"] = {k: value for k, value in inner.items() if k not in _SETTLED}
+    try:
+        written = json.loads(json.dumps(kept))
+    except (TypeError, ValueError, RecursionError):
+        return None
+    return kept if written == kept else None
 
 
 def verdict(answer: Mapping[str, str]) -> NbloaderError | str | None:

@@ -7,12 +7,12 @@ import threading
 import pytest
 
 from nbloader.transfer.policy import Reason
-from nbloader.worker.failure import Failure
-from nbloader.worker.one_asks import OneAsks
+from nbloader.worker.failures import Failure
+from nbloader.worker.links import SingleFlight
 
 
 def test_those_who_wait_fail_with_the_one_who_asked_and_later_ones_ask_again() -> None:
-    asks, asked, outcomes = OneAsks(), [0], list[str]()
+    asks, asked, outcomes = SingleFlight(), [0], list[str]()
     others_wait, may_fail = threading.Event(), threading.Event()
 
     def ask() -> None:
@@ -46,7 +46,7 @@ def test_those_who_wait_fail_with_the_one_who_asked_and_later_ones_ask_again() -
 
 
 def test_an_error_of_another_kind_is_not_shared() -> None:
-    asks = OneAsks()
+    asks = SingleFlight()
     with pytest.raises(OSError, match="mine"), asks.turn(lambda: None):
         raise OSError("mine")
     with asks.turn(lambda: None):
@@ -55,7 +55,7 @@ def test_an_error_of_another_kind_is_not_shared() -> None:
 
 def test_a_failure_is_not_that_of_those_who_come_after_it() -> None:
     now = [0.0]
-    asks = OneAsks(clock=lambda: now[0])
+    asks = SingleFlight(clock=lambda: now[0])
     with pytest.raises(Failure), asks.turn(lambda: None):
         raise Failure(Reason.STALLED)
     now[0] = 1.0

@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING
 
 from nbloader.errors import CacheNotWritableError
 from nbloader.hub_cache.filesystem import FileSystem, probe
+from nbloader.hub_cache.judge import Item, ItemKind, Kept
 from nbloader.hub_cache.layout import RepoCache
-from nbloader.hub_cache.report.items import Item, ItemKind, Kept
 from nbloader.hub_cache.sweep import found_partials
 
 if TYPE_CHECKING:
     from huggingface_hub import HFCacheInfo
-
-__all__ = ["delete_items"]
 
 _CHANGED = "it has changed meanwhile"
 _LOCKED = "a process is at work on it"

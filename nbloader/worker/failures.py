@@ -1,0 +1,168 @@
+"""Failed attempts, what they mean, and when the next one may be made."""
+
+from __future__ import annotations
+
+import email.utils
+import math
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import tenacity
+
+from nbloader.limits import MAX_RETRY_AFTER_S
+from nbloader.records import Retry, TransferPolicy
+from nbloader.transfer.policy import Reason, asks_too_much, backoff_s
+
+TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
+"""Answers that ask to come back, or that a proxy gives while the Hub is busy."""
+
+_T = TypeVar("_T")
+
+OPENING_ATTEMPTS = 3
+"""For the first question to the Hub: nothing is lost yet, and nobody wants to wait for minutes to
+hear that there is no network."""
+
+
+class Failure(Exception):  # noqa: N818 - an outcome for the policy, shown to nobody as it is
+    """An attempt ended before its time; another may do better.
+
+    Its text says in one short line what went wrong, without addresses: those may be signed.
+
+    Attributes:
+        reason: what the policy looks at.
+        retry_after_s: how long the server asks to wait.
+    """
+
+    def __init__(
+        self, reason: Reason, text: str = "", *, retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(text or str(reason))
+        self.reason = reason
+        self.retry_after_s = retry_after_s
+
+
+def status_failure(status: int, retry_after: str | None) -> Failure:
+    """Give the failure that an HTTP status means, where a later attempt may get another."""
+    reason = Reason.REFUSED
+    if status in TRANSIENT_STATUS:
+        reason = Reason.RATE_LIMITED if status == 429 else Reason.BUSY
+    return Failure(
+        reason, f"the server answered {status}", retry_after_s=retry_after_s(retry_after)
+    )
+
+
+def retry_after_s(value: str | None, clock: Callable[[], float] = time.time) -> float | None:
+    """Read a Retry-After header (RFC 9110, 10.2.3): seconds, or a date.
+
+    Returns:
+        Seconds from now, from 0 to `MAX_RETRY_AFTER_S`; None where there is no such header, or it
+        makes no sense.
+    """
+    if value is None:
+        return None
+    text = value.strip()
+    if text.isascii() and text.isdigit():
+        return min(float(text[:10]), MAX_RETRY_AFTER_S)
+    try:
+        seconds = email.utils.parsedate_to_datetime(text).timestamp() - clock()
+    except (ValueError, OverflowError):
+        return None
+    return min(max(0.0, seconds), MAX_RETRY_AFTER_S) if math.isfinite(seconds) else None
+
+
+class RateLimit:
+    """When the Hub may be asked again. It counts by address, so this holds for every file."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._until = float("-inf")
+        self._why: Failure | None = None
+
+    def check(self) -> None:
+        """Raise Failure, with the time that is left, if the Hub may not be asked yet."""
+        with self._lock:
+            left, why = self._until - self._clock(), self._why
+        if left > 0 and why is not None:
+            raise Failure(why.reason, str(why), retry_after_s=left)
+
+    def resets_in(self, seconds: float) -> None:
+        """Note when the Hub's window ends, from an answer that refuses and asks for no wait."""
+        with self._lock:
+            wait_s = min(seconds, MAX_RETRY_AFTER_S)
+            self._until = max(self._until, self._clock() + wait_s)
+
+    def refusal(self, status: int, retry_after: str | None) -> Failure:
+        """Give the failure that an answer of the Hub means, and keep the wait that it asks for."""
+        failure = status_failure(status, retry_after)
+        if failure.reason is Reason.RATE_LIMITED:
+            with self._lock:
+                now = self._clock()
+                if failure.retry_after_s:
+                    self._until = max(self._until, now + failure.retry_after_s)
+                elif failure.retry_after_s is None and self._until > now:
+                    failure.retry_after_s = self._until - now
+                self._why = failure
+        return failure
+
+
+def call_with_retries(
+    function: Callable[[], _T],
+    *,
+    policy: TransferPolicy,
+    path: str | None,
+    publish: Callable[[Retry], object],
+    sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.time,
+    chance: Callable[[], float] = random.random,
+) -> _T:
+    """Call until it works, an error comes that is no `Failure`, or the attempts are used up.
+
+    A server that asks for a longer wait than the policy allows ends it as well.
+
+    Args:
+        path: the file that the call is about.
+        publish: told of each failed attempt that is followed by another.
+        chance: gives random numbers from 0 to 1.
+
+    Raises:
+        The last error, as it was raised.
+    """
+
+    def failure(state: tenacity.RetryCallState) -> Failure:
+        error = state.outcome.exception() if state.outcome else None
+        assert isinstance(error, Failure)
+        return error
+
+    def wait(state: tenacity.RetryCallState) -> float:
+        asked = failure(state).retry_after_s or 0.0
+        return max(backoff_s(state.attempt_number, policy, chance()), asked)
+
+    def stop(state: tenacity.RetryCallState) -> bool:
+        used_up = state.attempt_number >= policy.max_retries
+        return used_up or asks_too_much(failure(state).retry_after_s, policy)
+
+    def announce(state: tenacity.RetryCallState) -> None:
+        publish(
+            Retry(
+                time=clock(),
+                path=path,
+                reason=str(failure(state)),
+                wait_s=round(state.upcoming_sleep, 3),
+                attempt=state.attempt_number,
+                max_attempts=policy.max_retries,
+            )
+        )
+
+    retrying = tenacity.Retrying(
+        stop=stop,
+        wait=wait,
+        retry=tenacity.retry_if_exception_type(Failure),
+        before_sleep=announce,
+        sleep=sleep,
+        reraise=True,
+    )
+    return retrying(function)
