@@ -47,10 +47,10 @@ class MemoryRoute:
         self.fetched: list[tuple[int, int]] = []
 
     def prepare(self, piece: Piece) -> tuple[int, int]:
-        return max(0, piece.start - self._moves), piece.stop
+        return max(0, piece.cut.start - self._moves), piece.cut.stop
 
     def fetch(self, piece: Piece) -> None:
-        self.fetched.append((piece.start, piece.stop))
+        self.fetched.append((piece.cut.start, piece.cut.stop))
         self._fetch(piece)
 
 
@@ -59,8 +59,8 @@ def right(piece: Piece) -> None:
 
 
 def bring(piece: Piece, content: bytes) -> None:
-    for start in range(piece.start, piece.stop, MIB):
-        piece.write(content[start : min(start + MIB, piece.stop)])
+    for start in range(piece.cut.start, piece.cut.stop, MIB):
+        piece.write(content[start : min(start + MIB, piece.cut.stop)])
 
 
 class Run:
@@ -135,7 +135,7 @@ def test_wrong_bytes_over_right_ones_are_noticed_when_a_server_sends_all(tmp_pat
     def fetch(piece: Piece) -> None:
         if not first_round[0]:
             right(piece)
-        elif piece.start == 0:
+        elif piece.cut.start == 0:
             for _ in range(2):
                 others.acquire()
             assert piece.take_whole()
@@ -158,13 +158,13 @@ def test_wrong_bytes_over_right_ones_are_noticed_where_a_piece_begins_earlier(
     there: set[int] = {0}
 
     def fetch(piece: Piece) -> None:
-        own = min(piece.start + 1000, piece.stop) if piece.start else 0
+        own = min(piece.cut.start + 1000, piece.cut.stop) if piece.cut.start else 0
         with before:
             before.wait_for(lambda: own in there)
-        piece.write(WRONG[piece.start : own])
-        piece.write(CONTENT[own : piece.stop])
+        piece.write(WRONG[piece.cut.start : own])
+        piece.write(CONTENT[own : piece.cut.stop])
         with before:
-            there.add(piece.stop)
+            there.add(piece.cut.stop)
             before.notify_all()
 
     run = Run(tmp_path, xet=MemoryRoute(fetch, moves=1000))(route=Route.XET)
@@ -205,7 +205,7 @@ def test_what_an_earlier_worker_tried_in_vain_is_counted(tmp_path: Path) -> None
 
 def test_what_has_come_is_on_the_disk_after_an_error(tmp_path: Path) -> None:
     def fail(piece: Piece) -> None:
-        piece.write(CONTENT[piece.start : piece.start + 100])
+        piece.write(CONTENT[piece.cut.start : piece.cut.start + 100])
         raise OSError(28, "No space left on device")
 
     run = Run(tmp_path, http=MemoryRoute(fail))()

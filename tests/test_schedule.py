@@ -62,13 +62,13 @@ class Desk:
 
     def bring(self, task: Task, piece: Piece, count: int | None = None) -> None:
         """Let bytes of a piece come."""
-        with task.partial.writer(piece.start + piece.brought) as writer:
-            piece.sink = writer
-            piece.write(bytes(piece.size - piece.brought if count is None else count))
+        with task.partial.writer(piece.cut.start + piece.brought) as writer:
+            piece.begin(writer)
+            piece.write(bytes(piece.cut.size - piece.brought if count is None else count))
 
 
 def spans(pieces: list[Piece]) -> list[tuple[int, int]]:
-    return [(piece.start, piece.stop) for piece in pieces]
+    return [(piece.cut.start, piece.cut.stop) for piece in pieces]
 
 
 def test_pieces_of_one_file_lie_side_by_side() -> None:
@@ -78,7 +78,7 @@ def test_pieces_of_one_file_lie_side_by_side() -> None:
 
 def test_files_share_the_connections() -> None:
     desk = Desk(file("a", 40 * MIB), file("b", 40 * MIB), file("c", MIB))
-    paths = [piece.file.path for piece in desk.cut()]
+    paths = [piece.cut.file.path for piece in desk.cut()]
     assert sorted(paths) == ["a", "a", "b", "c"]
 
 
@@ -86,7 +86,7 @@ def test_a_small_file_and_one_without_a_xet_hash_come_over_http() -> None:
     desk = Desk(
         file("small", MIB), file("plain", 9 * MIB, xet=False), file("a", 9 * MIB), route=Route.XET
     )
-    routes = {piece.file.path: piece.route for piece in desk.cut()}
+    routes = {piece.cut.file.path: piece.cut.route for piece in desk.cut()}
     assert routes == {"small": Route.HTTP, "plain": Route.HTTP, "a": Route.XET}
 
 
@@ -94,13 +94,13 @@ def test_a_piece_over_xet_leaves_room_for_those_that_begin_earlier() -> None:
     desk = Desk(file("a", 9 * MIB), route=Route.XET)
     first, second = desk.cut()[:2]
     # The next may begin and end up to a chunk earlier than was cut; nothing is left between.
-    assert (first.start, first.stop, first.margin) == (0, MIB, 128 << 10)
-    assert second.start == first.stop
+    assert (first.cut.start, first.cut.stop, first.cut.margin) == (0, MIB, 128 << 10)
+    assert second.cut.start == first.cut.stop
 
 
 def test_a_failure_holds_back_its_file_alone() -> None:
     desk = Desk(file("a", 8 * MIB), file("b", 20 * MIB), route=Route.HTTP)
-    (piece,) = [piece for piece in desk.cut() if piece.file.path == "a"]
+    (piece,) = [piece for piece in desk.cut() if piece.cut.file.path == "a"]
     assert desk.schedule.failed(desk.tasks[0], piece, Failure(Reason.BUSY)) == Retry(
         time=5.0,
         path="a",
@@ -139,7 +139,7 @@ def test_what_ended_with_another_is_begun_again_and_counts_for_nothing() -> None
     assert desk.schedule.failed(task, piece, Failure(Reason.CANCELLED)) is None
     assert task.attempts == before
     (again,) = desk.cut()
-    assert again.start == piece.start
+    assert again.cut.start == piece.cut.start
 
 
 # -- pieces that stall -----------------------------------------------------------------------------
@@ -194,7 +194,7 @@ def test_a_slow_piece_over_xet_gets_four_times_its_time() -> None:
     desk.bring(task, piece)
     desk.schedule.succeeded(task, piece)
     following = desk.cut()[0]
-    assert following.limit_s == pytest.approx(4 * 20.0 + 1.0)
+    assert following.cut.limit_s == pytest.approx(4 * 20.0 + 1.0)
 
 
 # -- servers that send no parts --------------------------------------------------------------------
@@ -205,7 +205,7 @@ def test_where_a_server_sends_all_one_piece_goes_on_and_no_other() -> None:
     task = desk.tasks[0]
     first, second, *others = desk.cut()
     assert desk.schedule.take_whole(task, first)
-    assert (first.start, first.stop) == (0, 40 * MIB)
+    assert (first.cut.start, first.cut.stop) == (0, 40 * MIB)
     assert not desk.schedule.take_whole(task, second)
     for piece in (second, *others):
         desk.schedule.failed(task, piece, Failure(Reason.BAD_ANSWER))
@@ -216,7 +216,7 @@ def test_where_a_server_sends_all_one_piece_goes_on_and_no_other() -> None:
     desk.schedule.failed(task, first, Failure(Reason.CONNECTION_LOST))
     desk.now += 60.0
     (again,) = desk.cut()
-    assert (again.start, again.stop) == (10 * MIB, 40 * MIB)
+    assert (again.cut.start, again.cut.stop) == (10 * MIB, 40 * MIB)
     assert desk.schedule.take_whole(task, again)
 
 
@@ -229,7 +229,7 @@ def test_progress_is_told_when_there_is_some() -> None:
     task = next(task for task in desk.tasks if piece in task.in_flight)
     assert desk.schedule.progress() == []
     desk.bring(task, piece, 1000)
-    assert desk.schedule.progress() == [FileProgress(path=piece.file.path, completed=1000)]
+    assert desk.schedule.progress() == [FileProgress(path=piece.cut.file.path, completed=1000)]
     assert desk.schedule.progress() == []
     assert desk.schedule.arrived == 1000
 
@@ -247,14 +247,14 @@ def test_any_run_of_pieces_ends_with_all_bytes_or_the_error(data: st.DataObject)
     for chosen, share in (*steps, *[(0, 1.0)] * 60):
         desk.cut()
         for task in desk.tasks:
-            edges = sorted((piece.start, piece.stop) for piece in task.in_flight)
+            edges = sorted((piece.cut.start, piece.cut.stop) for piece in task.in_flight)
             assert all(one[1] <= other[0] for one, other in pairwise(edges))
         flying = [(task, piece) for task in desk.tasks for piece in task.in_flight]
         if not flying:
             desk.now += 61.0
             continue
         task, piece = flying[chosen % len(flying)]
-        desk.bring(task, piece, int(share * piece.size))
+        desk.bring(task, piece, int(share * piece.cut.size))
         if share == 1.0:
             desk.schedule.succeeded(task, piece)
             continue
@@ -269,7 +269,7 @@ def test_any_run_of_pieces_ends_with_all_bytes_or_the_error(data: st.DataObject)
 def test_a_file_that_has_left_a_route_does_not_go_back_with_its_other_pieces() -> None:
     desk = Desk(file("a", 40 * MIB))
     task, pieces = desk.tasks[0], desk.cut()
-    assert {piece.route for piece in pieces} == {Route.HTTP}
+    assert {piece.cut.route for piece in pieces} == {Route.HTTP}
     told = []
     for piece in pieces:
         desk.now += 0.01
@@ -277,7 +277,7 @@ def test_a_file_that_has_left_a_route_does_not_go_back_with_its_other_pieces() -
     assert [(retry.failed_route, retry.route) for retry in told if retry] == [
         (Route.HTTP, Route.XET)
     ]
-    assert {piece.route for piece in desk.cut()} == {Route.XET}
+    assert {piece.cut.route for piece in desk.cut()} == {Route.XET}
 
 
 # -- the end of a download -------------------------------------------------------------------------
@@ -292,7 +292,7 @@ def test_at_the_end_another_connection_goes_after_the_bytes_of_a_silent_one() ->
     assert desk.cut() == []
     desk.now += 0.2
     (second,) = desk.cut()
-    assert (second.start, second.stop) == (3 * MIB, 8 * MIB)
+    assert (second.cut.start, second.cut.stop) == (3 * MIB, 8 * MIB)
     assert [type(event) for event in desk.schedule.progress()] == [Retry, FileProgress]
     # Only once: a third would be no better.
     desk.now += 30.0

@@ -156,7 +156,7 @@ class Engine:
                 if piece.cancel is not None:
                     piece.cancel()
             for piece in stuck:
-                self._stuck(piece.file.path, piece.route)
+                self._stuck(piece.cut.file.path, piece.cut.route)
             if self._policy.check_disk_space and now - disk_at >= DISK_EVERY_S:
                 self._check_disk()
                 disk_at = now
@@ -244,8 +244,6 @@ class Engine:
                         return
                     self._changed.wait()
             task, piece = found
-            piece.take_whole = functools.partial(self._take_whole, task, piece)
-            piece.link_does_better = self._link_does_better
             try:
                 retry = self._fetch(task, piece)
             except BaseException as error:
@@ -270,12 +268,17 @@ class Engine:
         return None
 
     def _fetch_over(self, task: Task, piece: Piece) -> None:
-        route = self._routes[piece.route]
+        route = self._routes[piece.cut.route]
         start, stop = route.prepare(piece)
         with self._changed:
-            piece.start, piece.stop, piece.margin = start, stop, 0
+            piece.move(start, stop)
         with task.partial.writer(start) as writer:
-            piece.sink, piece.hash = writer, task.hash
+            piece.begin(
+                writer,
+                task.hash,
+                take_whole=functools.partial(self._take_whole, task, piece),
+                link_does_better=self._link_does_better,
+            )
             route.fetch(piece)
 
     def _take_whole(self, task: Task, piece: Piece) -> bool:

@@ -105,7 +105,7 @@ class HttpRoute:
 
     def prepare(self, piece: Piece) -> tuple[int, int]:
         """Give the range as it is: HTTP has any."""
-        return piece.start, piece.stop
+        return piece.cut.start, piece.cut.stop
 
     def fetch(self, piece: Piece) -> None:
         """Bring the bytes of a piece, writing them as they come.
@@ -119,13 +119,14 @@ class HttpRoute:
             self._fetch(piece)
 
     def _fetch(self, piece: Piece) -> None:
+        cut = piece.cut
         with self._links.open(
-            piece.commit_hash, piece.file, piece.start, piece.stop, asking=piece.heard
+            cut.commit_hash, cut.file, cut.start, cut.stop, asking=piece.heard
         ) as (response, first):
             if response.status_code == 200 and not piece.take_whole():
                 raise Failure(Reason.CANCELLED)  # Another goes on to the end of the file.
-            skip = piece.start - first
-            left = piece.stop - piece.start
+            skip = piece.cut.start - first
+            left = piece.cut.size  # It may be more by now.
             window_began, in_window = self._clock(), 0
             for chunk in response.iter_raw():
                 if not left:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from nbloader.hub_cache import FileHash, Writer
@@ -15,32 +15,21 @@ class RouteLike(Protocol):
     """A way for the bytes of a piece."""
 
     def prepare(self, piece: Piece) -> tuple[int, int]:
-        """Give the range that is better fetched in its place: it may begin and end earlier."""
+        """Return the range that is better fetched in its place: it may begin and end earlier."""
 
     def fetch(self, piece: Piece) -> None:
         """Bring a piece. Raises `Failure` where another attempt may do better."""
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
-class Piece:
-    """A range of a file on its way.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """A range of a file, to be fetched over one route.
 
     Attributes:
         start, stop: the first byte and the one after the last.
-        margin: how far `start` and `stop` may still move towards the beginning of the file; 0 if
-            they are to stay.
+        margin: how far both may still move towards the beginning of the file; 0 if they are to
+            stay.
         limit_s: it counts as stalled after so long without a byte.
-        take_whole: called when the server sends no parts of files; tells whether this piece may
-            go on, as the only one, up to the end of the file.
-        hash: is offered the bytes while they are at hand.
-        link_does_better: tells whether a speed, in bytes per second, is far below that of others.
-        cancel: ends a fetch from another thread; None where it ends by itself.
-        second: whether it goes after the bytes of one that is silent.
-        counted: those of `brought` that were counted when it was abandoned.
-        abandoned: whether it is silent and another goes after its bytes; nobody waits for it.
-        received: bytes that came.
-        brought: those of them that were not there before.
-        heard_at: when the last byte came, or the piece began.
     """
 
     file: RepoFile
@@ -50,39 +39,82 @@ class Piece:
     stop: int
     margin: int = 0
     limit_s: float
-    take_whole: Callable[[], bool] = lambda: True
-    link_does_better: Callable[[float], bool] = lambda speed: True  # noqa: ARG005
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole cut."""
+        return self.stop - self.start
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Piece:
+    """The fetch of a cut. Its bytes may come once it was told where they go, by `begin`.
+
+    Attributes:
+        cut: another one takes its place where its ends move.
+        second: whether it goes after the bytes of one that is silent.
+        abandoned: whether it is silent and another goes after its bytes; nobody waits for it.
+        received: bytes that came.
+        brought: those of them that were not there before.
+        counted: those of `brought` that were counted when it was abandoned.
+        heard_at: when the last byte came, or the piece began.
+        cancelled_at: when it was cancelled; None before.
+        cancel: ends the fetch from another thread; None where it ends by itself.
+        take_whole: called when the server sends no parts of files; says whether this piece may go
+            on, as the only one, up to the end of the file.
+        link_does_better: says whether a speed, in bytes per second, is far below that of others.
+    """
+
+    cut: Cut
     clock: Callable[[], float] = time.monotonic
-    sink: Writer | None = None
-    hash: FileHash | None = None
-    cancel: Callable[[], object] | None = None
-    cancelled_at: float | None = None
     second: bool = False
-    abandoned: bool = False
-    counted: int = 0
-    received: int = 0
-    brought: int = 0
+    abandoned: bool = field(default=False, init=False)
+    received: int = field(default=0, init=False)
+    brought: int = field(default=0, init=False)
+    counted: int = field(default=0, init=False)
     began_at: float = field(init=False)
     heard_at: float = field(init=False)
+    cancelled_at: float | None = field(default=None, init=False)
+    cancel: Callable[[], object] | None = field(default=None, init=False)
+    take_whole: Callable[[], bool] = field(init=False)
+    link_does_better: Callable[[float], bool] = field(init=False)
+    _sink: Writer | None = field(default=None, init=False)
+    _hash: FileHash | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self.began_at = self.heard_at = self.clock()
 
-    @property
-    def size(self) -> int:
-        """Bytes of the whole piece."""
-        return self.stop - self.start
+    def move(self, start: int, stop: int) -> None:
+        """Give the cut other ends, and let them stay there."""
+        self.cut = replace(self.cut, start=start, stop=stop, margin=0)
+
+    def begin(
+        self,
+        sink: Writer,
+        file_hash: FileHash | None = None,
+        *,
+        take_whole: Callable[[], bool] = lambda: True,
+        link_does_better: Callable[[float], bool] = lambda speed: True,  # noqa: ARG005
+    ) -> None:
+        """Let the bytes come.
+
+        Args:
+            file_hash: is offered the bytes while they are at hand.
+            take_whole, link_does_better: see the attributes.
+        """
+        self._sink, self._hash = sink, file_hash
+        self.take_whole, self.link_does_better = take_whole, link_does_better
 
     def write(self, data: bytes | memoryview) -> None:
         """Write the next bytes. Raises OSError if the disk refuses."""
-        assert self.sink is not None
-        new = self.sink.write(data)
-        if self.hash is not None and new == len(data):
-            self.hash.offer(self.start + self.received, data)
+        assert self._sink is not None
+        new = self._sink.write(data)
+        if self._hash is not None and new == len(data):
+            self._hash.offer(self.cut.start + self.received, data)
         self.received += len(data)
         self.brought += new
-        self.heard_at = self.clock()
+        self.heard()
 
     def heard(self) -> None:
-        """Note that the connection lives, although it brought nothing to write."""
+        """Note that the connection lives, even if it brought nothing to write."""
         self.heard_at = self.clock()

@@ -22,7 +22,7 @@ from nbloader.limits import (
 from nbloader.records import FileProgress, RepoFile, Retry, Route, TransferPolicy
 from nbloader.transfer.policy import Attempts, GiveUp, Reason, decide
 from nbloader.worker.failures import Failure
-from nbloader.worker.piece import Piece
+from nbloader.worker.piece import Cut, Piece
 from nbloader.worker.tuning import (
     SMALLEST_HTTP_PIECE_BYTES,
     Concurrency,
@@ -137,12 +137,13 @@ class Schedule:
         # In turns where the numbers are equal, so that no file waits for ever.
         for task in sorted(self.tasks, key=lambda task: (len(task.in_flight), task.served_at)):
             if task.not_before <= now and not (task.whole and task.in_flight):
-                piece = self._cut(task)
-                if piece is not None:
+                cut = self._cut(task)
+                if cut is not None:
                     if task.served_at == float("-inf"):
                         # It could make no progress before anybody served it.
                         task.attempts = replace(task.attempts, moved_at=now)
                     task.served_at = now
+                    piece = Piece(cut=cut, clock=self._clock)
                     task.in_flight.append(piece)
                     return task, piece
         return self._second(now)
@@ -157,31 +158,34 @@ class Schedule:
                 if piece.second or now - piece.heard_at < self._silent_s(piece):
                     continue
                 task.in_flight.remove(piece)
-                second = self._cut(task)
-                if second is None:  # Its last bytes came meanwhile.
+                cut = self._cut(task)
+                if cut is None:  # Its last bytes came meanwhile.
                     task.in_flight.append(piece)
                     continue
-                piece.abandoned = second.second = True
-                self._finished[piece.route] += piece.brought
+                second = Piece(cut=cut, clock=self._clock, second=True)
+                piece.abandoned = True
+                self._finished[piece.cut.route] += piece.brought
                 piece.counted = piece.brought
                 task.in_flight.append(second)
                 reason = f"{Reason.STALLED}; asking again"
-                self._told.append(self._retry(task, reason, 0.0, failed=piece.route))
+                self._told.append(self._retry(task, reason, 0.0, failed=piece.cut.route))
                 return task, second
         return None
 
     def _silent_s(self, piece: Piece) -> float:
         """Give how long a piece may be silent where nothing else is left to do."""
         silent_s = SILENT_S
-        if piece.route is Route.XET:
-            expected_s = self._xet_pace.expected_s(piece.size)
-            silent_s = max(SILENT_S, XET_PATIENCE * expected_s) if expected_s else piece.limit_s
-        return min(silent_s, piece.limit_s)
+        cut = piece.cut
+        if cut.route is Route.XET:
+            expected_s = self._xet_pace.expected_s(cut.size)
+            silent_s = max(SILENT_S, XET_PATIENCE * expected_s) if expected_s else cut.limit_s
+        return min(silent_s, cut.limit_s)
 
-    def _cut(self, task: Task) -> Piece | None:
+    def _cut(self, task: Task) -> Cut | None:
         free = Spans(task.partial.missing())
         for piece in task.in_flight:
-            free.remove(max(0, piece.start - piece.margin), piece.stop)
+            taken = piece.cut
+            free.remove(max(0, taken.start - taken.margin), taken.stop)
         gap = next(iter(free), None)
         if gap is None:
             return None
@@ -208,7 +212,7 @@ class Schedule:
             if self._choice.probing:
                 size = min(size, SMALLEST_HTTP_PIECE_BYTES)
             stop = min(stop, start + size)
-        return Piece(
+        return Cut(
             file=task.file,
             commit_hash=self._commit_hash,
             route=route,
@@ -216,16 +220,15 @@ class Schedule:
             stop=stop,
             margin=margin,
             limit_s=limit_s,
-            clock=self._clock,
         )
 
     def take_whole(self, task: Task, piece: Piece) -> bool:
         """Let a piece go on to the end of the file, unless another does so already."""
-        if not (piece.stop == task.file.size and len(task.in_flight) == 1):
+        if not (piece.cut.stop == task.file.size and len(task.in_flight) == 1):
             if task.whole:
                 return False
             task.whole = True
-            piece.stop = task.file.size
+            piece.cut = replace(piece.cut, stop=task.file.size)
         return True
 
     def succeeded(self, task: Task, piece: Piece) -> None:
@@ -234,9 +237,9 @@ class Schedule:
         if piece.abandoned:
             return
         now = self._clock()
-        if piece.route is Route.XET:
-            self._xet_pace.took(piece.size, now - piece.began_at)
-        self._choice.succeeded(piece.route)
+        if piece.cut.route is Route.XET:
+            self._xet_pace.took(piece.cut.size, now - piece.began_at)
+        self._choice.succeeded(piece.cut.route)
         task.attempts = replace(task.attempts.moved(now), on_route=0)
 
     def failed(self, task: Task, piece: Piece, failure: Failure) -> Retry | None:
@@ -260,11 +263,11 @@ class Schedule:
         together = task.attempts.was_under_way(piece.began_at)
         if failure.reason in (Reason.BUSY, Reason.RATE_LIMITED) and not together:
             self._concurrency.refused()
-        if task.attempts.route is not piece.route and not together:
+        if task.attempts.route is not piece.cut.route and not together:
             # Since it began, the comparison of speeds has chosen the other.
-            task.attempts = replace(task.attempts, route=piece.route, on_route=0)
+            task.attempts = replace(task.attempts, route=piece.cut.route, on_route=0)
         return self._follow(
-            task, failure, piece.route, brought=piece.brought, began_at=piece.began_at
+            task, failure, piece.cut.route, brought=piece.brought, began_at=piece.began_at
         )
 
     def was_wrong(self, task: Task) -> Retry | None:
@@ -280,7 +283,7 @@ class Schedule:
     def _end(self, task: Task, piece: Piece) -> None:
         if not piece.abandoned:
             task.in_flight.remove(piece)
-        self._finished[piece.route] += piece.brought - piece.counted
+        self._finished[piece.cut.route] += piece.brought - piece.counted
 
     def _follow(
         self, task: Task, failure: Failure, failed: Route, *, brought: int, began_at: float
@@ -363,7 +366,7 @@ class Schedule:
         arrived_over = Counter(self._finished)
         for task in self.tasks:
             for piece in task.in_flight:
-                arrived_over[piece.route] += piece.brought
+                arrived_over[piece.cut.route] += piece.brought
         for route, count in arrived_over.items():
             self._choice.arrived(route, count - self._counted[route], now)
         self._counted = arrived_over
@@ -398,7 +401,7 @@ class Schedule:
         now = self._clock()
         for task in self.tasks:
             for piece in task.in_flight:
-                if piece.cancelled_at is None and now - piece.heard_at > piece.limit_s:
+                if piece.cancelled_at is None and now - piece.heard_at > piece.cut.limit_s:
                     piece.cancelled_at = now
                     yield piece
 

@@ -27,7 +27,7 @@ from nbloader.records import XetFacts
 from nbloader.transfer.policy import Reason
 from nbloader.worker.failures import Failure, status_failure
 from nbloader.worker.links import SingleFlight, may_lead_to
-from nbloader.worker.piece import Piece
+from nbloader.worker.piece import Cut, Piece
 
 OLDEST_XET = (1, 5, 2)
 """The first hf_xet that reads ranges, and whose waits between attempts do not grow to days."""
@@ -119,19 +119,19 @@ class XetRoute:
             Failure: the Hub gives no access to Xet storage.
         """
         _, _, access = self._connected(piece)
-        if not piece.margin:
-            return piece.start, piece.stop
-        file = piece.file
+        cut, file = piece.cut, piece.cut.file
+        if not cut.margin:
+            return cut.start, cut.stop
         assert file.xet_hash is not None
         ends = []
-        for offset in (piece.start, piece.stop):
+        for offset in (cut.start, cut.stop):
             piece.heard()
             ends.append(
                 self._chunks.before(access.cas_url, access.token, file.xet_hash, offset, file.size)
             )
         piece.heard()
         start, stop = ends
-        return (start, stop) if stop > piece.start else (piece.start, piece.stop)
+        return (start, stop) if stop > cut.start else (cut.start, cut.stop)
 
     def fetch(self, piece: Piece) -> None:
         """Bring the bytes of a piece.
@@ -142,7 +142,7 @@ class XetRoute:
         """
         session, group, _ = self._connected(piece)
         piece.cancel = self.abort
-        chunks = _chunks(group, piece)
+        chunks = _chunks(group, piece.cut)
         while True:
             # Apart from the write: hf_xet raises OSError, too.
             try:
@@ -153,10 +153,10 @@ class XetRoute:
                 raise self._failure(session, group, error, piece) from error
             if chunk is None:
                 break
-            if piece.received + len(chunk) > piece.size:
+            if piece.received + len(chunk) > piece.cut.size:
                 raise Failure(Reason.OTHER_VERSION)
             piece.write(chunk)
-        if piece.received < piece.size:
+        if piece.received < piece.cut.size:
             self._check_session(session)
             raise Failure(Reason.CAME_SHORT)
 
@@ -218,12 +218,12 @@ class XetRoute:
         return Failure(Reason.XET, f"Xet storage failed ({_kind(error)})")
 
 
-def _chunks(group: Any, piece: Piece) -> Iterator[bytes]:
-    """Read the bytes of a piece; also what goes wrong at the beginning is raised by `next`."""
+def _chunks(group: Any, cut: Cut) -> Iterator[bytes]:
+    """Read the bytes of a cut; also what goes wrong at the beginning is raised by `next`."""
     import hf_xet
 
-    info = hf_xet.XetFileInfo(piece.file.xet_hash, piece.file.size)
-    yield from group.download_stream(info, start=piece.start, end=piece.stop)
+    info = hf_xet.XetFileInfo(cut.file.xet_hash, cut.file.size)
+    yield from group.download_stream(info, start=cut.start, end=cut.stop)
 
 
 def _kind(error: BaseException) -> str:
