@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import random
 import re
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -126,7 +127,8 @@ class Outcome:
 class TrialHere:
     """Stands for `nbloader.trial.Trial`: builds the same, in this process."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, *, beside: threading.Event | None = None) -> None:
+        del beside  # What is built in this process is waited for.
         self._task = task
 
     def __enter__(self) -> TrialHere:
