@@ -13,9 +13,17 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from nbloader.limits import MAX_RETRY_AFTER_S
-from nbloader.records import Route, TransferPolicy
+from nbloader.records import Retry, Route, TransferPolicy
 
-__all__ = ["Attempts", "GiveUp", "Reason", "asks_too_much", "backoff_s", "decide"]
+__all__ = [
+    "Attempts",
+    "GiveUp",
+    "Reason",
+    "asks_too_much",
+    "backoff_s",
+    "decide",
+    "retry_record",
+]
 
 _SMALL_GAIN_BYTES = 1_000_000
 _SMALL_GAIN_WAIT_S = 1.0
@@ -154,6 +162,34 @@ def backoff_s(fruitless: int, policy: TransferPolicy, chance: float) -> float:
 def asks_too_much(retry_after_s: float | None, policy: TransferPolicy) -> bool:
     """Tell whether a server asks for a longer wait than the policy allows."""
     return policy.max_wait_s is not None and (retry_after_s or 0.0) > policy.max_wait_s
+
+
+def retry_record(
+    policy: TransferPolicy,
+    *,
+    time: float,
+    path: str | None,
+    reason: str,
+    wait_s: float,
+    attempt: int,
+    route: Route | None = None,
+    failed_route: Route | None = None,
+) -> Retry:
+    """Return what is published of an attempt that failed and is followed by another.
+
+    Args:
+        time, path, reason, wait_s, attempt, route, failed_route: as `Retry` has them.
+    """
+    return Retry(
+        time=time,
+        path=path,
+        reason=reason,
+        wait_s=round(wait_s, 3),
+        attempt=attempt,
+        max_attempts=policy.max_retries,
+        route=route,
+        failed_route=failed_route,
+    )
 
 
 def decide(

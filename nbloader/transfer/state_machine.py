@@ -35,7 +35,7 @@ from nbloader.records import (
     Selected,
     StageStarted,
 )
-from nbloader.transfer.policy import Attempts, GiveUp, Reason, decide
+from nbloader.transfer.policy import Attempts, GiveUp, Reason, decide, retry_record
 from nbloader.transfer.protocol import (
     PROTOCOL_VERSION,
     Alive,
@@ -288,13 +288,13 @@ class TransferMachine:
             died = end if isinstance(end, WorkerDiedError) else None
             yield Fail(error=died or _hung(decision.attempts.fruitless))
             return
-        retry = Retry(
+        retry = retry_record(
+            self._start.policy,
             time=at.wall,
             path=path,
             reason=_last_words(end) if isinstance(end, WorkerDiedError) else str(reason),
-            wait_s=round(decision.wait_s, 3),
+            wait_s=decision.wait_s,
             attempt=decision.attempts.fruitless,
-            max_attempts=self._start.policy.max_retries,
             route=route,
             failed_route=failed_route,
         )

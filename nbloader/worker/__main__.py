@@ -12,10 +12,10 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, NoReturn
+from typing import IO, TYPE_CHECKING
 
 from nbloader.limits import ALIVE_EVERY_S, START_TIMEOUT_S
-from nbloader.worker.process import end_with_parent, take_streams
+from nbloader.worker.process import end_with_parent, run, take_streams
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -126,18 +126,5 @@ def _work(start: Start, channel: _Channel) -> None:
             channel.publish(Finished(folder=folder))
 
 
-def _run() -> NoReturn:
-    try:
-        main()
-    except BaseException:
-        import traceback
-
-        traceback.print_exc()
-        sys.stderr.flush()
-        os._exit(1)
-    # Threads that still download must not delay the end.
-    os._exit(0)
-
-
 if __name__ == "__main__":
-    _run()
+    run(main)

@@ -14,7 +14,7 @@ import tenacity
 
 from nbloader.limits import MAX_RETRY_AFTER_S
 from nbloader.records import Retry, TransferPolicy
-from nbloader.transfer.policy import Reason, asks_too_much, backoff_s
+from nbloader.transfer.policy import Reason, asks_too_much, backoff_s, retry_record
 
 TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Answers that ask to come back, or that a proxy gives while the Hub is busy."""
@@ -147,13 +147,13 @@ def call_with_retries(
 
     def announce(state: tenacity.RetryCallState) -> None:
         publish(
-            Retry(
+            retry_record(
+                policy,
                 time=clock(),
                 path=path,
                 reason=str(failure(state)),
-                wait_s=round(state.upcoming_sleep, 3),
+                wait_s=state.upcoming_sleep,
                 attempt=state.attempt_number,
-                max_attempts=policy.max_retries,
             )
         )
 

@@ -1,11 +1,13 @@
-"""What each child process does first: it takes its streams, and watches its parent."""
+"""What each child process does first and last: it takes its streams, minds its parent, and ends."""
 
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
-from typing import IO
+from collections.abc import Callable
+from typing import IO, NoReturn
 
 from nbloader.limits import PARENT_CHECK_EVERY_S
 
@@ -33,3 +35,17 @@ def end_with_parent(parent_pid: int) -> None:
         os._exit(0)
 
     threading.Thread(target=watch, name="parent-watch", daemon=True).start()
+
+
+def run(main: Callable[[], object]) -> NoReturn:
+    """Do the work of this process, and end it at once; the status is 1 after an error."""
+    try:
+        main()
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
+    # Threads that still download must not delay the end.
+    os._exit(0)

@@ -20,7 +20,7 @@ from nbloader.limits import (
     xet_piece_limit_s,
 )
 from nbloader.records import FileProgress, RepoFile, Retry, Route, TransferPolicy
-from nbloader.transfer.policy import Attempts, GiveUp, Reason, decide
+from nbloader.transfer.policy import Attempts, GiveUp, Reason, decide, retry_record
 from nbloader.worker.failures import Failure
 from nbloader.worker.piece import Cut, Piece
 from nbloader.worker.tuning import (
@@ -318,13 +318,13 @@ class Schedule:
         return self._retry(task, str(failure), decision.wait_s, failed=failed)
 
     def _retry(self, task: Task, reason: str, wait_s: float, *, failed: Route) -> Retry:
-        return Retry(
+        return retry_record(
+            self._policy,
             time=self._wall_clock(),
             path=task.file.path,
             reason=reason,
-            wait_s=round(wait_s, 3),
+            wait_s=wait_s,
             attempt=task.attempts.fruitless,
-            max_attempts=self._policy.max_retries,
             route=task.attempts.route,
             failed_route=failed,
         )

@@ -16,7 +16,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from nbloader.trial import Task
-from nbloader.worker.process import end_with_parent, take_streams
+from nbloader.worker.process import end_with_parent, run, take_streams
 
 _NO_MEMORY = "DefaultCPUAllocator"
 """What torch says where an allocation fails."""
@@ -67,10 +67,4 @@ def answer(task: Task, folder: Path, imported: Callable[[], object]) -> dict[str
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except BaseException:
-        traceback.print_exc()
-        sys.stderr.flush()
-        os._exit(1)
-    os._exit(0)
+    run(main)
