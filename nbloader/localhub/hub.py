@@ -16,7 +16,6 @@ from urllib.parse import quote, urlencode
 
 import yaml
 
-from nbloader.localhub import git
 from nbloader.localhub.access import Denial, Scope, bearer, grant, judge, sign
 from nbloader.localhub.answers import Answer, RefusedError, file_answer, json_answer
 from nbloader.localhub.records import Access, Token
@@ -27,6 +26,8 @@ from nbloader.localhub.store import (
     RepoMissingError,
     Store,
     StoredFile,
+    blob_oid,
+    lfs_pointer,
 )
 from nbloader.localhub.xet.store import XetStore
 
@@ -327,7 +328,7 @@ class Hub:
 
     def _listed(self, repo_id: str, commit: Commit) -> list[StoredFile]:
         extra = self._state.listed.get(repo_id, [])
-        oid = git.blob_oid(b"")
+        oid = blob_oid(b"")
         return [*commit.files.values(), *(StoredFile(path, 0, oid, None) for path in extra)]
 
     def _rows(self, repo_id: str, commit: Commit, *, expand: bool) -> list[dict[str, Any]]:
@@ -339,7 +340,7 @@ class Hub:
         for file in self._listed(repo_id, commit):
             row = {"type": "file", "path": file.path, "oid": file.git_oid, "size": file.size}
             if file.sha256 is not None:
-                pointer_size = len(git.lfs_pointer(file.sha256, file.size))
+                pointer_size = len(lfs_pointer(file.sha256, file.size))
                 row["lfs"] = {"oid": file.sha256, "size": file.size, "pointerSize": pointer_size}
                 xet_hash = self._state.xet.xet_hash(file.sha256)
                 if xet_hash is not None:
@@ -397,7 +398,7 @@ def _sibling(file: StoredFile, *, with_blobs: bool) -> dict[str, Any]:
     if with_blobs:
         sibling |= {"size": file.size, "blobId": file.git_oid}
         if file.sha256 is not None:
-            pointer_size = len(git.lfs_pointer(file.sha256, file.size))
+            pointer_size = len(lfs_pointer(file.sha256, file.size))
             sibling["lfs"] = {
                 "sha256": file.sha256,
                 "size": file.size,

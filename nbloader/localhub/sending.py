@@ -13,8 +13,7 @@ from http import HTTPStatus
 
 from aiohttp import web
 
-from nbloader.localhub.answers import Answer, FilePart, json_answer
-from nbloader.localhub.faults import Effect, invert
+from nbloader.localhub.answers import Answer, Effect, FilePart, invert, json_answer
 from nbloader.localhub.records import Cut
 from nbloader.localhub.traffic import Entry, TrafficLog
 

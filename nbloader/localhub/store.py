@@ -11,6 +11,10 @@ notices and says so (`LostContentError`), and never serves the new bytes under t
 
 What is known is kept in `<root>/.localhub/index.json`, so that a restart hashes nothing again. One
 server at a time may use a root.
+
+Ids are git's, as the Hub shows them: of a small file its blob, of a large one the blob of its Git
+LFS pointer. https://git-scm.com/book/en/v2/Git-Internals-Git-Objects,
+https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
 """
 
 from __future__ import annotations
@@ -30,8 +34,6 @@ from io import FileIO
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
-
-from nbloader.localhub import git
 
 RefKind = Literal["branch", "tag", "pull-request"]
 
@@ -100,8 +102,8 @@ class Commit:
 
     @classmethod
     def of(cls, files: list[StoredFile], time: int) -> Commit:
-        folders = git.tree_oids({file.path: file.git_oid for file in files})
-        sha = git.commit_oid(folders.pop(""))
+        folders = tree_oids({file.path: file.git_oid for file in files})
+        sha = commit_oid(folders.pop(""))
         return cls(
             sha=sha,
             time=time,
@@ -241,7 +243,7 @@ class Store:
         stamp = _stamp(file.stat())
         if file.suffix not in LFS_SUFFIXES and stamp[0] <= LFS_THRESHOLD:
             content = file.read_bytes()
-            stored = StoredFile(path, len(content), git.blob_oid(content), None)
+            stored = StoredFile(path, len(content), blob_oid(content), None)
             with tempfile.NamedTemporaryFile(dir=self._private, delete=False) as copy:
                 copy.write(content)
             self._adopt(Path(copy.name), stored.oid, _stamp(Path(copy.name).stat()))
@@ -257,8 +259,8 @@ class Store:
                 content_stamp = _stamp(os.fstat(content_file.fileno()))
                 sha256 = hashlib.file_digest(content_file, "sha256").hexdigest()
             size = content_stamp[0]
-            pointer = git.lfs_pointer(sha256, size)
-            stored = StoredFile(path, size, git.blob_oid(pointer), sha256)
+            pointer = lfs_pointer(sha256, size)
+            stored = StoredFile(path, size, blob_oid(pointer), sha256)
             self._adopt(link, sha256, content_stamp)
         return stamp, stored
 
@@ -349,3 +351,56 @@ def _repo_from_json(repo_id: str, value: Mapping[str, Any]) -> Repo:
         commits={commit.sha: commit for commit in commits},
         refs={name: (kind, sha) for name, (kind, sha) in value["refs"].items()},
     )
+
+
+def blob_oid(content: bytes) -> str:
+    """Return the id of a file's content."""
+    return _oid("blob", content)
+
+
+def lfs_pointer(sha256: str, size: int) -> bytes:
+    """Return the text that git keeps in place of a large file."""
+    return (
+        f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {size}\n".encode()
+    )
+
+
+def tree_oids(blobs: Mapping[str, str]) -> dict[str, str]:
+    """Return the id of every folder, by its path, from the blob ids of files by their path.
+
+    The root is the empty path.
+    """
+    entries: dict[str, dict[str, str]] = {"": {}}
+    for path, oid in blobs.items():
+        folder, _, name = path.rpartition("/")
+        entries.setdefault(folder, {})[name] = oid
+        while folder:
+            folder = folder.rpartition("/")[0]
+            entries.setdefault(folder, {})
+    oids: dict[str, str] = {}
+    # A path is longer than that of the folder it is in: the deepest come first.
+    for folder in sorted(entries, key=len, reverse=True):
+        rows = [(name.encode(), b"100644", oid) for name, oid in entries[folder].items()]
+        rows += [
+            (path.rpartition("/")[2].encode(), b"40000", oid)
+            for path, oid in oids.items()
+            if path.rpartition("/")[0] == folder
+        ]
+        # git sorts a folder as if its name ended with a slash.
+        rows.sort(key=lambda row: row[0] + b"/" if row[1] == b"40000" else row[0])
+        content = b"".join(
+            mode + b" " + name + b"\0" + bytes.fromhex(oid) for name, mode, oid in rows
+        )
+        oids[folder] = _oid("tree", content)
+    return oids
+
+
+def commit_oid(tree: str) -> str:
+    """Return the id of a commit of `tree` with no parent, a fixed author and a fixed date."""
+    author = "localhub <localhub@localhost> 0 +0000"
+    return _oid("commit", f"tree {tree}\nauthor {author}\ncommitter {author}\n\nPublish\n".encode())
+
+
+def _oid(kind: str, content: bytes) -> str:
+    header = f"{kind} {len(content)}\0".encode()
+    return hashlib.sha1(header + content, usedforsecurity=False).hexdigest()

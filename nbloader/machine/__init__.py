@@ -16,6 +16,7 @@ from nbloader.machine.disk import (
     switched_on,
 )
 from nbloader.machine.facts import machine_facts
+from nbloader.machine.gpus import torch_facts
 from nbloader.machine.memory import memory_facts
 from nbloader.machine.places import (
     attached_models,
@@ -27,7 +28,6 @@ from nbloader.machine.places import (
     place,
     place_facts,
 )
-from nbloader.machine.torch_build import torch_facts
 
 __all__ = [
     "attached_models",

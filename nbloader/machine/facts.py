@@ -8,10 +8,9 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-from nbloader.machine.gpus import driver_facts, gpu_facts, read_nvml
+from nbloader.machine.gpus import driver_facts, gpu_facts, read_nvml, torch_facts
 from nbloader.machine.memory import UNKNOWN_MEMORY, memory_facts
 from nbloader.machine.places import place_facts
-from nbloader.machine.torch_build import torch_facts
 from nbloader.records import MachineFacts, PackageFacts, PlaceFacts
 
 _T = TypeVar("_T")

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nbloader.machine.gpus import NvmlDevice, NvmlSnapshot, driver_facts, gpu_facts
+from nbloader.machine.gpus import NvmlDevice, NvmlSnapshot, driver_facts, gpu_facts, torch_facts
 from nbloader.machine.memory import within_cgroups
 from nbloader.machine.places import place_from
-from nbloader.machine.torch_build import torch_facts
 from nbloader.notebook.kernel import Kernel
 from nbloader.records import MachineFacts, MemoryFacts
 

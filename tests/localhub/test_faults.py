@@ -16,7 +16,7 @@ import pytest
 from huggingface_hub import hf_hub_download
 
 from nbloader.localhub import Counters, Cut, Fault, LocalHub, LoggedRequest, RequestClass, Traffic
-from nbloader.localhub.faults import invert
+from nbloader.localhub.answers import invert
 
 Publish = Callable[[Mapping[str, bytes]], str]
 WriteRepo = Callable[[Path, str, Mapping[str, bytes]], None]

@@ -6,10 +6,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbloader.localhub import Access, Cut, Fault, RequestClass, Token, git
+from nbloader.localhub import Access, Cut, Fault, RequestClass, Token
 from nbloader.localhub.access import Denial, Verdict, bearer, judge, sign, verify
-from nbloader.localhub.answers import ByteRange, UnsatisfiableRangeError, json_answer, select_range
-from nbloader.localhub.faults import WRONG_BYTE_STRIDE, Effect, FaultBook, Pace, invert
+from nbloader.localhub.answers import (
+    WRONG_BYTE_STRIDE,
+    ByteRange,
+    Effect,
+    FaultBook,
+    Pace,
+    UnsatisfiableRangeError,
+    invert,
+    json_answer,
+    select_range,
+)
+from nbloader.localhub.store import blob_oid, commit_oid, tree_oids
 from nbloader.localhub.traffic import RateLimits, kind_of
 
 GET = RequestClass.CDN_GET
@@ -88,11 +98,11 @@ def test_the_parts_of_a_file_join_to_the_file(content: bytes, data: st.DataObjec
 def test_ids_are_those_of_git() -> None:
     """Taken from `git ls-tree -r -t` and `git hash-object -t commit` over the same files."""
     blobs = {
-        "config.json": git.blob_oid(b"{}"),
-        "sub.txt": git.blob_oid(b"y"),
-        "sub/deep/x.txt": git.blob_oid(b"x"),
+        "config.json": blob_oid(b"{}"),
+        "sub.txt": blob_oid(b"y"),
+        "sub/deep/x.txt": blob_oid(b"x"),
     }
-    trees = git.tree_oids(blobs)
+    trees = tree_oids(blobs)
     assert blobs == {
         "config.json": "9e26dfeeb6e641a33dae4961196235bdb965b21b",
         "sub.txt": "e25f1814e51579d5f55c0f1fe0135ddb28a47f4a",
@@ -103,13 +113,13 @@ def test_ids_are_those_of_git() -> None:
         "sub": "b4c91a9adb8e76a56d44dcdeed5693917cf4da27",
         "sub/deep": "b1140f98f130cab0c87eaf311a3ea27f5fdc160f",
     }
-    assert git.commit_oid(trees[""]) == "28b66dfb171b1f57e99123171239f2f79d27412b"
+    assert commit_oid(trees[""]) == "28b66dfb171b1f57e99123171239f2f79d27412b"
 
 
 @given(
     st.dictionaries(
         st.lists(st.text("abc.-", min_size=1, max_size=3), min_size=1, max_size=4).map("/".join),
-        st.just(git.blob_oid(b"")),
+        st.just(blob_oid(b"")),
         max_size=8,
     )
 )
@@ -118,7 +128,7 @@ def test_every_folder_has_an_id(blobs: dict[str, str]) -> None:
     for path in blobs:
         parts = path.split("/")
         folders |= {"/".join(parts[:depth]) for depth in range(1, len(parts))}
-    assert git.tree_oids(blobs).keys() == folders
+    assert tree_oids(blobs).keys() == folders
 
 
 @pytest.mark.parametrize(

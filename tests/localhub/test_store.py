@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from nbloader.localhub import git
 from nbloader.localhub.store import (
     Commit,
     LostContentError,
     RepoMissingError,
     Store,
     StoredFile,
+    blob_oid,
     is_repo_id,
+    lfs_pointer,
 )
 
 WriteRepo = Callable[[Path, str, Mapping[str, bytes]], None]
@@ -46,12 +47,12 @@ def test_a_commit_names_the_files_and_their_hashes(
 
     def lfs(path: str) -> StoredFile:
         size = len(files[path])
-        pointer = git.blob_oid(git.lfs_pointer(sha256[path], size))
+        pointer = blob_oid(lfs_pointer(sha256[path], size))
         return StoredFile(path, size, pointer, sha256[path])
 
     assert dict(commit.files) == {
         "blob.dat": lfs("blob.dat"),
-        "config.json": StoredFile("config.json", 2, git.blob_oid(b"{}"), None),
+        "config.json": StoredFile("config.json", 2, blob_oid(b"{}"), None),
         "unet/model.safetensors": lfs("unet/model.safetensors"),
     }
     assert (list(commit.folders), commit.time) == (["unet"], 1_000_000_000)
@@ -135,7 +136,7 @@ def test_a_restart_hashes_nothing_again(
         raise AssertionError("a file was hashed again")
 
     monkeypatch.setattr(hashlib, "file_digest", refuse)
-    monkeypatch.setattr(git, "blob_oid", refuse)
+    monkeypatch.setattr("nbloader.localhub.store.blob_oid", refuse)
     second = Store(tmp_path)
     assert second.main("org/name") == commit
     assert second.repo("org/name").refs == {"v1": ("tag", commit.sha)}

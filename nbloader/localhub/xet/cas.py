@@ -15,11 +15,11 @@ from nbloader.localhub.answers import (
     FilePart,
     RefusedError,
     UnsatisfiableRangeError,
+    check_signature,
     json_answer,
     ranged_answer,
     select_range,
 )
-from nbloader.localhub.cdn import check_signature
 from nbloader.localhub.hub import HubState
 from nbloader.localhub.store import RepoMissingError
 from nbloader.localhub.xet.formats import FormatError, damage

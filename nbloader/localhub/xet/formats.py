@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from io import FileIO
 
-from nbloader.localhub.faults import WRONG_BYTE_STRIDE
+from nbloader.localhub.answers import WRONG_BYTE_STRIDE
 
 CHUNK_HEADER = 8
 """Bytes before each chunk of a xorb."""
