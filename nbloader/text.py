@@ -10,7 +10,7 @@ _BYTE_UNITS = ("kB", "MB", "GB", "TB", "PB")
 
 
 def quote(name: object) -> str:
-    """Give a foreign name as a literal: escaped, in quotes, at most about 80 characters."""
+    """Return a foreign name as a literal: escaped, in quotes, at most about 80 characters."""
     text = repr(name)
     return text if len(text) <= 80 else f"{text[:76]}...{text[-1]}"
 
@@ -22,7 +22,7 @@ def plain(text: str, limit: int = 300) -> str:
 
 
 def printable(text: str) -> str:
-    """Give the lines of foreign text, with a blank for every character that cannot be printed.
+    """Return the lines of foreign text, with a blank for every character that cannot be printed.
 
     Unicode counts as unprintable what steers a terminal or the direction of text, what cannot be
     seen, and halves of surrogate pairs, which JSON can carry and UTF-8 cannot. Whatever breaks a

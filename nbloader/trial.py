@@ -99,7 +99,7 @@ def task_of(
 
 
 def _dtype(stored: Mapping[str, int]) -> str:
-    """Give torch's name of the dtype that most bytes are stored in."""
+    """Return torch's name of the dtype that most bytes are stored in."""
     sizes = {name: stored.get(name, 0) for name in _NAMES}
     return _NAMES[max(sizes, key=sizes.__getitem__)]
 
@@ -109,7 +109,7 @@ _SETTLED = {*PLACING, *DTYPES, "device"}
 
 
 def _kept(loader_kwargs: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Give the arguments that another process can be told; None if some cannot be written."""
+    """Return the arguments that another process can be told; None if some cannot be written."""
     kept = {key: value for key, value in loader_kwargs.items() if key not in _SETTLED}
     if isinstance(inner := kept.get("model_kwargs"), Mapping):
         kept["model_kwargs"] = {k: value for k, value in inner.items() if k not in _SETTLED}

@@ -142,5 +142,5 @@ def _execute(info: HFCacheInfo, folder: str, items: list[Item]) -> None:
 
 
 def _is_inside(path: Path, folder: Path) -> bool:
-    """Tell whether what is removed with a path lies below a folder, whatever links lead to it."""
+    """Say whether what is removed with a path lies below a folder, whatever links lead to it."""
     return Path(os.path.realpath(path.parent)).is_relative_to(os.path.realpath(folder))

@@ -110,7 +110,7 @@ def replacing(target: Path, scratch: Path) -> Iterator[Path]:
 
 
 def free_bytes(folder: Path) -> int:
-    """Give the free space of the file system of `folder`, which need not exist yet.
+    """Return the free space of the file system of `folder`, which need not exist yet.
 
     Raises:
         OSError: it cannot be asked.

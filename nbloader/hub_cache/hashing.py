@@ -97,7 +97,7 @@ class FileHash:
         self._position += count
 
     def hexdigest(self) -> str:
-        """Give the hash of what was hashed so far, in hex."""
+        """Return the hash of what was hashed so far, in hex."""
         return self._hash.hexdigest()
 
     @property

@@ -207,7 +207,7 @@ def _partial(partial: FoundPartial, found: FoundRepo, now: float) -> CachedParti
 def _why_it_stays(
     revision: FoundRevision, found: FoundRepo, waiting: Iterable[str], now: float
 ) -> str:
-    """Give the reason, or nothing for a revision that can go."""
+    """Return the reason, or nothing for a revision that can go."""
     if refs := found.refs.get(revision.commit_hash):
         return f"named by {', '.join(refs)}"
     if found.problems:
@@ -288,7 +288,7 @@ def _why_orphan_stays(etag: str, blob: FoundBlob, found: FoundRepo) -> str:
 
 
 def items_of(repo: CachedRepo) -> tuple[Item, ...]:
-    """Give what of a repository can go."""
+    """Return what of a repository can go."""
 
     def item(kind: ItemKind, name: str, size: int, *, ours: bool = False) -> Item:
         return Item(

@@ -45,33 +45,33 @@ class RepoCache:
         return self.folder / "blobs"
 
     def snapshot(self, commit_hash: str) -> Path:
-        """Give the folder that holds the files of a commit under their names."""
+        """Return the folder that holds the files of a commit under their names."""
         return self.folder / "snapshots" / commit_hash
 
     def pointer(self, commit_hash: str, path: str) -> Path:
-        """Give the place of a file of a commit; it may not exist yet."""
+        """Return the place of a file of a commit; it may not exist yet."""
         return self.snapshot(commit_hash).joinpath(*path.split("/"))
 
     def blob(self, file: RepoFile) -> Path:
-        """Give the place of a file's content; it may not exist yet."""
+        """Return the place of a file's content; it may not exist yet."""
         return self.blobs / file.etag
 
     def has_pointer(self, commit_hash: str, file: RepoFile) -> bool:
-        """Tell whether a file of a commit is there with its full size."""
+        """Say whether a file of a commit is there with its full size."""
         return _size(self.pointer(commit_hash, file.path_in_repo)) == file.size
 
     def has_bytes(self, commit_hash: str, file: RepoFile) -> bool:
-        """Tell whether the content of a file is there, perhaps fetched for another commit."""
+        """Say whether the content of a file is there, perhaps fetched for another commit."""
         return self.content(commit_hash, file) is not None
 
     def content(self, commit_hash: str, file: RepoFile) -> Path | None:
-        """Give where the content of a file is; None if it is not there with its full size."""
+        """Return where the content of a file is; None if it is not there with its full size."""
         if self.has_pointer(commit_hash, file):
             return self.pointer(commit_hash, file.path_in_repo)
         return self.blob(file) if _size(self.blob(file)) == file.size else None
 
     def partial_sizes(self) -> dict[str, int]:
-        """Give the sizes of the files that any process is downloading now, by their names."""
+        """Return the sizes of the files that any process is downloading now, by their names."""
         with contextlib.suppress(OSError):
             return {
                 path.name: size
@@ -81,7 +81,7 @@ class RepoCache:
         return {}
 
     def free_bytes(self) -> int:
-        """Give the free space of the file system that new files go to.
+        """Return the free space of the file system that new files go to.
 
         Raises:
             OSError: it cannot be asked.
@@ -153,7 +153,7 @@ class RepoCache:
                 shutil.copyfile(blob, scratch)
 
     def orphan_etags(self) -> frozenset[str]:
-        """Give the etags of the files of which the Hub's library has left partial files."""
+        """Return the etags of the files of which the Hub's library has left partial files."""
         with contextlib.suppress(OSError):
             return frozenset(
                 path.name.partition(".")[0]
@@ -195,7 +195,7 @@ class RepoCache:
             scratch.write_text(commit_hash, "ascii")
 
     def commit_of(self, revision: str) -> str | None:
-        """Give the commit that a revision stood for when it was fetched last."""
+        """Return the commit that a revision stood for when it was fetched last."""
         commit = revision if _COMMIT.fullmatch(revision) else _text(self.folder / "refs" / revision)
         return commit if commit and _COMMIT.fullmatch(commit) else None
 
@@ -249,7 +249,7 @@ class ListingStore:
                 scratch.write_bytes(_listing_adapter().dump_json(listing))
 
     def get(self, revision: str, commit_hash: str) -> Listing | None:
-        """Give the listing of a commit under the name that is asked for now; None if unknown."""
+        """Return the listing of a commit under the name that is asked for now; None if unknown."""
         try:
             listing = _listing_adapter().validate_json(self._place(commit_hash).read_bytes())
         except (OSError, ValueError):
@@ -270,7 +270,7 @@ def _listing_adapter() -> TypeAdapter[Listing]:
 
 
 def _link_target(pointer: Path, blob: Path) -> str:
-    """Give what a link at `pointer` says to mean `blob`.
+    """Return what a link at `pointer` says to mean `blob`.
 
     It is relative, so that the cache can be moved. Folders between the two that are links
     themselves are followed only where they would lead it elsewhere.
@@ -282,7 +282,7 @@ def _link_target(pointer: Path, blob: Path) -> str:
 
 
 def _etag(pointer: Path) -> str:
-    """Give the name of the blob that a pointer stands for; "" if it does not say.
+    """Return the name of the blob that a pointer stands for; "" if it does not say.
 
     A cache without links (as on Windows) does not say what a hash should be. A blob may be a link
     itself, into a store that several repositories share, where it has another name.
@@ -302,7 +302,7 @@ def _text(path: Path) -> str | None:
 
 
 def _size(path: Path) -> int | None:
-    """Give the size of a file, through its links; None if there is no file."""
+    """Return the size of a file, through its links; None if there is no file."""
     try:
         return path.stat().st_size if path.is_file() else None
     except OSError:

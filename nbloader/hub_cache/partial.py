@@ -49,7 +49,7 @@ OURS = re.compile(
 
 
 def bytes_on_disk(blobs: Path, file: RepoFile) -> int:
-    """Give the bytes that the partial of a file takes, holes not counted; 0 if there is none."""
+    """Return the bytes that the partial of a file takes, holes not counted; 0 if there is none."""
     try:
         return min(file.size, part_paths(blobs, file.etag)[0].stat().st_blocks * 512)
     except OSError:
@@ -102,12 +102,12 @@ class Partial(ABC):
         """The data file; None while the bytes are in memory."""
 
     def missing(self) -> list[Span]:
-        """Give the ranges that are not there."""
+        """Return the ranges that are not there."""
         with self._lock:
             return self._spans.missing(self.size)
 
     def writer(self, start: int) -> Writer:
-        """Give a writer of the bytes from `start` on.
+        """Return a writer of the bytes from `start` on.
 
         Several may write at once, even the same bytes: those that come first stay, so that what
         was hashed is what is there.
@@ -447,7 +447,7 @@ def open_partial(blobs: Path, file: RepoFile, *, revision: str, commit_hash: str
 
 
 def part_paths(blobs: Path, etag: str) -> tuple[Path, Path]:
-    """Give the places of the data and of the journal of a partial."""
+    """Return the places of the data and of the journal of a partial."""
     return (
         blobs / f"{etag}.nbloader.incomplete",
         blobs / f"{etag}.nbloader-journal.incomplete",
@@ -455,7 +455,7 @@ def part_paths(blobs: Path, etag: str) -> tuple[Path, Path]:
 
 
 def scratch_path(blobs: Path, etag: str) -> Path:
-    """Give a place for what is about to be renamed to a file of the cache.
+    """Return a place for what is about to be renamed to a file of the cache.
 
     It is of this process alone, and swept with its partial if a kill leaves it.
     """
@@ -463,7 +463,7 @@ def scratch_path(blobs: Path, etag: str) -> Path:
 
 
 def _believed(file: RepoFile, data: Path, journal: Path) -> list[Span]:
-    """Give the ranges that are in the data file according to a journal that belongs to it."""
+    """Return the ranges that are in the data file according to a journal that belongs to it."""
     try:
         there = data.lstat()
     except FileNotFoundError:

@@ -74,12 +74,12 @@ class Spans:
         return self._stops[0] if self._starts and self._starts[0] == 0 else 0
 
     def missing(self, size: int) -> list[Span]:
-        """Give the ranges of a file of `size` bytes that are not there."""
+        """Return the ranges of a file of `size` bytes that are not there."""
         gaps = zip([0, *self._stops], [*self._starts, size], strict=True)
         return [(left, min(right, size)) for left, right in gaps if left < min(right, size)]
 
     def first_gap(self, start: int, stop: int) -> Span | None:
-        """Give the first range between `start` and `stop` that is not there."""
+        """Return the first range between `start` and `stop` that is not there."""
         number = bisect_right(self._starts, start) - 1
         if number >= 0:
             start = max(start, self._stops[number])
@@ -88,7 +88,7 @@ class Spans:
         return (start, stop) if start < stop else None
 
     def within(self, start: int, stop: int) -> list[Span]:
-        """Give the ranges between `start` and `stop` that are there."""
+        """Return the ranges between `start` and `stop` that are there."""
         if start >= stop:
             return []
         first = bisect_right(self._stops, start)
@@ -97,7 +97,7 @@ class Spans:
         return [(max(left, start), min(right, stop)) for left, right in found]
 
     def copy(self) -> Spans:
-        """Give a set of the same bytes that changes by itself."""
+        """Return a set of the same bytes that changes by itself."""
         other = Spans()
         other._starts, other._stops = self._starts.copy(), self._stops.copy()
         other._total = self._total

@@ -232,7 +232,7 @@ class Deletion(SectionsReport):
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Give the report as plain values for `json.dumps`."""
+        """Return the report as plain values for `json.dumps`."""
         return {"dry_run": self.dry_run, "bytes": self.bytes, **sections_json(self.sections())}
 
 
@@ -322,7 +322,7 @@ def _day(seconds: float) -> str:
 
 
 def _narrowed(report: CacheReport, repo_ids: str | Iterable[str] | None) -> tuple[CachedRepo, ...]:
-    """Give the repositories that are named, or all for None.
+    """Return the repositories that are named, or all for None.
 
     Raises:
         InputError, NotCachedError: see `cache`.

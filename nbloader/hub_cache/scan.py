@@ -88,7 +88,7 @@ class FoundRepo:
 
 
 def repo_of_folder(name: str) -> tuple[str, str] | None:
-    """Give the type and the id of the repository that a folder is named after; None if none."""
+    """Return the type and the id of the repository that a folder is named after; None if none."""
     found = _REPO.fullmatch(name)
     return (found[1], found[2].replace("--", "/")) if found else None
 
@@ -124,7 +124,7 @@ def _shared(cache_dir: Path, names: list[str]) -> Mapping[str, int]:
 
 
 def folder_size(folder: Path) -> tuple[int, int]:
-    """Give the files below a folder and their bytes; links are not followed."""
+    """Return the files below a folder and their bytes; links are not followed."""
     files = size = 0
     for entry in _walk(folder, []):
         with contextlib.suppress(OSError):
@@ -141,7 +141,7 @@ def _entries(folder: Path | str) -> list[os.DirEntry[str]]:
 
 
 def _walk(folder: Path | str, problems: list[str]) -> Iterator[os.DirEntry[str]]:
-    """Give all below a folder that is no folder itself; links are not followed."""
+    """Yield all below a folder that is no folder itself; links are not followed."""
     folders = [os.fspath(folder)]
     while folders:
         try:
@@ -201,7 +201,7 @@ class _Reading:
         )
 
     def _is_folder(self, path: Path, *, needed: bool = True) -> bool:
-        """Tell whether a folder is there; what stands in its place is a problem."""
+        """Say whether a folder is there; what stands in its place is a problem."""
         try:
             if stat.S_ISDIR(path.lstat().st_mode):
                 return True
@@ -291,7 +291,7 @@ class _Reading:
         )
 
     def _etag(self, name: str) -> str | None:
-        """Give the blob that a link of a snapshot stands for.
+        """Return the blob that a link of a snapshot stands for.
 
         Raises:
             OSError: it leads nowhere.
@@ -332,7 +332,7 @@ def _read_ref(entry: os.DirEntry[str]) -> str:
 
 
 def is_held(lock: Path) -> bool:
-    """Tell whether a process holds the lock file. A lock that cannot be asked counts as held.
+    """Say whether a process holds the lock file. A lock that cannot be asked counts as held.
 
     Where the file system has no locks, the existence of the file is the lock.
     """
@@ -353,7 +353,7 @@ def is_held(lock: Path) -> bool:
 
 
 def held_locks(folder: Path) -> frozenset[str]:
-    """Give the etags of the files of a repository whose locks are held.
+    """Return the etags of the files of a repository whose locks are held.
 
     Args:
         folder: of the repository's locks, `<cache>/.locks/models--org--name`.
@@ -368,7 +368,7 @@ def held_locks(folder: Path) -> frozenset[str]:
 
 
 def open_files(folder: Path, processes: Path = Path("/proc")) -> frozenset[str]:
-    """Give the real paths below a folder that a process has open or mapped.
+    """Return the real paths below a folder that a process has open or mapped.
 
     Weights are mapped, so a model that was loaded from the cache shows here. Known on Linux, for
     the processes that this user may look into; elsewhere nothing is known.

@@ -133,7 +133,7 @@ def _remove(etag: str, cache: RepoCache, listing: Listing, now: float) -> list[F
 
 
 def _is_over(found: FoundPartial, cache: RepoCache, listing: Listing, now: float) -> bool:
-    """Tell whether nobody will go on from a partial."""
+    """Say whether nobody will go on from a partial."""
     if not found.ours:
         return now - found.mtime > ORPHAN_AGE_S
     listed = [file for file in listing.files if file.etag == found.etag]

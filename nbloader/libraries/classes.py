@@ -109,7 +109,7 @@ def _wanted(selection: Selection) -> Iterator[tuple[str, str, bool]]:
 
 
 def _is_among(method: str, known: frozenset[str]) -> bool:
-    """Tell whether a method is known, by this name or as one of 4 or 8 bits."""
+    """Say whether a method is known, by this name or as one of 4 or 8 bits."""
     forms = (method, f"{method}_4bit", f"{method}_8bit")
     return not {form.replace("_", "-") for form in forms}.isdisjoint(
         name.replace("_", "-") for name in known
@@ -117,7 +117,7 @@ def _is_among(method: str, known: frozenset[str]) -> bool:
 
 
 def _has_processor(selection: Selection) -> bool:
-    """Tell whether the root has a file that a processor or tokenizer is made of."""
+    """Say whether the root has a file that a processor or tokenizer is made of."""
     return any("/" not in file.path and _OF_PROCESSOR.search(file.path) for file in selection.files)
 
 
@@ -264,7 +264,7 @@ class _Libraries:
 
 
 def _has_class(sources: Sources, module: str, name: str) -> bool:
-    """Tell whether a class can be imported from a module, by its path inside the package.
+    """Say whether a class can be imported from a module, by its path inside the package.
 
     New versions know the old paths; old ones do not know the new. Without a path, a class of a
     whole model or of a module is meant, wherever it is.

@@ -35,7 +35,7 @@ def find_in_pipeline(sources: Sources, folder: str, name: str) -> Found | None:
 
 
 def needs_of(sources: Sources, found: Found, name: str) -> frozenset[str]:
-    """Give the backends that a class needs."""
+    """Return the backends that a class needs."""
     if found.file is None:
         return found.backends
     text = sources.text(found.file)
@@ -43,12 +43,12 @@ def needs_of(sources: Sources, found: Found, name: str) -> frozenset[str]:
 
 
 def renamed_classes(sources: Sources) -> dict[str, str]:
-    """Give the classes of transformers that diffusers takes for others that are gone."""
+    """Return the classes of transformers that diffusers takes for others that are gone."""
     return dict(_REMAPPED.findall(sources.text(_DEPRECATIONS)))
 
 
 def adds_to_transformers(sources: Sources, name: str) -> bool:
-    """Tell whether diffusers makes a class itself and puts it among those of transformers.
+    """Say whether diffusers makes a class itself and puts it among those of transformers.
 
     So the encoder of T5Gemma, with the pipelines in the folder `prx`.
     """
@@ -100,7 +100,7 @@ def _of_class(annotation: ast.expr | None) -> str:
 def _lineage(
     sources: Sources, file: PurePosixPath | None, name: str
 ) -> Iterator[ast.ClassDef | None]:
-    """Give the definitions of a class and its bases, nearest first; None for one that is not found.
+    """Yield the definitions of a class and its bases, nearest first; None for one not found.
 
     Mixins are passed over: they hold nothing of what is looked for. The base of all pipelines,
     which takes nothing, ends a line.

@@ -49,12 +49,12 @@ _TABLE = "conflicts.toml"
 
 
 def distribution_name(name: str) -> str:
-    """Give the name on the package index of the package that is imported as `name`."""
+    """Return the name on the package index of the package that is imported as `name`."""
     return _distribution_names(name)[0]
 
 
 def package_facts(names: Iterable[str]) -> dict[str, PackageFacts]:
-    """Give the installed and the imported version of each package. Nothing is imported.
+    """Return the installed and the imported version of each package. Nothing is imported.
 
     A package that is there without metadata has the version `?`.
 
@@ -65,7 +65,7 @@ def package_facts(names: Iterable[str]) -> dict[str, PackageFacts]:
 
 
 def package_folder(name: str) -> Path | None:
-    """Give the folder of the files of a package; None if there is none. Nothing is imported.
+    """Return the folder of the files of a package; None if there is none. Nothing is imported.
 
     An empty folder of that name, or somebody's module, is none.
     """
@@ -97,7 +97,7 @@ def _facts(name: str) -> PackageFacts:
 
 
 def _is_editable(found: importlib.metadata.Distribution) -> bool:
-    """Tell whether a package is a link to its sources, as `direct_url.json` (PEP 610) says."""
+    """Say whether a package is a link to its sources, as `direct_url.json` (PEP 610) says."""
     try:
         match json.loads(found.read_text("direct_url.json") or "null"):
             case {"dir_info": {"editable": True}}:
@@ -124,7 +124,7 @@ def _imported(name: str) -> str | None:
 
 
 def is_one_of(version: str, versions: str) -> bool | None:
-    """Tell whether a version is one of those, such as `>=1.5,<2.0`; None if it cannot be told."""
+    """Say whether a version is one of those, such as `>=1.5,<2.0`; None if it cannot be told."""
     # Imported here: it takes 30 ms, a good part of `import nbloader`.
     from packaging.specifiers import InvalidSpecifier, SpecifierSet
     from packaging.version import InvalidVersion, Version
@@ -136,7 +136,7 @@ def is_one_of(version: str, versions: str) -> bool | None:
 
 
 def changed_since_import(found: PackageFacts) -> bool:
-    """Tell whether another version of a package is installed than this process has imported."""
+    """Say whether another version of a package is installed than this process has imported."""
     if found.imported is None or found.installed in (None, "?"):
         return False
     # A build says `2.13.0+cu130` in its code and may say `2.13.0` in its metadata.
@@ -151,7 +151,7 @@ def changed_since_import(found: PackageFacts) -> bool:
 def unmet_requirements(
     names: Iterable[str], *, path: Sequence[str] | None = None
 ) -> tuple[UnmetRequirement, ...]:
-    """Give what the named packages require and do not find, like `pip check` for them alone.
+    """Return what the named packages require and do not find, like `pip check` for them alone.
 
     What only an extra requires does not count. Packages that are not installed, and requirements
     that cannot be read, are left out.
@@ -272,7 +272,7 @@ def conflicts() -> tuple[Conflict, ...]:
 
 
 def found_conflicts(packages: Mapping[str, PackageFacts]) -> tuple[Conflict, ...]:
-    """Give the conflicts between the installed versions of these packages."""
+    """Return the conflicts between the installed versions of these packages."""
     return tuple(
         conflict
         for conflict in conflicts()

@@ -69,7 +69,7 @@ def pip_hint(
 def pip_line(
     change: Mapping[str, str], packages: Mapping[str, PackageFacts], *, notebook: bool = True
 ) -> str:
-    """Give the command that makes a change and leaves the rest working.
+    """Return the command that makes a change and leaves the rest working.
 
     It names what has to change and every related package that is installed, so that pip finds
     versions that fit together, and moves what it must. torch and torchvision stay what they are,
@@ -100,12 +100,12 @@ def pip_line(
 
 
 def normal_name(distribution: str) -> str:
-    """Give a name of the package index in the form in which they are compared (PEP 503)."""
+    """Return a name of the package index in the form in which they are compared (PEP 503)."""
     return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
 def import_name(distribution: str) -> str:
-    """Give the name of the import of a related package; of others, the name that is given."""
+    """Return the name of the import of a related package; of others, the name that is given."""
     return _IMPORTS.get(normal_name(distribution), distribution)
 
 

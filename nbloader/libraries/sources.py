@@ -35,7 +35,7 @@ _MAKING = frozenset({"__init__", "from_pretrained", "from_config", "_from_config
 
 
 def is_class_name(name: str) -> bool:
-    """Tell whether a foreign name can be that of a class of these libraries."""
+    """Say whether a foreign name can be that of a class of these libraries."""
     return name.isascii() and name.isidentifier() and len(name) <= 100
 
 
@@ -60,7 +60,7 @@ class Sources:
         self._texts: dict[PurePosixPath, str] = {}
 
     def text(self, path: str | PurePosixPath) -> str:
-        """Give the text of a file; empty if it cannot be read."""
+        """Return the text of a file; empty if it cannot be read."""
         path = PurePosixPath(path)
         if path not in self._texts:
             try:
@@ -153,7 +153,7 @@ def _last(pattern: re.Pattern[str], text: str) -> str:
 
 
 def body_of(text: str, name: str) -> tuple[str, str]:
-    """Give what stands directly above a class (its decorators), and its own lines.
+    """Return what stands directly above a class (its decorators), and its own lines.
 
     Both are empty if the text does not define it.
     """
@@ -167,7 +167,7 @@ def body_of(text: str, name: str) -> tuple[str, str]:
 
 
 def backends_of(text: str, name: str) -> frozenset[str]:
-    """Give the backends that a class asks for itself, when it is exported or made."""
+    """Return the backends that a class asks for itself, when it is exported or made."""
     above, body = body_of(text, name)
     named = _REQUIRES.findall(above)
     methods = list(_METHOD.finditer(body))

@@ -69,7 +69,7 @@ def _in_models(sources: Sources, name: str) -> Found | None:
 
 
 def _exports(sources: Sources, path: str, name: str) -> bool:
-    """Tell whether a module exports a name: by its `__all__`, or by a decorator of the class."""
+    """Say whether a module exports a name: by its `__all__`, or by a decorator of the class."""
     if path.rpartition("/")[2].startswith(_GENERATED_FROM):
         return False
     text = sources.text(path)
@@ -103,7 +103,7 @@ def _has_pillow_twin(sources: Sources, folder: PurePosixPath, name: str) -> bool
 
 
 def needs_of(sources: Sources, found: Found, name: str, depth: int = 3) -> frozenset[str]:
-    """Give the backends that a class needs.
+    """Return the backends that a class needs.
 
     Args:
         depth: how many classes up a processor's parts are looked for.
@@ -143,7 +143,7 @@ def _parts_of_processor(text: str, name: str) -> frozenset[str]:
 
 
 def has_family(sources: Sources, model_type: str) -> bool | None:
-    """Tell whether a family is among the keys of `CONFIG_MAPPING_NAMES`."""
+    """Say whether a family is among the keys of `CONFIG_MAPPING_NAMES`."""
     text = "".join(sources.text(f"models/auto/{file}") for file in _FAMILIES)
     if "CONFIG_MAPPING_NAMES" not in text:
         return None
@@ -180,16 +180,16 @@ class Task:
     classes: str
 
     def takes(self, model_type: str | None) -> bool:
-        """Tell whether a family is in its tables."""
+        """Say whether a family is in its tables."""
         return model_type is not None and f'"{model_type}"' in self.classes
 
     def builds(self, class_name: str | None) -> bool:
-        """Tell whether a class is in its tables."""
+        """Say whether a class is in its tables."""
         return class_name is not None and f'"{class_name}"' in self.classes
 
 
 def tasks(sources: Sources) -> dict[str, Task] | None:
-    """Give the tasks of the library, aliases too, in its own order; None if they cannot be read."""
+    """Return the tasks of the library, aliases too, in its own order; None if unreadable."""
     text = sources.text(_PIPELINES)
     listed = text.partition("\nSUPPORTED_TASKS = {")[2].partition("\nPIPELINE_REGISTRY")[0]
     found = {name: _task(sources, name, body) for name, body in _TASK.findall(listed)}
@@ -212,7 +212,7 @@ def _task(sources: Sources, name: str, body: str) -> Task:
 
 
 def _table(sources: Sources, auto: str) -> str:
-    """Give the text of the table that an auto class takes its classes from."""
+    """Return the text of the table that an auto class takes its classes from."""
     text = sources.text(_AUTO)
     mapping = re.search(
         rf"^class {auto}\(.*?_model_mapping = (\w+)", text, re.MULTILINE | re.DOTALL

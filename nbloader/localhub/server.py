@@ -325,7 +325,7 @@ class Control:
         return web.Response()
 
     async def _post_xet_upload(self, request: web.Request) -> web.Response:
-        """Tell which large files a repository has now and where they lie, with a token to write."""
+        """Say which large files a repository has now and where they lie, with a token to write."""
         repo_id = self._repo_id(request)
         commit = await asyncio.to_thread(self._state.store.main, repo_id)
         expires = int(time.time()) + _UPLOAD_TOKEN_S

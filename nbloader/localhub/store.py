@@ -298,7 +298,7 @@ class Store:
 
 
 def _walk(folder: Path, prefix: str = "") -> Iterator[tuple[str, Path]]:
-    """Give the regular files below `folder` with their paths in the repository.
+    """Yield the regular files below `folder` with their paths in the repository.
 
     Folders that are links are left out (they could form a loop), and so are names that are not
     UTF-8, which no request could name.

@@ -38,7 +38,7 @@ behind the network, such as Google Drive: slow, and without the links that the H
 
 
 def existing_part(folder: Path) -> Path:
-    """Give the nearest folder above that exists, or `folder` itself."""
+    """Return the nearest folder above that exists, or `folder` itself."""
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     return folder
@@ -144,7 +144,7 @@ def _others(folder: Path, environ: Mapping[str, str], root: Path) -> Iterator[Di
 
 
 def _candidates(environ: Mapping[str, str], root: Path) -> Iterator[Path]:
-    """Give places that may be offered; of those on one file system the first one is."""
+    """Yield places that may be offered; of those on one file system the first one is."""
     where = place(environ)
     if where is Place.KAGGLE:
         # Made on first use. It is not kept with the notebook, and so has no quota.
@@ -195,7 +195,7 @@ def _bytes_in(folder: Path, clock: Callable[[], float]) -> tuple[int, bool]:
 
 
 def _kinds(root: Path) -> dict[Path, str]:
-    """Give the kind of file system at each mount point (`/proc/self/mountinfo`, proc(5))."""
+    """Return the kind of file system at each mount point (`/proc/self/mountinfo`, proc(5))."""
     try:
         lines = (root / "proc/self/mountinfo").read_text("utf-8", "replace").splitlines()
     except OSError:
@@ -232,14 +232,14 @@ def _writable(folder: Path) -> bool:
 
 
 def folder_of_environment(environ: Mapping[str, str]) -> Path:
-    """Give the Hub's cache folder by the Hub library's own rules, without importing it."""
+    """Return the Hub's cache folder by the Hub library's own rules, without importing it."""
     if cache := environ.get("HF_HUB_CACHE") or environ.get("HUGGINGFACE_HUB_CACHE"):
         return expanded(cache)
     return home_of_environment(environ) / "hub"
 
 
 def home_of_environment(environ: Mapping[str, str]) -> Path:
-    """Give the Hub library's home folder (`HF_HOME`) by its own rules, without importing it."""
+    """Return the Hub library's home folder (`HF_HOME`) by its own rules, without importing it."""
     if home := environ.get("HF_HOME"):
         return expanded(home)
     return expanded(environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"

@@ -40,7 +40,7 @@ def machine_facts(
 
 
 def _known(read: Callable[[], _T], unknown: _T) -> _T:
-    """Give what `read` gives, or what stands for not knowing it."""
+    """Return what `read` gives, or what stands for not knowing it."""
     try:
         return read()
     except Exception:  # What is read is foreign, and so is what can go wrong with it.

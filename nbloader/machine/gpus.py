@@ -28,7 +28,7 @@ _LONGEST = 64
 
 
 def driver_facts(snapshot: NvmlSnapshot | None) -> DriverFacts | None:
-    """Give the versions of the NVIDIA driver; None where there is none."""
+    """Return the versions of the NVIDIA driver; None where there is none."""
     if snapshot is None:
         return None
     major, minor = divmod(snapshot.cuda, 1000)
@@ -38,7 +38,7 @@ def driver_facts(snapshot: NvmlSnapshot | None) -> DriverFacts | None:
 def gpu_facts(
     snapshot: NvmlSnapshot | None, environ: Mapping[str, str], memory: MemoryFacts
 ) -> tuple[GpuFacts, ...]:
-    """Give the GPUs that a process with these variables sees, in the order in which it counts them.
+    """Return the GPUs that a process with these variables sees, in the order of its counting.
 
     `CUDA_VISIBLE_DEVICES` and `CUDA_DEVICE_ORDER` are read as CUDA does:
     https://docs.nvidia.com/cuda/cuda-programming-guide/05-appendices/environment-variables.html.
@@ -64,7 +64,7 @@ def _speed(device: NvmlDevice) -> tuple[int, int, int]:
 
 
 def _unasked(devices: Sequence[NvmlDevice]) -> Sequence[NvmlDevice]:
-    """Give what is there to be counted: whole GPUs, or else one part, for CUDA takes no second one.
+    """Return what there is to count: whole GPUs, or else one part, for CUDA takes no second one.
 
     https://docs.nvidia.com/datacenter/tesla/mig-user-guide/ (CUDA device enumeration).
     """
@@ -293,7 +293,7 @@ def torch_facts(folder: Path | None = None) -> TorchFacts | None:
 
 
 def _assigned(file: Path) -> dict[str, str]:
-    """Give the names that a module of Python sets to a text, without running it."""
+    """Return the names that a module of Python sets to a text, without running it."""
     try:
         with file.open("rb") as content:
             tree = ast.parse(content.read(_VERSION_FILE_BYTES))

@@ -89,7 +89,7 @@ def within_cgroups(machine: MemoryFacts, root: Path = Path("/")) -> MemoryFacts:
 
 
 def _cgroups(root: Path) -> Iterator[tuple[_Version, Path, str]]:
-    """Give the cgroups that limit memory: this process's own first, then those above it."""
+    """Yield the cgroups that limit memory: this process's own first, then those above it."""
     for version, path in _own_cgroups(root):
         for mount, inside in _mounts(root, version):
             # A container without a cgroup namespace sees the host's path, while the mount shows
@@ -129,7 +129,7 @@ def _mounts(root: Path, version: _Version) -> Iterator[tuple[PurePosixPath, Pure
 
 
 def _below(path: PurePosixPath, inside: PurePosixPath) -> tuple[str, ...]:
-    """Give the parts of a cgroup's path below what a mount shows; none if it is not in there."""
+    """Return the parts of a cgroup's path below what a mount shows; none if it is not in there."""
     if not path.is_relative_to(inside):
         return ()
     parts = path.relative_to(inside).parts

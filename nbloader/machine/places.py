@@ -37,12 +37,12 @@ _SHORTEST = 4
 
 
 def place_facts(environ: Mapping[str, str] = os.environ) -> PlaceFacts:
-    """Tell where this process runs, and what its user sits at."""
+    """Say where this process runs, and what its user sits at."""
     return place_from(environ, running_kernel())
 
 
 def place_from(environ: Mapping[str, str], kernel: Kernel | None) -> PlaceFacts:
-    """Tell the same from variables and the kernel, None for a process that is no kernel."""
+    """Return the same from variables and the kernel, None for a process that is no kernel."""
     where, variable = _place(environ)
     interface, told_by = _interface(environ, kernel)
     return PlaceFacts(
@@ -53,7 +53,7 @@ def place_from(environ: Mapping[str, str], kernel: Kernel | None) -> PlaceFacts:
 
 
 def place(environ: Mapping[str, str]) -> Place:
-    """Tell the hosted service alone."""
+    """Return the hosted service alone."""
     return _place(environ)[0]
 
 
@@ -158,7 +158,7 @@ def matching(models: Sequence[AttachedModel], repo_id: str) -> tuple[AttachedMod
 
 
 def looks_like(model: AttachedModel, repo_id: str) -> bool:
-    """Tell whether the folder of a model bears the name of a repository."""
+    """Say whether the folder of a model bears the name of a repository."""
     return _likeness(model.folder, repo_id) > 0
 
 
@@ -188,7 +188,7 @@ def _plain(text: str) -> str:
 
 
 def _kind(folder: Path) -> str:
-    """Tell which library's the folder is by the file that it begins with; empty for none."""
+    """Say which library's the folder is by the file that it begins with; empty for none."""
     if isinstance(index := _read(folder / "model_index.json"), dict) and "_class_name" in index:
         return Kind.DIFFUSERS
     modules = _read(folder / "modules.json")

@@ -56,7 +56,7 @@ class Background:
             self._done.set()
 
     def check(self) -> bool:
-        """Tell whether the work is done.
+        """Say whether the work is done.
 
         Raises:
             Exception: what the work failed with; BackgroundError for what is none.

@@ -38,7 +38,7 @@ _TOLD_OF = re.compile(r"(?<=\btoken=)(?= is no token\b)|(?<=\ba token:)(?= witho
 
 
 def render_error(error: BaseException, *, message: str, hint: str, reference: str) -> list[str]:
-    """Give the lines for IPython's hook `_render_traceback_`. It never raises.
+    """Return the lines for IPython's hook `_render_traceback_`. It never raises.
 
     IPython calls the hook both for a cell that fails and for `%tb` later. Only the first of them is
     on the way while the error is handled, so that no error has to note that it was shown.
@@ -54,7 +54,7 @@ def render_error(error: BaseException, *, message: str, hint: str, reference: st
 
 
 def error_card(error: BaseException, *, message: str, hint: str, reference: str) -> list[str]:
-    """Give the kind of the error, what happened, what to do, and where: at most 12 lines.
+    """Return the kind of the error, what happened, what to do, and where: at most 12 lines.
 
     The kind is the first line of the documentation of its class. A hint keeps its line breaks and
     is not indented, because it may hold lines to paste.
@@ -73,7 +73,7 @@ def error_card(error: BaseException, *, message: str, hint: str, reference: str)
 
 
 def source_shown(source: str, redact: Redactor) -> str:
-    """Give a line of a user's code as it can be shown to others.
+    """Return a line of a user's code as it can be shown to others.
 
     What is given for a token or a password goes, whatever it looks like. Where it is more than a
     name or a plain literal (an f-string, a call, several lines), the rest of the line goes with it.
@@ -97,7 +97,7 @@ def _redacted(text: str, redact: Redactor) -> str:
 
 
 def _bounded(text: str, limit: int) -> list[str]:
-    """Give the lines of a text, without secrets; where there are many, the first and the last."""
+    """Return the lines of a text, without secrets; where there are many, the first and the last."""
     text = _redacted(text, Redactor.here())
     if len(text) > _TEXT_LIMIT:
         text = f"{text[:_TEXT_LIMIT]}…"
@@ -107,7 +107,7 @@ def _bounded(text: str, limit: int) -> list[str]:
 
 
 def _place(trace: TracebackType | None) -> list[str]:
-    """Give the user's line that led to the error, and where it stands."""
+    """Return the user's line that led to the error, and where it stands."""
     own_shell = shell()
     theirs = getattr(own_shell, "user_global_ns", None)
     steps = []

@@ -26,7 +26,7 @@ class Kernel:
 
 
 def shell() -> Any:
-    """Give IPython's shell; None where there is none."""
+    """Return IPython's shell; None where there is none."""
     get_ipython = getattr(sys.modules.get("IPython"), "get_ipython", None)
     return get_ipython() if get_ipython else None
 

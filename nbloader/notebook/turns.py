@@ -201,7 +201,7 @@ class Turns:
         return turn.done.wait(WAIT_STEP_S)
 
     def _is_over(self) -> bool:
-        """Tell whether no cell can run any more; the loop of a kernel never stops."""
+        """Say whether no cell can run any more; the loop of a kernel never stops."""
         return self._loop is None or not self._loop.is_running()
 
     def _schedule(self, turn: _Turn[Any]) -> bool:

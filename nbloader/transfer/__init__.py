@@ -1,1 +1,5 @@
-"""From the Hub to the disk: a worker process with all the network code, and its supervisor."""
+"""The parent's side of a transfer: it runs workers, listens, and decides what follows a failure.
+
+Its modules are imported by themselves, not from here: a worker needs `protocol` and `policy` alone,
+and `protocol` brings pydantic, which nothing needs before the first load.
+"""

@@ -116,7 +116,7 @@ class Attempts:
     wrong: int = 0
 
     def was_under_way(self, began_at: float) -> bool:
-        """Tell whether an attempt that began then was under way when another failed: they failed
+        """Say whether an attempt that began then was under way when another failed: they failed
         together, and count once."""
         return began_at < self.failed_at
 
@@ -146,7 +146,7 @@ class GiveUp:
 
 
 def backoff_s(fruitless: int, policy: TransferPolicy, chance: float) -> float:
-    """Give the wait after a number of attempts in a row that brought nothing.
+    """Return the wait after a number of attempts in a row that brought nothing.
 
     It doubles from `retry_delay_min_s` up to `retry_delay_max_s`, less a random part that never
     takes it below the lower bound.
@@ -160,7 +160,7 @@ def backoff_s(fruitless: int, policy: TransferPolicy, chance: float) -> float:
 
 
 def asks_too_much(retry_after_s: float | None, policy: TransferPolicy) -> bool:
-    """Tell whether a server asks for a longer wait than the policy allows."""
+    """Say whether a server asks for a longer wait than the policy allows."""
     return policy.max_wait_s is not None and (retry_after_s or 0.0) > policy.max_wait_s
 
 

@@ -192,7 +192,7 @@ _REPORTS: TypeAdapter[Report] = TypeAdapter(Annotated[Report, Field(discriminato
 
 
 def stopped(error: NbloaderError) -> Stopped:
-    """Give the report of an error. What no text can hold in it, such as half a character, is
+    """Return the report of an error. What no text can hold in it, such as half a character, is
     escaped: the end of a worker must not fail."""
     reference, message, hint = (
         text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -179,7 +179,7 @@ def environment(
 
 
 def _xet_environment(stall_timeout_s: float) -> Mapping[str, str]:
-    """Give the variables that hf_xet reads when its first session is made.
+    """Return the variables that hf_xet reads when its first session is made.
 
     Its own waits would hide a failure for minutes; attempts are ours to make and to show. Its
     buffers take up to 1 GB unless they are bounded (measured on a file of 1 GB: 298 MB with these,
@@ -309,7 +309,7 @@ class Worker:
         return report
 
     def stderr_tail(self) -> str:
-        """Give the last lines that the worker wrote to stderr, without secrets and addresses."""
+        """Return the last lines that the worker wrote to stderr, without secrets and addresses."""
         return _SECRET.sub("<redacted>", "\n".join(self._stderr))
 
     def _death(self) -> WorkerDiedError:

@@ -103,7 +103,7 @@ class Attempted:
 
 
 def explain(error: Exception, what: Attempted) -> NbloaderError:
-    """Give the error of our tree that says the same, with a hint that fits the case."""
+    """Return the error of our tree that says the same, with a hint that fits the case."""
     if isinstance(error.__cause__, MalformedFileError):
         return error.__cause__
     if isinstance(error, Failure):
@@ -327,7 +327,7 @@ def _tag(value: object) -> str | None:
 
 
 def _base_models(info: Mapping[str, Any]) -> tuple[str, ...]:
-    """Give the models that a card says its own was made from: `base_model`, and the Hub's tags
+    """Return the models that a card says its own was made from: `base_model`, and the Hub's tags
     `base_model:<id>` and `base_model:<relation>:<id>`."""
     card, tags = info.get("cardData"), info.get("tags")
     named = card.get("base_model") if isinstance(card, dict) else None
@@ -342,7 +342,7 @@ def _base_models(info: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def license_of(info: Mapping[str, Any]) -> str | None:
-    """Give the licence that the card of a repository names, from the Hub's answer about it.
+    """Return the licence that the card of a repository names, from the Hub's answer about it.
 
     That is `license_name` where the licence is none of the Hub's list (`other`).
     """
@@ -380,12 +380,12 @@ def rate_limit_of(headers: Mapping[str, str]) -> RateLimitFacts | None:
 
 
 def tightest(limits: Iterable[RateLimitFacts]) -> RateLimitFacts | None:
-    """Give the limit that leaves the fewest requests."""
+    """Return the limit that leaves the fewest requests."""
     return min(limits, key=lambda limit: limit.remaining, default=None)
 
 
 def xet_host(link: object, endpoint: str) -> str | None:
-    """Give the server of Xet storage, without path, from the address that an answer links to.
+    """Return the server of Xet storage, without path, from the address that an answer links to.
 
     None for what is no such address, or one that the Hub may not lead to.
     """

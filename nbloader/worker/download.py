@@ -156,7 +156,7 @@ class Downloads:
                 self.cache.discard(commit_hash, file)
 
     def _routes(self, commit_hash: str) -> Mapping[Route, RouteLike]:
-        """Give the ways that there are here, and that the settings allow."""
+        """Return the ways that there are here, and that the settings allow."""
         policy = self.hub.policy
         routes: dict[Route, RouteLike] = {
             Route.HTTP: HttpRoute(
@@ -173,12 +173,12 @@ class Downloads:
 
 
 def may_use_xet(policy: TransferPolicy) -> bool:
-    """Tell whether the settings allow Xet storage, and an hf_xet that can read it is installed."""
+    """Say whether the settings allow Xet storage, and an hf_xet that can read it is installed."""
     return policy.route is not Route.HTTP and xet_is_usable(_xet_version())
 
 
 def _stamps(*paths: Path) -> tuple[tuple[int, int, int] | None, ...]:
-    """Give what differs once a file was replaced or written."""
+    """Return what differs once a file was replaced or written."""
     found: list[tuple[int, int, int] | None] = []
     for path in paths:
         try:

@@ -45,7 +45,7 @@ class Failure(Exception):  # noqa: N818 - an outcome for the policy, shown to no
 
 
 def status_failure(status: int, retry_after: str | None) -> Failure:
-    """Give the failure that an HTTP status means, where a later attempt may get another."""
+    """Return the failure that an HTTP status means, where a later attempt may get another."""
     reason = Reason.REFUSED
     if status in TRANSIENT_STATUS:
         reason = Reason.RATE_LIMITED if status == 429 else Reason.BUSY
@@ -96,7 +96,7 @@ class RateLimit:
             self._until = max(self._until, self._clock() + wait_s)
 
     def refusal(self, status: int, retry_after: str | None) -> Failure:
-        """Give the failure that an answer of the Hub means, and keep the wait that it asks for."""
+        """Return the failure that an answer of the Hub means; keep the wait that it asks for."""
         failure = status_failure(status, retry_after)
         if failure.reason is Reason.RATE_LIMITED:
             with self._lock:

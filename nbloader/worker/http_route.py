@@ -34,14 +34,14 @@ _NETWORK_ERRNO = frozenset(
 
 
 def _transport_error() -> type[Exception]:
-    """Give the base of the HTTP client's errors: httpx in huggingface_hub 1.x, httpx2 in 2.x."""
+    """Return the base of the HTTP client's errors: httpx in huggingface_hub 1.x, httpx2 in 2.x."""
     package = importlib.import_module(type(get_session()).__module__.partition(".")[0])
     found = getattr(package, "TransportError", None)
     return found if isinstance(found, type) and issubclass(found, Exception) else ConnectionError
 
 
 def connection_failure(error: BaseException) -> Failure | None:
-    """Give the failure that an error of the network means; None for an error of another kind."""
+    """Return the failure that an error of the network means; None for an error of another kind."""
     links: list[BaseException] = []
     link: BaseException | None = error
     while link is not None and link not in links:
@@ -104,7 +104,7 @@ class HttpRoute:
         self._clock = clock
 
     def prepare(self, piece: Piece) -> tuple[int, int]:
-        """Give the range as it is: HTTP has any."""
+        """Return the range as it is: HTTP has any."""
         return piece.cut.start, piece.cut.stop
 
     def fetch(self, piece: Piece) -> None:

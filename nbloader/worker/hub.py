@@ -115,14 +115,14 @@ class Hub:
         )
 
     def beside(self, repo_id: str) -> Hub:
-        """Give another repository at the same endpoint, asked with the same token.
+        """Return another repository at the same endpoint, asked with the same token.
 
         What the Hub says of its rate limit counts for both, and so does Xet storage.
         """
         return replace(self, repo_id=repo_id)
 
     def all_facts(self) -> HubFacts:
-        """Give what all answers so far have told; waits for that of Xet storage if it was asked."""
+        """Return what all answers so far have told; waits for Xet storage if it was asked."""
         return replace(
             self.facts,
             rate_limit=tightest(list(self.endpoint.limits.values())),
@@ -375,7 +375,7 @@ class Hub:
         path: str | None = None,
         attempts: int = 1,
     ) -> NbloaderError:
-        """Give the error of our tree that says the same.
+        """Return the error of our tree that says the same.
 
         Where access was refused to a token, the Hub is asked what the token is good for.
         """

@@ -32,13 +32,13 @@ _ETAG = re.compile(r'(?:W/)?"?([^"]*)"?')
 
 
 def origin(url: str) -> tuple[str, str]:
-    """Give what decides whether two addresses are of the same server."""
+    """Return what decides whether two addresses are of the same server."""
     parts = urlsplit(url)
     return parts.scheme, parts.netloc
 
 
 def may_lead_to(url: str, following: str) -> bool:
-    """Tell whether a server may send its client on to another address: one of HTTP, and over a
+    """Say whether a server may send its client on to another address: one of HTTP, and over a
     safe wire where the first was safe."""
     try:
         scheme, host = origin(following)
@@ -288,7 +288,7 @@ def _bare(etag: str | None) -> str | None:
 
 
 def _next(url: str, response: Any) -> str:
-    """Give the address that a redirect names."""
+    """Return the address that a redirect names."""
     try:
         following = urljoin(url, str(response.headers.get("Location", "")))
     except ValueError:

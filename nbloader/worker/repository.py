@@ -82,7 +82,7 @@ class Repository:
         return self.hub.repo_id
 
     def files(self, listing: Listing) -> dict[str, RepoFile]:
-        """Give the files of a listing by the paths that they have in a selection."""
+        """Return the files of a listing by the paths that they have in a selection."""
         if not self._is_other:
             return {file.path: file for file in listing.files}
         named = (
@@ -215,7 +215,7 @@ class Repository:
     def _reading(
         self, commit_hash: str, file: RepoFile
     ) -> Iterator[Callable[[int, int], bytes] | None]:
-        """Give what reads ranges of a file where it is; None if it is nowhere. Raises OSError."""
+        """Return what reads ranges of a file where it is; None if it is nowhere. Raises OSError."""
         content = self.cache.content(commit_hash, file)
         if content is None:
             there = self.listing is not None
@@ -230,7 +230,7 @@ class Repository:
             yield read
 
     def left_bytes(self) -> dict[str, int]:
-        """Tell how much of which files an earlier download has left, by etag."""
+        """Say how much of which files an earlier download has left, by etag."""
         try:
             return {
                 found.etag: found.bytes_on_disk

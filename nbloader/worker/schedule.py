@@ -124,7 +124,7 @@ class Schedule:
         return limit
 
     def _ways(self, file: RepoFile) -> frozenset[Route]:
-        """Give the routes that a file can take."""
+        """Return the routes that a file can take."""
         return self._choice.routes if _may_use_xet(file) else frozenset({Route.HTTP})
 
     # -- pieces ----------------------------------------------------------------------------
@@ -173,7 +173,7 @@ class Schedule:
         return None
 
     def _silent_s(self, piece: Piece) -> float:
-        """Give how long a piece may be silent where nothing else is left to do."""
+        """Return how long a piece may be silent where nothing else is left to do."""
         silent_s = SILENT_S
         cut = piece.cut
         if cut.route is Route.XET:
@@ -390,14 +390,14 @@ class Schedule:
             self._concurrency.measured(speed)
 
     def link_does_better(self, speed: float) -> bool:
-        """Tell whether a piece of this speed, bytes per second, is slow for reasons of its own:
+        """Say whether a piece of this speed, bytes per second, is slow for reasons of its own:
         the others are far faster, or the link was before. On a link that is slow as a whole,
         another connection would be no faster."""
         others = self._speed - speed
         return others > FAR_FASTER * speed or self._best_speed > FAR_FASTER**2 * speed
 
     def stalled(self) -> Iterator[Piece]:
-        """Give the pieces that have just become too slow; they are to be cancelled."""
+        """Yield the pieces that have just become too slow; they are to be cancelled."""
         now = self._clock()
         for task in self.tasks:
             for piece in task.in_flight:
@@ -406,7 +406,7 @@ class Schedule:
                     yield piece
 
     def stuck(self) -> Iterator[Piece]:
-        """Give the pieces that were cancelled and go on nevertheless, each once."""
+        """Yield the pieces that were cancelled and go on nevertheless, each once."""
         now = self._clock()
         for task in self.tasks:
             for piece in task.in_flight:
@@ -416,7 +416,7 @@ class Schedule:
                     yield piece
 
     def to_hash(self) -> Task | None:
-        """Give a file of which enough has arrived, or all, that is not hashed yet."""
+        """Return a file of which enough has arrived, or all, that is not hashed yet."""
         for task in self.tasks:
             if task.hashing:
                 continue
@@ -429,5 +429,5 @@ class Schedule:
 
 
 def _may_use_xet(file: RepoFile) -> bool:
-    """Tell whether a file can come over Xet; a small one costs one request over HTTP."""
+    """Say whether a file can come over Xet; a small one costs one request over HTTP."""
     return file.xet_hash is not None and file.size > SMALL_FILE_BYTES

@@ -54,7 +54,7 @@ _Made: TypeAlias = tuple[Selection, dict[str, bytes]]
 
 
 def fetch_order(selection: Selection) -> list[RepoFile]:
-    """Give the order of the files: small ones first of all, then the largest component.
+    """Return the order of the files: small ones first of all, then the largest component.
 
     Small ones are had at once, and decide whether the rest is any use.
     """
@@ -105,7 +105,7 @@ class Session:
         return self._repositories[""]
 
     def _other(self, reference: Reference) -> Repository:
-        """Give another repository, at the commit that an earlier worker has found."""
+        """Return another repository, at the commit that an earlier worker has found."""
         name, revision = reference.repo_id, reference.revision or constants.DEFAULT_REVISION
         known = self._repositories.get(name)
         if known is None or known.revision != revision:
@@ -115,7 +115,7 @@ class Session:
         return known
 
     def moved(self) -> object:
-        """Give something that changes while work is done here, or at the same files elsewhere."""
+        """Return something that changes while work is done here, or at the same files elsewhere."""
         return [
             (one.downloads.moved, one.cache.partial_sizes())
             for one in tuple(self._repositories.values())
@@ -151,13 +151,13 @@ class Session:
         )
 
     def _was_there(self, selection: Selection, file: RepoFile) -> bool:
-        """Tell whether a file was in the cache before the selection was made."""
+        """Say whether a file was in the cache before the selection was made."""
         one = self._repositories[file.repo_id]
         fetched = file.path in one.downloads.fetched
         return not fetched and one.cache.has_bytes(selection.commit_of(file), file)
 
     def _wants_xet(self, selection: Selection, cached: set[str]) -> bool:
-        """Tell whether files may have to come from Xet storage, which nobody has asked yet."""
+        """Say whether files may have to come from Xet storage, which nobody has asked yet."""
         return (
             self._start.commit_hash is None
             and may_use_xet(self._start.policy)
@@ -169,7 +169,7 @@ class Session:
             one.hub.asks_xet = ask
 
     def _partial(self, selection: Selection, cached: set[str]) -> dict[str, int]:
-        """Tell how much of the missing files an earlier download has left."""
+        """Say how much of the missing files an earlier download has left."""
         left = {name: one.left_bytes() for name, one in self._repositories.items()}
         return {
             file.path: min(left[file.repo_id][file.etag], file.size)

@@ -13,7 +13,7 @@ SMALLEST_HTTP_PIECE_BYTES = 8 * MIB
 
 
 def http_piece_bytes(rest: int, connections: int) -> int:
-    """Give the size of the next range over HTTP: smaller towards the end, so that all
+    """Return the size of the next range over HTTP: smaller towards the end, so that all
     connections have work until then.
 
     Args:
@@ -25,7 +25,7 @@ def http_piece_bytes(rest: int, connections: int) -> int:
 
 
 def most_pieces(sizes: Iterable[int]) -> int:
-    """Give how many pieces of these files can ever be in flight."""
+    """Return how many pieces of these files can ever be in flight."""
     return min(Concurrency.HIGHEST, sum(1 + size // XetPace.SMALLEST for size in sizes))
 
 
@@ -110,7 +110,7 @@ class XetPace:
         self._bytes_per_s = speed if before is None else 0.7 * before + 0.3 * speed
 
     def expected_s(self, size: int) -> float:
-        """Give the time that a piece of `size` bytes should take; 0 if nothing is known."""
+        """Return the time that a piece of `size` bytes should take; 0 if nothing is known."""
         return size / self._bytes_per_s if self._bytes_per_s else 0.0
 
 

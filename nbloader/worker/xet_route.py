@@ -168,7 +168,7 @@ class XetRoute:
             session.sigint_abort()
 
     def _connected(self, piece: Piece) -> tuple[Any, Any, XetAccess]:
-        """Give the session, its group and the access, made anew where that is needed."""
+        """Return the session, its group and the access, made anew where that is needed."""
         import hf_xet
 
         # Not under `_lock`: to ask the Hub may take long, and `abort` must not wait for it.
@@ -227,7 +227,7 @@ def _chunks(group: Any, cut: Cut) -> Iterator[bytes]:
 
 
 def _kind(error: BaseException) -> str:
-    """Give the first words of an error of hf_xet, which hold no address."""
+    """Return the first words of an error of hf_xet, which hold no address."""
     return str(error).partition(":")[0][:40] or type(error).__name__
 
 
@@ -262,7 +262,7 @@ class ChunkStarts:
         self._failures = 0
 
     def before(self, cas_url: str, token: str, xet_hash: str, offset: int, size: int) -> int:
-        """Give the first byte of the chunk that holds the byte at `offset`.
+        """Return the first byte of the chunk that holds the byte at `offset`.
 
         Args:
             size: of the file. Its end is the end of a chunk.
@@ -315,7 +315,7 @@ class XetProbe:
             self._thread.start()
 
     def result(self, wait_s: float = XET_PROBE_WAIT_S) -> XetFacts | None:
-        """Give what came of it; None if no host was asked.
+        """Return what came of it; None if no host was asked.
 
         A host that has refused, or said nothing until then, has no answer.
 

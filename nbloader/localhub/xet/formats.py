@@ -176,7 +176,7 @@ def damage(file: FileIO, index: XorbIndex, data: bytes, offset: int) -> bytes:
 
 
 def _positions(file: FileIO, scheme: int, start: int, stop: int) -> Iterator[int]:
-    """Give the bytes to invert of the chunk that has its content from `start` to `stop`."""
+    """Yield the bytes to invert of the chunk that has its content from `start` to `stop`."""
     if scheme == STORED:
         yield from range(start, stop, WRONG_BYTE_STRIDE)
         return

@@ -136,7 +136,7 @@ class XetStore:
 
     @contextmanager
     def _scratch(self) -> Iterator[Path]:
-        """Give the path of a new empty file, which is removed unless it was moved away."""
+        """Return the path of a new empty file, which is removed unless it was moved away."""
         with tempfile.NamedTemporaryFile(dir=self._incoming, delete=False) as file:
             path = Path(file.name)
         try:
