@@ -25,7 +25,7 @@ from nbloader.transfer.policy import Reason
 from nbloader.worker.answers import rate_limited
 from nbloader.worker.failures import Failure
 from tests.jobs import texts
-from tests.notebook import running_kernel
+from tests.notebook_fakes import running_kernel
 
 HUB_TOKEN = "hf_" + "a" * 34
 ALL = [getattr(errors, name) for name in errors.__all__ if name.endswith("Error")]

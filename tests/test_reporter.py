@@ -10,7 +10,7 @@ from nbloader.reporter import FOLD_EVERY_S, Reporter
 from nbloader.state import JobState
 from tests import jobs
 from tests.jobs import DOWNLOADING, LOADED, WEIGHTS, states
-from tests.notebook import Clock
+from tests.notebook_fakes import Clock
 from tests.samples import MB, SELECTION
 
 

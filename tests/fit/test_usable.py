@@ -4,7 +4,7 @@ import pytest
 
 from nbloader.fit.gpus import can_run, driver_runs
 from nbloader.records import DriverFacts, TorchFacts
-from tests.environment.machines import ARCHS_2_6, ARCHS_2_13
+from tests.machine.machines import ARCHS_2_6, ARCHS_2_13
 
 
 def built_for(*archs: str) -> TorchFacts:
