@@ -77,3 +77,10 @@ def test_a_secret_counts_once_it_was_read() -> None:
     assert tokens.token_origin(TOKEN, environ) == TokenFacts(source="argument")
     assert tokens.token_origin(False, environ) == TokenFacts()
     assert tokens.token_origin(True, environ) == TokenFacts(source="Colab secret")
+
+
+def test_true_looks_on_where_no_token_is_sent_by_default() -> None:
+    environ = {"HF_TOKEN": TOKEN, "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1"}
+    assert tokens.find_token(True, environ) == tokens.Token("HF_TOKEN", TOKEN)
+    assert tokens.find_token(None, environ) == tokens.Token("", value=False)
+    assert TOKEN not in repr(tokens.find_token(TOKEN, environ))
