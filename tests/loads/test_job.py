@@ -130,6 +130,7 @@ def test_an_on_event_that_fails_ends_the_job_and_is_not_called_again(
 def test_an_error_of_whoever_is_told_of_the_end_keeps_no_model(
     demo_hub: LocalHub, tmp_path: Path, error: BaseException, seen: type[BaseException]
 ) -> None:
+    gc.collect()  # of other tests
     before = loaders.loaded()
 
     def on_event(event: Event) -> None:
