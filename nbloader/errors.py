@@ -110,7 +110,7 @@ class InputError(NbloaderError, ValueError):
 
 
 class InvalidRepoIdError(InputError):
-    """The value is no repository id of the Hub.
+    """The value is not a repository id of the Hub.
 
     Cause: A file, a folder, a dataset, a page of another host, or a misspelt id was passed.
     Cure: Pass `org/name` as it stands at the head of the model's page.

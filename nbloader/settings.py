@@ -188,7 +188,7 @@ def _reject_unknown_variables(environ: Mapping[str, str]) -> None:
             near = _nearest(key)
             known = ", ".join(_ENV_PREFIX + name.upper() for name in Settings.model_fields)
             raise InvalidSettingError(
-                f"environment variable {variable[:80]} is none that nbloader knows",
+                f"environment variable {variable[:80]} is not one that nbloader knows",
                 hint=f"Did you mean {_ENV_PREFIX}{near.upper()}?" if near else f"Known: {known}.",
             )
 

@@ -124,7 +124,7 @@ def test_preflight_tells_by_its_status(
 def test_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
     run = Run(capsys, "download", "not an id")
     assert (run.status, run.out) == (2, "")
-    assert run.err.startswith("'not an id' is no repository id\n  Hint: ")
+    assert run.err.startswith("'not an id' is not a repository id\n  Hint: ")
     with pytest.raises(SystemExit, match="2"):
         main(["fly"])
 

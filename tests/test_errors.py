@@ -97,8 +97,8 @@ def test_what_is_printable_stays_as_it_is() -> None:
 # -- in IPython ------------------------------------------------------------------------------------
 
 CARD = """\
-InvalidRepoIdError: The value is no repository id of the Hub.
-  'no id' is no repository id
+InvalidRepoIdError: The value is not a repository id of the Hub.
+  'no id' is not a repository id
   Hint: Ids look like "Qwen/Qwen-Image-Edit-2509".
   [invalid-repo-id]
 {place}

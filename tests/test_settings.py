@@ -144,7 +144,7 @@ def test_a_wrong_file_is_named_with_its_key(
         (
             "NBLOADER_MAX_RETRYS",
             "3",
-            "environment variable NBLOADER_MAX_RETRYS is none that nbloader knows",
+            "environment variable NBLOADER_MAX_RETRYS is not one that nbloader knows",
         ),
     ],
 )

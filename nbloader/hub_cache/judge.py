@@ -213,7 +213,7 @@ def _why_it_stays(
     if found.problems:
         return f"its folder is not in order: {found.problems[0]}"
     if not _COMMIT.fullmatch(revision.commit_hash):
-        return "it is no commit"
+        return "it is not a commit"
     if now - revision.written <= FRESH_S:
         return "written within the last day"
     if revision.commit_hash in waiting:

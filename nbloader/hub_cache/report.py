@@ -64,7 +64,7 @@ def cache(
     folder = Path(given) if given else folder_of_environment(os.environ).absolute()
     if folder.exists() and not folder.is_dir():
         raise InvalidArgumentError(
-            f"cache_dir={quote(str(folder))} is no folder", hint="Pass the Hub's cache folder."
+            f"cache_dir={quote(str(folder))} is not a folder", hint="Pass the Hub's cache folder."
         )
     now = time.time()
     try:

@@ -141,7 +141,7 @@ def _entries(folder: Path | str) -> list[os.DirEntry[str]]:
 
 
 def _walk(folder: Path | str, problems: list[str]) -> Iterator[os.DirEntry[str]]:
-    """Yield all below a folder that is no folder itself; links are not followed."""
+    """Yield all below a folder that is not a folder itself; links are not followed."""
     folders = [os.fspath(folder)]
     while folders:
         try:
@@ -205,7 +205,7 @@ class _Reading:
         try:
             if stat.S_ISDIR(path.lstat().st_mode):
                 return True
-            self._problems.append(f"{path.name} is no folder")
+            self._problems.append(f"{path.name} is not a folder")
         except FileNotFoundError:
             if needed:
                 self._problems.append(f"{path.name} is missing")
@@ -224,7 +224,7 @@ class _Reading:
                 self._problems.append(f"a blob cannot be read: {error.strerror}")
                 continue
             if not stat.S_ISREG(about.st_mode):
-                self._problems.append("a blob is no file")
+                self._problems.append("a blob is not a file")
                 continue
             real = os.path.realpath(entry.path)
             found[entry.name] = FoundBlob(
@@ -244,7 +244,7 @@ class _Reading:
             if not (entry.is_file(follow_symlinks=False) or entry.is_symlink()) or (
                 entry.name.endswith("-journal.incomplete") and entry.is_symlink()
             ):
-                self._problems.append("a partial is no file")
+                self._problems.append("a partial is not a file")
                 return ()
         try:
             return tuple(found_partials(self._blobs)) if names else ()
@@ -276,7 +276,7 @@ class _Reading:
                     self._linked = False
                     in_use = in_use or os.path.realpath(entry.path) in self._in_use
                 elif not stat.S_ISLNK(about.st_mode):
-                    self._problems.append("a name of a snapshot is no file")
+                    self._problems.append("a name of a snapshot is not a file")
                 elif (etag := self._etag(entry.path)) is not None:
                     blobs.add(etag)
             except OSError as error:

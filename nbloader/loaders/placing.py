@@ -317,7 +317,7 @@ def _model_placing(placement: Placement) -> dict[str, Any]:
     """
     if placement.method in OFFLOADING:
         raise ModelLoadError(
-            f"{placement.method} is for pipelines of diffusers, and this is none",
+            f"{placement.method} is for pipelines of diffusers, and this is not one",
             hint='Choose plan="4-bit" or plan="cpu".',
         )
     placing: dict[str, Any] = {}

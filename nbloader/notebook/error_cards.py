@@ -34,7 +34,7 @@ _VALUE = re.compile(
     r"(?:[\w.*]+|[rbuRBU]{0,2}(?:'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"))(?=\s*(?:[,;)\]}]|$))"
 )
 # How the sentences of this package tell of a token; no value stands there.
-_TOLD_OF = re.compile(r"(?<=\btoken=)(?= is no token\b)|(?<=\ba token:)(?= without one\b)")
+_TOLD_OF = re.compile(r"(?<=\btoken=)(?= is not a token\b)|(?<=\ba token:)(?= without one\b)")
 
 
 def render_error(error: BaseException, *, message: str, hint: str, reference: str) -> list[str]:

@@ -126,14 +126,14 @@ def _of_address(address: SplitResult, endpoint: str) -> RepoAddress:
         or segments[0] in _NO_OWNERS
         or (bare and public and repo_id not in _WITHOUT_ORGANIZATION)
     ):
-        raise InvalidRepoIdError(f"{quote(shown)} is no page of a model", hint=_ALONE)
+        raise InvalidRepoIdError(f"{quote(shown)} is not the page of a model", hint=_ALONE)
     rest = segments[1 if bare else 2 :]
     if len(rest) < 2 or rest[0] in _PAGES:
         return RepoAddress(repo_id)
     action, revision, *inside = rest
     if action not in _AT_REVISION:
         raise InvalidRepoIdError(
-            f"{quote(shown)} is no page of a model", hint=f'Pass the id alone: "{repo_id}".'
+            f"{quote(shown)} is not the page of a model", hint=f'Pass the id alone: "{repo_id}".'
         )
     if revision == "refs" and len(inside) >= 2:
         # The Hub's own references, such as those of pull requests: refs/pr/1.
@@ -200,7 +200,7 @@ def _revision(given: str, revision: str) -> str:
         return check_revision(revision)
     except ValueError:
         raise InvalidRepoIdError(
-            f"{quote(given)} names {quote(revision)}, which is no branch, tag or commit",
+            f"{quote(given)} names {quote(revision)}, which is not a branch, tag or commit",
             hint="Pass the id alone, and the revision as revision=.",
         ) from None
 

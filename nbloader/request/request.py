@@ -195,7 +195,7 @@ def _mapping(name: str, given: object) -> Mapping[str, Any]:
     if isinstance(given, Mapping) and all(isinstance(key, str) for key in given):
         return given
     raise InvalidArgumentError(
-        f"{name}={quote(given)} is no mapping of names to values",
+        f"{name} must be a mapping of names to values, not {quote(given)}",
         hint=f'Pass {name}={{"name": 1}}.',
     )
 

@@ -30,7 +30,7 @@ def check_repo_id(repo_id: object) -> str:
             hint = f'Pass the id alone: "{found[1]}".'
         elif repo_id.startswith((".", "/", "~")) or "\\" in repo_id:
             hint = f"A folder cannot be loaded, only a repository of the Hub. {_SAMPLE}"
-    raise InvalidRepoIdError(f"{quote(repo_id)} is no repository id", hint=hint)
+    raise InvalidRepoIdError(f"{quote(repo_id)} is not a repository id", hint=hint)
 
 
 def check_revision(revision: object) -> str:
@@ -40,7 +40,7 @@ def check_revision(revision: object) -> str:
     if is_revision(revision):
         return revision
     raise InvalidArgumentError(
-        f"revision={quote(revision)} is no name of a branch, tag or commit",
+        f"revision={quote(revision)} is not the name of a branch, tag or commit",
         hint='Leave it out for "main", or pass a branch, a tag or a commit of 40 hex digits.',
     )
 
@@ -52,7 +52,7 @@ def check_variant(variant: object) -> str | None:
     ):
         return variant
     raise InvalidArgumentError(
-        f"variant={quote(variant)} is no name of a variant",
+        f"variant={quote(variant)} is not the name of a variant",
         hint='Variants look like "fp16" or "bf16"; leave it out for the plain weights.',
     )
 
@@ -73,7 +73,7 @@ def check_endpoint(endpoint: object, name: str = "endpoint") -> str | None:
         if parts.scheme in ("http", "https") and parts.hostname and "@" not in parts.netloc:
             return endpoint.rstrip("/")
     raise InvalidArgumentError(
-        f"{name} is no address of a Hub",
+        f"{name} is not the address of a Hub",
         hint='It looks like "https://huggingface.co", without a name and a password.',
     )
 
@@ -96,7 +96,7 @@ def check_token(token: object) -> str | bool | None:
     if isinstance(token, str) and re.fullmatch(r"[!-~]{1,512}", token.strip()):
         return token.strip()
     raise InvalidArgumentError(
-        f"token= is no token ({type(token).__name__})",
+        f"token= is not a token ({type(token).__name__})",
         hint="Pass the text of a token of the Hub, None for the one that is stored, or False.",
     )
 
@@ -110,7 +110,7 @@ def check_task(task: object) -> str | None:
     if task is None or (isinstance(task, str) and _TASK.fullmatch(task)):
         return task
     raise InvalidArgumentError(
-        f"task={quote(task)} is no name of a task",
+        f"task={quote(task)} is not the name of a task",
         hint='Tasks are named as transformers.pipeline takes them, such as "text-generation".',
     )
 
@@ -181,7 +181,7 @@ def check_folder(name: str, folder: object) -> str | None:
         path = b""
     if not isinstance(path, str) or not path or "\0" in path:
         raise InvalidArgumentError(
-            f"{name}={quote(folder)} is no folder", hint=f'Pass a path, as {name}="models".'
+            f"{name}={quote(folder)} is not a folder", hint=f'Pass a path, as {name}="models".'
         )
     # Not resolve(): the links of a path belong to the user.
     return os.path.abspath(os.path.expanduser(path))  # noqa: PTH100, PTH111
@@ -191,4 +191,6 @@ def check_flag(name: str, value: object) -> bool:
     """Return a bool. Raises InvalidArgumentError: the text "no" would count as true."""
     if isinstance(value, bool):
         return value
-    raise InvalidArgumentError(f"{name}={quote(value)} is no bool", hint="Pass True or False.")
+    raise InvalidArgumentError(
+        f"{name} must be a bool, not {quote(value)}", hint="Pass True or False."
+    )

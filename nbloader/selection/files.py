@@ -177,7 +177,7 @@ def _check_format(repo: Repo, components: Iterable[Component]) -> None:
         for path in component.weights:
             if not path.endswith(".safetensors"):
                 raise NoWeightsError(
-                    f"{quote(path)} of {quote(repo.repo_id)} is no safetensors file, and "
+                    f"{quote(path)} of {quote(repo.repo_id)} is not a safetensors file, and "
                     "use_safetensors=True asks for nothing else.",
                     hint="Leave it out, or look for a revision with safetensors weights.",
                 )

@@ -111,7 +111,7 @@ def check_name(value: str, path: str, *, dotted: bool = False) -> str:
         MalformedFileError: it is none.
     """
     if not (is_dotted_name(value) if dotted else is_name(value)):
-        raise malformed(path, f"names {quote(value)}, which is no name in Python")
+        raise malformed(path, f"names {quote(value)}, which is not a name in Python")
     return value
 
 
@@ -292,9 +292,9 @@ def companion(repo: Repo, reference: Reference, *, where: str) -> Repo | None:
         UnsupportedRepoError: there are too many, or one is named at two revisions.
     """
     if not is_repo_id(reference.repo_id):
-        raise malformed(where, f"names {quote(reference.repo_id)}, which is no repository")
+        raise malformed(where, f"names {quote(reference.repo_id)}, which is not a repository")
     if reference.revision is not None and not is_revision(reference.revision):
-        raise malformed(where, f"names the revision {quote(reference.revision)}, which is none")
+        raise malformed(where, f"names the revision {quote(reference.revision)}, which is not one")
     family = repo.family
     _check_bounds(repo, reference, where)
     family.references.setdefault((reference.repo_id, reference.role), reference)
@@ -358,7 +358,7 @@ def code_of(repo: Repo, repo_id: str, module: str, *, where: str) -> list[str]:
         UnsupportedRepoError: code of a second repository is needed; see `companion`, too.
     """
     if len(module) > _MAX_MODULE or not _MODULE.fullmatch(module):
-        raise malformed(where, f"names the code {quote(module)}, which can be no module")
+        raise malformed(where, f"names the code {quote(module)}, which cannot be a module")
     named = {name for name, role in repo.family.references if role == CODE} | {repo_id}
     if len(named) > 1:
         # The libraries take one commit for all code that is named with its repository.

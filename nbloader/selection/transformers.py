@@ -159,7 +159,7 @@ def model_weights(repo: Repo, folder: str, config: dict[str, object]) -> Weights
 def _explicit_weights(repo: Repo, folder: str, name: object) -> Weights:
     config_path = join(folder, "config.json")
     if not isinstance(name, str) or not name.endswith((".safetensors", ".safetensors.index.json")):
-        raise malformed(config_path, "has a transformers_weights that is no safetensors file")
+        raise malformed(config_path, "has a transformers_weights that is not a safetensors file")
     check_safe(name, where=f"The file {quote(config_path)}")
     paths = repo.existing(folder, name)
     if not paths:

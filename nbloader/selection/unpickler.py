@@ -209,7 +209,7 @@ class _Unpickler:
         state, value = self._stack.pop(), self._stack[-1]
         # The `_metadata` of a state dict is an attribute of it.
         if type(value) is not _Dict or not value.ordered or value.closed:
-            raise Unclear("its data.pkl sets the state of something that is no dictionary")
+            raise Unclear("its data.pkl sets the state of something that is not a dictionary")
         if type(state) is not _Dict or set(state.items) != {"_metadata"}:
             raise Unclear("its data.pkl sets attributes that torch does not write")
 
@@ -219,7 +219,7 @@ class _Unpickler:
             case ("storage", _Global(name), str(key), str(), int(count)) if name in STORAGES:
                 dtype, element = STORAGES[name]
             case _:
-                raise Unclear("its data.pkl asks for something that is no storage")
+                raise Unclear("its data.pkl asks for something that is not a storage")
         untyped = name == "torch.storage.UntypedStorage"
         found = _Storage(dtype, element, key, count, untyped)
         # torch takes what it has by that key already, whatever its dtype is said to be now.
@@ -239,7 +239,7 @@ class _Unpickler:
 
     def _list(self) -> list[Any]:
         if type(target := self._stack[-1]) is not list:
-            raise Unclear("its data.pkl appends to something that is no list")
+            raise Unclear("its data.pkl appends to something that is not a list")
         return target
 
     def set_item(self) -> None:
@@ -252,7 +252,7 @@ class _Unpickler:
     def _set(self, items: list[Any]) -> None:
         target = self._stack[-1]
         if type(target) is not _Dict or target.closed or len(items) % 2:
-            raise Unclear("its data.pkl sets items of something that is no dictionary")
+            raise Unclear("its data.pkl sets items of something that is not a dictionary")
         for key, value in zip(items[::2], items[1::2], strict=True):
             # No tuples: to hash one that holds itself many times over takes for ever.
             if type(key) not in (str, int, float, bool, bytes, type(None)):

@@ -115,7 +115,7 @@ def from_index(repo: Repo, path: str, *, nested: bool) -> Weights:
     weight_map = index.get("weight_map")
     # Both libraries also fail without a mapping under `metadata`.
     if not isinstance(weight_map, dict) or not isinstance(index.get("metadata"), dict):
-        raise malformed(path, "has no weight_map and metadata, so it is no index of shards")
+        raise malformed(path, "has no weight_map and metadata, so it is not an index of shards")
     names = list(weight_map.values())
     if not names or not all(isinstance(name, str) for name in names):
         raise malformed(path, "has a weight_map that names no files")

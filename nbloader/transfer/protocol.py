@@ -215,7 +215,7 @@ def encode(message: Command | Report) -> bytes:
     except (PydanticSerializationError, UnicodeError):
         # The text itself stays out of the error: a command holds the token.
         raise ProtocolError(
-            f"a name in the message {message.type!r} is no text that can be written in UTF-8",
+            f"a name in the message {message.type!r} is not text that can be written in UTF-8",
             hint="Check the arguments of the call. If they are plain text, the name comes from a "
             "file of the repository: tell its author.",
         ) from None
@@ -238,6 +238,6 @@ def _decode(adapter: TypeAdapter[_T], line: bytes) -> _T:
         # The line itself stays out of the text: a command holds the token.
         kinds = sorted({finding["type"] for finding in error.errors(include_url=False)})
         raise ProtocolError(
-            f"a line between nbloader and its worker is no message ({', '.join(kinds)[:200]})",
+            f"a line between nbloader and its worker is not a message ({', '.join(kinds)[:200]})",
             hint="Restart the kernel: the installed version may have changed under it.",
         ) from None

@@ -151,7 +151,7 @@ def _ended(state: JobState) -> str:
 def _why_not_anyway(state: JobState) -> str:
     if state.status is not Status.FAILED or state.failure is None:
         return "no check has failed"
-    return "" if state.failure.forceable else "what failed is no check that can be passed over"
+    return "" if state.failure.forceable else "what failed is not a check that can be passed over"
 
 
 def _no_choice(state: JobState, fitting: int) -> str:

@@ -111,7 +111,7 @@ def explain(error: Exception, what: Attempted) -> NbloaderError:
     match error:
         case hub_errors.HFValidationError():
             return InvalidRepoIdError(
-                f"{what.repo_id!r} is no repository id",
+                f"{what.repo_id!r} is not a repository id",
                 hint='Ids look like "Qwen/Qwen-Image-Edit-2509".',
             )
         case hub_errors.OfflineModeIsEnabled():
@@ -280,8 +280,8 @@ def no_hub(what: str) -> HubUnreachableError:
     """Make the error for an answer that no Hub gives."""
     return HubUnreachableError(
         f"{constants.ENDPOINT} does not answer like a Hub: {what}",
-        hint="Check `endpoint=` and HF_ENDPOINT: the address may be no Hub, or a sign-in page of "
-        "the network may stand before it.",
+        hint="Check `endpoint=` and HF_ENDPOINT: the address may not be a Hub, or a sign-in page "
+        "of the network may stand before it.",
     )
 
 

@@ -224,7 +224,7 @@ class Hub:
         try:
             return json.loads(content), following
         except (ValueError, RecursionError):
-            raise no_hub("its answer is no JSON") from None
+            raise no_hub("its answer is not JSON") from None
 
     def listing(self, revision: str, commit_hash: str) -> Listing:
         """List all files of a commit."""
@@ -247,7 +247,7 @@ class Hub:
         """Fetch one page of a listing, and the address of the next."""
         entries, following = self._get_json(url, CALL_TIMEOUT_S)
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-            raise no_hub("the listing is no list")
+            raise no_hub("the listing is not a list")
         if following is not None and origin(following) != origin(constants.ENDPOINT):
             raise no_hub("the listing goes on at another host")
         return entries, following
@@ -422,7 +422,7 @@ def _repo_file(entry: dict[str, Any]) -> RepoFile:
         or not isinstance(etag, str)
         or not re.fullmatch("[0-9a-f]{64}" if lfs else "[0-9a-f]{40}", etag)
     ):
-        raise no_hub("the listing holds something that is no file")
+        raise no_hub("the listing holds something that is not a file")
     return RepoFile(
         path=path,
         size=size,

@@ -191,7 +191,7 @@ def test_a_broken_cache_and_history_stop_nothing(home: Path) -> None:
     (home / "hf" / "hub").write_text("in the way")
     (home / "hf" / "nbloader").write_text("in the way")
     found = doctor().to_json()
-    assert found["cache"] == {"not read": "cache_dir='~/hf/hub' is no folder"}
+    assert found["cache"] == {"not read": "cache_dir='~/hf/hub' is not a folder"}
     assert found["jobs"] == {}
 
 

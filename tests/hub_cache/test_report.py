@@ -393,7 +393,7 @@ def test_a_repository_that_is_a_link_stays(cached: Cache, tmp_path: Path) -> Non
     cached.repo.rename(tmp_path / "elsewhere")
     cached.repo.symlink_to(tmp_path / "elsewhere")
     (repo,) = cached.report.repos
-    assert (repo.problems, cached.report.items) == ((f"{cached.repo.name} is no folder",), ())
+    assert (repo.problems, cached.report.items) == ((f"{cached.repo.name} is not a folder",), ())
 
 
 ODD = "models--org--<script>alert(1)<\n\x1b[2J"

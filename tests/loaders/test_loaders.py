@@ -95,7 +95,7 @@ def test_the_self_test_finds_tensors_that_cannot_work() -> None:
     loaders.check_modules({"vae": good, "scheduler": object()}, CPU)
     cases = {
         "vae: w was not in the weights": torch.ones(3, device="meta"),
-        "vae: w holds no finite numbers": torch.tensor([1.0, torch.nan]),
+        "vae: w holds numbers that are not finite": torch.tensor([1.0, torch.nan]),
     }
     for message, tensor in cases.items():
         with pytest.raises(SelfTestError) as caught:

@@ -238,7 +238,7 @@ def test_a_file_name_that_would_leave_the_cache(
 def test_a_text_that_is_no_id(hub: LocalHub, tmp_path: Path) -> None:
     refused = refuse(hub, tmp_path, "not an id")
     assert str(refused.error) == (
-        "'not an id' is no repository id\n"
+        "'not an id' is not a repository id\n"
         '  Hint: Ids look like "Qwen/Qwen-Image-Edit-2509".\n'
         "  [invalid-repo-id]"
     )
@@ -353,7 +353,7 @@ def test_an_endpoint_that_knows_no_such_address(
     assert (refused.error.reference, refused.error.message, refused.error.hint) == (
         "hub-unreachable",
         f"{hub.endpoint} does not answer like a Hub: it answered 404, and not what is missing",
-        "Check `endpoint=` and HF_ENDPOINT: the address may be no Hub, or a sign-in page of the "
+        "Check `endpoint=` and HF_ENDPOINT: the address may not be a Hub, or a sign-in page of the "
         "network may stand before it.",
     )
 

@@ -103,7 +103,7 @@ def test_an_address_may_be_of_the_endpoint_or_of_the_hub_that_it_stands_for(endp
         ("org/name@a b", "names 'a b'", "revision="),
         ("/home/me/model", "is no repository id", "A folder cannot be loaded"),
         ("~/model", "is no repository id", "A folder cannot be loaded"),
-        (None, "None is no repository id", "Ids look like"),
+        (None, "None is not a repository id", "Ids look like"),
     ],
 )
 def test_what_leads_to_no_model_of_this_hub_is_refused_by_name(

@@ -44,7 +44,7 @@ def test_the_method_of_the_call() -> None:
 
 
 def test_arguments_for_the_model_are_a_mapping() -> None:
-    with pytest.raises(InvalidArgumentError, match="is no mapping"):
+    with pytest.raises(InvalidArgumentError, match="must be a mapping"):
         checked(Call(repo_id="org/name", loader_kwargs={"model_kwargs": 3}))
 
 

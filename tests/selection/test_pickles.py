@@ -227,11 +227,11 @@ EMPTY = b"ccollections\nOrderedDict\n)R"
 TENSOR = tensor_pickle()
 BROKEN = "its data.pkl is broken"
 ODD = "its data.pkl describes a tensor in an odd way"
-STORAGE = "its data.pkl asks for something that is no storage"
+STORAGE = "its data.pkl asks for something that is not a storage"
 ABSENT = "its data.pkl names a storage that is not there, or of another size"
 OPCODE = "its data.pkl has an opcode that torch does not load"
 END = "its data.pkl does not end where it should"
-ITEMS = "its data.pkl sets items of something that is no dictionary"
+ITEMS = "its data.pkl sets items of something that is not a dictionary"
 CALL = "its data.pkl calls something that makes no tensor"
 
 UNCLEAR: dict[str, tuple[bytes, str]] = {
@@ -283,7 +283,7 @@ UNCLEAR: dict[str, tuple[bytes, str]] = {
     "the state of a dictionary": (b"\x80\2}}b.", "its data.pkl sets the state of something"),
     "the state of a tensor": (
         TENSOR[:-2] + b"}bs.",
-        "its data.pkl sets the state of something that is no dictionary",
+        "its data.pkl sets the state of something that is not a dictionary",
     ),
     "another attribute": (
         b"\x80\2" + EMPTY + b"}" + op_text("__class__") + b"Nsb.",
@@ -293,7 +293,7 @@ UNCLEAR: dict[str, tuple[bytes, str]] = {
     "items of a list": (b"\x80\2]K\1K\2s.", ITEMS),
     "an odd number of items": (b"\x80\2}(K\1u.", ITEMS),
     "a tuple as a key": (b"\x80\2})Ns.", "its data.pkl has a dictionary with odd keys"),
-    "appended to a tuple": (b"\x80\2)Na.", "its data.pkl appends to something that is no list"),
+    "appended to a tuple": (b"\x80\2)Na.", "its data.pkl appends to something that is not a list"),
     # storages
     "an id that is a text": (b"\x80\2" + op_text("storage") + b"Q.", STORAGE),
     "an id that is a list": (

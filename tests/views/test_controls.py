@@ -69,7 +69,7 @@ FAILED = replace(
     RUNS,
     cancel=ENDED,
     retry=CAN,
-    download_anyway=cannot("what failed is no check that can be passed over"),
+    download_anyway=cannot("what failed is not a check that can be passed over"),
     plan=ENDED,
 )
 NO_PLAN = replace(RUNS, options=(), chosen=None)

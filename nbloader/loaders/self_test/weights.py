@@ -66,7 +66,9 @@ def check_modules(modules: dict[str, Any], placement: Placement | None) -> None:
             held = waiting[name] if weight.is_meta else weight
             for part in (held, *_scales(held)):
                 if not _finite(part):
-                    raise SelfTestError(f"{component}: {name} holds no finite numbers", hint=HINT)
+                    raise SelfTestError(
+                        f"{component}: {name} holds numbers that are not finite", hint=HINT
+                    )
 
 
 def _placed(component: str, placement: Placement) -> tuple[PlacedComponent, ...]:
