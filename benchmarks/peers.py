@@ -59,7 +59,7 @@ PEERS = {
 
 
 def command(peer: Peer, repo: ModelRepo, endpoint: str, home: Path) -> list[str]:
-    """Give the command line that downloads a repository once.
+    """Return the command line that downloads a repository once.
 
     Args:
         home: the folder that this download may write to; what aria2 reads is put there.
@@ -90,7 +90,7 @@ def command(peer: Peer, repo: ModelRepo, endpoint: str, home: Path) -> list[str]
 
 
 def environment(peer: Peer, endpoint: str, home: Path, parent: Mapping[str, str]) -> dict[str, str]:
-    """Give the environment: that of this process without its settings of the tools."""
+    """Return the environment: that of this process without its settings of the tools."""
     kept = {
         name: value
         for name, value in parent.items()

@@ -114,7 +114,7 @@ def _peak_mb(records: Iterable[Record]) -> float | None:
 
 
 def _remark(records: Sequence[Record]) -> str:
-    """Tell what did not go well; nothing where every run was done."""
+    """Say what did not go well; nothing where every run was done."""
     done = len(_done(records))
     remarks = [f"{done} of {len(records)} done"] if 0 < done < len(records) else []
     for record in records:

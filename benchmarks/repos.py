@@ -73,7 +73,7 @@ def publish(root: Path, repo: ModelRepo) -> Path:
 
 
 def hashes(folder: Path, names: tuple[str, ...]) -> dict[str, str | None]:
-    """Give the sha256 of each file below `folder`, or None where there is no such file."""
+    """Return the sha256 of each file below `folder`, or None where there is no such file."""
     found: dict[str, str | None] = {}
     for name in names:
         try:
@@ -105,7 +105,7 @@ def _replace(place: Path, content: Iterator[bytes]) -> None:
 
 
 def _weights(name: str, size: int) -> Iterator[bytes]:
-    """Give a safetensors file of exactly `size` bytes, whose one tensor is pseudo-random."""
+    """Yield a safetensors file of exactly `size` bytes, whose one tensor is pseudo-random."""
     # The header is padded with spaces, as the format allows, so that its length is known before.
     header_size = 256
     length = size - 8 - header_size

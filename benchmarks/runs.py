@@ -166,7 +166,7 @@ def _judge(
     expected: Mapping[str, str | None],
     needed: int,
 ) -> tuple[Outcome, str]:
-    """Tell how a run ended, with the reason or a remark."""
+    """Say how a run ended, with the reason or a remark."""
     last = starts[-1]
     if last.outcome is not Outcome.DONE:
         return last.outcome, last.reason

@@ -53,11 +53,11 @@ class Scenario:
         return tuple(peer for peer in PEERS.values() if self.one_stream or peer.name != ONE_STREAM)
 
     def faults(self, peer: Peer) -> list[Fault]:
-        """Give what goes wrong for a peer, on either way that it may take."""
+        """Return what goes wrong for a peer, on either way that it may take."""
         return [fault for route in CONTENT for fault in self._faults(peer, route)]
 
     def stalled_after(self, route: Route) -> int:
-        """Give the bytes that an answer has when it goes silent.
+        """Return the bytes that an answer has when it goes silent.
 
         Few enough for the smallest piece that a peer asks for: aria2 cuts 120 MB into eight, and
         over Xet a piece may have a megabyte.
@@ -82,7 +82,7 @@ class Scenario:
 
 
 def scenarios(*, large: int, medium: int, small: int) -> tuple[Scenario, ...]:
-    """Give all scenarios.
+    """Return all scenarios.
 
     Args:
         large: bytes of the repository whose download is timed, in five files.

@@ -148,7 +148,7 @@ def _measure(
 
 
 def _line(scenario: Scenario, record: Record) -> str:
-    """Tell of one run, for whoever waits for the table."""
+    """Describe one run, for whoever waits for the table."""
     took = "" if record.seconds is None else f" in {record.seconds:.2f} s"
     return f"{scenario.key}: {record.peer}: {record.outcome}{took} {record.reason}".rstrip() + "\n"
 
@@ -163,7 +163,7 @@ def _unavailable(peer: Peer, wanted: Collection[str]) -> str | None:
 
 
 def _machine() -> dict[str, Any]:
-    """Tell what the figures were measured on."""
+    """Return what the figures were measured on."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "system": platform.platform(),
@@ -184,7 +184,7 @@ def _processor() -> str:
 
 
 def _versions() -> dict[str, str | None]:
-    """Give the versions of all that took part; None for what is not installed."""
+    """Return the versions of all that took part; None for what is not installed."""
     found: dict[str, str | None] = {"python": platform.python_version()}
     for package in ("nbloader-hub", "huggingface_hub", "hf-xet", "aiohttp"):
         try:

@@ -240,7 +240,7 @@ PASSES = (
 
 
 def count(wanted: Pass) -> tuple[str, int]:
-    """Give the type of a model, and what one pass takes beside its weights."""
+    """Return the type of a model, and what one pass takes beside its weights."""
     import transformers
 
     of_library = getattr(transformers, wanted.class_name)

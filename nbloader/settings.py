@@ -164,7 +164,7 @@ class Settings(BaseSettings):
         return (init_settings, env_settings, *files)
 
     def policy(self) -> TransferPolicy:
-        """Give the part of the settings that the worker needs."""
+        """Return the part of the settings that the worker needs."""
         return TransferPolicy(
             max_retries=self.max_retries,
             retry_delay_min_s=self.retry_delay_min,
@@ -226,7 +226,7 @@ def _files(folder: Path) -> list[_Found]:
 
 
 def _mapping(value: object) -> dict[str, Any] | None:
-    """Give `value` if it is a mapping from text."""
+    """Return `value` if it is a mapping from text."""
     if isinstance(value, dict) and all(isinstance(key, str) for key in value):
         return value
     return None

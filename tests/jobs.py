@@ -132,7 +132,7 @@ REFUSED: tuple[tuple[float, Event], ...] = (
 
 
 def states(events: Iterable[tuple[float, Event]], repo_id: str = "org/name") -> Iterator[JobState]:
-    """Give the state after each event."""
+    """Yield the state after each event."""
     state = JobState(repo_id=repo_id, started_at=0.0, updated_at=0.0)
     for now, event in events:
         state = apply(state, event, now)
@@ -140,7 +140,7 @@ def states(events: Iterable[tuple[float, Event]], repo_id: str = "org/name") -> 
 
 
 def last_state(events: Iterable[tuple[float, Event]], repo_id: str = "org/name") -> JobState:
-    """Give the state after all events."""
+    """Return the state after all events."""
     return list(states(events, repo_id))[-1]
 
 

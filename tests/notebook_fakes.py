@@ -90,7 +90,7 @@ def recorded_comms() -> Iterator[Comms]:
 
 
 def open_widgets() -> set[str]:
-    """Give the ids of all widgets of this process that are not closed."""
+    """Return the ids of all widgets of this process that are not closed."""
     from ipywidgets.widgets import widget
 
     return set(widget._instances)

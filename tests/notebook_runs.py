@@ -29,7 +29,7 @@ MAX_RUN_S = 1800
 
 
 def notebook_environment(endpoint: str, home: Path) -> dict[str, str]:
-    """Give kernels the Hub at `endpoint` and an empty cache, and nothing of this machine's own.
+    """Return variables for kernels: the Hub at `endpoint`, an empty cache, nothing of this machine.
 
     Args:
         endpoint: URL of the Hub.

@@ -128,7 +128,7 @@ class Notebook:
     folder: Path
 
     def run(self, cell: str) -> list[str]:
-        """Give the lines of the error that a cell shows, without colours."""
+        """Return the lines of the error that a cell shows, without colours."""
         shown: list[str] = []
 
         def note(message: Any) -> None:

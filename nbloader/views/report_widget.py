@@ -53,7 +53,7 @@ class Report(Protocol):
 
 
 class CellEvents(Protocol):
-    """Tells of the cells that begin; IPython's `events` does."""
+    """What reports the cells that begin; IPython's `events` does."""
 
     def register(self, event: str, function: Callable[..., object]) -> object:
         """Call a function at each event from now on."""

@@ -85,7 +85,7 @@ class Piece:
         self.began_at = self.heard_at = self.clock()
 
     def move(self, start: int, stop: int) -> None:
-        """Give the cut other ends, and let them stay there."""
+        """Move the ends of the cut, and let them stay there."""
         self.cut = replace(self.cut, start=start, stop=stop, margin=0)
 
     def begin(

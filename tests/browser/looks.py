@@ -138,7 +138,7 @@ class Looks:
         self._notebook.set_dark(False)
 
     def _roots(self, output: Locator) -> list[Any]:
-        """Give the views in an output, and leave tracebacks to the front end."""
+        """Return the views in an output, and leave tracebacks to the front end."""
         found: list[Any] = output.locator(".nbloader").element_handles()
         return found or output.locator("div.tex2jax_ignore").element_handles()[:1]
 
@@ -190,11 +190,11 @@ class Watch:
         self._page.evaluate(_WATCH, output)
 
     def samples(self) -> list[dict[str, Any]]:
-        """Give what was seen: `time` (s), `text`, `bars` by name (percent), `tops` (pixels)."""
+        """Return what was seen: `time` (s), `text`, `bars` by name (percent), `tops` (pixels)."""
         return list(self._page.evaluate("() => window.__samples"))
 
 
 def pictures() -> Path | None:
-    """Give the folder that is asked for, if one is."""
+    """Return the folder that is asked for, if one is."""
     folder = os.environ.get("SCREENSHOTS")
     return Path(folder) if folder else None

@@ -85,11 +85,11 @@ class Notebook(ABC):
 
     @abstractmethod
     def output(self, cell: int = 0) -> Locator:
-        """Give the outputs of a cell."""
+        """Return the outputs of a cell."""
 
     @abstractmethod
     def content(self, cell: int = 0) -> Locator:
-        """Give the first of the outputs of a cell, without the prompt beside it."""
+        """Return the first of the outputs of a cell, without the prompt beside it."""
 
     @abstractmethod
     def set_dark(self, dark: bool) -> None:
@@ -103,7 +103,7 @@ class Notebook(ABC):
         self.page.wait_for_function(self._done, arg=cell, timeout=timeout_ms)
 
     def live(self, cell: int = 0) -> Locator:
-        """Give the live view in the outputs of a cell."""
+        """Return the live view in the outputs of a cell."""
         return self.output(cell).locator(LIVE)
 
     def wait_live(self, cell: int = 0) -> Locator:
@@ -121,7 +121,7 @@ class Notebook(ABC):
         return self.live(cell)
 
     def text(self, cell: int = 0) -> str:
-        """Give what the outputs of a cell say."""
+        """Return what the outputs of a cell say."""
         return "\n".join(self.output(cell).all_inner_texts())
 
     def wait_for_text(self, pattern: str, cell: int = 0, *, timeout_ms: float = WAIT_MS) -> str:

@@ -44,7 +44,7 @@ def figures_in_order(saved: Any, cell: int, python: Path, texts: Sequence[str]) 
 
 
 def converted(saved: Any, python: Path) -> str:
-    """Give the page that nbconvert makes of a notebook."""
+    """Return the page that nbconvert makes of a notebook."""
     done = subprocess.run(
         [str(python), "-m", "nbconvert", "--to", "html", "--stdin", "--stdout"],
         input=str(nbformat.writes(saved)),
@@ -57,7 +57,7 @@ def converted(saved: Any, python: Path) -> str:
 
 
 def stripped(html: str) -> str:
-    """Give the text that is left where styles, classes, drawings and scripts are taken out.
+    """Return the text that is left where styles, classes, drawings and scripts are taken out.
 
     That is what GitHub does, which also takes out links to `data:`.
     """

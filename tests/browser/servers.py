@@ -115,7 +115,7 @@ def serving(front_end: FrontEnd, home: Path, environment: Mapping[str, str]) -> 
 
 
 def _common(application: str) -> dict[str, object]:
-    """Give what both applications have under the same names."""
+    """Return what both applications have under the same names."""
     return {
         f"{application}.allow_root": True,
         f"{application}.ip": "127.0.0.1",

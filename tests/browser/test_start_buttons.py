@@ -173,5 +173,5 @@ def test_what_the_server_refused_can_be_retried(
 
 
 def head_of(notebook: Notebook) -> str:
-    """Give the first lines of the live view, which name the plan."""
+    """Return the first lines of the live view, which name the plan."""
     return "\n".join(notebook.wait_live().inner_text().splitlines()[:6])

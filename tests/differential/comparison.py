@@ -245,7 +245,7 @@ _OF_MODULES = frozenset({"_parameters", "_buffers", "_modules", "_non_persistent
 
 
 def _carried(value: Any) -> dict[str, Any]:
-    """Give the attributes of an object, without those that are compared in another way."""
+    """Return the attributes of an object, without those that are compared in another way."""
     found = dict(getattr(value, "__dict__", {}))
     for base in type(value).__mro__:
         slots = base.__dict__.get("__slots__", ())
@@ -301,7 +301,7 @@ def _first(tensor: Any) -> str:
 
 
 def _tied(model: Any) -> list[list[str]]:
-    """Give the groups of names that stand for one piece of memory."""
+    """Return the groups of names that stand for one piece of memory."""
     groups: dict[tuple[str, int], list[str]] = defaultdict(list)
     named = [
         *model.named_parameters(remove_duplicate=False),
@@ -352,7 +352,7 @@ def _tried(read: Callable[[Any], Any], value: Any) -> Any:
 
 
 def _is(module: str, name: str) -> Callable[[Any], bool]:
-    """Tell whether a value is of a class, without importing its library."""
+    """Return a test of whether a value is of a class, without importing its library."""
     return lambda value: any(
         base.__name__ == name and base.__module__.partition(".")[0] == module
         for base in type(value).__mro__
@@ -420,7 +420,7 @@ _LEAVES = (*_FUNCTIONS, bool, int, float, complex, bytes, type(None))
 
 
 def _inner(value: Any) -> Iterator[tuple[str, Any]]:
-    """Give what hangs on an object."""
+    """Yield what hangs on an object."""
     if isinstance(value, _LEAVES) or _is("torch", "Tensor")(value):
         return
     if isinstance(value, Mapping):

@@ -44,7 +44,7 @@ _PACKAGES = (
 
 
 def versions() -> dict[str, str]:
-    """Give the versions of the packages here that matter; without what names a build."""
+    """Return the versions of the packages here that matter; without what names a build."""
     found = {}
     for name in _PACKAGES:
         try:
@@ -57,7 +57,7 @@ def versions() -> dict[str, str]:
 def page(
     old: str, part: str, versions: Mapping[str, str], outcomes: Sequence[Mapping[str, Any]]
 ) -> str:
-    """Give the page with one part written anew and the other as it is.
+    """Return the page with one part written anew and the other as it is.
 
     Args:
         old: the page as it was; empty if there was none.

@@ -21,7 +21,7 @@ SAMPLED = 10
 
 
 def all_cases() -> list[Case]:
-    """Give the cases of every module of `cases`, sorted."""
+    """Return the cases of every module of `cases`, sorted."""
     names = sorted(module.name for module in iter_modules(cases.__path__))
     modules = [import_module(f"{cases.__name__}.{name}") for name in names]
     found = [case for module in modules for case in getattr(module, "CASES", ())]
@@ -29,7 +29,7 @@ def all_cases() -> list[Case]:
 
 
 def chosen(found: list[Case], which: str) -> list[Case]:
-    """Give all cases, a sample, those for the oldest versions, or one part of several (`2/3`)."""
+    """Return all cases, a sample, those for the oldest versions, or one part of several (`2/3`)."""
     if which == "all":
         return found
     if which == "oldest":

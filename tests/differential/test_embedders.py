@@ -20,7 +20,7 @@ _CANNOT_BE_SAVED = {"LambdaTokenPooling"}  # it holds a function of the caller's
 
 
 def _saved(save: Any) -> Any:
-    """Give the function that makes the modules of a case."""
+    """Return the function that makes the modules of a case."""
     modules = save.args[0] if isinstance(save, partial) and save.args else save
     return _made(modules)
 

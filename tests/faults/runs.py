@@ -190,7 +190,7 @@ def check_kept(
 
 
 def workers() -> list[psutil.Process]:
-    """Give the download processes of this process."""
+    """Return the download processes of this process."""
     return [
         child for child in psutil.Process().children() if "nbloader.worker" in _arguments(child)
     ]

@@ -120,7 +120,7 @@ def test_no_request_comes_before_the_time_that_the_server_names(
 
 
 def _first_bytes_after_retry(run: Run) -> float:
-    """Give the seconds from the first retry until bytes of the file came."""
+    """Return the seconds from the first retry until bytes of the file came."""
     failed = next(now for now, event in run.events if isinstance(event, Retry))
     return next(
         now - failed

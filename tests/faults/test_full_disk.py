@@ -19,7 +19,7 @@ MIB = 1 << 20
 
 
 def attempt(*command: str | Path) -> bool:
-    """Tell whether a command of the system worked."""
+    """Say whether a command of the system worked."""
     if shutil.which(command[0]) is None:
         return False
     return subprocess.run(command, check=False, capture_output=True).returncode == 0

@@ -51,7 +51,7 @@ def slow(route: str) -> Fault:
 
 
 def at_half(act: Callable[[], object]) -> Callable[[Event], None]:
-    """Give a listener that acts once, when half of the file is there."""
+    """Return a listener that acts once, when half of the file is there."""
     todo = [act]
 
     def listen(event: Event) -> None:
@@ -67,7 +67,7 @@ def signal_worker(number: signal.Signals) -> None:
 
 
 def ended(process: psutil.Process) -> bool:
-    """Tell whether a process is gone; one that nobody has collected yet is."""
+    """Say whether a process is gone; one that nobody has collected yet is."""
     try:
         return process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

@@ -49,7 +49,7 @@ def publish(cache: RepoCache, file: RepoFile, commit_hash: str = COMMIT) -> Path
 
 
 def tree(cache: RepoCache) -> dict[str, str | int]:
-    """Give all files of a repository in the cache: sizes, or where links point to."""
+    """Return all files of a repository in the cache: sizes, or where links point to."""
     return {
         path.relative_to(cache.folder).as_posix(): (
             str(path.readlink()) if path.is_symlink() else path.stat().st_size

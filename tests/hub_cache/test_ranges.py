@@ -17,7 +17,7 @@ BYTE_RANGES = st.tuples(st.integers(0, SIZE), st.integers(0, SIZE)).map(
 
 
 def runs(held: set[int], size: int) -> list[Span]:
-    """Give the longest ranges below `size` that `held` fills."""
+    """Return the longest ranges below `size` that `held` fills."""
     found: list[Span] = []
     for byte in sorted(held & set(range(size))):
         if found and found[-1][1] == byte:

@@ -45,7 +45,7 @@ def snapshot(repo_id: str, local_files_only: str, *patterns: str) -> str:
 
 
 def scan(repo_id: str) -> dict[str, object]:
-    """Give what the Hub's library finds in the cache."""
+    """Return what the Hub's library finds in the cache."""
     from huggingface_hub import scan_cache_dir
 
     found = scan_cache_dir()

@@ -109,11 +109,11 @@ class Tokenizer:
     """Knows two words and tells them apart."""
 
     def get_vocab(self) -> list[str]:
-        """Give the words by their numbers."""
+        """Return the words by their numbers."""
         return ["[UNK]", "good", "bad"]
 
     def tokenize(self, word: str) -> list[int]:
-        """Give the numbers of a text."""
+        """Return the numbers of a text."""
         return [len(word)]
 
 

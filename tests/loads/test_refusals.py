@@ -41,7 +41,7 @@ PICKLED = {"config.json": BERT["config.json"], "pytorch_model.bin": TENSORS}
 
 
 def pipeline(class_name: str, **components: list[str]) -> dict[str, bytes]:
-    """Give the files of a pipeline whose last component alone has weights."""
+    """Return the files of a pipeline whose last component alone has weights."""
     files = {"model_index.json": as_json({"_class_name": class_name, **components})}
     for name, (_, part) in components.items():
         files[f"{name}/preprocessor_config.json"] = b"{}"

@@ -119,7 +119,7 @@ UNLIMITED_V1 = "9223372036854771712\n"
 
 
 def v2(path: str, groups: Mapping[str, tuple[str, int, str]]) -> dict[str, str]:
-    """Give the files of a process in `path`, and of cgroups as (limit, used, statistics)."""
+    """Return the files of a process in `path`, and of cgroups as (limit, used, statistics)."""
     files = {"proc/self/cgroup": f"0::{path}\n", "proc/self/mountinfo": CGROUP_V2}
     for name, (limit, used, statistics) in groups.items():
         folder = f"sys/fs/cgroup/{name.strip('/')}".rstrip("/")

@@ -28,7 +28,7 @@ def build(made: list[weakref.ref[Model]], error: BaseException) -> None:
 
 
 def hold(made: list[weakref.ref[Model]], error: BaseException) -> BaseException:
-    """Give an error whose traceback holds a model."""
+    """Return an error whose traceback holds a model."""
     try:
         build(made, error)
     except BaseException as caught:

@@ -48,7 +48,7 @@ def content(value: object) -> bytes:
 
 
 def _or_empty(path: str, files: Files) -> object:
-    """Give what a file holds; those of components of pipelines are read, whatever they say."""
+    """Return what a file holds; those of components of pipelines are read, whatever they say."""
     of_component = "model_index.json" in files and path.rpartition("/")[2] == "config.json"
     return {} if of_component and files[path] is ... else files[path]
 

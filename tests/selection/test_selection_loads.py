@@ -695,7 +695,7 @@ def test_minilm_gives_the_same_embeddings_from_the_selected_files(tmp_path: Path
 
 
 def make_legacy(folder: Path) -> None:
-    """Give a saved model the class names and the weight format of old versions."""
+    """Rewrite a saved model with the class names and the weight format of old versions."""
     for path in folder.rglob("*.json"):
         text = path.read_text()
         where = r"models.tokenizer.\1" if path.name == "wordembedding_config.json" else r"models.\1"

@@ -135,7 +135,7 @@ class Enough(Exception):  # noqa: N818 - the way out, not an error
 
 
 def stop_after(count: int) -> Callable[[Event], None]:
-    """Give a listener that ends the download after so many bytes of a file."""
+    """Return a listener that ends the download after so many bytes of a file."""
 
     def listen(event: Event) -> None:
         if isinstance(event, FileProgress) and event.completed >= count:

@@ -21,12 +21,12 @@ from tests.jobs import BROKEN, DOWNLOADING, LOADED, events, last_state, states
 
 
 def drawn(text: str) -> list[str]:
-    """Give everything that was drawn, in order, each without the blanks that cover the last."""
+    """Return everything that was drawn, in order, each without the blanks that cover the last."""
     return [frame.rstrip() for frame in re.split(r"[\r\n]", text) if frame.strip()]
 
 
 def screen(text: str) -> list[str]:
-    """Give the lines that remain of what was written."""
+    """Return the lines that remain of what was written."""
     lines = []
     for line in text.split("\n"):
         shown = ""

@@ -126,7 +126,7 @@ def _save_beside(folder: Path) -> None:
 
 
 def _with_base(folder: Path, repo_id: str) -> Path:
-    """Give a copy of an adapter that names the folder of its base."""
+    """Return a copy of an adapter that names the folder of its base."""
     copied = Path(tempfile.mkdtemp(), folder.name)
     shutil.copytree(folder, copied)
     config = copied / "adapter_config.json"

@@ -189,7 +189,7 @@ def _settings(folder: Path, **changes: Any) -> None:
 
 
 def _as_before(folder: Path) -> None:
-    """Give modules the names that old versions gave them."""
+    """Rename modules to what old versions called them."""
     _rewritten(
         folder / "modules.json",
         lambda listed: [
@@ -477,7 +477,7 @@ def _code(folder: Path) -> None:
 
 
 def _with_code_beside(folder: Path) -> Any:
-    """Give a copy of an embedder, with the code that it names of another repository in it."""
+    """Return a copy of an embedder, with the code that it names of another repository in it."""
     copied = folder.parents[2] / "copies" / folder.name
     shutil.copytree(folder, copied, dirs_exist_ok=True)
     _rewritten(

@@ -41,7 +41,7 @@ def _pipeline(folder: Path) -> Any:
 
 
 def _bin_of(path: Path) -> Path:
-    """Give the name of the same weights as a pickle."""
+    """Return the name of the same weights as a pickle."""
     stem = "pytorch_model" if path.stem == "model" else path.stem
     return path.with_name(f"{stem}.bin")
 

@@ -119,7 +119,7 @@ def _changed(cls: str, extra: str, *changes: Change) -> Callable[[Path], None]:
 
 
 def _has_pipeline(task: str) -> bool:
-    """Tell whether the installed version has a task, without an import."""
+    """Say whether the installed version has a task, without an import."""
     found = find_spec("transformers")
     assert found is not None
     assert found.origin is not None

@@ -606,7 +606,7 @@ _PACKAGES = {"table-question-answering": "pandas", "video-classification": "av"}
 
 
 def call_of(task: str | None) -> Callable[[Any], Any] | None:
-    """Give one call of the pipeline of a task; None for a model alone."""
+    """Return one call of the pipeline of a task; None for a model alone."""
     other = {"sentiment-analysis": "text-classification", "text-to-speech": "text-to-audio"}
     return _CALLS.get(other.get(task or "", task or ""))
 
