@@ -173,7 +173,7 @@ def _header(value: object, length: int) -> Header | None:
 
 
 def globals_of(content: bytes) -> Iterator[str]:
-    """Return the names that a pickle of any protocol refers to, as far as it can be followed.
+    """Yield the names that a pickle of any protocol refers to, as far as it can be followed.
 
     Only to name what was refused: nothing is believed to be safe because it is not among them.
     """
