@@ -368,7 +368,7 @@ def _check_base(repo: Repo, base: Repo) -> None:
             "diffusers.",
             hint=f'Load that one, then pipe.load_lora_weights("{repo.repo_id}").',
         )
-    what = "an adapter itself" if base.existing(base.root, ADAPTER_CONFIG) else "no model"
+    what = "an adapter itself" if base.existing(base.root, ADAPTER_CONFIG) else "not a model"
     raise UnsupportedRepoError(
         f"{quote(repo.repo_id)} is an adapter for {quote(base.repo_id)}, which is {what}.",
         hint=f'Load the base model that its card names, then model.load_adapter("{repo.repo_id}").',

@@ -133,7 +133,7 @@ def test_a_report_can_be_of_some_repositories(cached: Cache) -> None:
 
 def test_wrong_folders_are_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(InvalidArgumentError, match="is no folder"):
+    with pytest.raises(InvalidArgumentError, match="is not a folder"):
         cache(tmp_path / "file")
     with pytest.raises(InvalidArgumentError):
         cache(3)  # type: ignore[arg-type]

@@ -67,7 +67,7 @@ def test_no_revision_is_main() -> None:
     "revision", ["", "..", "a/../b", "/a", "a/", "a b", "a\n", "-x", ".x", "a/.x", "a:b", "a\\b", 3]
 )
 def test_bad_revisions_are_refused(revision: object) -> None:
-    with pytest.raises(InvalidArgumentError, match="is no name of a branch, tag or commit"):
+    with pytest.raises(InvalidArgumentError, match="is not the name of a branch, tag or commit"):
         arguments.check_revision(revision)
 
 
@@ -87,7 +87,7 @@ def test_endpoints_pass(endpoint: str | None, kept: str | None) -> None:
     "endpoint", ["", "huggingface.co", "ftp://x", "https://", "https://u:p@x", "http://x:y", 3]
 )
 def test_bad_endpoints_are_refused(endpoint: object) -> None:
-    with pytest.raises(InvalidArgumentError, match="is no address of a Hub"):
+    with pytest.raises(InvalidArgumentError, match="is not the address of a Hub"):
         arguments.check_endpoint(endpoint)
 
 
@@ -98,7 +98,7 @@ def test_variants_pass(variant: str | None) -> None:
 
 @pytest.mark.parametrize("variant", ["", "a/b", "..", "a.b", 16])
 def test_bad_variants_are_refused(variant: object) -> None:
-    with pytest.raises(InvalidArgumentError, match="is no name of a variant"):
+    with pytest.raises(InvalidArgumentError, match="is not the name of a variant"):
         arguments.check_variant(variant)
 
 
@@ -169,5 +169,5 @@ def test_tasks_pass(task: str | None) -> None:
 
 @pytest.mark.parametrize("task", ["", "a b", "../x", "x" * 65, 3, "text\n"])
 def test_what_is_no_name_of_a_task_is_refused(task: object) -> None:
-    with pytest.raises(InvalidArgumentError, match="is no name of a task"):
+    with pytest.raises(InvalidArgumentError, match="is not the name of a task"):
         arguments.check_task(task)

@@ -128,7 +128,7 @@ def test_none_says_nothing_and_is_left_out(name: str) -> None:
         ({"use_safetensors": False}, "pickled weights", "Leave it out"),
         ({"verify": True}, "verify is an argument of load", "nbloader.load(..., verify=...)"),
         ({"kind": "diffusers"}, "kind is an argument of load", "nbloader.load(..., kind=...)"),
-        ({"revision": "a b"}, "is no name of a branch", "Leave it out"),
+        ({"revision": "a b"}, "is not the name of a branch", "Leave it out"),
         ({"device": "gpu"}, "device='gpu' is not known", "cuda"),
         ({"model_kwargs": {"subfolder": "x"}}, "subfolder='x'", "subfolder='x'"),
         (
