@@ -125,7 +125,7 @@ class FileLock:
         self._held = held
 
     def release(self) -> None:
-        """Give the lock back. May be called twice."""
+        """Release the lock. May be called twice."""
         # The end of the process gives it back where the file system does not.
         with contextlib.suppress(OSError):
             self._held.release()

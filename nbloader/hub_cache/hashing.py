@@ -44,7 +44,7 @@ class FileHash:
     def advance(self, partial: Partial, limit: int | None = None) -> int:
         """Hash what has arrived without a gap behind `position`, at most `limit` bytes of it.
 
-        Gives how many bytes that was.
+        Returns how many bytes that was.
 
         Raises:
             ValueError: the partial is closed.

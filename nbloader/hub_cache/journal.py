@@ -106,7 +106,7 @@ def read_header(path: Path) -> JournalHeader | None:
 def read_journal(path: Path) -> tuple[JournalHeader, list[Span]] | None:
     """Read a journal up to its end, or to the first record that is torn or wrong.
 
-    Nothing after such a record is believed. Gives None if there is no header.
+    Nothing after such a record is believed. Returns None if there is no header.
     """
     try:
         line, end, records = path.read_bytes().partition(b"\n")

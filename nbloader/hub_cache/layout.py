@@ -120,7 +120,7 @@ class RepoCache:
         self._name(commit_hash, file, new=True)
 
     def link(self, commit_hash: str, file: RepoFile) -> None:
-        """Give a file its name in the commit, if it has none; its content is there.
+        """Name a file in the commit, if it has no name there; its content is there.
 
         The caller holds the lock of the file.
 

@@ -206,7 +206,7 @@ class Store:
             return repo.commits[commit.sha]
 
     def set_ref(self, repo_id: str, name: str, kind: RefKind, sha: str) -> None:
-        """Give a known commit a name."""
+        """Name a known commit."""
         repo = self.repo(repo_id)
         with self._lock:
             if sha not in repo.commits:

@@ -164,7 +164,7 @@ def _candidates(environ: Mapping[str, str], root: Path) -> Iterator[Path]:
 
 
 def _volume(folder: Path, environ: Mapping[str, str], root: Path) -> tuple[int, bool]:
-    """Tell volumes apart: by the device, and by whether a quota makes a part of it another one."""
+    """Return what tells volumes apart: the device, and whether a quota makes a part another one."""
     there = existing_part(folder).resolve()
     quota = place(environ) is Place.KAGGLE and _is_in(there, root / "kaggle/working")
     return there.stat().st_dev, quota

@@ -221,7 +221,7 @@ class Turns:
 
     @contextmanager
     def given(self) -> Iterator[None]:
-        """Give the turns of the thread of the cells away while it waits for the job.
+        """Lend the turns of the thread of the cells while it waits for the job.
 
         At the end work that is being done is waited for, so that the next line of the cell cannot
         run beside it; not if the waiting ends by an interrupt, which must not take long.

@@ -145,8 +145,9 @@ class Links:
         Args:
             asking: called before each request, and while others ask.
 
-        Gives the response, whose body is yet to be read, and the offset of its first byte: `start`,
-        or 0 where the server sends the whole file all the same.
+        Yields:
+            The response, whose body is yet to be read, and the offset of its first byte: `start`,
+            or 0 where the server sends the whole file all the same.
 
         Raises:
             Failure: another attempt may do better.

@@ -215,7 +215,7 @@ class Repository:
     def _reading(
         self, commit_hash: str, file: RepoFile
     ) -> Iterator[Callable[[int, int], bytes] | None]:
-        """Return what reads ranges of a file where it is; None if it is nowhere. Raises OSError."""
+        """Yield what reads ranges of a file where it is; None if it is nowhere. Raises OSError."""
         content = self.cache.content(commit_hash, file)
         if content is None:
             there = self.listing is not None

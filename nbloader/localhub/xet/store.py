@@ -136,7 +136,7 @@ class XetStore:
 
     @contextmanager
     def _scratch(self) -> Iterator[Path]:
-        """Return the path of a new empty file, which is removed unless it was moved away."""
+        """Yield the path of a new empty file, which is removed unless it was moved away."""
         with tempfile.NamedTemporaryFile(dir=self._incoming, delete=False) as file:
             path = Path(file.name)
         try:
