@@ -54,6 +54,7 @@ def _cache(folder: Path) -> Path:
 # -- adapters --------------------------------------------------------------------------------------
 
 _CONFIG = "adapter_config.json"
+_PICKLED = "adapter_model.bin"
 _BASE_NAME = "base_model_name_or_path"
 
 
@@ -104,7 +105,7 @@ def adapted(selection: Selection, folder: Path) -> Iterator[Places]:
         config = json.loads((folder / _CONFIG).read_text("utf-8"))
         (private / _CONFIG).write_text(json.dumps(config | {_BASE_NAME: str(base)}), "utf-8")
         for path in adapter.weights:
-            _link(folder / path, private / path)
+            _put(folder / path, private / path)
         yield Places(
             model=private,
             base=base,
@@ -124,19 +125,20 @@ def whole_folder(selection: Selection, folder: Path) -> Iterator[Path]:
     It is `folder` where no other repository has the base.
     """
     named = next((one for one in selection.companions if one.role == "base-model"), None)
-    if named is None:
+    pickled = any(file.path.rpartition("/")[2] == _PICKLED for file in selection.files)
+    if named is None and not pickled:
         yield folder
         return
-    base = snapshot_of(selection, folder, named.repo_id)
+    base = snapshot_of(selection, folder, named.repo_id) if named else None
     private = Path(tempfile.mkdtemp(prefix="nbloader-adapter-"))
     try:
         for path in (file.path for file in selection.files if not file.repo_id):
             (private / path).parent.mkdir(parents=True, exist_ok=True)
-            if path.rpartition("/")[2] == _CONFIG:
+            if base is not None and path.rpartition("/")[2] == _CONFIG:
                 config = json.loads((folder / path).read_text("utf-8"))
                 (private / path).write_text(json.dumps(config | {_BASE_NAME: str(base)}), "utf-8")
             else:
-                _link(folder / path, private / path)
+                _put(folder / path, private / path)
         yield private
     finally:
         shutil.rmtree(private, ignore_errors=True)
@@ -153,6 +155,24 @@ def replaced_modules(model: Any) -> frozenset[str]:
         for config in configs.values()
         for name in getattr(config, "modules_to_save", None) or ()
     )
+
+
+def _put(source: Path, target: Path) -> None:
+    """Make a file appear at another place; the pickled weights of an adapter in another format.
+
+    transformers looks for pickled ones in a repository only: in a folder it takes for granted that
+    those in safetensors are there.
+    """
+    if target.name != _PICKLED:
+        _link(source, target)
+        return
+    import torch
+    from safetensors.torch import save_file
+
+    tensors = torch.load(source, map_location="cpu", weights_only=True)
+    # Those that share memory cannot be written.
+    apart = {key: tensor.clone().contiguous() for key, tensor in tensors.items()}
+    save_file(apart, target.with_suffix(".safetensors"), metadata={"format": "pt"})
 
 
 def _link(source: Path, target: Path) -> None:

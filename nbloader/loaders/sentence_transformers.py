@@ -53,12 +53,7 @@ _TAKEN_BY: Mapping[str, frozenset[str]] = MappingProxyType(
 )
 """Arguments of the classes, of versions 5.2 to 6.2, and those that are handed on to the model."""
 
-_OLD_NAMES = frozenset(
-    {
-        *("automodel_args", "classifier_dropout", "config_args"),
-        *("default_activation_function", "tokenizer_args"),
-    }
-)
+_OLD_NAMES = frozenset({"classifier_dropout", "default_activation_function"})
 """Older names of arguments, which `CrossEncoder` still takes with a warning
 (`cross_encoder_init_args_decorator`)."""
 

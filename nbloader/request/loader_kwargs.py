@@ -75,6 +75,13 @@ _NESTED_NAMES = frozenset(
         "variant",
     }
 )
+_OLD_NESTED: Mapping[str, str] = {
+    "automodel_args": "model_kwargs",
+    "config_args": "config_kwargs",
+    "tokenizer_args": "tokenizer_kwargs",
+}
+"""Older names of `CrossEncoder` for them. It drops one that stands beside the newer name, and ours
+stands there always."""
 _OF_THE_WHOLE = frozenset({"revision", "trust_remote_code", "variant"})
 
 _OF_THE_CALL = frozenset(
@@ -153,6 +160,7 @@ def taken_over(call: Call, loader_kwargs: Mapping[str, Any]) -> Taken:
             not the one that the call has.
     """
     taking = _Taking(call)
+    loader_kwargs = _renamed(loader_kwargs)
     passed_on = {
         name: value
         for name, value in loader_kwargs.items()
@@ -163,6 +171,21 @@ def taken_over(call: Call, loader_kwargs: Mapping[str, Any]) -> Taken:
             given = loader_kwargs[name]
             passed_on[name] = taking.nested(name, given) if isinstance(given, Mapping) else given
     return Taken(call=taking.call, passed_on=passed_on, safetensors_only=taking.safetensors_only)
+
+
+def _renamed(loader_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the arguments for a part their newer names.
+
+    Raises:
+        InvalidArgumentError: both names are there.
+    """
+    for old, new in _OLD_NESTED.items():
+        if old in loader_kwargs and new in loader_kwargs:
+            raise InvalidArgumentError(
+                f"loader_kwargs has {quote(old)} and {quote(new)}, which mean the same",
+                hint=f"Put all into {new}.",
+            )
+    return {_OLD_NESTED.get(name, name): value for name, value in loader_kwargs.items()}
 
 
 @dataclass(slots=True)

@@ -119,6 +119,36 @@ def _save_classifying(folder: Path) -> None:
     )
 
 
+def _pickle(folder: Path) -> None:
+    """Give an adapter the format of old."""
+    import torch
+    from safetensors.torch import load_file
+
+    weights = folder / "adapter_model.safetensors"
+    torch.save(load_file(weights), folder / "adapter_model.bin")
+    weights.unlink()
+
+
+def _save_pickled(folder: Path) -> None:
+    save_lora(folder)
+    _pickle(folder)
+
+
+def _from_pickled(folder: Path) -> Any:
+    """The library's own load: of an adapter in a folder it reads safetensors alone."""
+    import torch
+    import transformers
+    from safetensors.torch import save_file
+
+    copied = _with_base(folder, "adapted/llama")
+    save_file(
+        torch.load(copied / "adapter_model.bin", weights_only=True),
+        copied / "adapter_model.safetensors",
+        metadata={"format": "pt"},
+    )
+    return transformers.pipeline("text-generation", model=str(copied), device="cpu")
+
+
 def _save_beside(folder: Path) -> None:
     """A whole model, and the adapter that belongs to it, with the name of another machine."""
     save_lora(folder, "/home/someone/llama")
@@ -257,6 +287,14 @@ CASES = (
         kind=Kind.TRANSFORMERS,
         save=_save_ia3,
         plain=partial(_adapted, "text-generation", "adapted/llama"),
+        call=_generate,
+        companions=_LLAMA,
+    ),
+    Case(
+        name="adapter-pickled",
+        kind=Kind.TRANSFORMERS,
+        save=_save_pickled,
+        plain=_from_pickled,
         call=_generate,
         companions=_LLAMA,
     ),
