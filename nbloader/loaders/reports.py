@@ -131,6 +131,14 @@ _UNUSED = re.compile(r"(?:^|\.)pooler\.")
 """The layer over the first token that BERT's kin have. Embeddings and features are taken from the
 last hidden states, and many encoders are published without it."""
 
+_UNREAD = re.compile(
+    r"(?:^|\.)(?:masked_spec_embed|num_batches_tracked)$"
+    r"|(?:^|\.)fusion_stage\.layers\.0\.residual_layer1\."
+)
+"""What no call reads, and many models are published without: what stands for the sounds that are
+hidden in training (wav2vec2 and its kin), the counter of a batch normalization, and the way into
+the first layer of a fusion of features, to which nothing comes (DPT and its kin)."""
+
 _HEADED = re.compile(r"For[A-Z]")
 """Models with a head, such as a classifier, which computes with what that layer gives."""
 
@@ -171,6 +179,7 @@ def lacking(
                 key
                 for key in report.missing
                 if not brought(key)
+                and not _UNREAD.search(key)
                 and (pooled or _HEADED.search(report.model) or not _UNUSED.search(key))
             ),
         )

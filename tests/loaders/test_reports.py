@@ -78,6 +78,26 @@ def test_the_last_report_of_a_class_that_came_out_counts() -> None:
     assert lacking([LoadReport(model="B", source="/m", unexpected=("x",))], {"B"}) == []
 
 
+@pytest.mark.parametrize(
+    ("key", "needed"),
+    [
+        ("wav2vec2.masked_spec_embed", False),
+        ("masked_spec_embed", False),
+        ("encoder.stages.{0, 1}.normalization.num_batches_tracked", False),
+        ("encoder.stages.{0, 1}.normalization.running_mean", True),
+        ("masked_spec_embed.weight", True),
+        ("unmasked_spec_embed", True),
+        ("neck.fusion_stage.layers.0.residual_layer1.convolution1.bias", False),
+        ("neck.fusion_stage.layers.{0, 1}.residual_layer1.convolution1.bias", True),
+        ("neck.fusion_stage.layers.1.residual_layer1.convolution1.bias", True),
+        ("neck.fusion_stage.layers.0.residual_layer2.convolution1.bias", True),
+    ],
+)
+def test_what_no_call_reads_may_be_missing(key: str, needed: bool) -> None:
+    report = LoadReport(model="BForCTC", source="/m", missing=(key,))
+    assert bool(lacking([report], {"BForCTC"})) is needed
+
+
 def test_the_error_names_the_first_and_counts_the_rest() -> None:
     report = LoadReport(
         model="CLIPTextModel",

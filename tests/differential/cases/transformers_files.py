@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nbloader.records import Kind
-from tests.differential.cases.transformers_models import call_of, plain, save
+from tests.differential.cases.transformers_models import WAVES, call_of, plain, save
 from tests.differential.harness import Case
 
 WEIGHTS = "model.safetensors"
@@ -135,6 +135,28 @@ def _loads(name: str, cls: str, task: str | None, *changes: Change, **more: Any)
     return _case(name, _changed(cls, "text", *changes), **given)
 
 
+_SETTINGS: Mapping[str, Mapping[str, Any]] = {
+    "DPTForDepthEstimation": {
+        "num_hidden_layers": 4,
+        "backbone_out_indices": [0, 1, 2, 3],
+        "neck_hidden_sizes": [8, 8, 8, 8],
+        "fusion_hidden_size": 8,
+    },
+    "ResNetForImageClassification": {"hidden_sizes": [8, 8], "depths": [1, 1], "embedding_size": 8},
+    "Wav2Vec2ForCTC": WAVES,
+}
+
+
+def _unread(name: str, cls: str, task: str, part: str, extra: str = "image") -> Case:
+    """Make a case of files that lack what no call reads; it is random, so the output is compared."""
+
+    def write(folder: Path) -> None:
+        save(cls, _SETTINGS[cls], extra, folder)
+        _without(part)(folder)
+
+    return _case(name, write, plain=partial(plain, cls, task), call=call_of(task))
+
+
 def _refused(name: str, cls: str, reference: str, *changes: Change, **more: Any) -> Case:
     return _case(name, _changed(cls, "text", *changes), refused=reference, **more)
 
@@ -176,6 +198,23 @@ CASES = (
         "GPT2LMHeadModel",
         "text-generation",
         _without("lm_head"),
+    ),
+    _unread(
+        "without-what-hides-sounds",
+        "Wav2Vec2ForCTC",
+        "automatic-speech-recognition",
+        "masked_spec_embed",
+        extra="waves letters",
+    ),
+    _unread(
+        "without-counters", "ResNetForImageClassification", "image-classification", "num_batches"
+    ),
+    _unread(
+        "without-a-way-that-leads-nowhere",
+        "DPTForDepthEstimation",
+        "depth-estimation",
+        "fusion_stage.layers.0.residual_layer1",
+        extra="dpt",
     ),
     # What the configuration names.
     _loads(

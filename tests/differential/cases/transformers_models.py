@@ -358,7 +358,7 @@ _MASKS: Mapping[str, Any] = {
     "num_queries": 4,
     "train_num_points": 16,
 }
-_WAVES: Mapping[str, Any] = {
+WAVES: Mapping[str, Any] = {
     "conv_dim": (16, 16),
     "conv_kernel": (3, 3),
     "conv_stride": (3, 3),
@@ -528,14 +528,14 @@ _TABLE: tuple[_Line, ...] = (
         "HubertForCTC",
         "WavLMForCTC",
         extra="waves letters",
-        **_WAVES,
+        **WAVES,
     ),
     *_image(
         "audio-classification",
         "Wav2Vec2ForSequenceClassification",
         "HubertForSequenceClassification",
         extra="waves",
-        **_WAVES,
+        **WAVES,
     ),
     *_image(
         None,
@@ -543,7 +543,7 @@ _TABLE: tuple[_Line, ...] = (
         "Wav2Vec2ForPreTraining",
         "WavLMForAudioFrameClassification",
         extra="waves",
-        **_WAVES,
+        **WAVES,
     ),
     *_image(
         "automatic-speech-recognition",
@@ -596,7 +596,7 @@ _TABLE: tuple[_Line, ...] = (
     # A processor is not there that the pipeline needs.
     ("BertModel", None, {}, ""),
     ("ViTForImageClassification", None, {}, ""),
-    ("Wav2Vec2ForCTC", None, _WAVES, "waves"),
+    ("Wav2Vec2ForCTC", None, WAVES, "waves"),
     ("LlamaForCausalLM", None, {}, "tag:text-generation"),
 )
 
