@@ -190,6 +190,9 @@ def _link(source: Path, target: Path) -> None:
 # -- names -----------------------------------------------------------------------------------------
 
 _NAMES = ("_name_or_path", "name_or_path")
+_OF_FOLDERS = frozenset({"is_local", "local_files_only"})
+"""What a tokenizer writes down, and saves, of having been read from a folder."""
+
 _LIBRARIES = ("diffusers", "transformers", "sentence_transformers", "peft")
 """With the modules that they make of a repository's own code, such as `diffusers_modules`."""
 
@@ -220,6 +223,7 @@ def _rename(thing: Any, folder: str, repo_id: str, seen: set[int], depth: int) -
     arguments = held.get("init_kwargs")
     if isinstance(arguments, dict) and _inside(arguments.get("name_or_path"), folder):
         arguments["name_or_path"] = repo_id
+        arguments.update(dict.fromkeys(_OF_FOLDERS & arguments.keys(), False))
     # diffusers: a mapping that cannot be written to, replaced as a whole by its own method.
     settings = held.get("_internal_dict")
     if settings is not None and _inside(settings.get("_name_or_path"), folder):

@@ -333,7 +333,7 @@ _OF_TOKENIZERS: Mapping[str, Callable[[Any], Any]] = {
     "options": lambda t: {
         key: value
         for key, value in t.init_kwargs.items()
-        if key != "local_files_only" and not _FILES.search(key)
+        if key not in ("is_local", "local_files_only") and not _FILES.search(key)
     },
     "length": lambda t: t.model_max_length,
     "sides": lambda t: (t.padding_side, t.truncation_side),

@@ -377,6 +377,7 @@ def test_a_model_bears_the_name_of_its_repository(bert: Callable[..., Path]) -> 
     assert names == ("org/name", "org/name")
     tokenizer = built.tokenizer
     assert (tokenizer.name_or_path, tokenizer.init_kwargs["name_or_path"]) == names
+    assert not tokenizer.init_kwargs.get("is_local")
 
 
 def test_a_model_alone_is_whole_where_it_is_called_the_same_as_its_inner_part(

@@ -215,6 +215,24 @@ def test_a_task_is_for_transformers() -> None:
             request_of({"task": "ner"}, kind=kind)
 
 
+def test_the_older_names_of_a_cross_encoder_reach_it_by_the_newer_ones() -> None:
+    request = request_of(
+        {
+            "automodel_args": {"attn_implementation": "eager", "revision": "v1"},
+            "config_args": {"hidden_act": "relu"},
+            "tokenizer_args": {"model_max_length": 9},
+        }
+    )
+    assert request.revision == "v1"
+    assert request.loader_kwargs == {
+        "model_kwargs": {"attn_implementation": "eager"},
+        "config_kwargs": {"hidden_act": "relu"},
+        "tokenizer_kwargs": {"model_max_length": 9},
+    }
+    with pytest.raises(InvalidArgumentError, match="'automodel_args' and 'model_kwargs'"):
+        request_of({"automodel_args": {}, "model_kwargs": {}})
+
+
 OWN = st.sampled_from([*_SAME, *_REFUSED, "use_safetensors", "model"])
 VALUES = st.none() | st.booleans() | st.integers(-2, 3) | st.text(max_size=5)
 

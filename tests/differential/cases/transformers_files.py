@@ -148,7 +148,7 @@ _SETTINGS: Mapping[str, Mapping[str, Any]] = {
 
 
 def _unread(name: str, cls: str, task: str, part: str, extra: str = "image") -> Case:
-    """Make a case of files that lack what no call reads; it is random, so the output is compared."""
+    """Make a case of files that lack what no call reads."""
 
     def write(folder: Path) -> None:
         save(cls, _SETTINGS[cls], extra, folder)
