@@ -346,10 +346,7 @@ def _incomplete(
     for fact in classes:
         lacking = [(name, kind) for name, kind in fact.components if name not in there]
         if lacking:
-            parts = ", ".join(
-                f'"{name}": {f"{kind}.from_pretrained(...)" if kind else "..."}'
-                for name, kind in lacking
-            )
+            parts = ", ".join(f'"{name}": {_made(kind)}' for name, kind in lacking)
             yield _Finding(
                 error=MissingComponentError,
                 message=f"{quote(fact.name)} needs {', '.join(quote(name) for name, _ in lacking)},"
@@ -357,6 +354,16 @@ def _incomplete(
                 advice="Load it from where it is, as the repository's card says, and hand it in: "
                 f"loader_kwargs={{{parts}}}",
             )
+
+
+# Pipelines name with it that they take one of several schedulers; it is no class by itself.
+_ONE_OF: Mapping[str, str] = {"KarrasDiffusionSchedulers": "DPMSolverMultistepScheduler"}
+
+
+def _made(kind: str) -> str:
+    """Return how a component of the type that a pipeline's class names is made."""
+    named = _ONE_OF.get(kind, kind)
+    return f"{named}.from_pretrained(...)" if named[:1].isupper() and named != "Any" else "..."
 
 
 def _own_code(selection: Selection, lacking: str, code: tuple[str, ...]) -> _Finding:

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any
 
-from nbloader.errors import MissingTensorsError, ModelLoadError, NbloaderError
+from nbloader.errors import InvalidArgumentError, MissingTensorsError, ModelLoadError, NbloaderError
 from nbloader.loaders import diffusers, sentence_transformers, transformers
 from nbloader.loaders.folders import replaced_modules
 from nbloader.loaders.placing import BuildSteps, steps
@@ -73,7 +73,9 @@ class Building:
             given.get("ignore_mismatched_sizes") is True for given in (loader_kwargs, nested)
         )
         self._steps = build(selection, folder, placement, loader_kwargs, fills=forced)
+        self._given = tuple(loader_kwargs)
         self._built: list[Any] = []
+        self._left: list[Notice] = []
         self._holds = True
 
     def step(self) -> ComponentLoaded | Notice | None:
@@ -90,15 +92,22 @@ class Building:
             current(self._placement.device),
         ):
             try:
+                if self._left:
+                    return self._left.pop(0)
                 if self._built:
                     return None
                 try:
-                    return next(self._steps)
+                    while isinstance(made := next(self._steps), LoadReport):
+                        self._reports.append(made)
+                    return made
                 finally:
                     self._reports += reports.found
             except StopIteration as end:
                 self._built.append(end.value)
-                return self._judged(end.value)
+                judged = self._judged(end.value)
+                self._left = [judged] if judged else []
+                self._left += self._ignored(reports.ignored, end.value)
+                return self._left.pop(0) if self._left else None
             except BaseException as error:
                 told = self._lack(error) or _told(
                     error, self._selection, self._placement, self._next_method
@@ -108,6 +117,20 @@ class Building:
                 if told is None:
                     raise
                 raise told from error
+
+    def _ignored(self, told: list[str], model: Any) -> list[Notice]:
+        """Tell of the arguments that the library says it passes over."""
+        names = [name for name in self._given if any(f"{name!r}: " in message for message in told)]
+        if not names:
+            return []
+        return [
+            Notice(
+                reference=InvalidArgumentError.reference,
+                message=f"{type(model).__name__} takes no {', '.join(map(repr, names))}: "
+                "the library has ignored it",
+                hint="Leave it out of loader_kwargs, or load the class that takes it.",
+            )
+        ]
 
     def _judged(self, model: Any) -> Notice | None:
         """Refuse a model that lacks tensors, or tell of them. Call it once more if it tells."""
@@ -256,7 +279,8 @@ def build(
         fills: whether tensors that no file has are made up, so that the model can be used.
 
     Yields:
-        Each component that is loaded by itself, once it is where it belongs, and notices.
+        Each component that is loaded by itself, once it is where it belongs, notices, and reports
+        of what models lack.
 
     Returns:
         The model.

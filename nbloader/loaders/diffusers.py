@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from nbloader.loaders.placing import (
     objects_of,
     places_itself,
 )
+from nbloader.loaders.reports import LoadReport
 from nbloader.records import ComponentLoaded, Placement, Selection
 
 
@@ -63,6 +64,7 @@ def _build(
         loaded[part.name] = _component(part, folder, loader_kwargs)
         yield ComponentLoaded(name=part.name, seconds=time.monotonic() - began)
     pipeline = pipeline_class.from_pretrained(str(folder), **arguments, **loaded)
+    yield from _empty(pipeline)
     if todo.fills:
         _fill(pipeline)
     if todo.others is not None:
@@ -93,6 +95,26 @@ def _component(part: Part, folder: Path, loader_kwargs: Mapping[str, Any]) -> An
             skip_keys=getattr(component, "_skip_keys", None),
         )
     return component
+
+
+def _empty(pipeline: Any) -> Iterator[LoadReport]:
+    """Report the models of which parameters were left without storage.
+
+    The library itself does not where the index of the shards names what none of them has.
+    """
+    import torch
+
+    for component in pipeline.components.values():
+        if not isinstance(component, torch.nn.Module):
+            continue
+        if any(hasattr(module, "_hf_hook") for module in component.modules()):
+            continue  # What accelerate has put elsewhere has no storage here.
+        for model in component.modules():
+            config = getattr(model, "config", None)
+            source = config.get("_name_or_path") if isinstance(config, Mapping) else None
+            names = (name for name, each in model.named_parameters() if each.is_meta)
+            if source and (missing := tuple(sorted(names))):
+                yield LoadReport(model=type(model).__name__, source=str(source), missing=missing)
 
 
 def _fill(pipeline: Any) -> None:

@@ -23,6 +23,7 @@ from typing import Any, TypeAlias
 from packaging.version import Version
 
 from nbloader.errors import ModelLoadError
+from nbloader.loaders.reports import LoadReport
 from nbloader.records import (
     Component,
     ComponentLoaded,
@@ -366,9 +367,9 @@ def _quantization(to: Quantization, dtype: str) -> dict[str, Any]:
 WHOLE = "model"
 """The name of a model that is one module."""
 
-BuildSteps: TypeAlias = Generator[ComponentLoaded | Notice, None, Any]
-"""What a build gives: the components that are loaded by themselves, what is to be told, and at the
-end the model."""
+BuildSteps: TypeAlias = Generator[ComponentLoaded | LoadReport | Notice, None, Any]
+"""What a build gives: the components that are loaded by themselves, what is to be told, what a
+model lacks without the library's word, and at the end the model."""
 
 PLACING = ("device_map", "quantization_config")
 DTYPES = ("dtype", "torch_dtype")

@@ -34,6 +34,11 @@ _MISSING = re.compile(
 )
 _KEYS = re.compile(r"'([^']+)'|^- (\S+): found shape", re.MULTILINE)
 
+# diffusers (`pipelines/pipeline_utils.py`), of a mapping of names to values.
+_IGNORED = re.compile(
+    r"^Keyword arguments .* are not expected by .* and will be ignored", re.DOTALL
+)
+
 # Errors: of torch, where a library wants every tensor (modules of sentence-transformers), and of
 # diffusers (`models/model_loading_utils.py`).
 _STRICT = re.compile(
@@ -107,18 +112,23 @@ class Reports(logging.Handler):
 
     Attributes:
         found: in the order in which the loads ended.
+        ignored: what they said of arguments that nothing took.
     """
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
         self.found: list[LoadReport] = []
+        self.ignored: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
         """Take a message of a log."""
         try:
-            report = parse_report(record.getMessage())
+            message = record.getMessage()
+            report = parse_report(message)
         except Exception:  # A message that cannot be formatted is none that is looked for.
             return
+        if _IGNORED.search(message):
+            self.ignored.append(message)
         if report is not None:
             self.found.append(report)
 

@@ -111,13 +111,24 @@ _IDS = frozenset(
 # What may be handed in as an object, and what makes one. As the id of a repository, the library
 # would ask the Hub for it in the middle of a load, unchecked.
 _HANDED_IN: Mapping[str, str] = {
-    "assistant_model": "AutoModelForCausalLM",
-    "config": "AutoConfig",
-    "feature_extractor": "AutoFeatureExtractor",
-    "image_processor": "AutoImageProcessor",
-    "processor": "AutoProcessor",
-    "tokenizer": "AutoTokenizer",
-    "video_processor": "AutoVideoProcessor",
+    "adapter": "diffusers.T2IAdapter",
+    "assistant_model": "transformers.AutoModelForCausalLM",
+    "config": "transformers.AutoConfig",
+    "controlnet": "diffusers.ControlNetModel",
+    "feature_extractor": "transformers.AutoFeatureExtractor",
+    "image_encoder": "transformers.CLIPVisionModelWithProjection",
+    "image_processor": "transformers.AutoImageProcessor",
+    "motion_adapter": "diffusers.MotionAdapter",
+    "processor": "transformers.AutoProcessor",
+    "scheduler": "diffusers.DPMSolverMultistepScheduler",
+    "text_encoder": "transformers.CLIPTextModel",
+    "text_encoder_2": "transformers.CLIPTextModelWithProjection",
+    "text_encoder_3": "transformers.T5EncoderModel",
+    "tokenizer": "transformers.AutoTokenizer",
+    "transformer": "diffusers.AutoModel",
+    "unet": "diffusers.UNet2DConditionModel",
+    "vae": "diffusers.AutoencoderKL",
+    "video_processor": "transformers.AutoVideoProcessor",
 }
 _WITHOUT_MEANING = frozenset({"resume_download"})
 """Downloads are always gone on with; the Hub's library has given this argument up."""
@@ -272,7 +283,7 @@ class _Taking:
     def _part(self, name: str, value: str) -> bool:
         if value == self.call.repo_id:
             return True  # What is loaded anyway.
-        line = f"transformers.{_HANDED_IN[name]}.from_pretrained({quote(value)})"
+        line = f"{_HANDED_IN[name]}.from_pretrained({quote(value)})"
         raise InvalidArgumentError(
             f"loader_kwargs[{name!r}] names another repository: {quote(value)}",
             hint=f'Hand in the object: loader_kwargs={{"{name}": {line}}}.',

@@ -19,7 +19,8 @@ _HUB_HOSTS = frozenset({"huggingface.co", "www.huggingface.co", "hf.co"})
 """The names of the Hub itself; a mirror (`endpoint`) serves what stands there."""
 
 _WRAPPERS = {'"': '"', "'": "'", "`": "`", "<": ">"}
-_SCHEMES = ("hf://", "hf-hub:", "hf_hub:")  # of HfFileSystem, of timm, of open_clip
+# Of HfFileSystem, of timm, of open_clip, of git.
+_SCHEMES = ("hf://", "hf-hub:", "hf_hub:", "git@hf.co:", "git@huggingface.co:")
 _OTHER_TYPES = {"datasets": "dataset", "spaces": "Space"}
 _AT_REVISION = frozenset({"tree", "blob", "resolve", "raw", "commit", "commits"})
 _OF_ONE_FILE = frozenset({"blob", "resolve", "raw"})
@@ -86,7 +87,10 @@ def read_repo_id(given: object, *, endpoint: str | None, kind: Kind | None) -> R
         if text.startswith(scheme):
             path = text.removeprefix(scheme)
             _refuse_other_types(given, path.split("/"))
-            text = path.removeprefix("models/")
+            text = path.removeprefix("models/").removesuffix(".git")
+    page = _path_of_a_page(text)
+    if page is not None:
+        return _of_address(urlsplit(f"{HUB}/{page}"), endpoint or HUB)
     repo_id, at, revision = text.partition("@")
     repo_id = check_repo_id(repo_id if at and revision else text)
     return RepoAddress(_completed(repo_id, kind), _revision(given, revision) if revision else None)
@@ -99,8 +103,17 @@ def _unwrapped(text: str) -> str:
     return text
 
 
+def _path_of_a_page(text: str) -> str | None:
+    """Return the path of a page of the Hub that lacks the address; None for a text that is none."""
+    path = text.rstrip("/").removeprefix("models/")
+    segments = path.split("/")
+    is_page = len(segments) > 3 and segments[2] in _AT_REVISION
+    return path if (path != text and len(segments) == 2) or is_page else None
+
+
 def _address(text: str) -> SplitResult | None:
     """Split the address of a page; None for a text that is none."""
+    text = text.removeprefix("//")
     if text.partition("/")[0].lower() in _HUB_HOSTS and "/" in text:
         text = f"https://{text}"
     if not text.lower().startswith(("http://", "https://")):
@@ -116,6 +129,8 @@ def _of_address(address: SplitResult, endpoint: str) -> RepoAddress:
     # Neither a password nor a signature in the address is shown.
     shown = f"{address.scheme}://{address.hostname}{address.path}"
     segments = [unquote(segment) for segment in path.split("/") if segment]
+    if segments[:2] == ["api", "models"]:
+        del segments[0]
     if segments[:1] == ["models"]:
         del segments[0]
     _refuse_other_types(shown, segments)

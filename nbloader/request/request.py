@@ -84,7 +84,11 @@ def checked(call: Call) -> Request:
     passed_on = _mapping("loader_kwargs", call.loader_kwargs)
     nested = _mapping("loader_kwargs['model_kwargs']", passed_on.get("model_kwargs"))
     taken = taken_over(call, passed_on)
-    call, passed_on = taken.call, taken.passed_on
+    call, passed_on = taken.call, dict(taken.passed_on)
+    custom_pipeline = _custom_pipeline(passed_on.get("custom_pipeline"))
+    if custom_pipeline is not None:
+        # The library takes no path but a text, and the trial runs in another folder.
+        passed_on["custom_pipeline"] = custom_pipeline
     kind = _kind(call.kind, call.task)
     endpoint = check_endpoint(call.endpoint)
     default = check_endpoint(os.environ.get("HF_ENDPOINT") or None, "HF_ENDPOINT")
@@ -100,7 +104,7 @@ def checked(call: Call) -> Request:
             trust_remote_code=check_flag("trust_remote_code", call.trust_remote_code),
             task=check_task(call.task),
             safetensors_only=taken.safetensors_only,
-            custom_pipeline=_custom_pipeline(passed_on.get("custom_pipeline")),
+            custom_pipeline=custom_pipeline,
             custom_revision=_custom_revision(passed_on.get("custom_revision")),
             handed_in=tuple(sorted(passed_on)),
         ),

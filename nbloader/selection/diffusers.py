@@ -125,7 +125,7 @@ def _pipeline_class(repo: Repo, index: dict[str, object]) -> tuple[str, list[str
         # The code of another place, whatever the class is here.
         return class_name, _code_elsewhere(repo, custom) if _is_repository(custom) else []
     if class_name.startswith(("Onnx", "Flax")):
-        raise _other_framework(f"{quote(repo.repo_id)} is a pipeline", class_name)
+        raise _other_framework(repo, f"{quote(repo.repo_id)} is a pipeline", class_name)
     if not module and class_name.endswith("CombinedPipeline"):
         raise UnsupportedRepoError(
             f"{quote(class_name)} is put together from more than one repository.",
@@ -221,7 +221,7 @@ def _component(repo: Repo, name: str, library: str, class_name: str) -> Componen
     # diffusers looks into the root for a component without a folder, and never for a variant there.
     folder = name if in_folder else ""
     if class_name == "OnnxRuntimeModel" or class_name.startswith("Flax"):
-        raise _other_framework(f"The component {quote(name)} is", class_name)
+        raise _other_framework(repo, f"The component {quote(name)} is", class_name)
     code = [
         path
         for named in (repo.existing(folder, f"{library}.py") if in_folder else ())
@@ -358,8 +358,13 @@ def _code(repo: Repo, path: str) -> list[str]:
     return list(dict.fromkeys(files))
 
 
-def _other_framework(subject: str, class_name: str) -> UnsupportedRepoError:
+def _other_framework(repo: Repo, subject: str, class_name: str) -> UnsupportedRepoError:
+    hint = "Try revision='main', or the repository that it was made from."
+    if class_name.startswith("Onnx"):
+        hint = (
+            "Load it with optimum: optimum.onnxruntime.ORTDiffusionPipeline.from_pretrained("
+            f"{quote(repo.repo_id)})."
+        )
     return UnsupportedRepoError(
-        f"{subject} for another framework than PyTorch: {quote(class_name)}.",
-        hint="Try revision='main', or the repository that it was made from.",
+        f"{subject} for another framework than PyTorch: {quote(class_name)}.", hint=hint
     )

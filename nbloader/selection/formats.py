@@ -17,7 +17,22 @@ from importlib.resources import files
 from typing import Any
 
 from nbloader.errors import NoWeightsError, RepoError, UnsupportedRepoError
-from nbloader.hub_names import folder_and_name, is_repo_id
+from nbloader.hub_names import folder_and_name
+from nbloader.selection.lines import (
+    bases_of,
+    card_of,
+    filled,
+    gguf,
+    handing_in,
+    ip_adapter,
+    literal,
+    lora,
+    made_from,
+    single_file,
+    single_part,
+    textual_inversion,
+    textual_inversion_of,
+)
 from nbloader.selection.repo import Repo, is_name
 from nbloader.text import quote
 
@@ -51,7 +66,7 @@ def unsupported(repo: Repo, missing: str) -> UnsupportedRepoError:
     what = f" It seems to be {seen.what}." if seen else ""
     return UnsupportedRepoError(
         f"{quote(repo.repo_id)} cannot be loaded: it has no {missing}.{what}",
-        hint=seen.hint if seen else f"{_card(repo)} says what it is.",
+        hint=seen.hint if seen else f"{card_of(repo)} says what it is.",
     )
 
 
@@ -76,7 +91,7 @@ def refuse_other_libraries(repo: Repo, config: Mapping[str, object]) -> None:
     if told and method is None:
         raise UnsupportedRepoError(
             f"{quote(repo.repo_id)} is quantized by MLX, which transformers cannot load.",
-            hint=f"Load it with MLX: mlx_lm.load({_line(repo.repo_id)}).{_made_from(repo)}",
+            hint=f"Load it with MLX: mlx_lm.load({literal(repo.repo_id)}).{made_from(repo)}",
         )
     if "pretrained_cfg" in config:
         return  # transformers wraps the models of timm.
@@ -98,6 +113,8 @@ def no_weights(repo: Repo, folder: str) -> RepoError:
     """The error for a model whose `folder` has no weights that its library loads."""
     if folder == repo.root:
         seen = _of_files(repo, _exports()) or _of_library(repo)
+        if seen is None and not has_foreign_weights(repo, folder):
+            seen = _of_processing(repo)
         if seen is not None:
             return UnsupportedRepoError(
                 f"{quote(repo.repo_id)} has no PyTorch weights. It seems to be {seen.what}.",
@@ -134,6 +151,7 @@ def _seems(repo: Repo) -> _Seen | None:
         or _of_folders(repo)
         or _of_other_library(repo)
         or _of_lone_weights(repo)
+        or _of_processing(repo)
     )
 
 
@@ -174,7 +192,7 @@ def _of_library(repo: Repo) -> _Seen | None:
     what, hint = libraries().get(_normal(repo.library_name or ""), ("", ""))
     if not what:
         return None
-    return _Seen(f"a model of {what}", f"Load it with {what}: {_filled(hint, repo)}.")
+    return _Seen(f"a model of {what}", f"Load it with {what}: {filled(hint, repo)}.")
 
 
 def _of_other_library(repo: Repo) -> _Seen | None:
@@ -182,7 +200,7 @@ def _of_other_library(repo: Repo) -> _Seen | None:
     if name is None or _normal(name) in _OURS:
         return None
     return _Seen(
-        f"for the library {quote(name)}", f"Load it with that library. {_card(repo)} says how."
+        f"for the library {quote(name)}", f"Load it with that library. {card_of(repo)} says how."
     )
 
 
@@ -200,14 +218,17 @@ def _of_folders(repo: Repo) -> _Seen | None:
     folder, name = folder_and_name(paths[0])
     if name == "model_index.json":
         line = (
-            f"folder = huggingface_hub.snapshot_download({_line(repo.repo_id)}, "
-            f"allow_patterns={_line(f'{folder}/*')}); "
+            f"folder = huggingface_hub.snapshot_download({literal(repo.repo_id)}, "
+            f"allow_patterns={literal(f'{folder}/*')}); "
             f'diffusers.DiffusionPipeline.from_pretrained(f"{{folder}}/{folder}")'
         )
     else:
+        arguments = f"from_pretrained({literal(repo.repo_id)}, subfolder={literal(folder)})"
         line = (
-            f"transformers.AutoModel.from_pretrained({_line(repo.repo_id)}, "
-            f"subfolder={_line(folder)}), or diffusers.AutoModel for a part of a pipeline"
+            f"diffusers.AutoModel.{arguments}"
+            if repo.library_name == "diffusers"
+            else f"transformers.AutoModel.{arguments}, or diffusers.AutoModel for a part of a "
+            "pipeline"
         )
     return _Seen(
         f"one whose models stand in folders: {shown}{more}",
@@ -217,118 +238,43 @@ def _of_folders(repo: Repo) -> _Seen | None:
 
 
 def _of_lone_weights(repo: Repo) -> _Seen | None:
-    """Weights without a configuration: an add-on of diffusers, a whole checkpoint, or neither."""
-    weights = [path for path in sorted(repo.paths) if _CHECKPOINT.fullmatch(path)]
+    """Weights without a configuration: a part or an add-on of diffusers, or a whole checkpoint."""
+    paths = sorted(repo.paths)
+    weights = [path for path in paths if _CHECKPOINT.fullmatch(path)]
+    weights = weights or [path for path in paths if _PICKLES.fullmatch(path)]
     if not weights:
-        weights = [path for path in sorted(repo.paths) if _PICKLES.fullmatch(path)]
-        if not weights:
-            return None
+        return None
+    largest = max(weights, key=repo.size_of)
+    for what, find, hint in _SINGLE_PARTS:
+        if find([largest]):
+            return _Seen(what, hint(repo, largest))
+    if not _CHECKPOINT.fullmatch(largest):
         return _Seen(
             "weights of PyTorch without a configuration",
-            f"Only the code that they were made with loads them. {_card(repo)} may name it.",
+            f"Only the code that they were made with loads them. {card_of(repo)} may name it.",
         )
-    largest = max(weights, key=repo.size_of)
-    is_small = repo.size_of(largest) < _LEAST_CHECKPOINT_BYTES and bool(_bases(repo))
+    is_small = repo.size_of(largest) < _LEAST_CHECKPOINT_BYTES and bool(bases_of(repo))
     if is_small or "lora" in f"{repo.repo_id}/{largest}".lower():
-        return _Seen("a LoRA of diffusers", _lora(repo, largest))
-    return _Seen("a bare checkpoint without a configuration", _single_file(repo, largest))
+        return _Seen("a LoRA of diffusers", lora(repo, largest))
+    return _Seen("a bare checkpoint without a configuration", single_file(repo, largest))
 
 
-_CHECKPOINT = re.compile(r"[^/]*\.(safetensors|ckpt)")
-_PICKLES = re.compile(r".*\.(pt|pth|bin|ckpt|safetensors)")
+def _of_processing(repo: Repo) -> _Seen | None:
+    """What stands around a model, where there is none."""
+    return _of_files(repo, _PROCESSING)
+
+
+_CHECKPOINT = re.compile(r".*\.(safetensors|ckpt)")
+_PICKLES = re.compile(r".*\.(pt|pth|bin)")
 _LEAST_CHECKPOINT_BYTES = 1_600_000_000
 """Half a Stable Diffusion 1.5; the largest published LoRAs take less."""
-
-
-# -- lines -----------------------------------------------------------------------------------------
-
-
-def _line(value: str) -> str:
-    """Return a text as it stands in a line to paste."""
-    return f'"{value}"' if re.fullmatch(r"[\w./:* -]{1,300}", value, re.ASCII) else quote(value)
-
-
-def _filled(line: str, repo: Repo, path: str = "") -> str:
-    """Put what the tables leave open into a line."""
-    name = repo.repo_id.rpartition("/")[2]
-    return line.format(repo=_line(repo.repo_id), id=repo.repo_id, name=name, path=path)
-
-
-def _card(repo: Repo) -> str:
-    return f"Its card at https://huggingface.co/{repo.repo_id}"
-
-
-def _bases(repo: Repo) -> list[str]:
-    return [name for name in repo.base_models if is_repo_id(name)]
-
-
-def _base(repo: Repo) -> str:
-    """Return the id of the base model, as it stands in a line."""
-    return _line(next(iter(_bases(repo)), "the base model that its card names"))
-
-
-def _made_from(repo: Repo) -> str:
-    bases = _bases(repo)
-    return f" Or load what it was made from: nbloader.load({_line(bases[0])})." if bases else ""
-
-
-def _pipe(repo: Repo, call: str) -> str:
-    return f"Add it to its base model: pipe = nbloader.load({_base(repo)}); pipe.{call}"
-
-
-def _lora(repo: Repo, path: str) -> str:
-    folder, name = folder_and_name(path)
-    more = "" if name.startswith("pytorch_lora_weights.") else f", weight_name={_line(name)}"
-    more += f", subfolder={_line(folder)}" if folder else ""
-    return _pipe(repo, f"load_lora_weights({_line(repo.repo_id)}{more})")
-
-
-def _ip_adapter(repo: Repo, path: str) -> str:
-    folder, name = folder_and_name(path)
-    return _pipe(
-        repo,
-        f"load_ip_adapter({_line(repo.repo_id)}, subfolder={_line(folder)}, "
-        f"weight_name={_line(name)})",
-    )
-
-
-def _textual_inversion(repo: Repo, path: str) -> str:
-    del path
-    return _pipe(repo, f"load_textual_inversion({_line(repo.repo_id)})")
-
-
-def _single_file(repo: Repo, path: str) -> str:
-    address = _line(f"https://huggingface.co/{repo.repo_id}/blob/main/{path}")
-    return (
-        "Load it with the pipeline of diffusers that it is for: "
-        f"diffusers.StableDiffusionXLPipeline.from_single_file({address}), or that of another "
-        "class."
-    )
-
-
-_PICTURES = frozenset({"image-to-image", "image-to-video", "text-to-image", "text-to-video"})
-
-
-def _gguf(repo: Repo, path: str) -> str:
-    """Language models are for llama.cpp; what makes pictures, for diffusers."""
-    if repo.pipeline_tag in _PICTURES or repo.library_name == "diffusers":
-        address = _line(f"https://huggingface.co/{repo.repo_id}/blob/main/{path}")
-        return (
-            "Load it with the class of diffusers that it is for, such as "
-            f"diffusers.FluxTransformer2DModel.from_single_file({address}, "
-            "quantization_config=diffusers.GGUFQuantizationConfig()), and hand it to the pipeline "
-            f"as transformer.{_made_from(repo)}"
-        )
-    return (
-        f"Load it with llama.cpp: llama_cpp.Llama.from_pretrained({_line(repo.repo_id)}, "
-        f"filename={_line(path)}).{_made_from(repo)}"
-    )
 
 
 # -- one model of diffusers ------------------------------------------------------------------------
 
 # By a part of its name, the argument under which a pipeline takes a model.
 _ARGUMENTS: tuple[tuple[str, str], ...] = (
+    ("SparseControlNet", ""),  # Its pipeline takes a motion adapter, too.
     ("ControlNet", "controlnet"),
     ("Autoencoder", "vae"),
     ("VQModel", "vqvae"),
@@ -343,15 +289,15 @@ _ARGUMENTS: tuple[tuple[str, str], ...] = (
 
 def _one_model_of_diffusers(repo: Repo, named: object) -> UnsupportedRepoError:
     line = "its class"
-    hint = f"{_card(repo)} names the pipeline that it is for."
+    hint = f"{card_of(repo)} names the pipeline that it is for."
     if is_name(named):
-        line = f"diffusers.{named}.from_pretrained({_line(repo.repo_id)})"
-        argument = next((name for part, name in _ARGUMENTS if part in named), None)
+        line = f"diffusers.{named}.from_pretrained({literal(repo.repo_id)})"
+        argument = next((name for part, name in _ARGUMENTS if part in named), "") or None
         hint = f"Load it by itself: {line}"
         if argument is not None:
             hint = (
                 f"Load it by itself and hand it to its pipeline: {argument} = {line}; "
-                f'nbloader.load({_base(repo)}, loader_kwargs={{"{argument}": {argument}}})'
+                f"{handing_in(repo, argument)}"
             )
     return UnsupportedRepoError(
         f"{quote(repo.repo_id)} is one model of diffusers, not a whole pipeline: {quote(named)}.",
@@ -366,28 +312,84 @@ _PARTS: tuple[_Format, ...] = (
         "a modular diffusers pipeline",
         _named(r"modular_model_index\.json"),
         lambda repo, _: (
-            f"Load it with diffusers.ModularPipeline.from_pretrained({_line(repo.repo_id)})."
+            f"Load it with diffusers.ModularPipeline.from_pretrained({literal(repo.repo_id)})."
         ),
     ),
-    ("a LoRA of diffusers", _named(r"pytorch_lora_weights\.(safetensors|bin)"), _lora),
+    ("a LoRA of diffusers", _named(r"pytorch_lora_weights\.(safetensors|bin)"), lora),
     (
         "an adapter (LoRA)",
         _named(r"adapter_model\.(safetensors|bin)"),
         lambda repo, _: (
             "Load its base model with PEFT: "
-            f"peft.AutoPeftModel.from_pretrained({_line(repo.repo_id)})."
+            f"peft.AutoPeftModel.from_pretrained({literal(repo.repo_id)})."
         ),
     ),
-    ("an IP-Adapter of diffusers", _named(r"ip[-_]adapter.*\.(safetensors|bin)"), _ip_adapter),
+    ("an IP-Adapter of diffusers", _named(r"ip[-_]adapter.*\.(safetensors|bin)"), ip_adapter),
     (
         "a textual inversion of diffusers",
         _named(r"learned_embeds.*\.(safetensors|bin|pt)"),
-        _textual_inversion,
+        textual_inversion,
     ),
 )
 """What is added to a model of diffusers, or put together in another way."""
 
-_OURS = frozenset({"diffusers", "peft", "sentence-transformers", "transformers"})
+_PROCESSING: tuple[_Format, ...] = (
+    (
+        "a processor alone, without a model",
+        _named(r"(pre)?processor_config\.json"),
+        lambda repo, _: (
+            f"Load it with transformers.AutoProcessor.from_pretrained({literal(repo.repo_id)})."
+        ),
+    ),
+    (
+        "a tokenizer alone, without a model",
+        _named(
+            r"tokenizer(_config)?\.json|tokenizer\.model|spiece\.model|"
+            r"sentencepiece\.(bpe\.)?model|vocab\.(json|txt)"
+        ),
+        lambda repo, _: (
+            f"Load it with transformers.AutoTokenizer.from_pretrained({literal(repo.repo_id)})."
+        ),
+    ),
+    (
+        "a scheduler of diffusers alone",
+        _named(r"scheduler_config\.json"),
+        lambda repo, _: (
+            "Load it with the class that its scheduler_config.json names: "
+            f"diffusers.DPMSolverMultistepScheduler.from_pretrained({literal(repo.repo_id)}), or "
+            "another."
+        ),
+    ),
+)
+"""What stands around models."""
+
+_SINGLE_PARTS: tuple[_Format, ...] = (
+    (
+        "a ControlNet of diffusers in one file",
+        _named(r"(.*[-_])?(control(net)?[-_](?!lora).*|controlnet)\.(safetensors|pth|ckpt)"),
+        single_part("controlnet", "ControlNetModel"),
+    ),
+    (
+        "a motion adapter of diffusers in one file",
+        _named(r"(mm[-_]sd|.*motion[-_]?(adapter|module)).*\.(safetensors|pth|ckpt)"),
+        single_part("motion_adapter", "MotionAdapter"),
+    ),
+    (
+        "a VAE of diffusers in one file",
+        _named(r"(.*[-_])?vae([-_](?!fix|baked).*)?\.(safetensors|pth|ckpt|pt)"),
+        single_part("vae", "AutoencoderKL"),
+    ),
+    (
+        "a textual inversion of diffusers",
+        _named(r"(.*[-_ ])?(embed(ding)?s?|easynegative.*|.*negative.*)\.(safetensors|pt|bin)"),
+        textual_inversion_of,
+    ),
+)
+"""What is one file, and is told by its name."""
+
+_OURS = frozenset(
+    {"diffusers", "diffusion-single-file", "peft", "sentence-transformers", "transformers"}
+)
 
 
 @cache
@@ -400,7 +402,7 @@ def libraries() -> Mapping[str, tuple[str, str]]:
 def _exports() -> tuple[_Format, ...]:
     """Return the weights that are for another library, by the names of their files."""
     return (
-        ("GGUF weights", _named(r".*\.gguf"), _gguf),
+        ("GGUF weights", _named(r".*\.gguf"), gguf),
         *((entry["what"], _find_of(entry), _hint_of(entry)) for entry in _table()["export"]),
     )
 
@@ -415,8 +417,8 @@ def _hint_of(entry: Mapping[str, Any]) -> Callable[[Repo, str], str]:
     """Make the hint for an export: the line that loads it, and what it was made from."""
 
     def hint(repo: Repo, path: str) -> str:
-        made_from = _made_from(repo) if entry.get("made_from", True) else ""
-        return f"{_filled(entry['load'], repo, path)}{made_from}"
+        source = made_from(repo) if entry.get("made_from", True) else ""
+        return f"{filled(entry['load'], repo, path)}{source}"
 
     return hint
 

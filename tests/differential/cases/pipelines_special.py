@@ -140,6 +140,12 @@ def _shards(folder: Path) -> None:
         getattr(pipeline, name).save_pretrained(folder / name, max_shard_size="40KB")
 
 
+def _shard_without_a_tensor(folder: Path) -> None:
+    _shards(folder)
+    first, *_ = sorted((folder / "unet").glob("*.safetensors"))
+    _rewrite(first, lambda tensors: dict(sorted(tensors.items())[1:]))
+
+
 def _bin(folder: Path) -> None:
     unet = _plain(folder).unet
     (folder / UNET).unlink()
@@ -189,6 +195,8 @@ CASES = (
         arguments={"variant": "fp16", "dtype": "float32"},
     ),
     _case("shards", _shards),
+    # The library itself sees only what the index says.
+    _case("shard-without-a-tensor", _shard_without_a_tensor, refused="missing-tensors"),
     _case("bin", _bin, arguments={"allow_pickle": True}),
     _case("surplus", _surplus(UNET), _surplus(TEXT_ENCODER)),
     _case(
@@ -196,6 +204,11 @@ CASES = (
         plain=lambda f: _plain(f, text_encoder=None, tokenizer=None),
         arguments={"loader_kwargs": {"text_encoder": None, "tokenizer": None}},
         call=None,
+    ),
+    _case(
+        "not-taken",
+        arguments={"loader_kwargs": {"nothing": 1}},
+        notices=frozenset({"invalid-argument"}),
     ),
     _case("lacking-a-part", _null("tokenizer"), refused="missing-component"),
     _case(
