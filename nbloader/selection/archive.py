@@ -9,6 +9,7 @@ here, so that the bytes that are looked at are the bytes that torch will read.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -89,6 +90,10 @@ class Archive:
     directory: int
 
 
+# Beside what a dictionary of tensors has. The code is compressed.
+_SCRIPT = re.compile(r"^[^/]+/(constants\.pkl$|code/)")
+
+
 def read_archive(size: int, read: Read) -> Archive:
     """Read the directory and the pickle of an archive of torch.
 
@@ -105,7 +110,7 @@ def read_archive(size: int, read: Read) -> Archive:
         raise Unclear("its zip has two files of one name")
     if any(not name.startswith(f"{root}/") for name in names):
         raise Unclear("its zip has files outside the folder that torch reads")
-    if f"{root}/constants.pkl" in names or any(n.startswith(f"{root}/code/") for n in names):
+    if any(_SCRIPT.search(name) for name in names):
         raise Unclear("it is a TorchScript archive", format="TorchScript")
     if [name for name in names if name.lower().endswith("/data.pkl")] != [f"{root}/data.pkl"]:
         raise Unclear("its zip has no data.pkl in the one place where it belongs")
@@ -228,6 +233,8 @@ def _entry(content: bytes, position: int) -> tuple[_Entry, int]:
     if _IN_64_BITS in (packed, size, offset):
         extra = content[extra_at : extra_at + lengths[1]]
         size, packed, offset = _in_64_bits(extra, [size, packed, offset])
+    if method and _SCRIPT.search(name):
+        raise Unclear("it is a TorchScript archive", format="TorchScript")
     if method or packed != size or flags & _ODD_FLAGS:
         raise Unclear("its zip is compressed or encrypted, which torch does not write")
     if name.endswith("/") != bool(kind & _FOLDER) or (size and kind & _FOLDER):

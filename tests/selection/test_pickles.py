@@ -8,6 +8,7 @@ import pickle
 import random
 import struct
 import tarfile
+import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
@@ -456,6 +457,21 @@ def test_names_are_bounded_and_few() -> None:
 # --- the zip --------------------------------------------------------------------------------------
 
 
+def scripted() -> bytes:
+    """A module as torch saves it with its code, which is compressed."""
+
+    class Doubling(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return 2 * x
+
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        made: Any = torch.jit.trace(Doubling(), torch.ones(1))  # type: ignore[no-untyped-call]
+        torch.jit.save(made, buffer)
+    return buffer.getvalue()
+
+
 def patched(content: bytes, signature: bytes, offset: int, value: bytes) -> bytes:
     """Put other bytes at an offset behind the first signature of its kind."""
     at = content.index(signature) + offset
@@ -618,6 +634,11 @@ OTHERS: dict[str, tuple[bytes, str, str]] = {
     "an end in 64 bits elsewhere": (patched(REAL, LOCATOR, 8, bytes(4)), "zip", WHERE),
     "TorchScript": (
         archive(tensor_pickle(), FOUR, others={"archive/constants.pkl": b"\x80\2)."}),
+        "TorchScript",
+        "it is a TorchScript archive",
+    ),
+    "TorchScript as torch writes it": (
+        scripted(),
         "TorchScript",
         "it is a TorchScript archive",
     ),
