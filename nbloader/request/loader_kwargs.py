@@ -185,7 +185,7 @@ def taken_over(call: Call, loader_kwargs: Mapping[str, Any]) -> Taken:
 
 
 def _renamed(loader_kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Give the arguments for a part their newer names.
+    """Return the arguments for a part under their newer names.
 
     Raises:
         InvalidArgumentError: both names are there.

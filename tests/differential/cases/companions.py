@@ -120,7 +120,7 @@ def _save_classifying(folder: Path) -> None:
 
 
 def _pickle(folder: Path) -> None:
-    """Give an adapter the format of old."""
+    """Write an adapter in the format of old."""
     import torch
     from safetensors.torch import load_file
 
