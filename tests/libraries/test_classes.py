@@ -96,6 +96,15 @@ def test_a_part_that_the_class_needs_and_nobody_brings_is_asked_for() -> None:
     assert found.status is CheckStatus.PASSED
 
 
+def test_a_part_of_several_types_is_asked_for_by_one_that_can_be_made() -> None:
+    parts = (("scheduler", "KarrasDiffusionSchedulers"), ("model", "Any"), ("size", "int"))
+    found = check_packages(PIPELINE, installed(), [replace(HIDREAM, components=parts)])
+    assert found.hint.endswith(
+        'loader_kwargs={"scheduler": DPMSolverMultistepScheduler.from_pretrained(...), '
+        '"model": ..., "size": ...}'
+    )
+
+
 # -- classes that are gone -------------------------------------------------------------------------
 
 

@@ -121,6 +121,11 @@ def test_none_says_nothing_and_is_left_out(name: str) -> None:
         ({"model_name_or_path": "a/b"}, "names another model", "nbloader.load('a/b')"),
         ({"model": object()}, "names another model", "first"),
         (
+            {"vae": "other/name"},
+            "loader_kwargs['vae'] names another repository: 'other/name'",
+            "diffusers.AutoencoderKL.from_pretrained('other/name')",
+        ),
+        (
             {"tokenizer": "other/name"},
             "loader_kwargs['tokenizer'] names another repository: 'other/name'",
             "{\"tokenizer\": transformers.AutoTokenizer.from_pretrained('other/name')}",

@@ -58,6 +58,8 @@ def test_code_of_this_machine_is_named_by_its_whole_path(
 
     def place(given: object) -> str | None:
         request = checked(Call(repo_id="org/name", loader_kwargs={"custom_pipeline": given}))
+        # The library takes a text alone.
+        assert request.loader_kwargs["custom_pipeline"] == request.selection.custom_pipeline
         return request.selection.custom_pipeline
 
     assert [place(given) for given in ("own", Path("own"), "x.py", "x", "org/own", None)] == [
