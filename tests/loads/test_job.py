@@ -131,6 +131,7 @@ def test_an_error_of_whoever_is_told_of_the_end_keeps_no_model(
     demo_hub: LocalHub, tmp_path: Path, error: BaseException, seen: type[BaseException]
 ) -> None:
     gc.collect()  # of other tests
+    gc.collect()  # A model of another test may wait for it.
     before = loaders.loaded()
 
     def on_event(event: Event) -> None:
