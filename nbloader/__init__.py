@@ -15,7 +15,7 @@ from nbloader._version import __version__
 
 if TYPE_CHECKING:
     from nbloader import errors
-    from nbloader.api import aload, download, load, preflight, start
+    from nbloader.api import aload, download, load, preflight, start, unload
     from nbloader.diagnostics import doctor
     from nbloader.hub_cache.report import cache
     from nbloader.settings import Settings
@@ -31,6 +31,7 @@ __all__ = [
     "load",
     "preflight",
     "start",
+    "unload",
 ]
 
 # None of these modules has the name of what it holds: importing it would put the module in its
@@ -44,6 +45,7 @@ _HOME = {
     "load": "nbloader.api",
     "preflight": "nbloader.api",
     "start": "nbloader.api",
+    "unload": "nbloader.api",
 }
 
 

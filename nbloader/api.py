@@ -1,4 +1,4 @@
-"""What users call: `load`, `aload`, `start`, `download`, `preflight`."""
+"""What users call: `load`, `aload`, `start`, `download`, `preflight`, `unload`."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 
     from nbloader.checks import PreflightReport
     from nbloader.job import Job
+    from nbloader.loaders import Freed
     from nbloader.records import Event
     from nbloader.request import Request
     from nbloader.settings import Settings
     from nbloader.stages import Work
 
-__all__ = ["aload", "download", "load", "preflight", "start"]
+__all__ = ["aload", "download", "load", "preflight", "start", "unload"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -311,6 +312,29 @@ def preflight(
         loader_kwargs=loader_kwargs,
     )
     return stages.check(checked(replace(call, view="none")), partial(load_line, call))
+
+
+def unload(model: Any) -> Freed:
+    """Give back the memory of a model on GPU and CPU, whoever still refers to it.
+
+    `del` is not enough in a notebook: `Out[]`, a traceback or a job may keep the model. So its
+    tensors are taken out of it, and what torch holds for later use is returned. The model cannot be
+    used any more. What another loaded model uses as well stays.
+
+    Args:
+        model: what `load` has returned, or any pipeline or `torch.nn.Module`; a list of them; or
+            `"all"` for every model that this process has loaded and that is still alive.
+
+    Returns:
+        What was given back, by device.
+
+    Raises:
+        InvalidArgumentError: it is no model.
+    """
+    import_modules("nbloader.loaders")
+    from nbloader import loaders
+
+    return loaders.unload(model)
 
 
 def _request(function: str, repo_id: str, keywords: Mapping[str, Any]) -> Request:

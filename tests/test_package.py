@@ -51,6 +51,7 @@ def test_public_names() -> None:
         "load",
         "preflight",
         "start",
+        "unload",
     ]
     assert dir(nbloader) == sorted(nbloader.__all__)
     assert all(getattr(nbloader, name) is not None for name in nbloader.__all__)

@@ -10,6 +10,7 @@ from nbloader.checks import PreflightReport
 from nbloader.diagnostics import DoctorReport
 from nbloader.hub_cache.report import CacheReport
 from nbloader.job import Job, JobReport
+from nbloader.loaders import Freed
 from nbloader.records import Event
 from nbloader.state import JobState
 
@@ -27,6 +28,7 @@ async def results(folder: Path) -> None:
     assert_type(nbloader.preflight("org/name"), PreflightReport)
     assert_type(nbloader.cache(folder), CacheReport)
     assert_type(nbloader.doctor("org/name"), DoctorReport)
+    assert_type(nbloader.unload("all"), Freed)
     assert_type(nbloader.__version__, str)
 
 

@@ -9,11 +9,12 @@ from nbloader.checks import PreflightReport
 from nbloader.diagnostics import DoctorReport
 from nbloader.hub_cache.report import CacheReport
 from nbloader.job import Job
+from nbloader.loaders import Freed
 
 __all__ = ["calls", "results"]
 
-_RESULTS = (Job, PreflightReport, DoctorReport, CacheReport)
-_FIRST = ("load", "aload", "start", "download", "preflight")
+_RESULTS = (Job, PreflightReport, Freed, DoctorReport, CacheReport)
+_FIRST = ("load", "aload", "start", "download", "preflight", "unload")
 
 
 def calls() -> str:

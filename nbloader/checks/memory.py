@@ -5,7 +5,7 @@ from __future__ import annotations
 from nbloader.checks.facts import Facts, failed, passed, skipped, warned
 from nbloader.errors import DoesNotFitError
 from nbloader.fit import gpu_problem
-from nbloader.machine import how_to_free
+from nbloader.machine import HOW_TO_FREE
 from nbloader.records import CheckResult, Fit, MachineFacts, Method, Placement
 from nbloader.text import format_bytes
 
@@ -84,7 +84,7 @@ def _hint(facts: Facts, fit: Fit) -> str:
     model = facts.loaded[0]
     return (
         f"{model.repo_id} is loaded in this process already and takes {format_bytes(model.bytes)} "
-        f"({model.device}). {how_to_free(notebook=facts.in_notebook)} "
+        f"({model.device}). {HOW_TO_FREE} "
         f"{'' if fit.chosen else fit.hint}"
     ).strip()
 

@@ -14,11 +14,13 @@ from nbloader.loaders.imports import Import
 from nbloader.loaders.placing import DTYPES, PLACING, places_itself
 from nbloader.loaders.reports import quiet
 from nbloader.loaders.self_test import check_call, check_embeddings, check_modules
+from nbloader.loaders.unloading import Freed, unload
 
 __all__ = [
     "DTYPES",
     "PLACING",
     "Building",
+    "Freed",
     "Import",
     "bytes_of",
     "check_arguments",
@@ -34,4 +36,5 @@ __all__ = [
     "quiet",
     "remember",
     "spare_bytes",
+    "unload",
 ]

@@ -149,6 +149,16 @@ def loaded() -> tuple[LoadedModel, ...]:
     return tuple(sorted(alive, key=lambda facts: -facts.bytes))
 
 
+def alive() -> list[Any]:
+    """Return the models themselves that are alive, the oldest first."""
+    return [model for entry in _ALIVE if (model := entry[2]()) is not None]
+
+
+def forget(model: Any) -> None:
+    """Take a model off the list: it holds nothing any more."""
+    _ALIVE[:] = [entry for entry in _ALIVE if entry[2]() is not model]
+
+
 def copies(key: Hashable) -> list[int]:
     """Return the sizes in bytes of all models with this key that are alive.
 
@@ -156,14 +166,14 @@ def copies(key: Hashable) -> list[int]:
     beside an event loop that would take too long (a third of a second with torch imported).
     """
 
-    def alive() -> list[int]:
+    def found() -> list[int]:
         return [
             facts.bytes for known, facts, model in _ALIVE if known == key and model() is not None
         ]
 
-    if alive() and threading.current_thread() is threading.main_thread():
+    if found() and threading.current_thread() is threading.main_thread():
         gc.collect()
-    return alive()
+    return found()
 
 
 def bytes_of(modules: Iterable[Any]) -> int:

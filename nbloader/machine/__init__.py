@@ -19,10 +19,10 @@ from nbloader.machine.facts import machine_facts
 from nbloader.machine.gpus import torch_facts
 from nbloader.machine.memory import memory_facts
 from nbloader.machine.places import (
+    HOW_TO_FREE,
     attached_models,
     how_to_add_token,
     how_to_connect,
-    how_to_free,
     looks_like,
     matching,
     place,
@@ -30,6 +30,7 @@ from nbloader.machine.places import (
 )
 
 __all__ = [
+    "HOW_TO_FREE",
     "attached_models",
     "bigger_disks",
     "disk_facts",
@@ -40,7 +41,6 @@ __all__ = [
     "home_of_environment",
     "how_to_add_token",
     "how_to_connect",
-    "how_to_free",
     "looks_like",
     "machine_facts",
     "matching",

@@ -97,14 +97,8 @@ def how_to_add_token(where: Place) -> str:
     return _ADD_TOKEN.get(where, "Pass it as `token=`, or store it with `hf auth login`.")
 
 
-def how_to_free(*, notebook: bool) -> str:
-    """Say how the memory of a model that is loaded in this process is freed."""
-    if notebook:
-        return (
-            "To free it, run `%xdel pipe` with its name, and `%xdel job` if `start` made it: "
-            "`del` leaves what IPython keeps."
-        )
-    return "To free it, delete every name that holds it (`del pipe`, and `del job`)."
+HOW_TO_FREE = 'To free it, run `nbloader.unload(pipe)` with its name, or `nbloader.unload("all")`.'
+"""How the memory of a model that is loaded in this process is freed."""
 
 
 def how_to_connect(where: Place) -> str:

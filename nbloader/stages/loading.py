@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from nbloader.assess import Survey, fallback, gather, helped, judge
 from nbloader.checks import Facts
 from nbloader.errors import DoesNotFitError, HubUnreachableError, RepoNotFoundError
-from nbloader.machine import how_to_free
+from nbloader.machine import HOW_TO_FREE
 from nbloader.notebook import running_kernel
 from nbloader.records import (
     Checked,
@@ -242,5 +242,5 @@ def _second_copy(selection: Selection, device: str, size: int) -> Notice:
         message=f"{selection.repo_id} is loaded in this process already; a second copy takes "
         f"another {format_bytes(size)} of {where}",
         hint="If the new one takes the place of the first in your variable, nothing is left to do. "
-        + how_to_free(notebook=running_kernel() is not None),
+        + HOW_TO_FREE,
     )

@@ -479,7 +479,7 @@ def test_a_second_load_does_not_end_on_a_slow_device(free: int, status: CheckSta
 def test_a_model_that_is_loaded_already_is_named_where_the_next_does_not_fit() -> None:
     facts = replace(facts_on(CPU, weighing(20 * GB)), loaded=(FIRST,))
     assert found(facts, "placement").hint.startswith(
-        "org/large is loaded in this process already and takes 9.0 GB (cuda). To free it, delete "
+        "org/large is loaded in this process already and takes 9.0 GB (cuda). To free it, run "
     )
 
 
