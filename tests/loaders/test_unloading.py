@@ -131,6 +131,24 @@ def test_hooks_that_hold_weights_give_them_up(tmp_path: Path) -> None:
     assert not any(tensor.numel() for tensor in weights.values())
 
 
+def test_the_states_of_quantized_weights_go_with_them(tmp_path: Path) -> None:
+    from transformers import AutoModel, BitsAndBytesConfig
+
+    save_classifier(tmp_path)
+    model = AutoModel.from_pretrained(
+        tmp_path, quantization_config=BitsAndBytesConfig(load_in_4bit=True), device_map={"": "cpu"}
+    )
+    states = [
+        state
+        for each in model.parameters()
+        if (state := getattr(each, "quant_state", None)) is not None
+    ]
+    assert states
+    nbloader.unload(model)
+    assert not [state for state in states if state.absmax.numel()]
+    assert not [each for each in model.parameters() if each.numel()]
+
+
 def test_what_is_counted_is_said() -> None:
     freed = loaders.Freed({"cuda:0": 4_200_000_000, "cpu": 1_500_000})
     assert (freed.bytes, repr(freed)) == (
