@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import threading
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import replace
 from functools import partial, wraps
 from inspect import signature
 from pathlib import Path
@@ -86,6 +86,7 @@ def load(
     allow_pickle: bool = False,
     verify: bool = False,
     force: bool = False,
+    replace: bool = False,
     settings: Settings | Mapping[str, Any] | None = None,
     view: str = "auto",
     on_event: Callable[[Event], object] | None = None,
@@ -119,6 +120,8 @@ def load(
         verify: hash what the cache holds already, too. Downloads are always hashed.
         force: go on although a check failed (disk space, packages, memory), or the files lack
             tensors, which are then random.
+        replace: unload what this process has loaded of the same repository before, as
+            `nbloader.unload` does, once everything else is ready: for a cell that is run twice.
         settings: `Settings` or a mapping of their fields.
         view: `auto` (a widget in a notebook, a bar on a terminal, text elsewhere), `widget`,
             `html`, `text`, `tqdm`, `none`.
@@ -157,6 +160,7 @@ def load(
         allow_pickle=allow_pickle,
         verify=verify,
         force=force,
+        replace=replace,
         settings=settings,
         view=view,
         on_event=on_event,
@@ -311,7 +315,7 @@ def preflight(
         settings=settings,
         loader_kwargs=loader_kwargs,
     )
-    return stages.check(checked(replace(call, view="none")), partial(load_line, call))
+    return stages.check(checked(dataclasses.replace(call, view="none")), partial(load_line, call))
 
 
 def unload(model: Any) -> Freed:

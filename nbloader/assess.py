@@ -27,6 +27,7 @@ from nbloader.machine import (
     looks_like,
     machine_facts,
     matching,
+    own_bytes,
     place,
 )
 from nbloader.notebook import Background
@@ -162,12 +163,17 @@ def _facts(
     packages = package_facts(names)
     machine = replace(survey.machine(), packages=packages) if selection and survey else None
     alive = loaded()
+    going: tuple[LoadedModel, ...] = ()
+    if request.replace and selection:
+        going = tuple(model for model in alive if model.repo_id == selection.repo_id)
+        alive = tuple(model for model in alive if model not in going)
     chosen: Fit | None = None
     without: Fit | None = None
     if selection and machine:
         machine = _with_more(machine, enumerate(spare_bytes()))
+        machine = _without(machine, going)
         chosen = _fit(request, selection, weights, machine)
-        if on_gpus := [(number, model.bytes) for model in alive for number in _numbers(model)]:
+        if on_gpus := _on_gpus(alive):
             without = _fit(request, selection, weights, _with_more(machine, on_gpus))
     return Facts(
         repo_id=request.repo_id,
@@ -235,6 +241,24 @@ def _with_more(machine: MachineFacts, more: Iterable[tuple[int, int]]) -> Machin
             gpu = gpus[number]
             gpus[number] = replace(gpu, free=min(gpu.total, gpu.free + size))
     return replace(machine, gpus=tuple(gpus))
+
+
+def _without(machine: MachineFacts, models: Sequence[LoadedModel]) -> MachineFacts:
+    """Return the machine as it is once models are unloaded.
+
+    In memory they give back at most what this process has of its own: weights that are mapped from
+    files count as available already.
+    """
+    machine = _with_more(machine, _on_gpus(models))
+    memory, on_cpu = machine.memory, sum(each.bytes for each in models if each.device == "cpu")
+    if not on_cpu:
+        return machine
+    available = min(memory.total, memory.available + min(on_cpu, own_bytes()))
+    return replace(machine, memory=replace(memory, available=available))
+
+
+def _on_gpus(models: Iterable[LoadedModel]) -> list[tuple[int, int]]:
+    return [(number, model.bytes) for model in models for number in _numbers(model)]
 
 
 def _numbers(model: LoadedModel) -> list[int]:

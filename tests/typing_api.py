@@ -63,6 +63,7 @@ async def arguments(folder: Path) -> None:
         allow_pickle=True,
         verify=True,
         force=True,
+        replace=True,
         settings=nbloader.Settings(max_retries=3),
         view="text",
         on_event=shows,

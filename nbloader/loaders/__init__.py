@@ -2,6 +2,7 @@
 
 from nbloader.loaders.build import Building, check_arguments, modules_of
 from nbloader.loaders.device import (
+    alive,
     bytes_of,
     check_device,
     copies,
@@ -22,6 +23,7 @@ __all__ = [
     "Building",
     "Freed",
     "Import",
+    "alive",
     "bytes_of",
     "check_arguments",
     "check_call",

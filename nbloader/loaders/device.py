@@ -149,9 +149,17 @@ def loaded() -> tuple[LoadedModel, ...]:
     return tuple(sorted(alive, key=lambda facts: -facts.bytes))
 
 
-def alive() -> list[Any]:
-    """Return the models themselves that are alive, the oldest first."""
-    return [model for entry in _ALIVE if (model := entry[2]()) is not None]
+def alive(repo_id: str | None = None) -> list[Any]:
+    """Return the models themselves that are alive, the oldest first.
+
+    Args:
+        repo_id: only those of this repository.
+    """
+    return [
+        model
+        for _, facts, found in _ALIVE
+        if (model := found()) is not None and repo_id in (None, facts.repo_id)
+    ]
 
 
 def forget(model: Any) -> None:

@@ -17,7 +17,7 @@ from nbloader.machine.disk import (
 )
 from nbloader.machine.facts import machine_facts
 from nbloader.machine.gpus import torch_facts
-from nbloader.machine.memory import memory_facts
+from nbloader.machine.memory import memory_facts, own_bytes
 from nbloader.machine.places import (
     HOW_TO_FREE,
     attached_models,
@@ -45,6 +45,7 @@ __all__ = [
     "machine_facts",
     "matching",
     "memory_facts",
+    "own_bytes",
     "place",
     "place_facts",
     "switched_on",

@@ -40,6 +40,7 @@ class Call:
     allow_pickle: bool = False
     verify: bool = False
     force: bool = False
+    replace: bool = False
     settings: Settings | Mapping[str, Any] | None = None
     view: str = "auto"
     on_event: Callable[[Event], object] | None = None

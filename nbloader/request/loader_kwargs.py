@@ -92,6 +92,7 @@ _OF_THE_CALL = frozenset(
         "loader_kwargs",
         "on_event",
         "plan",
+        "replace",
         "settings",
         "verify",
         "view",

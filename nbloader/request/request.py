@@ -70,6 +70,7 @@ class Request:
     local_files_only: bool
     verify: bool
     force: bool
+    replace: bool
     loader_kwargs: Mapping[str, Any]
     view: ViewName
     on_event: Callable[[Event], object] | None
@@ -120,6 +121,7 @@ def checked(call: Call) -> Request:
         local_files_only=offline,
         verify=check_flag("verify", call.verify),
         force=check_flag("force", call.force),
+        replace=check_flag("replace", call.replace),
         loader_kwargs=passed_on,
         view=one_of("view", call.view, ViewName),
         on_event=_callable("on_event", call.on_event),

@@ -200,6 +200,9 @@ def load(run: Run) -> tuple[Any, str]:
         placement.dtype,
         repr(request.loader_kwargs),
     )
+    if request.replace:
+        for notice in in_turn(lambda: _unloaded(selection)):
+            reporter.publish(notice)
     for size in in_turn(lambda: loaders.copies(key))[:1]:
         reporter.publish(_second_copy(selection, placement.device, size))
     with closing(
@@ -233,6 +236,23 @@ def load(run: Run) -> tuple[Any, str]:
         raise cancelled_error()
     reporter.begin(Stage.FINISH)
     return model, f"{type(model).__name__} on {placement.device}, {placement.dtype}"
+
+
+def _unloaded(selection: Selection) -> list[Notice]:
+    """Unload what was loaded of the same repository before."""
+    from nbloader import loaders
+
+    before = loaders.alive(selection.repo_id)
+    if not before:
+        return []
+    return [
+        Notice(
+            reference="replaced",
+            message=f"{selection.repo_id} was loaded in this process already, and was unloaded: "
+            f"{loaders.unload(before)!r}",
+            hint="Nothing is needed: the new one takes its place.",
+        )
+    ]
 
 
 def _second_copy(selection: Selection, device: str, size: int) -> Notice:
