@@ -23,7 +23,15 @@ if TYPE_CHECKING:
     import torch
 
 _LIBRARIES = frozenset(
-    {"accelerate", "bitsandbytes", "diffusers", "sentence_transformers", "torchao", "transformers"}
+    {
+        "accelerate",
+        "bitsandbytes",
+        "diffusers",
+        "peft",
+        "sentence_transformers",
+        "torchao",
+        "transformers",
+    }
 )
 """Whose objects are looked into: hooks with a copy of the weights, states of quantized weights."""
 
@@ -120,7 +128,8 @@ def _emptied(modules: Iterable[torch.nn.Module], kept: Iterable[torch.nn.Module]
                 storages[key] = size
             tensor.grad = None
         for part in module.modules():
-            part.forward = _gone
+            with contextlib.suppress(AttributeError, RuntimeError):  # It is compiled.
+                part.forward = _gone
     freed: dict[str, int] = {}
     for (device, _), size in storages.items():
         freed[device] = freed.get(device, 0) + size
