@@ -33,13 +33,13 @@ def test_all_families_of_transformers_have_a_name() -> None:
 
 @pytest.mark.parametrize("name", [*NO_NAMES, "a.b", "a-b", "3d"])
 def test_what_is_no_name_of_a_class(name: str) -> None:
-    with pytest.raises(MalformedFileError, match=r"^The file 'model_index.json' .* no name"):
+    with pytest.raises(MalformedFileError, match=r"^The file 'model_index.json' .* not a name"):
         check_name(name, "model_index.json")
 
 
 @pytest.mark.parametrize("name", [*NO_NAMES, "Ä"])
 def test_what_is_no_name_of_a_library(name: str) -> None:
-    with pytest.raises(MalformedFileError, match=r"^The file 'model_index.json' .* no name"):
+    with pytest.raises(MalformedFileError, match=r"^The file 'model_index.json' .* not a name"):
         check_name(name, "model_index.json", dotted=True)
 
 
