@@ -128,10 +128,10 @@ def _tables(weights: Sequence[ComponentWeights], fit: Fit | None) -> list[_Table
     if fit is not None and fit.placements:
         tables.append(
             _Table(
-                title=f"Selections, from the fastest to the slowest, for {fit.workload}",
+                title=f"Plans, from the fastest to the slowest, for {fit.workload}",
                 heads=(
                     "",
-                    "selection",
+                    "plan",
                     "dtype",
                     "VRAM",
                     "RAM while loading",
