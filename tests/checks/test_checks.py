@@ -619,6 +619,12 @@ def test_text_html_and_json_have_the_same_content(facts: Facts) -> None:
             assert row["reason"] in shown
 
 
+def test_where_a_model_is_placed_is_called_a_plan_as_in_the_call() -> None:
+    lines = str(report_of(facts_on(CPU, weighing(20 * GB)))).splitlines()
+    (title,) = (number for number, line in enumerate(lines) if line.startswith("Plans, from"))
+    assert lines[title + 1].split()[:2] == ["plan", "dtype"]
+
+
 @given(name=texts, message=texts, hint=texts, link=texts)
 def test_foreign_text_adds_no_element(name: str, message: str, hint: str, link: str) -> None:
     result = CheckResult(name=name, status=W, message=message, hint=hint, link=link)
