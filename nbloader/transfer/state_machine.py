@@ -322,6 +322,8 @@ class TransferMachine:
                     continue
                 self._complete.add(event)
             elif isinstance(event, FileProgress):
+                if FileDone(path=event.path) in self._complete:
+                    continue  # The worker counted it before another of its threads was done.
                 self._note_progress(event)
             elif isinstance(event, Retry):
                 self._note_retry(event)

@@ -177,7 +177,19 @@ def test_what_is_complete_is_news_once() -> None:
     )
     assert [books.heard(event) for event in events] == [True] * 3
     assert [books.heard(event) for event in events] == [False] * 3
-    assert books.heard(FileProgress(path=WEIGHTS, completed=1))
+    assert [books.heard(FileProgress(path="third", completed=1)) for _ in range(2)] == [True] * 2
+
+
+def test_progress_that_was_counted_before_its_file_was_done_is_not_news() -> None:
+    books = Books()
+    books.selected()
+    books.next_start()
+    late = FileProgress(path=WEIGHTS, completed=10 * MB)
+    assert books.step(late) == (Publish(event=late),)
+    books.step(FileDone(path=WEIGHTS))
+    assert books.step(late) == ()
+    other = replace(late, path="vae/model.safetensors")
+    assert books.step(other) == (Publish(event=other),)
 
 
 def test_the_last_words_of_a_worker_are_told_in_one_line() -> None:
