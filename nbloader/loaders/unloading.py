@@ -70,9 +70,8 @@ def unload(models: Any) -> Freed:
         wanted = list(models) if isinstance(models, list | tuple) else [models]
     given_up = {id(model) for model in wanted}
     kept = [module for other in alive() if id(other) not in given_up for module in _modules(other)]
-    modules = {id(module): module for model in wanted for module in _checked(model)}
-    shared = {id(module) for module in modules.values() if any(module is each for each in kept)}
-    freed = _emptied([module for key, module in modules.items() if key not in shared], kept)
+    modules = [module for model in wanted for module in _checked(model)]
+    freed = _emptied(modules, kept)
     for model in wanted:
         forget(model)
     del modules, kept
@@ -107,7 +106,7 @@ def _modules(model: Any) -> list[torch.nn.Module]:
 
 
 def _emptied(modules: Iterable[torch.nn.Module], kept: Iterable[torch.nn.Module]) -> dict[str, int]:
-    """Empty all tensors of modules but those that others hold as well.
+    """Empty all tensors of modules but those that others hold as well, which work on.
 
     Returns:
         The bytes of their storages, by device; each storage is counted once.
@@ -115,6 +114,7 @@ def _emptied(modules: Iterable[torch.nn.Module], kept: Iterable[torch.nn.Module]
     import torch
 
     others = {id(tensor) for module in kept for tensor in _tensors(module)}
+    work_on = {id(part) for module in kept for part in module.modules()}
     storages: dict[tuple[str, int], int] = {}
     for module in modules:
         # All are found before one is emptied: hooks and states hold some twice.
@@ -128,6 +128,8 @@ def _emptied(modules: Iterable[torch.nn.Module], kept: Iterable[torch.nn.Module]
                 storages[key] = size
             tensor.grad = None
         for part in module.modules():
+            if id(part) in work_on:
+                continue
             with contextlib.suppress(AttributeError, RuntimeError):  # It is compiled.
                 part.forward = _gone
     freed: dict[str, int] = {}

@@ -110,6 +110,16 @@ def test_what_another_model_holds_as_well_stays(tmp_path: Path) -> None:
     assert size_of(second) == 0
 
 
+def test_what_another_model_holds_a_part_of_works_on() -> None:
+    part = torch.nn.Linear(4, 4)
+    first, second = torch.nn.Sequential(part, torch.nn.Linear(4, 4)), torch.nn.Sequential(part)
+    loaders.remember("second", LoadedModel(repo_id="b", device="cpu", bytes=1), second)
+    assert nbloader.unload(first).bytes == 4 * (16 + 4)
+    assert second(torch.zeros(4)).shape == (4,)
+    with pytest.raises(LoadError, match="was unloaded"):
+        first(torch.zeros(4))
+
+
 def test_all_are_those_that_were_loaded_here_and_are_alive() -> None:
     model = torch.nn.Linear(1000, 1000)
     loaders.remember("key", LoadedModel(repo_id="a", device="cpu", bytes=1), model)
