@@ -46,13 +46,14 @@ class _Loading:
 
     Args:
         facts: what the checks looked at.
+        trial: of the build, beside the download; None for none.
 
     Attributes:
         importing: the import of the libraries, which begins with the download.
         placement: where the model goes.
     """
 
-    def __init__(self, run: Run, facts: Facts) -> None:
+    def __init__(self, run: Run, facts: Facts, trial: TrialBeside | None) -> None:
         from nbloader.loaders import Import, check_arguments
 
         assert facts.selection is not None
@@ -70,14 +71,18 @@ class _Loading:
         )
         self._run = run
         self._facts = facts
+        self._trial = trial
         self._imported = self._device_is_there = False
 
     def look(self) -> None:
         """Take over what the user has chosen, and say early what cannot work.
 
         Raises:
-            NbloaderError: a library cannot be imported, or the device is not there.
+            NbloaderError: a library cannot be imported, the device is not there, or tensors are
+                missing.
         """
+        if self._trial is not None:
+            self._trial.look(self._run.reporter.state.done)
         self._choose()
         if not self.importing.check():
             return
@@ -95,6 +100,11 @@ class _Loading:
         if not self.importing.wait(self._run.cancelled, self._run.reporter.tick):
             raise cancelled_error()
         self._tell()
+
+    def close(self) -> None:
+        """End what goes on beside the download, which is over."""
+        if self._trial is not None:
+            self._trial.close()
 
     def next_method(self) -> Method | None:
         """Name the plan to try should the placement fill a GPU; None if no other fits."""
@@ -131,8 +141,6 @@ def _fetch(run: Run, loading: list[_Loading] | None = None) -> Path:
     """
     request, reporter = run.request, run.reporter
     survey = Survey() if loading is not None else None
-    ending = contextlib.ExitStack()
-    trials: list[TrialBeside] = []
 
     def approve(selected: Selected) -> None:
         facts = gather(request, survey=survey, selected=selected)
@@ -140,32 +148,31 @@ def _fetch(run: Run, loading: list[_Loading] | None = None) -> Path:
         reporter.publish(Checked(results=report.results, fit=report.fit))
         report.raise_for_failures(force=request.force)
         if loading is not None:
-            loading.append(_Loading(run, facts))
-            if report.missing_bytes >= TRIAL_FROM_BYTES and not request.force:
-                trials.append(ending.enter_context(closing(TrialBeside(request, selected))))
+            tries = report.missing_bytes >= TRIAL_FROM_BYTES and not request.force
+            loading.append(_Loading(run, facts, TrialBeside(request, selected) if tries else None))
         reporter.begin(Stage.DOWNLOAD)
 
     def may_go_on() -> None:
         reporter.tick()
         if loading:
             loading[0].look()
-        for each in trials:
-            each.look(reporter.state.done)
 
     reporter.begin(Stage.CONNECT)
     try:
-        with ending:
-            return run_worker(
-                request,
-                request.settings.policy(),
-                publish=reporter.publish,
-                approve=approve,
-                check=may_go_on,
-                cancelled=run.cancelled,
-                loads=loading is not None,
-            )
+        return run_worker(
+            request,
+            request.settings.policy(),
+            publish=reporter.publish,
+            approve=approve,
+            check=may_go_on,
+            cancelled=run.cancelled,
+            loads=loading is not None,
+        )
     except (HubUnreachableError, RepoNotFoundError) as error:
         raise helped(error, request.repo_id) from error
+    finally:
+        for each in loading or ():
+            each.close()
 
 
 def download(run: Run) -> tuple[Path, str]:
