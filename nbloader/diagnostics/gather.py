@@ -254,7 +254,7 @@ def _settings() -> str:
 
 def _worker_environment(cache_dir: str | None) -> Mapping[str, str]:
     from nbloader.settings import Settings
-    from nbloader.transfer.supervisor import environment
+    from nbloader.transfer.child import environment
 
     try:
         stall_timeout_s = Settings().stall_timeout_s

@@ -20,8 +20,9 @@ from nbloader.errors import WorkerDiedError
 from nbloader.localhub import Fault, LocalHub, RequestClass
 from nbloader.localhub.demo import MINILM
 from nbloader.records import Event, SelectionRequest, TransferPolicy
+from nbloader.transfer.child import environment, worker_path
 from nbloader.transfer.protocol import PROTOCOL_VERSION, Hello, Report, Start
-from nbloader.transfer.supervisor import Cancelled, Worker, environment, transfer, worker_path
+from nbloader.transfer.supervisor import Cancelled, Worker, transfer
 
 SLOW = Fault(RequestClass.CDN_GET, bytes_per_second=500_000)
 

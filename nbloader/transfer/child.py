@@ -1,0 +1,218 @@
+"""A child process of ours: it is started, heard line by line, and ended whatever happens.
+
+The parent opens no socket and makes no trial build; all it does is read a pipe. So it can always go
+on: what hangs is ended by killing the process that it runs in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import re
+import signal
+import subprocess
+import sys
+import sysconfig
+import threading
+from collections import deque
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+from nbloader import tokens
+from nbloader.limits import CONNECT_TIMEOUT_S
+from nbloader.records import TransferPolicy
+from nbloader.transfer.protocol import MAX_LINE_BYTES
+
+__all__ = ["Child", "environment"]
+
+STDERR_LINES = 40
+
+_TOKEN_VARIABLES = (*tokens.VARIABLES, "HUGGINGFACEHUB_API_TOKEN")
+_SECRET = re.compile(r"hf_[A-Za-z0-9]{8,}|(?i:bearer)\s+\S+|(?i:[a-z]+)://\S+")
+
+
+def environment(
+    parent: Mapping[str, str],
+    *,
+    endpoint: str | None,
+    cache_dir: str | None,
+    stall_timeout_s: float = TransferPolicy().stall_timeout_s,
+) -> dict[str, str]:
+    """Make the environment of a child process.
+
+    The Hub's library reads its settings once, when it is imported, so they are set before. Tokens
+    are taken out: they travel over stdin only.
+    """
+    env = {name: value for name, value in parent.items() if name not in _TOKEN_VARIABLES}
+    env["PYTHONPATH"] = os.pathsep.join(worker_path(sys.path, os.getcwd()))  # noqa: PTH109
+    env["PYTHONIOENCODING"] = "utf-8"
+    env["PYTHONWARNINGS"] = "ignore"
+    env["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    env["HF_HUB_DISABLE_SYMLINKS_WARNING"] = "1"
+    # From 1.27 on the library would first ask the Hub for a list of agents to report.
+    env.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    for name, value in _xet_environment(stall_timeout_s).items():
+        env.setdefault(name, value)
+    if endpoint is not None:
+        env["HF_ENDPOINT"] = endpoint
+    if cache_dir is not None:
+        env["HF_HUB_CACHE"] = cache_dir
+    return env
+
+
+def _xet_environment(stall_timeout_s: float) -> Mapping[str, str]:
+    """Return the variables that hf_xet reads when its first session is made.
+
+    Its own waits would hide a failure for minutes; attempts are ours to make and to show. Its
+    buffers take up to 1 GB unless they are bounded (measured on a file of 1 GB: 298 MB with these,
+    at the same speed).
+    """
+    seconds = max(1, round(stall_timeout_s))
+    return {
+        # The unit is needed: a bare number is ignored.
+        "HF_XET_CLIENT_READ_TIMEOUT": f"{seconds}s",
+        "HF_XET_CLIENT_CONNECT_TIMEOUT": f"{min(CONNECT_TIMEOUT_S, seconds):g}s",
+        "HF_XET_CLIENT_RETRY_MAX_ATTEMPTS": "0",
+        "HF_XET_RECONSTRUCTION_DOWNLOAD_BUFFER_SIZE": "64mb",
+        "HF_XET_RECONSTRUCTION_DOWNLOAD_BUFFER_LIMIT": "64mb",
+    }
+
+
+def worker_path(path: Sequence[object], working_folder: str) -> list[str]:
+    """Order the parent's `sys.path` for the worker.
+
+    The worker has to find what the parent finds, but a `queue.py` in the user's folder must not
+    break it: the standard library goes first, and the working folder is left out.
+    """
+    stdlib = Path(sysconfig.get_path("stdlib"))
+    archive = f"python{sys.version_info.major}{sys.version_info.minor}.zip"
+    standard = {
+        *(str(place) for place in (stdlib, stdlib / "lib-dynload", stdlib.parent / archive)),
+        sysconfig.get_path("platstdlib"),
+    }
+    # Python passes over entries that are no text.
+    texts = [entry for entry in path if isinstance(entry, str) and entry]
+    known = [entry for entry in texts if os.path.realpath(entry) != working_folder]
+    own = str(Path(__file__).parents[2])
+    # The worker must find the same nbloader; where the working folder is its place, it would not.
+    found = [] if own in known else [own]
+    return [
+        *(entry for entry in known if entry in standard),
+        *found,
+        *(entry for entry in known if entry not in standard),
+    ]
+
+
+class Child:
+    """A running child process. Use as a context manager: leaving it kills the process.
+
+    Args:
+        module: what it runs; it is told the number of this process, and `arguments`.
+        kill_limit_s: how long a killed one is waited for.
+    """
+
+    def __init__(
+        self, module: str, env: Mapping[str, str], *arguments: str, kill_limit_s: float
+    ) -> None:
+        self._kill_limit_s = kill_limit_s
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", module, str(os.getpid()), *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=dict(env),
+            # A kernel's interrupt goes to the whole process group; this one is ended by us.
+            start_new_session=True,
+        )
+        try:
+            self._listen_to(self._process)
+        except BaseException:
+            # An interrupt that comes before `with` has this child must not leave it behind.
+            self._process.kill()
+            raise
+
+    def _listen_to(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdin
+        assert process.stdout
+        assert process.stderr
+        self._commands: IO[bytes] = process.stdin
+        self._lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self._stderr: deque[str] = deque(maxlen=STDERR_LINES)
+        self._threads = (
+            threading.Thread(target=self._read, args=(process.stdout,), daemon=True),
+            threading.Thread(target=self._listen, args=(process.stderr,), daemon=True),
+        )
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.kill()
+
+    def kill(self) -> None:
+        """End the process at once, and wait for it. Bytes on the disk stay."""
+        # What it has started goes with it; else it could hold the pipes open.
+        with contextlib.suppress(OSError, AttributeError):  # Windows has no such groups.
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.kill()
+        # One that waits for a dead disk cannot be collected; it is not to be waited for.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(self._kill_limit_s)
+        for thread in self._threads:
+            thread.join(timeout=self._kill_limit_s / 4)
+        for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
+            # A thread that still reads means that another process holds the pipe open.
+            if stream and not any(thread.is_alive() for thread in self._threads):
+                with contextlib.suppress(OSError):
+                    stream.close()
+
+    def write(self, line: bytes) -> None:
+        """Write to its stdin; one that is gone is noticed by `read`."""
+        with contextlib.suppress(BrokenPipeError, ValueError):
+            self._commands.write(line)
+            self._commands.flush()
+
+    def read(self, timeout_s: float) -> bytes | None:
+        """Return its next line; None if none comes for so long. Empty at the end of its stdout.
+
+        A line without an end was cut: the process died, or wrote more than a message has.
+        """
+        try:
+            return self._lines.get(timeout=timeout_s)
+        except queue.Empty:
+            return None
+
+    def ended(self) -> int:
+        """Wait for the process that has closed its stdout, and return its exit status."""
+        status = self._process.wait()
+        self._threads[1].join(timeout=1)
+        return status
+
+    def stderr_tail(self) -> str:
+        """Return the last lines that it wrote to stderr, without secrets and addresses."""
+        return _SECRET.sub("<redacted>", "\n".join(self._stderr))
+
+    def _read(self, stream: IO[bytes]) -> None:
+        with contextlib.suppress(OSError, ValueError):  # It is closed at the end.
+            while line := stream.readline(MAX_LINE_BYTES):
+                self._lines.put(line)
+        self._lines.put(b"")
+
+    def _listen(self, stream: IO[bytes]) -> None:
+        for line in stream:
+            self._stderr.append(line.decode("utf-8", "replace").rstrip()[:500])
