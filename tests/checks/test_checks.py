@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 
+from nbloader.assess import judge
 from nbloader.checks import CHECKS, Facts, PreflightReport, run_checks
 from nbloader.errors import (
     CacheNotWritableError,
@@ -560,17 +561,6 @@ def test_a_failure_is_raised_as_the_error_that_it_is(
 # -- the report ------------------------------------------------------------------------------------
 
 
-def report_of(facts: Facts) -> PreflightReport:
-    return PreflightReport(
-        repo_id=facts.repo_id,
-        results=run_checks(facts),
-        selection=facts.selection,
-        weights=facts.weights,
-        fit=facts.fit,
-        missing_bytes=facts.missing_bytes,
-    )
-
-
 class _Text(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
@@ -600,7 +590,7 @@ def seen(markup: str) -> _Text:
     ],
 )
 def test_text_html_and_json_have_the_same_content(facts: Facts) -> None:
-    report = report_of(facts)
+    report = judge(facts)
     told = json.loads(json.dumps(report.to_json()))
     text, html = " ".join(str(report).split()), " ".join(seen(report._repr_html_()).text.split())
     assert told["ok"] is report.ok
@@ -620,7 +610,7 @@ def test_text_html_and_json_have_the_same_content(facts: Facts) -> None:
 
 
 def test_where_a_model_is_placed_is_called_a_plan_as_in_the_call() -> None:
-    lines = str(report_of(facts_on(CPU, weighing(20 * GB)))).splitlines()
+    lines = str(judge(facts_on(CPU, weighing(20 * GB)))).splitlines()
     (title,) = (number for number, line in enumerate(lines) if line.startswith("Plans, from"))
     assert lines[title + 1].split()[:2] == ["plan", "dtype"]
 
