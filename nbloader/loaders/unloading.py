@@ -87,7 +87,7 @@ def _checked(model: Any) -> list[torch.nn.Module]:
 
 
 def _unknown(given: Any) -> InvalidArgumentError:
-    what = repr(given) if isinstance(given, str) else f"a {type(given).__name__}"
+    what = repr(given) if isinstance(given, str) else f"something of type {type(given).__name__}"
     return InvalidArgumentError(
         f"unload takes a model, a list of models, or 'all', not {what}",
         hint='Pass what `load` has returned: nbloader.unload(pipe), or nbloader.unload("all").',
