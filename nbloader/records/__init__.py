@@ -28,6 +28,8 @@ from nbloader.records.events import (
     StageStarted,
 )
 from nbloader.records.facts import (
+    AdapterFacts,
+    AdapterKind,
     AttachedModel,
     ClassFacts,
     DiskFacts,
@@ -72,6 +74,8 @@ from nbloader.records.repo import (
 
 __all__ = [
     "LARGE_FILE_BYTES",
+    "AdapterFacts",
+    "AdapterKind",
     "AttachedModel",
     "CheckResult",
     "CheckStatus",

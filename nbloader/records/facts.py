@@ -152,6 +152,51 @@ class PickleFacts:
     bytes_read: int = 0
 
 
+class AdapterKind(StrEnum):
+    """What an adapter is."""
+
+    LORA = "LoRA"
+    LOHA = "LoHa"
+    LOKR = "LoKr"
+    IP_ADAPTER = "IP-Adapter"
+    TEXTUAL_INVERSION = "textual inversion"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterFacts:
+    """What a file of weights changes in the model that it is put into, as its header tells.
+
+    Attributes:
+        path: of the file.
+        kind: None if it is no adapter.
+        format: who writes the names in it so, such as `kohya`; empty if that is not known.
+        made_for: the models that it was trained on, such as `FLUX.1`; empty if that cannot be told.
+        base: the same of the model that it is put into.
+        matched: layers of it that this model has, in the same widths.
+        unmatched: layers of it that this model has not.
+        mismatched: layers of it that this model has in other widths.
+        unknown: layers of it of which that cannot be told.
+        example: the first layer that is not matched, and what is wrong with it; empty if none is.
+        ranks: of its matrices, sorted; several where layers differ.
+        size: bytes.
+        problem: why the library cannot load it, as a clause; empty if it can.
+    """
+
+    path: str
+    kind: AdapterKind | None
+    format: str = ""
+    made_for: str = ""
+    base: str = ""
+    matched: int = 0
+    unmatched: int = 0
+    mismatched: int = 0
+    unknown: int = 0
+    example: str = ""
+    ranks: tuple[int, ...] = ()
+    size: int = 0
+    problem: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnmetRequirement:
     """A requirement of an installed package that what is installed does not meet.

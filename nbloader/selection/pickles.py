@@ -154,19 +154,35 @@ def torch_refuses(found: PickleFacts, safe_globals: Collection[str] = ()) -> boo
 
 
 def _header(value: object, length: int) -> Header | None:
-    """Sum up the tensors of a state dict; None if the value is none."""
-    if not isinstance(value, dict):
-        return None
-    tensors = {
-        name: item for name, item in value.items() if isinstance(name, str) and type(item) is Tensor
-    }
+    """Sum up the tensors of a state dict, or of one of state dicts; None if the value is none."""
+    tensors = _tensors(value)
+    if not tensors and isinstance(value, dict):
+        # So are IP-Adapters, and textual inversions of other programs.
+        tensors = {
+            f"{part}.{name}": tensor
+            for part, inner in value.items()
+            if isinstance(part, str)
+            for name, tensor in _tensors(inner).items()
+        }
     if not tensors:
         return None
     # Tensors that are tied are one tensor under several names.
     once = {(item.storage, item.start, item.shape): name for name, item in tensors.items()}
     return header_of(
-        ((name, tensors[name].dtype, tensors[name].size) for name in once.values()), length
+        (
+            (name, tensors[name].dtype, tensors[name].size, tensors[name].shape)
+            for name in once.values()
+        ),
+        length,
     )
+
+
+def _tensors(value: object) -> dict[str, Tensor]:
+    if not isinstance(value, dict):
+        return {}
+    return {
+        name: item for name, item in value.items() if isinstance(name, str) and type(item) is Tensor
+    }
 
 
 # -- what a pickle names ---------------------------------------------------------------------------

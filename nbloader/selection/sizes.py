@@ -69,6 +69,7 @@ class Header:
         blocks: size of all tensors of a block; a block is what has the same name up to its first
             number, such as `transformer_blocks.12`.
         quantization: the method that the names and dtypes show, such as `gptq`; None if none.
+        shapes: sides of each tensor, by its name.
     """
 
     tensors: int
@@ -77,6 +78,7 @@ class Header:
     largest_tensor: int
     blocks: Mapping[str, int]
     quantization: str | None = None
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict, compare=False, repr=False)
 
 
 def header_end(start: bytes, file: RepoFile) -> int:
@@ -128,21 +130,23 @@ def parse_header(start: bytes, file: RepoFile) -> Header:
         raise malformed(file.path, f"should have {end + position} bytes, but has {file.size}")
     return header_of(
         (
-            (name, entry["dtype"], last - first)
+            (name, entry["dtype"], last - first, tuple(entry["shape"]))
             for (name, entry), (first, last) in zip(entries.items(), spans, strict=True)
         ),
         end,
     )
 
 
-def header_of(tensors: Iterable[tuple[str, str, int]], length: int) -> Header:
-    """Sum up the tensors of a file, each given as its name, its dtype and its bytes."""
+def header_of(tensors: Iterable[tuple[str, str, int, tuple[int, ...]]], length: int) -> Header:
+    """Sum up the tensors of a file, each given as its name, its dtype, its bytes and its sides."""
     names: list[str] = []
+    shapes: dict[str, tuple[int, ...]] = {}
     sizes: dict[str, int] = {}
     blocks: dict[str, int] = {}
     largest = 0
-    for name, dtype, size in tensors:
+    for name, dtype, size, shape in tensors:
         names.append(name)
+        shapes[name] = shape
         largest = max(largest, size)
         sizes[dtype] = sizes.get(dtype, 0) + size
         if block := _block(name):
@@ -154,6 +158,7 @@ def header_of(tensors: Iterable[tuple[str, str, int]], length: int) -> Header:
         largest_tensor=largest,
         blocks=blocks,
         quantization=_quantization(names, sizes),
+        shapes=shapes,
     )
 
 

@@ -1,0 +1,407 @@
+"""Whether an adapter fits a model: its layers against those that the model's headers name.
+
+The rule is exact where both name their layers alike: a layer of an adapter is one of the model with
+the same path, and as many numbers go in and come out. Some adapters are written with the names of a
+model's authors, where diffusers has names of its own; those of FLUX.1 and Wan are known here. For
+the others a layer counts as matched if the model has one as wide: then the family tells the rest.
+
+Of a model in several files one header is read, and an index names all layers. Layers whose paths
+differ by their numbers alone are taken to be as wide, unless some of them are known to differ.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from nbloader.records import AdapterFacts, AdapterKind
+from nbloader.selection import adapter_families as families
+from nbloader.selection.adapters import (
+    COMPONENTS,
+    DENOISER,
+    Adapter,
+    Shapes,
+    Target,
+    recognised,
+    squeezed,
+)
+from nbloader.text import quote
+
+# -- the model -------------------------------------------------------------------------------------
+
+_WEIGHT = ".weight"
+_QUANTIZED = ".qweight"
+_NUMBERS = re.compile(r"\d+")
+
+Width = tuple[int, int]
+"""How many numbers go into a layer and come out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A component that adapters may change.
+
+    Attributes:
+        layers: by their squeezed paths; None for a width that is not known.
+    """
+
+    layers: Mapping[str, Width | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Base:
+    """The model that adapters are put into.
+
+    Attributes:
+        family: which models it is one of; empty if that cannot be told.
+        parts: by the names of the components.
+        in_diffusers: whether diffusers loads the adapters.
+        layers_per_block: of its UNet, for names that number blocks and layers in one.
+    """
+
+    family: str = ""
+    parts: Mapping[str, Part] = field(default_factory=dict)
+    in_diffusers: bool = True
+    layers_per_block: int = 2
+
+    @property
+    def denoiser(self) -> str:
+        """The component that it computes with in each step; empty if it has none."""
+        return next((name for name in ("transformer", "unet", "prior") if name in self.parts), "")
+
+
+def part_of(names: Iterable[str], shapes: Shapes, *, packed: bool = False) -> Part:
+    """Describe a component by the names of its tensors, and the shapes of those that are known.
+
+    Args:
+        packed: whether weights are quantized, so that their shapes say nothing.
+    """
+    widths: dict[str, Width | None] = {}
+    by_form: dict[str, set[Width]] = {}
+    for name in [*shapes, *names]:
+        if not name.endswith((_WEIGHT, _QUANTIZED)):
+            continue
+        layer = squeezed(name.rpartition(".")[0])
+        shape = shapes.get(name, ())
+        if packed or len(shape) < 2 or name.endswith(_QUANTIZED):
+            widths.setdefault(layer, None)
+            continue
+        widths[layer] = width = (shape[1], shape[0])
+        by_form.setdefault(_NUMBERS.sub("#", layer), set()).add(width)
+    for layer, known in widths.items():
+        alike = by_form.get(_NUMBERS.sub("#", layer), set())
+        if known is None and len(alike) == 1 and not packed:
+            (widths[layer],) = alike
+    return Part(layers=widths)
+
+
+def layers_of(part: Part) -> list[Target]:
+    """Return the layers of a component, as those of an adapter are described."""
+    return [
+        Target(component="", module=name, inputs=width[0], outputs=width[1])
+        for name, width in part.layers.items()
+        if width is not None
+    ]
+
+
+# -- the names of a model's authors ----------------------------------------------------------------
+
+_ATTENTION = ("to_q", "to_k", "to_v")
+_ADDED = ("add_q_proj", "add_k_proj", "add_v_proj")
+_TIMES = "time_text_embed"
+
+
+def _renamed(prefix: str, *names: str) -> tuple[str, ...]:
+    return tuple(prefix + name for name in names)
+
+
+# Patterns of squeezed paths, and the layers of diffusers that such a one stands for: several where
+# they are one matrix in the original. `loaders/lora_conversion_utils.py` of diffusers 0.42.
+_DOUBLE, _SINGLE = r"transformer_blocks_\1_", r"single_transformer_blocks_\1_"
+_ORIGINALS: Mapping[str, Sequence[tuple[str, tuple[str, ...]]]] = {
+    families.FLUX1: (
+        (r"double_blocks_(\d+)_(?:img_attn_qkv|qkv_1)", _renamed(_DOUBLE + "attn_", *_ATTENTION)),
+        (r"double_blocks_(\d+)_(?:txt_attn_qkv|qkv_2)", _renamed(_DOUBLE + "attn_", *_ADDED)),
+        (r"double_blocks_(\d+)_(?:img_attn_proj|proj_1)", (_DOUBLE + "attn_to_out_0",)),
+        (r"double_blocks_(\d+)_(?:txt_attn_proj|proj_2)", (_DOUBLE + "attn_to_add_out",)),
+        (r"double_blocks_(\d+)_img_mlp_0", (_DOUBLE + "ff_net_0_proj",)),
+        (r"double_blocks_(\d+)_img_mlp_2", (_DOUBLE + "ff_net_2",)),
+        (r"double_blocks_(\d+)_txt_mlp_0", (_DOUBLE + "ff_context_net_0_proj",)),
+        (r"double_blocks_(\d+)_txt_mlp_2", (_DOUBLE + "ff_context_net_2",)),
+        (r"double_blocks_(\d+)_img_mod_lin", (_DOUBLE + "norm1_linear",)),
+        (r"double_blocks_(\d+)_txt_mod_lin", (_DOUBLE + "norm1_context_linear",)),
+        (
+            r"single_blocks_(\d+)_linear1",
+            (*_renamed(_SINGLE + "attn_", *_ATTENTION), _SINGLE + "proj_mlp"),
+        ),
+        (r"single_blocks_(\d+)_qkv", _renamed(_SINGLE + "attn_", *_ATTENTION)),
+        (r"single_blocks_(\d+)_(?:linear2|proj)", (_SINGLE + "proj_out",)),
+        (r"single_blocks_(\d+)_modulation_lin", (_SINGLE + "norm_linear",)),
+        (r"img_in", ("x_embedder",)),
+        (r"txt_in", ("context_embedder",)),
+        (r"final_layer_linear", ("proj_out",)),
+        (r"final_layer_adaLN_modulation_1", ("norm_out_linear",)),
+        (r"time_in_in_layer", (f"{_TIMES}_timestep_embedder_linear_1",)),
+        (r"time_in_out_layer", (f"{_TIMES}_timestep_embedder_linear_2",)),
+        (r"vector_in_in_layer", (f"{_TIMES}_text_embedder_linear_1",)),
+        (r"vector_in_out_layer", (f"{_TIMES}_text_embedder_linear_2",)),
+        (r"guidance_in_in_layer", (f"{_TIMES}_guidance_embedder_linear_1",)),
+        (r"guidance_in_out_layer", (f"{_TIMES}_guidance_embedder_linear_2",)),
+    ),
+    families.WAN: (
+        (r"blocks_(\d+)_self_attn_([qkv])", (r"blocks_\1_attn1_to_\2",)),
+        (r"blocks_(\d+)_self_attn_o", (r"blocks_\1_attn1_to_out_0",)),
+        (r"blocks_(\d+)_cross_attn_([qkv])", (r"blocks_\1_attn2_to_\2",)),
+        (r"blocks_(\d+)_cross_attn_([kv])_img", (r"blocks_\1_attn2_add_\2_proj",)),
+        (r"blocks_(\d+)_cross_attn_o", (r"blocks_\1_attn2_to_out_0",)),
+        (r"blocks_(\d+)_ffn_0", (r"blocks_\1_ffn_net_0_proj",)),
+        (r"blocks_(\d+)_ffn_2", (r"blocks_\1_ffn_net_2",)),
+        (r"text_embedding_0", ("condition_embedder_text_embedder_linear_1",)),
+        (r"text_embedding_2", ("condition_embedder_text_embedder_linear_2",)),
+        (r"time_embedding_0", ("condition_embedder_time_embedder_linear_1",)),
+        (r"time_embedding_2", ("condition_embedder_time_embedder_linear_2",)),
+        (r"time_projection_1", ("condition_embedder_time_proj",)),
+        (r"head_head", ("proj_out",)),
+    ),
+}
+
+# `_maybe_map_sgm_blocks_to_diffusers`, and the names inside a block of `_convert_unet_lora_key`.
+_SGM = re.compile(
+    r"(?P<side>input|output)_blocks_(?P<block>\d+)_(?P<inner>\d+)_(?P<rest>.+)"
+    r"|middle_block_(?P<middle>\d+)_(?P<in_middle>.+)",
+    re.ASCII,
+)
+_SGM_INNER = ("resnets", "attentions", "upsamplers")
+_SGM_MIDDLE = ("resnets_0", "attentions_0", "resnets_1")
+_SGM_LAYERS = (
+    ("in_layers_2", "conv1"),
+    ("out_layers_3", "conv2"),
+    ("emb_layers_1", "time_emb_proj"),
+    ("skip_connection", "conv_shortcut"),
+)
+_SGM_TOP = {
+    "input_blocks_0_0": "conv_in",
+    "out_2": "conv_out",
+    "time_embed_0": "time_embedding_linear_1",
+    "time_embed_2": "time_embedding_linear_2",
+    "label_emb_0_0": "add_embedding_linear_1",
+    "label_emb_0_2": "add_embedding_linear_2",
+}
+
+
+def _of_sgm(module: str, layers_per_block: int) -> str | None:
+    """Return the name in diffusers of a layer of a UNet as its authors name it; None for no such.
+
+    Blocks and the layers in them are numbered in one there.
+    """
+    if module in _SGM_TOP:
+        return _SGM_TOP[module]
+    match = _SGM.fullmatch(module)
+    if match is None:
+        return None
+    if match["middle"] is not None:
+        middle = int(match["middle"])
+        if middle >= len(_SGM_MIDDLE):
+            return None
+        return f"mid_block_{_SGM_MIDDLE[middle]}_{_inside(match['in_middle'])}"
+    inner, rest = int(match["inner"]), match["rest"]
+    if inner >= len(_SGM_INNER):
+        return None
+    is_input = match["side"] == "input"
+    block, layer = divmod(int(match["block"]) - is_input, layers_per_block + 1)
+    if is_input and rest == "op":
+        return f"down_blocks_{block}_downsamplers_0_conv"
+    kind = _SGM_INNER[inner]
+    number = 0 if kind == "upsamplers" else layer
+    return f"{'down' if is_input else 'up'}_blocks_{block}_{kind}_{number}_{_inside(rest)}"
+
+
+def _inside(rest: str) -> str:
+    return next((name for original, name in _SGM_LAYERS if rest == original), rest)
+
+
+# -- the match -------------------------------------------------------------------------------------
+
+_MATCHED, _UNMATCHED, _MISMATCHED, _UNKNOWN = "matched", "unmatched", "mismatched", "unknown"
+
+_EXPANDED = frozenset({"x_embedder"})
+"""Layers of FLUX.1 that a LoRA of a control may make wider; diffusers widens the model."""
+
+
+def matched(path: str, size: int, shapes: Shapes, base: Base) -> AdapterFacts:
+    """Say what a file is, and whether it fits a model.
+
+    Args:
+        path, size: of the file.
+        shapes: of its tensors.
+    """
+    adapter = recognised(shapes)
+    if adapter is None:
+        return AdapterFacts(path=path, kind=None, size=size, base=base.family)
+    facts = AdapterFacts(
+        path=path,
+        kind=adapter.kind,
+        format=adapter.format,
+        made_for=adapter.made_for,
+        base=base.family,
+        ranks=adapter.ranks,
+        size=size,
+        problem=families.why_not(adapter.kind, adapter.format, base.family)
+        if base.in_diffusers
+        else "",
+    )
+    found = Counter[str]()
+    example = ""
+    for what, detail in _MATCHES[adapter.kind](adapter, base):
+        found[what] += 1
+        example = example or detail
+    return replace(
+        facts,
+        matched=found[_MATCHED],
+        unmatched=found[_UNMATCHED],
+        mismatched=found[_MISMATCHED],
+        unknown=found[_UNKNOWN],
+        example=example,
+    )
+
+
+def _match_layers(adapter: Adapter, base: Base) -> Iterator[tuple[str, str]]:
+    """Yield what became of each layer of an adapter, and what is wrong with it."""
+    widths = {
+        name: Counter(width for width in part.layers.values() if width is not None)
+        for name, part in base.parts.items()
+    }
+    for target in adapter.targets:
+        component, part, module = _part_of(target, base)
+        if part is None:
+            yield _UNMATCHED, f"{quote(_told(target))} is in no part of this model"
+            continue
+        layers = _layers(module, part, adapter, base)
+        if layers is None:
+            if adapter.format in ("diffusers", "PEFT") or not part.layers:
+                yield _UNMATCHED, f"this model has no {quote(_told(target))}"
+            elif _is_as_wide(target, widths[component]):
+                yield _MATCHED, ""
+            else:
+                yield _UNMATCHED, f"this model has no {quote(_told(target))}"
+            continue
+        yield _compare(target, layers, part)
+
+
+def _part_of(target: Target, base: Base) -> tuple[str, Part | None, str]:
+    """Return the component that a layer of an adapter is in, by name, and its path in there."""
+    name = target.component
+    if name in ("", DENOISER):
+        # A model alone is one component, whatever its name.
+        name = base.denoiser or next(iter(base.parts), "")
+    if name in base.parts:
+        return name, base.parts[name], target.module
+    if len(base.parts) == 1 and name in COMPONENTS:
+        # Its own path begins with a name that is one of a component elsewhere.
+        (only, part), *_ = base.parts.items()
+        return only, part, f"{name}_{target.module}"
+    return name, None, target.module
+
+
+def _layers(module: str, part: Part, adapter: Adapter, base: Base) -> list[str] | None:
+    """Return the layers of a model that one of an adapter stands for; None if there are none."""
+    if module in part.layers:
+        return [module]
+    if (name := _of_sgm(module, base.layers_per_block)) is not None and name in part.layers:
+        return [name]
+    for pattern, names in _ORIGINALS.get(adapter.made_for, ()):
+        if (match := re.fullmatch(pattern, module, re.ASCII)) is not None:
+            layers = [match.expand(name) for name in names]
+            return layers if all(layer in part.layers for layer in layers) else None
+    return None
+
+
+def _compare(target: Target, layers: Sequence[str], part: Part) -> tuple[str, str]:
+    known = [width for layer in layers if (width := part.layers[layer]) is not None]
+    if len(known) < len(layers):
+        return _UNKNOWN, ""
+    inputs, outputs = known[0][0], sum(width[1] for width in known)
+    if (target.inputs, target.outputs) == (inputs, outputs):
+        return _MATCHED, ""
+    if layers[0] in _EXPANDED and target.outputs == outputs and target.inputs > inputs:
+        return _MATCHED, ""
+    return (
+        _MISMATCHED,
+        f"{quote(_told(target))} is {target.inputs} to {target.outputs} wide, and "
+        f"{inputs} to {outputs} here",
+    )
+
+
+def _is_as_wide(target: Target, widths: Mapping[Width, int]) -> bool:
+    """Say whether a model has a layer as wide, or some that are one in the original."""
+    outs = {outputs for inputs, outputs in widths if inputs == target.inputs}
+    if target.outputs in outs or any(target.outputs in (2 * one, 3 * one) for one in outs):
+        return True
+    return any(target.outputs - 3 * one in outs for one in outs)
+
+
+def _told(target: Target) -> str:
+    part = "" if target.component in ("", DENOISER) else f"{target.component}."
+    return part + target.module
+
+
+def _match_attention(adapter: Adapter, base: Base) -> Iterator[tuple[str, str]]:
+    """Compare the attention to a picture with that to the text, whose width it shares."""
+    part = base.parts.get(base.denoiser)
+    if part is None:
+        yield from ((_UNMATCHED, "this model has no UNet") for _ in adapter.targets)
+        return
+    keys = {name: width for name, width in part.layers.items() if name.endswith("_attn2_to_k")}
+    if not keys or None in keys.values():
+        yield from ((_UNKNOWN, "") for _ in adapter.targets)
+        return
+    left = Counter(width for width in keys.values() if width is not None)
+    here = next(iter(left))[0]
+    for target in adapter.targets:
+        width = (target.inputs, target.outputs)
+        if left[width] > 0:
+            left[width] -= 1
+            yield _MATCHED, ""
+        else:
+            yield (
+                _MISMATCHED,
+                f"its attention is {width[0]} to {width[1]} wide, and the text has {here} here",
+            )
+
+
+def _match_words(adapter: Adapter, base: Base) -> Iterator[tuple[str, str]]:
+    """Compare embeddings of new words with those that the text encoders have."""
+    here = {
+        name: layer
+        for name, part in base.parts.items()
+        if name.startswith("text_encoder")
+        for layer in [part.layers.get("embeddings_token_embedding")]
+    }
+    # Of a table of embeddings, the first is the width of a word, the second how many there are.
+    widths = {layer[0] for layer in here.values() if layer is not None}
+    for word, width in adapter.widths.items():
+        if not here:
+            yield _UNMATCHED, "this model has no text encoder"
+        elif not widths:
+            yield _UNKNOWN, ""
+        elif width in widths:
+            yield _MATCHED, ""
+        else:
+            yield (
+                _MISMATCHED,
+                f"{quote(word)} is {width} wide, and words are "
+                f"{' or '.join(map(str, sorted(widths)))} here",
+            )
+
+
+_MATCHES = {
+    AdapterKind.LORA: _match_layers,
+    AdapterKind.LOHA: _match_layers,
+    AdapterKind.LOKR: _match_layers,
+    AdapterKind.IP_ADAPTER: _match_attention,
+    AdapterKind.TEXTUAL_INVERSION: _match_words,
+}
