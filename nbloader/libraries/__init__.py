@@ -6,7 +6,9 @@ that mends what does not fit.
 
 from __future__ import annotations
 
+from nbloader.libraries.auto_pipelines import auto_pipeline
 from nbloader.libraries.classes import class_facts
+from nbloader.libraries.lookup import look_up
 from nbloader.libraries.packages import (
     changed_since_import,
     conflicts,
@@ -29,6 +31,7 @@ from nbloader.libraries.pip import (
 __all__ = [
     "NOT_RELEASED",
     "RELATED",
+    "auto_pipeline",
     "changed_since_import",
     "class_facts",
     "conflicts",
@@ -36,6 +39,7 @@ __all__ = [
     "found_conflicts",
     "import_name",
     "is_one_of",
+    "look_up",
     "merged",
     "normal_name",
     "package_facts",

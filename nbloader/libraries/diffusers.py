@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
-from nbloader.libraries.sources import Found, Sources, backends_of
+from nbloader.libraries.sources import Found, Sources, backends_of, public_names, root_of
+from nbloader.records import Form
 
 _GUARDED_IMPORT = re.compile(r"^if is_(\w+?)_available\(\):\n((?:[ \t].*\n|\n)+)", re.MULTILINE)
 _NOT_NEEDED = frozenset({"torch_xla", "torch_npu", "flax"})
@@ -24,8 +25,42 @@ _BASE = "DiffusionPipeline"
 _MOST_BASES = 20
 """Classes on the way from a pipeline to its `__init__`; there are three at most."""
 
+_ROOTS = {
+    "BaseGuidance": Form.PART,
+    "DiffusionPipeline": Form.PIPELINE,
+    "ModelMixin": Form.MODEL,
+    "SchedulerMixin": Form.PART,
+}
+"""The classes whose `from_pretrained` the others inherit."""
+
+
+_AUTO_PIPELINE = "AutoPipelineFor"
+_FOLDERS = ("pipelines", "models", "schedulers", "guiders")
+
 _DEPRECATIONS = "utils/deprecation_utils.py"
 _REMAPPED = re.compile(r'"(\w+)": \{\s*"new_class": "(\w+)"')
+
+
+def form_of(sources: Sources, found: Found, name: str) -> Form | None:
+    """Say what a public class makes of a repository; None if it has no `from_pretrained` that loads
+    a pipeline, or a model or part of one, with torch.
+    """
+    if name.startswith(_AUTO_PIPELINE):
+        return Form.PIPELINE
+    if name == "AutoModel":
+        return Form.MODEL
+    file = found.file
+    if file is None or f"\nclass {name}" not in sources.text(file):
+        # The lists of names do not tell where all of them are.
+        places = (place for folder in _FOLDERS for place in sources.defining(name, folder))
+        file = next(places, None)
+    root = root_of(sources, file, name, _ROOTS)
+    return _ROOTS[root] if root else None
+
+
+def class_names(sources: Sources) -> set[str]:
+    """Return the public names that can be those of classes."""
+    return set(public_names(sources.text("__init__.py")))
 
 
 def find_in_pipeline(sources: Sources, folder: str, name: str) -> Found | None:
@@ -68,6 +103,41 @@ def required_by(sources: Sources, found: Found, name: str) -> tuple[tuple[str, s
     It is `_get_signature_keys` of the library and what follows it: a parameter without a default is
     a component; it may be left out only where `_optional_components` names it.
     """
+    read = _signature(sources, found, name)
+    if read is None:
+        return None
+    parameters, optional = read
+    needed = {
+        each.arg: _of_class(each.annotation)
+        for each, has_default in parameters
+        if not has_default and each.arg not in optional
+    }
+    return tuple(sorted(needed.items()))
+
+
+def components_of(
+    sources: Sources, found: Found, name: str
+) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+    """Read which components a pipeline takes, and which of those may be left out.
+
+    In the order of its `__init__`; None where the files do not tell it. What has a default and is
+    not in `_optional_components` is a setting.
+    """
+    read = _signature(sources, found, name)
+    if read is None:
+        return None
+    parameters, optional = read
+    takes = [
+        each.arg for each, has_default in parameters if not has_default or each.arg in optional
+    ]
+    return tuple(takes), tuple(each for each in takes if each in optional)
+
+
+def _signature(
+    sources: Sources, found: Found, name: str
+) -> tuple[list[tuple[ast.arg, bool]], frozenset[str]] | None:
+    """The parameters of a pipeline's `__init__`, each with whether it has a default, and its
+    `_optional_components`; None where the files do not tell it."""
     making: ast.FunctionDef | None = None
     optional: frozenset[str] | None = None
     for node in _lineage(sources, found.file, name):
@@ -85,12 +155,12 @@ def required_by(sources: Sources, found: Found, name: str) -> tuple[tuple[str, s
     if making is None or making.args.vararg is not None:
         return None
     arguments = making.args
-    positional = [*arguments.posonlyargs, *arguments.args][1:]
-    without_default = positional[: len(positional) - len(arguments.defaults)]
+    positional = [*arguments.posonlyargs, *arguments.args]
+    first_default = len(positional) - len(arguments.defaults)
+    parameters = [(each, at >= first_default) for at, each in enumerate(positional)][1:]
     only = zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
-    without_default += [each for each, value in only if value is None]
-    needed = {each.arg: _of_class(each.annotation) for each in without_default}
-    return tuple((each, needed[each]) for each in sorted(needed.keys() - (optional or frozenset())))
+    parameters += [(each, value is not None) for each, value in only]
+    return parameters, optional or frozenset()
 
 
 def _of_class(annotation: ast.expr | None) -> str:

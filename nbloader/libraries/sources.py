@@ -7,7 +7,7 @@ lists of their public names for lazy imports, and say in a few fixed ways what a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path, PurePosixPath
@@ -29,6 +29,11 @@ _TABLE = re.compile(r"^AUTO_QUANTIZER_MAPPING\b[^{]*\{(.*?)^\}", re.MULTILINE | 
 _KEY = re.compile(r"""^\s*["']([\w.-]+)["']\s*:""", re.MULTILINE)
 
 _NAMES = re.compile(r"[\"']([A-Za-z_][\w-]*)")
+_INSIDE_BRACKETS = re.compile(r"\[[^\[\]]*\]")
+_IMPORT = re.compile(r"^[ \t]*from (\.*)([\w.]*) import (\([^)]*\)|[^\n]*)", re.MULTILINE)
+_MOST_CLASSES = 60
+"""Classes on the way from one to its root, all its bases counted; there are about ten."""
+
 _METHOD = re.compile(r"^    (?:async )?def (\w+)\(", re.MULTILINE)
 _MAKING = frozenset({"__init__", "from_pretrained", "from_config", "_from_config", "from_dict"})
 """The methods that a load calls; what others need is needed by who calls them."""
@@ -59,6 +64,11 @@ class Sources:
         self._folder = folder
         self._texts: dict[PurePosixPath, str] = {}
 
+    @property
+    def package(self) -> str:
+        """The name of the package, as it is imported."""
+        return self._folder.name
+
     def text(self, path: str | PurePosixPath) -> str:
         """Return the text of a file; empty if it cannot be read."""
         path = PurePosixPath(path)
@@ -85,15 +95,20 @@ class Sources:
         """Look through all modules below a folder for those that define a class with bases."""
         return self._with(f"\nclass {name}(", folder)
 
+    def modules(self, folder: str) -> Iterator[PurePosixPath]:
+        """Yield the paths of all modules below a folder, sorted."""
+        for file in sorted((self._folder / folder).rglob("*.py")):
+            yield PurePosixPath(file.relative_to(self._folder).as_posix())
+
     def _with(self, text: str, folder: str) -> Iterator[PurePosixPath]:
         wanted = text.encode()
-        for file in sorted((self._folder / folder).rglob("*.py")):
+        for path in self.modules(folder):
             try:
-                found = wanted in file.read_bytes()
+                found = wanted in (self._folder / path).read_bytes()
             except OSError:
                 continue
             if found:
-                yield PurePosixPath(file.relative_to(self._folder).as_posix())
+                yield path
 
     def listed(self, name: str, folder: str = "") -> Found | None:
         """Find a name in the lists of lazy imports, from the `__init__.py` of a folder downwards.
@@ -101,9 +116,11 @@ class Sources:
         None if that one does not have it.
         """
         init = self.text(PurePosixPath(folder, "__init__.py")).partition("\nif TYPE_CHECKING")[0]
-        at = init.find(f'"{name}"')
-        if at < 0:
+        # As a key it stands in a table of stand-ins, beside the list of another module.
+        entry = re.search(rf'"{re.escape(name)}"(?!:)', init)
+        if entry is None:
             return None
+        at = entry.start()
         backends = _condition(init[:at])
         entries = _ENTRY.findall(init[max(0, at - _ENTRY_REACH) : at])
         if not entries:
@@ -122,6 +139,77 @@ class Sources:
             if file.endswith(".py") and opening.search(self.text(path)):
                 return Found(path)
         return None
+
+
+def public_names(text: str) -> list[str]:
+    """Return the names in an `__init__.py`'s lists of lazy imports that can be those of classes."""
+    return re.findall(r'"([A-Z]\w*)"', text.partition("\nif TYPE_CHECKING")[0])
+
+
+def root_of(
+    sources: Sources, file: PurePosixPath | None, name: str, roots: Collection[str]
+) -> str | None:
+    """Find the first of `roots` among a class and its bases; None if there is none of them.
+
+    Args:
+        file: where the class is defined; None if that is not known.
+    """
+    left = [(file, name)]
+    for _ in range(_MOST_CLASSES):
+        if not left:
+            return None
+        file, name = left.pop(0)
+        if name in roots:
+            return name
+        if file is None:
+            continue
+        text = sources.text(file)
+        bases = _bases(text, name)
+        if bases is None:
+            left.append(_imported_from(sources, file, name))
+        else:
+            left[:0] = [(file, base) for base in bases]
+    return None
+
+
+def _bases(text: str, name: str) -> list[str] | None:
+    """The bases of a class, or what it is another name of; None if the text does not tell it."""
+    opening = re.search(rf"^class {name}\b\s*(?:\(([^)]*)\))?", text, re.MULTILINE)
+    if opening is None:
+        other = re.search(rf"^{name} = (\w+)$", text, re.MULTILINE)
+        return [other[1]] if other else None
+    listed = _INSIDE_BRACKETS.sub("", opening[1] or "")
+    listed = re.sub(r"#.*", "", listed)
+    named = (each.strip().rpartition(".")[2] for each in listed.split(",") if "=" not in each)
+    return [each for each in named if each.isidentifier()]
+
+
+def _imported_from(
+    sources: Sources, file: PurePosixPath, name: str
+) -> tuple[PurePosixPath | None, str]:
+    """The module of the package that a module imports a name from, and the name that it has there.
+
+    The module is None where it is of another package.
+    """
+    for dots, module, names in _IMPORT.findall(sources.text(file)):
+        imported = re.search(rf"(?:\b(\w+) as )?\b{name}\b(?! as\b)", names)
+        if imported is None:
+            continue
+        name = imported[1] or name
+        folder, within = file.parent, module
+        for _ in dots[1:]:
+            folder = folder.parent
+        if not dots:
+            package, _, within = module.partition(".")
+            if package != sources.package:
+                return None, name
+            folder = PurePosixPath()
+        inner = folder.joinpath(*within.split(".")) if within else folder
+        if sources.text(f"{inner}.py"):
+            return PurePosixPath(f"{inner}.py"), name
+        found = sources.listed(name, str(inner)) or sources.defined(name, str(inner))
+        return found.file if found and found.file else inner / "__init__.py", name
+    return None, name
 
 
 def quantizers(sources: Sources) -> frozenset[str] | None:

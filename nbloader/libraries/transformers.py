@@ -10,7 +10,15 @@ import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from nbloader.libraries.sources import Found, Sources, backends_of, body_of
+from nbloader.libraries.sources import (
+    Found,
+    Sources,
+    backends_of,
+    body_of,
+    public_names,
+    root_of,
+)
+from nbloader.records import Form
 
 _TEXTS = re.compile(r"[\"'](\w+)[\"']")
 _WORDS = re.compile(r"\w+")
@@ -26,22 +34,54 @@ _GENERATED_FROM = ("convert_", "modular_")
 _ALIASES = ("TokenizerFast", "ImageProcessorFast")
 """Names that version 5 gives to the classes without `Fast` (`_LazyModule.__getattr__`)."""
 
+_MODEL_ROOTS = frozenset({"PreTrainedModel", "_BaseAutoModelClass", "_BaseAutoBackboneClass"})
+_PART_ROOTS = frozenset(
+    {
+        "AutoConfig",
+        "AutoFeatureExtractor",
+        "AutoImageProcessor",
+        "AutoProcessor",
+        "AutoTokenizer",
+        "AutoVideoProcessor",
+        "DecisionConfig",
+        "FeatureExtractionMixin",
+        "GenerationConfig",
+        "ImageProcessingMixin",
+        "PreTrainedConfig",
+        "PreTrainedTokenizerBase",
+        "PretrainedConfig",
+        "ProcessorMixin",
+        "RagTokenizer",
+    }
+)
+"""The classes that have `from_pretrained` of their own; others inherit it from one of them.
+
+Left out is `RagRetriever`, which loads a data set."""
+
+_OTHER_FRAMEWORKS = re.compile(r"TF[A-Z]|Flax[A-Z]")
+"""How the classes for TensorFlow and JAX of version 4 begin."""
+
 _IMPORTS = "utils/import_utils.py"
 _CONVERTERS = "convert_slow_tokenizer.py"
 
 
-def find_class(sources: Sources, name: str) -> Found | None:
-    """Find a public class; None if the library has none of that name, nor takes another for it."""
+def find_class(sources: Sources, name: str, *, thorough: bool = True) -> Found | None:
+    """Find a public class; None if the library has none of that name, nor takes another for it.
+
+    Args:
+        thorough: whether all modules are looked through for one that is not where its name or the
+            tables of the auto classes tell. That takes up to 0.2 s.
+    """
     found = sources.listed(name)
     if found is not None or "define_import_structure" not in sources.text("__init__.py"):
         return found
-    found = _in_models(sources, name)
+    found = _in_models(sources, name, thorough)
     if found is not None:
         return found
     imports = sources.text(_IMPORTS)
     for suffix in _ALIASES:
         if name.endswith(suffix) and f'endswith("{suffix}")' in imports:
-            plain = _in_models(sources, name.removesuffix("Fast"))
+            plain = _in_models(sources, name.removesuffix("Fast"), thorough)
             if plain is not None:
                 # Asked for by this name, there is no falling back to Pillow.
                 more = {"torchvision"} if suffix.startswith("Image") else frozenset()
@@ -52,7 +92,35 @@ def find_class(sources: Sources, name: str) -> Found | None:
     return None
 
 
-def _in_models(sources: Sources, name: str) -> Found | None:
+def form_of(sources: Sources, found: Found, name: str) -> Form | None:
+    """Say what a class that was found makes of a repository; None if it has no `from_pretrained`
+    that loads a model or a part of one with torch.
+    """
+    if _OTHER_FRAMEWORKS.match(name):
+        return None
+    if found.file is None:
+        # The lists of names have all but the tokenizers that a converter makes.
+        return Form.PART if name.removesuffix("Fast").endswith("Tokenizer") else None
+    root = root_of(sources, found.file, name, _MODEL_ROOTS | _PART_ROOTS)
+    if root is None and name.endswith(_ALIASES):
+        root = root_of(sources, found.file, name.removesuffix("Fast"), _PART_ROOTS)
+    if root is None:
+        return None
+    return Form.MODEL if root in _MODEL_ROOTS else Form.PART
+
+
+def class_names(sources: Sources) -> set[str]:
+    """Return the public names that can be those of classes. It reads all modules of the models."""
+    named = set(public_names(sources.text("__init__.py")))
+    if "define_import_structure" in sources.text("__init__.py"):
+        for path in sources.modules("models"):
+            if not path.name.startswith(_GENERATED_FROM):
+                exported = sources.text(path).rpartition("\n__all__")[2]
+                named.update(each for each in _TEXTS.findall(exported) if each[0].isupper())
+    return named
+
+
+def _in_models(sources: Sources, name: str, thorough: bool) -> Found | None:
     plain = name.lower().replace("_", "")
     folders = [
         folder for folder in sources.names("models") if plain.startswith(folder.replace("_", ""))
@@ -61,10 +129,15 @@ def _in_models(sources: Sources, name: str) -> Found | None:
         for file in sources.names(f"models/{folder}"):
             if file.endswith(".py") and _exports(sources, f"models/{folder}/{file}", name):
                 return _with_file(sources, PurePosixPath("models", folder, file), name)
-    # The name of the folder is not the beginning of the class's: all modules then.
-    for path in sources.holding(name, "models"):
-        if _exports(sources, str(path), name):
-            return _with_file(sources, path, name)
+    if not thorough:
+        return None
+    # The name of the folder is not the beginning of the class's: all modules then, first those in
+    # folders of the same initial (`ASTModel` in `audio_spectrogram_transformer`).
+    folders = sorted(sources.names("models"), key=lambda folder: folder[:1] != plain[:1])
+    for folder in folders:
+        for path in sources.holding(name, f"models/{folder}"):
+            if _exports(sources, str(path), name):
+                return _with_file(sources, path, name)
     return None
 
 

@@ -62,6 +62,7 @@ from nbloader.records.repo import (
     LARGE_FILE_BYTES,
     Companion,
     Component,
+    Form,
     Kind,
     Listing,
     Reference,
@@ -69,6 +70,7 @@ from nbloader.records.repo import (
     Route,
     Selection,
     SelectionRequest,
+    Target,
     TransferPolicy,
 )
 
@@ -92,6 +94,7 @@ __all__ = [
     "FileDone",
     "FileProgress",
     "Fit",
+    "Form",
     "GpuFacts",
     "HubFacts",
     "Interface",
@@ -121,6 +124,7 @@ __all__ = [
     "SelectionRequest",
     "Stage",
     "StageStarted",
+    "Target",
     "TokenFacts",
     "TorchFacts",
     "TransferPolicy",

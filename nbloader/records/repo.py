@@ -65,6 +65,39 @@ class Listing:
     described: bool = False
 
 
+class Form(StrEnum):
+    """What a class makes of a repository."""
+
+    PIPELINE = "pipeline"
+    """All parts of one, as diffusers puts them together."""
+    MODEL = "model"
+    """One set of weights, of diffusers or transformers."""
+    ENCODER = "encoder"
+    """A whole model of sentence-transformers."""
+    ADAPTED = "adapted"
+    """A model with an adapter of peft on it."""
+    PART = "part"
+    """Something without weights: a tokenizer, processor, scheduler or configuration."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A class that the caller names, as the files of its installed library tell of it.
+
+    Attributes:
+        library: the package, as it is imported.
+        takes: the names of a pipeline's components, in the order of its `__init__`; None where they
+            are not known, and for all that is no pipeline.
+        optional: those of `takes` that may be left out.
+    """
+
+    library: str
+    class_name: str
+    form: Form
+    takes: tuple[str, ...] | None = None
+    optional: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SelectionRequest:
     """What the caller wants of a repository.
