@@ -83,10 +83,13 @@ def hub(_server: tuple[LocalHub, Path]) -> Iterator[LocalHub]:
 
 @pytest.fixture(scope="session")
 def write_repo() -> WriteRepo:
-    """Write files of a repository as the store asks for: replaced, never written in place."""
+    """Write files of a repository as the store asks for: replaced, never written in place.
+
+    The id of a dataset or a space has its kind before it: `datasets/org/name`.
+    """
 
     def write(root: Path, repo_id: str, files: Mapping[str, bytes]) -> None:
-        folder = root / "models" / repo_id
+        folder = root / (repo_id if repo_id.count("/") > 1 else f"models/{repo_id}")
         for path, content in files.items():
             target = folder / path
             target.parent.mkdir(parents=True, exist_ok=True)

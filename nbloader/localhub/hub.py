@@ -88,7 +88,7 @@ class Hub:
         None if the name is none of those. An old name may lack the owner, such as `gpt2`.
         """
         for old, new in self._state.renamed.items():
-            for prefix in ("/api/models/", "/"):
+            for prefix in ("/api/models/", "/"):  # Of models alone.
                 rest = request.raw_path.removeprefix(f"{prefix}{old}")
                 if rest != request.raw_path and rest[:1] in ("", "/", "?"):
                     return Answer(307, {"Location": f"{prefix}{new}{rest}"})
@@ -103,12 +103,13 @@ class Hub:
         siblings = [_sibling(file, with_blobs=with_blobs) for file in files]
         when = _iso_time(commit.time)
         card = await asyncio.to_thread(self._card, commit)
+        bare = "/".join(repo.repo_id.split("/")[-2:])
         return json_answer(
             {
                 "_id": commit.sha[:24],
-                "id": repo.repo_id,
-                "modelId": repo.repo_id,
-                "author": repo.repo_id.partition("/")[0],
+                "id": bare,
+                "modelId": bare,
+                "author": bare.partition("/")[0],
                 "sha": commit.sha,
                 "createdAt": when,
                 "lastModified": when,
@@ -150,7 +151,7 @@ class Hub:
         if start + size < len(rows):
             query = urlencode({**request.query, "cursor": start + size})
             path = f"{quote(revision, safe='')}/{quote(folder)}".rstrip("/")
-            url = f"{self._state.endpoint}/api/models/{repo.repo_id}/tree/{path}?{query}"
+            url = f"{self._state.endpoint}{_api(repo)}/tree/{path}?{query}"
             headers["Link"] = f'<{url}>; rel="next"'
         return json_answer(rows[start : start + size], headers=headers)
 
@@ -206,7 +207,7 @@ class Hub:
         )
 
     async def resolve(self, request: web.Request) -> Answer:
-        """`HEAD|GET /{id}/resolve/{rev}/{path}`."""
+        """`HEAD|GET [/datasets|/spaces]/{id}/resolve/{rev}/{path}`."""
         repo, commit, file = await self._file(request)
         headers = {
             "X-Repo-Commit": commit.sha,
@@ -216,7 +217,7 @@ class Hub:
         if file.sha256 is not None:
             xet_hash = self._state.xet.xet_hash(file.sha256)
             if xet_hash is not None:
-                route = f"{self._state.endpoint}/api/models/{repo.repo_id}/xet-read-token"
+                route = f"{self._state.endpoint}{_api(repo)}/xet-read-token"
                 headers["X-Xet-Hash"] = xet_hash
                 headers["Link"] = (
                     f'<{route}/{commit.sha}>; rel="xet-auth", '
@@ -229,7 +230,7 @@ class Hub:
             location = f"{self._state.cdn}{quote(path)}?{query}"
             return Answer(302, {**headers, "Location": location})
         if self._state.resolve_cache:
-            path = f"/api/resolve-cache/models/{repo.repo_id}/{commit.sha}/{file.path}"
+            path = f"/api/resolve-cache{_typed(repo)}/{commit.sha}/{file.path}"
             return Answer(307, {**headers, "Location": quote(path)})
         return await self.resolve_cache(request)
 
@@ -256,7 +257,7 @@ class Hub:
         )
 
     async def other(self, request: web.Request) -> Answer:
-        """Everything else; there are no datasets and no spaces."""
+        """Everything else."""
         top = request.path.removeprefix("/api").split("/")[1]
         if top in ("datasets", "spaces", "models"):
             raise RefusedError(404, "Repository not found", code="RepoNotFound")
@@ -264,7 +265,7 @@ class Hub:
 
     def _allowed(self, request: web.Request, *, for_file: bool) -> tuple[Repo, Access]:
         """Return the repository that the request names, if its token may read it."""
-        repo_id = f"{request.match_info['org']}/{request.match_info['name']}"
+        repo_id = named_repo(request)
         token = bearer(request.headers.get("Authorization"))
         try:
             repo = self._state.store.repo(repo_id)
@@ -351,6 +352,24 @@ class Hub:
             for row in rows:
                 row["lastCommit"] = {"id": commit.sha, "title": "Publish", "date": date}
         return sorted(rows, key=lambda row: row["path"])
+
+
+def named_repo(request: web.Request) -> str:
+    """Return the id of the repository that a request names, as the store knows it."""
+    info = request.match_info
+    repo_id = f"{info['org']}/{info['name']}"
+    kind = info.get("type", "models")
+    return repo_id if kind == "models" else f"{kind}/{repo_id}"
+
+
+def _typed(repo: Repo) -> str:
+    """Return the part of an address that names a repository with its kind."""
+    is_model = repo.repo_id.count("/") == 1
+    return f"/models/{repo.repo_id}" if is_model else f"/{repo.repo_id}"
+
+
+def _api(repo: Repo) -> str:
+    return f"/api{_typed(repo)}"
 
 
 def _tags(card: dict[str, Any], commit: Commit) -> list[str]:

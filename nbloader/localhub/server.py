@@ -22,7 +22,7 @@ from nbloader.localhub.answers import (
     file_answer,
     url_expired,
 )
-from nbloader.localhub.hub import Hub, HubState
+from nbloader.localhub.hub import Hub, HubState, named_repo
 from nbloader.localhub.records import KEY_HEADER, Access, Fault, RequestClass, Token
 from nbloader.localhub.sending import apply, send
 from nbloader.localhub.store import RepoMissingError, Store
@@ -111,8 +111,9 @@ async def _listen(stack: AsyncExitStack, app: web.Application, port: int) -> str
 
 
 def _hub_app(hub: Hub, control: Control) -> web.Application:
-    model = "/api/models/{org}/{name}"
-    cached = "/api/resolve-cache/models/{org}/{name}/{revision}/{path:.+}"
+    model = "/api/{type:models|datasets|spaces}/{org}/{name}"
+    cached = "/api/resolve-cache/{type:models|datasets|spaces}/{org}/{name}/{revision}/{path:.+}"
+    typed = "/{type:datasets|spaces}/{org}/{name}/resolve/{revision}/{path:.+}"
     resolved = "/{org:(?!api/)[^/]+}/{name}/resolve/{revision}/{path:.+}"
     app = web.Application()
     for method, path, request_class, handler in (
@@ -126,6 +127,8 @@ def _hub_app(hub: Hub, control: Control) -> web.Application:
         ("GET", "/api/whoami-v2", RequestClass.WHOAMI, hub.whoami),
         ("HEAD", cached, RequestClass.RESOLVE_HEAD, hub.resolve_cache),
         ("GET", cached, RequestClass.RESOLVE_GET, hub.resolve_cache),
+        ("HEAD", typed, RequestClass.RESOLVE_HEAD, hub.resolve),
+        ("GET", typed, RequestClass.RESOLVE_GET, hub.resolve),
         ("HEAD", resolved, RequestClass.RESOLVE_HEAD, hub.resolve),
         ("GET", resolved, RequestClass.RESOLVE_GET, hub.resolve),
         ("*", "/{rest:.*}", RequestClass.OTHER, hub.other),
@@ -145,9 +148,12 @@ def _by_old_names(hub: Hub, handler: Handler) -> Handler:
 
 
 def _cdn_app(cdn: Cdn, control: Control) -> web.Application:
-    content = "/repos/{org}/{name}/{sha256:[0-9a-f]{64}}/{path:.+}"
+    inside = "/{org}/{name}/{sha256:[0-9a-f]{64}}/{path:.+}"
+    content, typed = f"/repos{inside}", f"/repos/{{type:datasets|spaces}}{inside}"
     app = web.Application()
     for method, path, request_class, handler in (
+        ("HEAD", typed, RequestClass.CDN_HEAD, cdn.content),
+        ("GET", typed, RequestClass.CDN_GET, cdn.content),
         ("HEAD", content, RequestClass.CDN_HEAD, cdn.content),
         ("GET", content, RequestClass.CDN_GET, cdn.content),
         ("*", "/{rest:.*}", RequestClass.OTHER, cdn.other),
@@ -225,7 +231,7 @@ def _subject(request: web.Request) -> str:
     info = request.match_info
     if "org" not in info:
         return request.path
-    return "/".join(info[name] for name in ("org", "name", "path") if info.get(name))
+    return "/".join(filter(None, (named_repo(request), info.get("path"))))
 
 
 class Control:
@@ -251,13 +257,13 @@ class Control:
         app.router.add_get("/counters", self._get_counters)
         app.router.add_get("/requests", self._get_requests)
         app.router.add_delete("/traffic", self._delete_traffic)
-        app.router.add_put("/access/{org}/{name}", self._put_access)
-        app.router.add_put("/listed/{org}/{name}", self._put_listed)
-        app.router.add_put("/refs/{org}/{name}", self._put_ref)
-        app.router.add_put("/renamed/{org}/{name}", self._put_renamed)
+        app.router.add_put("/access/{repo:.+}", self._put_access)
+        app.router.add_put("/listed/{repo:.+}", self._put_listed)
+        app.router.add_put("/refs/{repo:.+}", self._put_ref)
+        app.router.add_put("/renamed/{repo:.+}", self._put_renamed)
         app.router.add_put("/rate-limits", self._put_rate_limits)
         app.router.add_put("/tokens", self._put_token)
-        app.router.add_post("/xet-uploads/{org}/{name}", self._post_xet_upload)
+        app.router.add_post("/xet-uploads/{repo:.+}", self._post_xet_upload)
         return app
 
     @web.middleware
@@ -347,7 +353,7 @@ class Control:
         )
 
     def _repo_id(self, request: web.Request) -> str:
-        repo_id = f"{request.match_info['org']}/{request.match_info['name']}"
+        repo_id = request.match_info["repo"]
         self._state.store.folder(repo_id)
         return repo_id
 
@@ -363,7 +369,7 @@ class Cdn:
         check_signature(self._state.secret, request)
         info = request.match_info
         try:
-            repo = self._state.store.repo(f"{info['org']}/{info['name']}")
+            repo = self._state.store.repo(named_repo(request))
         except RepoMissingError:
             raise RefusedError(404, "Not found") from None
         # A copy: another thread may find a new commit meanwhile.

@@ -1,9 +1,11 @@
 """Repositories as folders on disk, and the commits that come of them.
 
-The files of `<root>/models/<org>/<name>/` are the tip of the branch `main`. `Store.main` looks at
-them (name, size, time, inode) and makes a new commit when something has changed. Every content is
-kept under its own hash in `<root>/.localhub/objects`, so that old commits can still be read:
-small files as copies, large ones as hard links, which cost neither time nor space.
+The files of `<root>/models/<org>/<name>/` are the tip of the branch `main`, and so are those of
+`<root>/datasets/<org>/<name>/` and `<root>/spaces/<org>/<name>/`. The id of a dataset or a space
+has its kind before it here, as in its address: `datasets/org/name`. `Store.main` looks at the files
+(name, size, time, inode) and makes a new commit when something has changed. Every content is kept
+under its own hash in `<root>/.localhub/objects`, so that old commits can still be read: small files
+as copies, large ones as hard links, which cost neither time nor space.
 
 Hence the rule: **replace files, do not write into them** (write beside the repository, then
 `os.replace`). Where a large file was written in place, its earlier content is gone; the store
@@ -50,6 +52,7 @@ file system's clock, and is hashed anew the next time (git calls such an index e
 _INDEX_VERSION = 1
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}")
 _RESERVED_ORGS = frozenset({"api", "datasets", "spaces"})
+OTHER_TYPES = ("datasets", "spaces")
 
 Stamp = tuple[int, int, int]
 """Size, modification time in nanoseconds, inode: what shows that a file has changed."""
@@ -133,8 +136,12 @@ class Repo:
 
 
 def is_repo_id(repo_id: str) -> bool:
-    """Whether the text is `org/name` by the Hub's rules; so it is safe as a path, too."""
-    org, slash, name = repo_id.partition("/")
+    """Whether the text is `org/name` by the Hub's rules; so it is safe as a path, too.
+
+    The id of a dataset or a space has its kind before it.
+    """
+    kind, _, rest = repo_id.partition("/")
+    org, slash, name = (rest if kind in OTHER_TYPES else repo_id).partition("/")
     return (
         slash == "/"
         and org not in _RESERVED_ORGS
@@ -146,7 +153,7 @@ class Store:
     """The repositories under a root. Its methods block, and may be called from any thread."""
 
     def __init__(self, root: Path) -> None:
-        self._models = root / "models"
+        self._root = root
         self._private = root / ".localhub"
         self._objects = self._private / "objects"
         self._index = self._private / "index.json"
@@ -162,7 +169,8 @@ class Store:
         Raises:
             RepoMissingError: there is none.
         """
-        folder = self._models / repo_id
+        is_model = repo_id.partition("/")[0] not in OTHER_TYPES
+        folder = self._root / "models" / repo_id if is_model else self._root / repo_id
         if not is_repo_id(repo_id) or not folder.is_dir():
             raise RepoMissingError(repo_id)
         return folder

@@ -393,3 +393,38 @@ def test_wrong_bytes_end_in_the_cache_of_the_client(
         },
         body_bytes_by_path={f"{repo_id}/a.bin": len(weights)},
     )
+
+
+@pytest.mark.parametrize(("repo_type", "folder"), [("dataset", "datasets"), ("space", "spaces")])
+def test_datasets_and_spaces_have_addresses_of_their_own(
+    hub: LocalHub,
+    hub_root: Path,
+    write_repo: WriteRepo,
+    weights: bytes,
+    tmp_path: Path,
+    repo_type: str,
+    folder: str,
+) -> None:
+    files = {"README.md": b"# read me\n", "data/part.bin": weights, "data/rows.csv": b"1,2\n"}
+    write_repo(hub_root, f"{folder}/org/typed", files)
+    write_repo(hub_root, "org/typed", {"other.txt": b"of the model"})
+    got = snapshot_download(
+        "org/typed",
+        repo_type=repo_type,
+        endpoint=hub.endpoint,
+        cache_dir=tmp_path / "cache",
+        token=False,
+    )
+    assert Path(got).relative_to(tmp_path / "cache").parts[0] == f"{folder}--org--typed"
+    assert _contents(got) == files
+    named = {request.path for request in hub.requests()}
+    assert f"{folder}/org/typed/data/part.bin" in named
+    with pytest.raises(EntryNotFoundError):
+        hf_hub_download(
+            "org/typed",
+            "other.txt",
+            repo_type=repo_type,
+            endpoint=hub.endpoint,
+            cache_dir=tmp_path / "cache",
+            token=False,
+        )
