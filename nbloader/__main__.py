@@ -8,6 +8,7 @@ question is answered with no, all is done. A load or a download goes on where no
 from __future__ import annotations
 
 import argparse
+import glob
 import json
 import os
 import sys
@@ -61,8 +62,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_transfer(load)
     load.set_defaults(run=_load)
 
-    download = commands.add_parser("download", help="download the files that a load would use")
+    download = commands.add_parser(
+        "download", help="download the files that a load would use, or those that are named"
+    )
     _add_repo(download)
+    _add_files(download)
     _add_transfer(download)
     download.set_defaults(run=_download)
 
@@ -132,11 +136,46 @@ def _add_transfer(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="go on although a check failed")
 
 
+def _add_files(parser: argparse.ArgumentParser) -> None:
+    """Add what chooses files by their names, as `hf download` calls it."""
+    parser.add_argument(
+        "filenames", nargs="*", metavar="FILE", help="only these files, by their paths"
+    )
+    for option, what in (("--include", "only files that match"), ("--exclude", "none that match")):
+        parser.add_argument(
+            option,
+            nargs="+",
+            action="extend",
+            metavar="PATTERN",
+            help=f"{what}, such as '*.json'; a folder ends with a slash",
+        )
+    parser.add_argument(
+        "--repo-type", default="model", help="model, dataset or space (default: model)"
+    )
+    parser.add_argument("--local-dir", help="a folder for the files, in place of the cache")
+
+
+def _files(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the arguments of `download` that choose files."""
+    names, include = options.filenames, options.include
+    if names and (include or options.exclude):
+        raise InvalidArgumentError(
+            "files are named, and --include or --exclude choose among all",
+            hint="Leave out the names, or the patterns.",
+        )
+    exact = [glob.escape(name) for name in names] if len(names) > 1 else None
+    return {
+        "filename": names[0] if len(names) == 1 else None,
+        "allow_patterns": exact or include,
+        "ignore_patterns": options.exclude,
+    }
+
+
 def _add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="write one JSON object to stdout")
 
 
-_NOT_ARGUMENTS = {"command", "run", "json"}
+_NOT_ARGUMENTS = {"command", "run", "json", "filenames", "include", "exclude"}
 
 
 def _arguments(options: argparse.Namespace) -> dict[str, Any]:
@@ -167,15 +206,16 @@ class _Record:
                 self.told["summary"] = event.summary
 
 
-def _run_job(job: Callable[..., Any], options: argparse.Namespace) -> int:
+def _run_job(job: Callable[..., Any], options: argparse.Namespace, **more: Any) -> int:
     record, started = _Record(), time.monotonic()
     result = job(
         **_arguments(options),
+        **more,
         view="none" if options.json else "auto",
         on_event=record,
     )
     if isinstance(result, Path):
-        record.told["folder"] = str(result)
+        record.told["file" if more.get("filename") else "folder"] = str(result)
     if options.json:
         seconds = round(time.monotonic() - started, 3)
         _write_json({"ok": True, "repo_id": options.repo_id, "seconds": seconds, **record.told})
@@ -191,7 +231,7 @@ def _load(options: argparse.Namespace) -> int:
 def _download(options: argparse.Namespace) -> int:
     from nbloader.api import download
 
-    return _run_job(download, options)
+    return _run_job(download, options, **_files(options))
 
 
 def _preflight(options: argparse.Namespace) -> int:

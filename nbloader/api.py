@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial, wraps
 from inspect import signature
 from pathlib import Path
@@ -220,7 +220,12 @@ def start(repo_id: str, **keywords: Any) -> Job:
 @_explains
 def download(
     repo_id: str,
+    filename: str | None = None,
     *,
+    allow_patterns: str | Iterable[str] | None = None,
+    ignore_patterns: str | Iterable[str] | None = None,
+    repo_type: str = "model",
+    local_dir: str | os.PathLike[str] | None = None,
     revision: str | None = None,
     variant: str | None = None,
     kind: str = "auto",
@@ -238,12 +243,28 @@ def download(
 ) -> Path:
     """Download exactly the files that `load` would use, and return the snapshot folder.
 
-    Imports none of the libraries that build models. Arguments and errors are those of `load`.
+    Or the files that are named: what `snapshot_download` and `hf_hub_download` of the Hub's library
+    bring, for the same arguments, and gone on with, verified and shown as a load is. Imports none
+    of the libraries that build models. Other arguments and errors are those of `load`.
+
+    Args:
+        filename: the only file to bring, by its path inside the repository.
+        allow_patterns: bring the files whose paths match one of these, such as `*.json`; a folder
+            ends with a slash, and `*` is all of them.
+        ignore_patterns: leave out those that match one of these.
+        repo_type: `model`, `dataset` or `space`. Of the last two, all files are brought that the
+            patterns let.
+        local_dir: a folder for the files themselves, in place of the cache, laid out as the Hub's
+            library does it.
+
+    Returns:
+        The folder: the snapshot in the cache, or `local_dir`. With `filename`, the path of the
+        file.
     """
     from nbloader import stages
-    from nbloader.request import Call, checked
+    from nbloader.request import DownloadCall, checked
 
-    call = Call(
+    call = DownloadCall(
         repo_id,
         revision=revision,
         variant=variant,
@@ -259,6 +280,11 @@ def download(
         settings=settings,
         view=view,
         on_event=on_event,
+        repo_type=repo_type,
+        allow_patterns=allow_patterns,
+        ignore_patterns=ignore_patterns,
+        filename=filename,
+        local_dir=local_dir,
     )
     return _run(checked(call), stages.download)
 

@@ -177,6 +177,7 @@ def _facts(
             without = _fit(request, selection, weights, _with_more(machine, on_gpus))
     return Facts(
         repo_id=request.repo_id,
+        repo_type=request.repo_type,
         loads=loads,
         hub=hub,
         token=request.token_facts,
@@ -185,6 +186,7 @@ def _facts(
         pickles=selected.pickles if selected else (),
         cached=frozenset(selected.cached if selected else ()),
         partial=selected.partial if selected else {},
+        copied=selected.copied if selected else {},
         problem=problem,
         disk=disk_facts_or_none(Path(hub.cache_dir)) if hub else None,
         packages=packages,

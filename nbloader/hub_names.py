@@ -13,7 +13,9 @@ from __future__ import annotations
 import re
 from typing import TypeGuard
 
-__all__ = ["folder_and_name", "is_repo_id", "is_revision", "join"]
+__all__ = ["HUB", "folder_and_name", "is_repo_id", "is_revision", "join", "page_of"]
+
+HUB = "https://huggingface.co"
 
 # The Hub's rule for names: letters, digits, `-`, `_`, `.`; at most 96 characters in all; `--` and
 # `..` forbidden; a name neither starts nor ends with `-` or `.`.
@@ -46,6 +48,11 @@ def is_revision(value: object) -> TypeGuard[str]:
         and not value.startswith(("/", ".", "-"))
         and not value.endswith(("/", ".", ".lock"))
     )
+
+
+def page_of(repo_id: str, repo_type: str = "model") -> str:
+    """Return the address of the page of a repository."""
+    return f"{HUB}/{repo_id}" if repo_type == "model" else f"{HUB}/{repo_type}s/{repo_id}"
 
 
 def join(folder: str, name: str) -> str:

@@ -347,3 +347,45 @@ def test_the_module_runs() -> None:
         [sys.executable, "-m", "nbloader", "--version"], capture_output=True, text=True, timeout=60
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "nbloader 0.1.0\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["config.json"], {"config.json"}),
+        (["config.json", "data/[1].csv"], {"config.json", "data/[1].csv"}),
+        (["--include", "*.json", "data/", "--exclude", "*.csv"], {"config.json", "data/a.json"}),
+        (["--include", "*.json", "--include", "*.md"], {"README.md", "config.json", "data/a.json"}),
+        (["--exclude", "data/"], {"README.md", "config.json"}),
+        ([], {"README.md", "config.json", "data/[1].csv", "data/a.json"}),
+    ],
+)
+def test_files_are_named_as_hf_download_names_them(
+    arguments: list[str],
+    expected: set[str],
+    hub: LocalHub,
+    hub_root: Path,
+    write_repo: WriteRepo,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    names = ("README.md", "config.json", "data/[1].csv", "data/a.json")
+    write_repo(hub_root, "datasets/org/named", {name: name.encode() for name in names})
+    where = ("--endpoint", hub.endpoint, "--local-dir", str(tmp_path), "--json")
+    run = Run(capsys, "download", "org/named", *arguments, "--repo-type", "dataset", *where)
+    found = {
+        path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()
+    }
+    assert {path for path in found if not path.startswith(".cache/")} == expected
+    place = {"file": str(tmp_path / arguments[0])} if len(arguments) == 1 else {}
+    told = place or {"folder": str(tmp_path)}
+    assert {key: run.json[key] for key in ("ok", "kind", *told)} == {
+        "ok": True,
+        "kind": "files",
+        **told,
+    }
+
+
+def test_names_and_patterns_together_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    run = Run(capsys, "download", "org/name", "config.json", "--include", "*.json")
+    assert (run.status, "files are named" in run.err) == (2, True)

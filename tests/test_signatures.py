@@ -11,7 +11,8 @@ import pytest
 from IPython.core.completer import IPCompleter, provisionalcompleter
 
 import nbloader
-from nbloader.request import Call
+from nbloader.request import Call, DownloadCall
+from nbloader.request.call import OF_DOWNLOAD
 
 
 def parameters(function: Callable[..., Any]) -> dict[str, Parameter]:
@@ -36,9 +37,15 @@ def test_the_others_that_load_show_the_arguments_of_load(function: Callable[...,
     assert inspect.iscoroutinefunction(function) is (function is nbloader.aload)
 
 
-@pytest.mark.parametrize("function", [nbloader.download, nbloader.preflight])
-def test_calls_that_build_no_model_have_some_of_them(function: Callable[..., Any]) -> None:
-    assert parameters(function).items() < parameters(nbloader.load).items()
+def test_calls_that_build_no_model_have_some_of_them() -> None:
+    assert parameters(nbloader.preflight).items() < parameters(nbloader.load).items()
+    found = parameters(nbloader.download)
+    assert found.pop("filename").kind is Parameter.POSITIONAL_OR_KEYWORD
+    assert found.items() < parameters(DownloadCall).items()
+    own = OF_DOWNLOAD - {"filename"}
+    shared = {name: each for name, each in found.items() if name not in own}
+    assert own < found.keys()
+    assert shared.items() < parameters(nbloader.load).items()
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from nbloader.records import (
     MachineFacts,
     PackageFacts,
     PickleFacts,
+    RepoType,
     Selection,
     TokenFacts,
     UnmetRequirement,
@@ -35,6 +36,8 @@ class Facts:
         pickles: what the files of pickled weights hold that could be looked through.
         cached: paths of the selection that the cache holds already.
         partial: bytes that an earlier download left of others, by path.
+        copied: others again whose content is elsewhere on this machine, by path; each with the
+            bytes that it takes of the disk once it is at its place.
         disk: of the cache.
         bigger_disks: others with more room, best first.
         packages: those that the selection needs, by the name of their import.
@@ -51,6 +54,7 @@ class Facts:
     """
 
     repo_id: str
+    repo_type: RepoType = RepoType.MODEL
     loads: bool = True
     hub: HubFacts | None = None
     token: TokenFacts = field(default_factory=TokenFacts)
@@ -59,6 +63,7 @@ class Facts:
     pickles: tuple[PickleFacts, ...] = ()
     cached: frozenset[str] = frozenset()
     partial: Mapping[str, int] = field(default_factory=dict)
+    copied: Mapping[str, int] = field(default_factory=dict)
     problem: NbloaderError | None = None
     disk: DiskFacts | None = None
     bigger_disks: tuple[DiskFacts, ...] = ()
@@ -88,15 +93,20 @@ class Facts:
         missing = {
             file.etag or file.path: file.size - self.partial.get(file.path, 0)
             for file in (self.selection.files if self.selection else ())
-            if file.path not in self.cached
+            if file.path not in self.cached and file.path not in self.copied
         }
         return sum(missing.values())
 
     @property
+    def room_bytes(self) -> int:
+        """Bytes that the disk of the files will have less: what is downloaded, or copied there."""
+        return self.missing_bytes + sum(self.copied.values())
+
+    @property
     def required_bytes(self) -> int:
         """Free space that the disk has to have."""
-        if not self.missing_bytes or self.required_disk_bytes is None:
-            return self.missing_bytes
+        if not self.room_bytes or self.required_disk_bytes is None:
+            return self.room_bytes
         return self.required_disk_bytes
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nbloader.checks.facts import Facts, failed, failed_with, passed, skipped, warned
 from nbloader.errors import CacheNotWritableError, DiskFullError, DiskSpaceError
-from nbloader.records import CheckResult
+from nbloader.records import CheckResult, Kind
 from nbloader.redaction import short_path
 from nbloader.text import format_bytes
 
@@ -21,16 +21,14 @@ def files(facts: Facts) -> CheckResult:
     if facts.selection is None:
         return skipped("files", "not checked: the files are not known")
     selection = facts.selection
-    what = (
-        f"{selection.class_name} of {selection.kind}"
-        if selection.class_name
-        else str(selection.kind)
-    )
+    what = "" if selection.kind is Kind.FILES else f"{selection.kind}: "
+    if selection.class_name:
+        what = f"{selection.class_name} of {what}"
     quantized = sorted({part.quantization for part in facts.weights if part.quantization})
     already = f", quantized already ({', '.join(quantized)})" if quantized else ""
     return passed(
         "files",
-        f"{what}: {len(selection.files)} files, {format_bytes(selection.total)}{already}, "
+        f"{what}{len(selection.files)} files, {format_bytes(selection.total)}{already}, "
         f"{format_bytes(facts.missing_bytes)} to download",
     )
 
@@ -42,8 +40,15 @@ def cache(facts: Facts) -> CheckResult:
     if facts.disk is None:
         return _not_checked("cache", facts)
     folder = short_path(facts.disk.folder)
-    if not facts.missing_bytes or facts.disk.writable:
+    if not facts.room_bytes or facts.disk.writable:
         return passed("cache", folder)
+    if _is_local(facts):
+        return failed(
+            "cache",
+            CacheNotWritableError,
+            f"the folder {folder} cannot be written",
+            hint="Pass another one as `local_dir=`.",
+        )
     return failed(
         "cache",
         CacheNotWritableError,
@@ -52,8 +57,13 @@ def cache(facts: Facts) -> CheckResult:
     )
 
 
+def _is_local(facts: Facts) -> bool:
+    """Say whether the files go into a folder of the user's own, and not into a cache."""
+    return facts.hub is not None and facts.hub.local
+
+
 def disk(facts: Facts) -> CheckResult:
-    """Is there room for exactly the missing bytes?"""
+    """Is there room for exactly the missing bytes, and for what is copied?"""
     if isinstance(facts.problem, DiskFullError):
         return failed_with("disk", facts.problem)
     if not facts.check_disk_space:
@@ -63,19 +73,23 @@ def disk(facts: Facts) -> CheckResult:
     required = facts.required_bytes
     folder = short_path(facts.disk.folder)
     # What differs from the bytes that are missing was set.
-    asked = "" if required == facts.missing_bytes else " (asked for by required_disk_space_gb)"
+    asked = "" if required == facts.room_bytes else " (asked for by required_disk_space_gb)"
     figures = (
         f"{format_bytes(required)} required{asked}, {format_bytes(facts.disk.free)} available "
         f"at {folder}"
     )
     if facts.disk.free < required:
+        # The folder is named, because without its name another one may be listed.
+        shows = (
+            ""
+            if _is_local(facts)
+            else f" (`nbloader.cache(cache_dir={folder!r})` shows what can go)"
+        )
         return failed(
             "disk",
             DiskSpaceError,
             f"not enough disk space: {figures}",
-            # The folder is named, because without its name another one may be listed.
-            hint=f"Free {format_bytes(required - facts.disk.free)} there "
-            f"(`nbloader.cache(cache_dir={folder!r})` shows what can go), "
+            hint=f"Free {format_bytes(required - facts.disk.free)} there{shows}, "
             f"or {_elsewhere(facts, required)}.",
         )
     if required and facts.disk.free - required < LOW_DISK_BYTES:
@@ -88,11 +102,12 @@ def disk(facts: Facts) -> CheckResult:
 
 
 def _elsewhere(facts: Facts, required: int) -> str:
+    argument = "local_dir" if _is_local(facts) else "cache_dir"
     for other in facts.bigger_disks:
         if other.free >= required and other.writable:
             folder = short_path(other.folder)
-            return f"pass `cache_dir={folder!r}`, where {format_bytes(other.free)} are free"
-    return "pass a folder on another disk as `cache_dir=`"
+            return f"pass `{argument}={folder!r}`, where {format_bytes(other.free)} are free"
+    return f"pass a folder on another disk as `{argument}=`"
 
 
 def _not_checked(name: str, facts: Facts) -> CheckResult:

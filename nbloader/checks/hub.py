@@ -13,10 +13,10 @@ from nbloader.errors import (
     RepoNotFoundError,
     RevisionNotFoundError,
 )
+from nbloader.hub_names import HUB, page_of
 from nbloader.records import CheckResult, HubFacts
 from nbloader.text import format_duration
 
-HUB = "https://huggingface.co"
 TOKENS = f"{HUB}/settings/tokens"
 
 FEW_REQUESTS = 0.1
@@ -46,7 +46,7 @@ _ACCESS_ERRORS = (RepoNotFoundError, RevisionNotFoundError, GatedRepoError, Inva
 
 def access(facts: Facts) -> CheckResult:
     """May the repository be read, and with which token?"""
-    page = f"{HUB}/{facts.repo_id}"
+    page = page_of(facts.repo_id, facts.repo_type)
     if isinstance(facts.problem, _ACCESS_ERRORS):
         link = TOKENS if isinstance(facts.problem, InvalidTokenError) else page
         return failed_with("access", facts.problem, link=link)
@@ -73,7 +73,7 @@ def _from(facts: Facts) -> str:
 
 
 def license_(facts: Facts) -> CheckResult:
-    """Under which licence is the model?"""
+    """Under which licence is it?"""
     name = facts.hub.license if facts.hub else None
     if name is None:
         return skipped("license", "its card names none")

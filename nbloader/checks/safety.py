@@ -94,6 +94,8 @@ def _by_transformers(selection: Selection, path: str) -> bool:
             return component.model_type is not None
         case Kind.TRANSFORMERS:
             return True
+        case Kind.FILES:
+            return False
 
 
 def _hint(

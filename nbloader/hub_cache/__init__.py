@@ -9,6 +9,7 @@ from __future__ import annotations
 from nbloader.hub_cache.filesystem import FileLock, probe
 from nbloader.hub_cache.hashing import FileHash, matches
 from nbloader.hub_cache.layout import ListingStore, RepoCache
+from nbloader.hub_cache.local_folder import LocalFolder
 from nbloader.hub_cache.partial import (
     SMALL_FILE_BYTES,
     Partial,
@@ -24,6 +25,7 @@ __all__ = [
     "FileHash",
     "FileLock",
     "ListingStore",
+    "LocalFolder",
     "Partial",
     "RepoCache",
     "Spans",

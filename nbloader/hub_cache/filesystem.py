@@ -121,14 +121,19 @@ def free_bytes(folder: Path) -> int:
 class FileLock:
     """A lock that is held until it is released, by whichever thread, or until the process ends."""
 
-    def __init__(self, held: filelock.BaseFileLock) -> None:
+    def __init__(self, *held: filelock.BaseFileLock) -> None:
         self._held = held
+
+    def with_other(self, other: FileLock) -> FileLock:
+        """Return one for two locks, which are released together."""
+        return FileLock(*self._held, *other._held)
 
     def release(self) -> None:
         """Release the lock. May be called twice."""
-        # The end of the process gives it back where the file system does not.
-        with contextlib.suppress(OSError):
-            self._held.release()
+        for one in self._held:
+            # The end of the process gives it back where the file system does not.
+            with contextlib.suppress(OSError):
+                one.release()
 
     def __enter__(self) -> FileLock:
         return self

@@ -10,10 +10,11 @@ import contextlib
 import os
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from nbloader.hub_cache.filesystem import FileLock, FileSystem, free_bytes, replacing, try_lock
 from nbloader.hub_cache.partial import Partial, scratch_path
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 _ORPHAN = re.compile(r"[0-9a-f]+\.[0-9a-f]{8}\.incomplete")
-_ETAG = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
+ETAG = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +33,18 @@ class RepoCache:
     """The folder of one repository in the cache.
 
     Attributes:
+        argument: how a caller says where it is.
         folder: `<cache>/models--org--name`.
         file_system: what that of the cache can do.
+        donors: folders of blobs of other repositories. What they hold need not be fetched: the
+            etag of a file is a hash of its content.
     """
+
+    argument: ClassVar[str] = "cache_dir"
 
     folder: Path
     file_system: FileSystem = field(default_factory=FileSystem)
+    donors: tuple[Path, ...] = ()
 
     @property
     def blobs(self) -> Path:
@@ -69,6 +76,34 @@ class RepoCache:
         if self.has_pointer(commit_hash, file):
             return self.pointer(commit_hash, file.path_in_repo)
         return self.blob(file) if _size(self.blob(file)) == file.size else None
+
+    def recognise(
+        self,
+        commit_hash: str,  # noqa: ARG002
+        file: RepoFile,  # noqa: ARG002
+        told: Callable[[int], object],  # noqa: ARG002
+    ) -> bool | None:
+        """Find out whether a file that is there under its name is the right one.
+
+        In the cache nothing has to be found out. In a folder of the user's own anybody may have
+        written it.
+
+        Args:
+            told: told how many bytes were hashed, again and again.
+
+        Returns:
+            Whether it is; None where that is known without a look into it.
+        """
+        return None
+
+    def elsewhere(self, file: RepoFile) -> Path | None:
+        """Return where else on this machine the content of a file is; None for nowhere."""
+        places = (donor / file.etag for donor in self.donors)
+        return next((place for place in places if _size(place) == file.size), None)
+
+    def takes_room(self, file: RepoFile) -> int:  # noqa: ARG002
+        """Return the bytes that `adopt` takes of the disk for a file: none for a second link."""
+        return 0
 
     def partial_sizes(self) -> dict[str, int]:
         """Return the sizes of the files that any process is downloading now, by their names."""
@@ -129,6 +164,40 @@ class RepoCache:
         """
         if not self.has_pointer(commit_hash, file):
             self._name(commit_hash, file, new=False)
+
+    def adopt(
+        self,
+        commit_hash: str,
+        file: RepoFile,
+        told: Callable[[int], object],  # noqa: ARG002 - nothing is hashed
+    ) -> bool:
+        """Take over a file whose content is elsewhere on this machine, and name it in the commit.
+
+        It is a second link to the same bytes where the file system has such, else a copy. The
+        caller holds the lock of the file.
+
+        Args:
+            told: told how many bytes were hashed, again and again.
+
+        Returns:
+            Whether there was one.
+
+        Raises:
+            OSError: the cache cannot be written.
+        """
+        source = self.elsewhere(file)
+        if source is None:
+            return False
+        self.blobs.mkdir(parents=True, exist_ok=True)
+        with replacing(self.blob(file), scratch_path(self.blobs, file.etag)) as scratch:
+            scratch.unlink(missing_ok=True)
+            try:
+                # A blob may itself be a link, into a store that is shared.
+                scratch.hardlink_to(source.resolve())
+            except OSError:
+                shutil.copyfile(source, scratch)
+        self._name(commit_hash, file, new=True)
+        return True
 
     def _name(self, commit_hash: str, file: RepoFile, *, new: bool) -> None:
         """Let the name of a file in a commit stand for its blob, in one step.
@@ -196,8 +265,8 @@ class RepoCache:
 
     def commit_of(self, revision: str) -> str | None:
         """Return the commit that a revision stood for when it was fetched last."""
-        commit = revision if _COMMIT.fullmatch(revision) else _text(self.folder / "refs" / revision)
-        return commit if commit and _COMMIT.fullmatch(commit) else None
+        commit = revision if COMMIT.fullmatch(revision) else _text(self.folder / "refs" / revision)
+        return commit if commit and COMMIT.fullmatch(commit) else None
 
     def listing(self, repo_id: str, revision: str) -> Listing | None:
         """List what the cache holds of a revision; None if it was never fetched.
@@ -291,7 +360,7 @@ def _etag(pointer: Path) -> str:
         target = pointer.readlink()
     except OSError:
         return ""
-    return target.name if target.parent.name == "blobs" and _ETAG.fullmatch(target.name) else ""
+    return target.name if target.parent.name == "blobs" and ETAG.fullmatch(target.name) else ""
 
 
 def _text(path: Path) -> str | None:

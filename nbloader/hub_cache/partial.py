@@ -397,10 +397,15 @@ class DiskPartial(Partial):
 
 
 class MemoryPartial(Partial):
-    """A small file that is held in memory until it is whole."""
+    """A small file that is held in memory until it is whole.
 
-    def __init__(self, file: RepoFile) -> None:
+    Args:
+        folder: where it is written before it takes its place; None for beside that.
+    """
+
+    def __init__(self, file: RepoFile, folder: Path | None = None) -> None:
         super().__init__(file)
+        self._folder = folder
         self._content = bytearray(file.size)
 
     @property
@@ -431,7 +436,9 @@ class MemoryPartial(Partial):
     def move_to(self, target: Path) -> None:
         self._check_whole()
         self.close()
-        with replacing(target, scratch_path(target.parent, self.file.etag)) as scratch:
+        folder = self._folder or target.parent
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(target, scratch_path(folder, self.file.etag)) as scratch:
             scratch.write_bytes(self._content)
 
 
@@ -442,7 +449,7 @@ def open_partial(blobs: Path, file: RepoFile, *, revision: str, commit_hash: str
         OSError: the folder cannot be written.
     """
     if file.size <= SMALL_FILE_BYTES:
-        return MemoryPartial(file)
+        return MemoryPartial(file, blobs)
     return DiskPartial.open(blobs, file, revision=revision, commit_hash=commit_hash)
 
 

@@ -44,6 +44,8 @@ def targets(selection: Selection) -> tuple[tuple[str, str], ...]:
             return (("sentence_transformers", selection.class_name or "SentenceTransformer"),)
         case Kind.TRANSFORMERS:
             return (("transformers", "pipeline"), ("transformers", "AutoModel"))
+        case Kind.FILES:
+            return ()
 
 
 class Import(Background):

@@ -127,6 +127,8 @@ def steps(selection: Selection, placement: Placement, versions: Mapping[str, str
             return _embeddings(selection, placement, versions)
         case Kind.TRANSFORMERS:
             return _task(selection, placement, versions)
+        case Kind.FILES:
+            raise ValueError("files alone are placed nowhere")
 
 
 # -- pipelines of diffusers ------------------------------------------------------------------------

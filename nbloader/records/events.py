@@ -71,6 +71,8 @@ class Selected:
     Attributes:
         cached: paths of the selection that the cache holds already, complete.
         partial: bytes that an earlier download left of the others, by path.
+        copied: others again whose content is elsewhere on this machine, by path; each with the
+            bytes that it takes of the disk once it is at its place.
         weights: what the tensors of each component with weights take.
         pickles: what the files of pickled weights hold that could be looked through.
     """
@@ -78,6 +80,7 @@ class Selected:
     selection: Selection
     cached: tuple[str, ...] = ()
     partial: Mapping[str, int] = field(default_factory=dict)
+    copied: Mapping[str, int] = field(default_factory=dict)
     weights: tuple[ComponentWeights, ...] = ()
     pickles: tuple[PickleFacts, ...] = ()
     hub: HubFacts | None = None

@@ -326,7 +326,8 @@ class HubFacts:
 
     Attributes:
         endpoint: the address of the Hub.
-        cache_dir: the folder of the Hub's cache.
+        cache_dir: the folder of the Hub's cache, or where the files go else.
+        local: whether it is a folder of the user's own, and no cache.
         answer_s: seconds until the first answer; None if the selection was made from the cache
             alone.
         token_sent: whether the calls carry a token.
@@ -338,6 +339,7 @@ class HubFacts:
 
     endpoint: str
     cache_dir: str
+    local: bool = False
     answer_s: float | None = None
     private: bool = False
     gated: bool = False

@@ -7,11 +7,20 @@ from enum import StrEnum
 
 
 class Kind(StrEnum):
-    """The library that a repository is loaded with."""
+    """The library that a repository is loaded with; `files` for none: they are only fetched."""
 
     DIFFUSERS = "diffusers"
     SENTENCE_TRANSFORMERS = "sentence-transformers"
     TRANSFORMERS = "transformers"
+    FILES = "files"
+
+
+class RepoType(StrEnum):
+    """What a repository is to the Hub."""
+
+    MODEL = "model"
+    DATASET = "dataset"
+    SPACE = "space"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +108,21 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FileChoice:
+    """Files that are wanted as they are, chosen by their names.
+
+    Attributes:
+        allow: patterns of which a file has to match one; None for every file.
+        ignore: patterns of which it may match none.
+        filename: the path of the only file; None where patterns choose.
+    """
+
+    allow: tuple[str, ...] | None = None
+    ignore: tuple[str, ...] = ()
+    filename: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SelectionRequest:
     """What the caller wants of a repository.
 
@@ -114,6 +138,7 @@ class SelectionRequest:
         safetensors_only: whether weights in another format are refused.
         handed_in: names that the caller passes on to the library. A component of that name is not
             loaded: it is there already, or left out.
+        files: the files, where they are chosen by their names, and not by what a load would use.
     """
 
     kind: Kind | None = None
@@ -124,6 +149,7 @@ class SelectionRequest:
     custom_revision: str | None = None
     safetensors_only: bool = False
     handed_in: tuple[str, ...] = ()
+    files: FileChoice | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

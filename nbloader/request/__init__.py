@@ -5,7 +5,7 @@ Everything that can be checked is checked here, before anything is started.
 
 from __future__ import annotations
 
-from nbloader.request.call import Call, load_line
+from nbloader.request.call import Call, DownloadCall, load_line
 from nbloader.request.repo_ids import RepoAddress, read_repo_id, successor_of
 from nbloader.request.request import Request, checked
 from nbloader.request.unknown import refuse_unknown
@@ -13,6 +13,7 @@ from nbloader.request.values import check_folder, check_method, check_repo_id
 
 __all__ = [
     "Call",
+    "DownloadCall",
     "RepoAddress",
     "Request",
     "check_folder",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,24 @@ class Call:
     view: str = "auto"
     on_event: Callable[[Event], object] | None = None
     loader_kwargs: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadCall(Call):
+    """The arguments of `nbloader.download`, which says what each of them means."""
+
+    _: KW_ONLY
+    repo_type: str = "model"
+    allow_patterns: str | Iterable[str] | None = None
+    ignore_patterns: str | Iterable[str] | None = None
+    filename: str | None = None
+    local_dir: str | os.PathLike[str] | None = None
+
+
+OF_DOWNLOAD = frozenset(
+    {each.name for each in fields(DownloadCall)} - {each.name for each in fields(Call)}
+)
+"""Arguments of `nbloader.download` alone."""
 
 
 def load_line(call: Call, plan: str) -> str:

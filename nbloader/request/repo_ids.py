@@ -9,7 +9,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from nbloader.errors import InvalidRepoIdError
 from nbloader.hub_names import is_repo_id
-from nbloader.records import Kind
+from nbloader.records import Kind, RepoType
 from nbloader.request.values import check_repo_id, check_revision
 from nbloader.text import quote
 
@@ -62,7 +62,13 @@ class RepoAddress:
     revision: str | None = None
 
 
-def read_repo_id(given: object, *, endpoint: str | None, kind: Kind | None) -> RepoAddress:
+def read_repo_id(
+    given: object,
+    *,
+    endpoint: str | None,
+    kind: Kind | None,
+    repo_type: RepoType = RepoType.MODEL,
+) -> RepoAddress:
     """Read an id, or what people paste in its place.
 
     That is the address of a page of the Hub, of the endpoint that is asked or of huggingface.co
@@ -73,6 +79,7 @@ def read_repo_id(given: object, *, endpoint: str | None, kind: Kind | None) -> R
     Args:
         endpoint: the address of the Hub that will be asked; None for huggingface.co.
         kind: the library that was asked for; None lets the files decide.
+        repo_type: what it is to the Hub; a dataset or a space is never completed.
 
     Raises:
         InvalidRepoIdError: it is no id, or leads to something that is no model of that Hub.
@@ -80,6 +87,8 @@ def read_repo_id(given: object, *, endpoint: str | None, kind: Kind | None) -> R
     if not isinstance(given, str):
         return RepoAddress(check_repo_id(given))
     text = _unwrapped(given)
+    if repo_type is not RepoType.MODEL:
+        text = _without_type(text, repo_type)
     address = _address(text)
     if address is not None:
         return _of_address(address, endpoint or HUB)
@@ -93,7 +102,16 @@ def read_repo_id(given: object, *, endpoint: str | None, kind: Kind | None) -> R
         return _of_address(urlsplit(f"{HUB}/{page}"), endpoint or HUB)
     repo_id, at, revision = text.partition("@")
     repo_id = check_repo_id(repo_id if at and revision else text)
-    return RepoAddress(_completed(repo_id, kind), _revision(given, revision) if revision else None)
+    if repo_type is RepoType.MODEL:
+        repo_id = _completed(repo_id, kind)
+    return RepoAddress(repo_id, _revision(given, revision) if revision else None)
+
+
+def _without_type(text: str, repo_type: RepoType) -> str:
+    """Take the kind of a repository out of its address: `datasets/org/name` is `org/name` then."""
+    return re.sub(
+        rf"^((?:(?:[a-z]+:)?//)?[^/]*[.:][^/]*/|hf://|)(?:api/)?{repo_type}s/(?=.)", r"\1", text
+    )
 
 
 def _unwrapped(text: str) -> str:
@@ -185,7 +203,8 @@ def _refuse_other_types(given: str, segments: list[str]) -> None:
     if what is not None:
         raise InvalidRepoIdError(
             f"{quote(given)} is a {what}, and only models can be loaded",
-            hint="Pass the id of a model; the page of a Space lists those that it uses.",
+            hint="Pass the id of a model; the page of a Space lists those that it uses. For the "
+            f'files: nbloader.download({"/".join(segments[1:3])!r}, repo_type="{what.lower()}").',
         )
 
 

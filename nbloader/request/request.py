@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from nbloader.errors import InvalidArgumentError
 from nbloader.machine import switched_on
-from nbloader.records import Event, Kind, Method, SelectionRequest, TokenFacts
-from nbloader.request.call import Call
+from nbloader.records import Event, Kind, Method, RepoType, SelectionRequest, TokenFacts
+from nbloader.request.call import Call, DownloadCall
+from nbloader.request.files import file_choice
 from nbloader.request.loader_kwargs import taken_over
 from nbloader.request.repo_ids import read_repo_id
 from nbloader.request.values import (
@@ -50,6 +51,8 @@ class Request:
 
     Attributes:
         repo_id: the id that was meant by what the call has in its place.
+        repo_type: what the repository is to the Hub.
+        local_dir: a folder of the user's own for the files; None for the Hub's cache.
         selection: how the files are chosen.
         method: the only way to place the model; None for the fastest that fits.
         token_facts: where the token comes from.
@@ -57,6 +60,8 @@ class Request:
 
     repo_id: str
     revision: str
+    repo_type: RepoType
+    local_dir: str | None
     selection: SelectionRequest
     settings: Settings
     device: str
@@ -91,14 +96,23 @@ def checked(call: Call) -> Request:
         # The library takes no path but a text, and the trial runs in another folder.
         passed_on["custom_pipeline"] = custom_pipeline
     kind = _kind(call.kind, call.task)
+    repo_type, files, local_dir = RepoType.MODEL, None, None
+    if isinstance(call, DownloadCall):
+        repo_type = one_of("repo_type", call.repo_type, RepoType)
+        files = file_choice(call, repo_type)
+        local_dir = check_folder("local_dir", call.local_dir)
     endpoint = check_endpoint(call.endpoint)
     default = check_endpoint(os.environ.get("HF_ENDPOINT") or None, "HF_ENDPOINT")
-    address = read_repo_id(call.repo_id, endpoint=endpoint or default, kind=kind)
+    address = read_repo_id(
+        call.repo_id, endpoint=endpoint or default, kind=kind, repo_type=repo_type
+    )
     token = _token(check_token(call.token))
     offline = check_flag("local_files_only", call.local_files_only) or _offline()
     return Request(
         repo_id=address.repo_id,
         revision=_revision(call.revision, address.revision),
+        repo_type=repo_type,
+        local_dir=local_dir,
         selection=SelectionRequest(
             kind=kind,
             variant=check_variant(call.variant),
@@ -108,6 +122,7 @@ def checked(call: Call) -> Request:
             custom_pipeline=custom_pipeline,
             custom_revision=_custom_revision(passed_on.get("custom_revision")),
             handed_in=tuple(sorted(passed_on)),
+            files=files,
         ),
         settings=_settings(call.settings),
         device=check_device(call.device),

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import fields
 
 from nbloader.errors import InvalidArgumentError
-from nbloader.request.call import Call
+from nbloader.request.call import OF_DOWNLOAD, Call
 from nbloader.text import quote
 
 # Names that other loaders have for what is here called by another.
@@ -36,7 +36,6 @@ _SAYS: Mapping[str, str] = {
     'your own goes to the library: loader_kwargs={"device_map": ...}.',
     "load_in_4bit": 'Pass plan="4-bit".',
     "load_in_8bit": 'Pass plan="8-bit".',
-    "repo_type": "Only models can be loaded: leave it out.",
     "resume_download": "Downloads are always gone on with: leave it out.",
     "subfolder": "What is loaded has its config.json in the root of the repository. The library "
     'loads a folder: transformers.AutoModel.from_pretrained("org/name", subfolder="..."), or '
@@ -69,6 +68,8 @@ def _hint(call: str, name: str, known: Collection[str]) -> str:
         return f"It is called {meant} here: nbloader.{call}(..., {meant}=...)."
     if name in _IDS:
         return f'The id stands first, without a name: nbloader.{call}("org/name").'
+    if name in OF_DOWNLOAD:
+        return f'nbloader.download("org/name", {name}=...) takes it; {call} does not.'
     if name in {each.name for each in fields(Call)}:
         return f"It is one of load, and {call} builds no model: leave it out."
     if name in _SAYS:

@@ -19,6 +19,7 @@ from nbloader.records import (
 from nbloader.selection.diffusers import select_diffusers
 from nbloader.selection.formats import refuse_other_libraries, unsupported
 from nbloader.selection.needs import with_needs
+from nbloader.selection.plain import select_plain
 from nbloader.selection.repo import Family, Repo, check_portable
 from nbloader.selection.sentence_transformers import is_encoder, select_sentence_transformers
 from nbloader.selection.transformers import ADAPTER_CONFIG, select_adapted
@@ -52,6 +53,8 @@ def references(
     Raises:
         RepoError: as `reads` does.
     """
+    if request.files is not None:
+        return ()
     family = Family(request=request, known=known, listings=others)
     _selected(listing, family)
     return _unlisted(listing, family)
@@ -72,6 +75,8 @@ def reads(
     Raises:
         RepoError: what is known already shows that there can be no selection; see `select`.
     """
+    if request.files is not None:
+        return ()
     family = Family(request=request, known=known, listings=others)
     _selected(listing, family)
     return tuple(sorted(family.missing))
@@ -84,6 +89,8 @@ def select(
     others: Mapping[str, Listing] = MappingProxyType({}),
 ) -> Selection:
     """Exactly the files that the library will open to load the model, and their parts.
+
+    Where the caller chooses files by their names, it is those.
 
     Args:
         known: content of every file that `reads` asked for, by path.
@@ -98,6 +105,8 @@ def select(
         UnsafePathError: a file name could leave its folder.
         ValueError: `reads` still asks for a file, or `references` for a repository.
     """
+    if request.files is not None:
+        return select_plain(listing, request.files)
     family = Family(request=request, known=known, listings=others)
     repo, kind, class_name, components = _selected(listing, family)
     unlisted = [one.repo_id for one in _unlisted(listing, family)]

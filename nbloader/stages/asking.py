@@ -39,6 +39,8 @@ def run_worker(
     return transfer(
         Start(
             repo_id=request.repo_id,
+            repo_type=request.repo_type,
+            local_dir=request.local_dir,
             revision=request.revision,
             request=request.selection,
             policy=policy,

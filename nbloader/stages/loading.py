@@ -176,10 +176,13 @@ def _fetch(run: Run, loading: list[_Loading] | None = None) -> Path:
 
 
 def download(run: Run) -> tuple[Path, str]:
-    """Bring the files into the cache, and return the folder."""
-    folder = _fetch(run)
+    """Bring the files into the cache or a folder, and return that, or the path of the only file."""
+    place = _fetch(run)
+    choice = run.request.selection.files
+    if choice is not None and choice.filename is not None:
+        place = place.joinpath(*choice.filename.split("/"))
     run.reporter.begin(Stage.FINISH)
-    return folder, short_path(folder)
+    return place, short_path(place)
 
 
 def load(run: Run) -> tuple[Any, str]:

@@ -67,6 +67,7 @@ def apply(state: JobState, event: Event, now: float) -> JobState:
             sizes = {file.path: file.size for file in event.selection.files}
             there = {path: sizes[path] for path in event.cached if path in sizes}
             there |= {path: left for path, left in event.partial.items() if path in sizes}
+            there |= {path: sizes[path] for path in event.copied if path in sizes}
             return replace(
                 state,
                 selection=event.selection,

@@ -20,6 +20,7 @@ from nbloader.records import (
     FileDone,
     FileProgress,
     Notice,
+    RepoType,
     Retry,
     Route,
     Selected,
@@ -47,7 +48,7 @@ __all__ = [
     "stopped",
 ]
 
-PROTOCOL_VERSION = 6
+PROTOCOL_VERSION = 7
 
 MAX_LINE_BYTES = 64 * 1024 * 1024
 """A selection of 100,000 files takes about 20 MB; a longer line is a fault, not a message."""
@@ -80,6 +81,8 @@ class Start:
         commit_hash: the commit to go on with, where an earlier worker has found it.
         companions: the other repositories of the selection, so far as it has found them.
         tried: what an earlier worker learned about files.
+        local_dir: a folder of the user's own for the files; None for the Hub's cache.
+        donors: folders of blobs, of which files are taken that are wanted here, too.
     """
 
     repo_id: str
@@ -93,6 +96,9 @@ class Start:
     commit_hash: str | None = None
     companions: tuple[Companion, ...] = ()
     tried: tuple[Tried, ...] = ()
+    repo_type: RepoType = RepoType.MODEL
+    local_dir: str | None = None
+    donors: tuple[str, ...] = ()
     version: int = PROTOCOL_VERSION
     type: Literal["start"] = "start"
 

@@ -35,6 +35,7 @@ def main() -> None:
 
     channel = _Channel(commands, reports)
     channel.publish(Hello(version=PROTOCOL_VERSION))
+    start: Command | None = None
     try:
         # A parent that was interrupted while it started this process may never speak.
         start = channel.receive(START_TIMEOUT_S)
@@ -49,7 +50,8 @@ def main() -> None:
     except OSError:
         from nbloader.worker.answers import cache_not_writable
 
-        channel.publish(stopped(cache_not_writable()))
+        local_dir = start.local_dir if isinstance(start, Start) else None
+        channel.publish(stopped(cache_not_writable(local_dir)))
 
 
 class _Channel:

@@ -33,9 +33,9 @@ from nbloader.errors import (
     RepoNotFoundError,
     RevisionNotFoundError,
 )
-from nbloader.hub_names import is_repo_id
+from nbloader.hub_names import is_repo_id, page_of
 from nbloader.machine import how_to_add_token, how_to_connect, place
-from nbloader.records import RateLimitFacts
+from nbloader.records import RateLimitFacts, RepoType
 from nbloader.redaction import short_path
 from nbloader.transfer.policy import Reason
 from nbloader.worker.failures import Failure
@@ -91,6 +91,7 @@ class Attempted:
         token_sent: whether the call carried a token.
         token_refused: whether the Hub refused one before.
         token_scope: what the Hub says of the token; None if it was not asked.
+        local_dir: where its files go, if that is not the Hub's cache.
     """
 
     repo_id: str
@@ -100,6 +101,13 @@ class Attempted:
     token_sent: bool
     token_refused: bool
     token_scope: TokenScope | None = None
+    repo_type: RepoType = RepoType.MODEL
+    local_dir: str | None = None
+
+    @property
+    def page(self) -> str:
+        """The address of its page."""
+        return page_of(self.repo_id, self.repo_type)
 
 
 def explain(error: Exception, what: Attempted) -> NbloaderError:
@@ -126,7 +134,7 @@ def explain(error: Exception, what: Attempted) -> NbloaderError:
         case hub_errors.RevisionNotFoundError():
             return RevisionNotFoundError(
                 f"{what.repo_id} has no revision {what.revision!r}",
-                hint=f"See https://huggingface.co/{what.repo_id}/tree/main for its branches "
+                hint=f"See {what.page}/tree/main for its branches "
                 "and tags, or leave `revision=` out.",
             )
         case hub_errors.RepositoryNotFoundError() if what.path is not None and what.token_sent:
@@ -144,7 +152,7 @@ def explain(error: Exception, what: Attempted) -> NbloaderError:
             return RepoNotFoundError(
                 f"{what.repo_id} is not available any more "
                 f"(the Hub answers {error.response.status_code})",
-                hint=f"See https://huggingface.co/{what.repo_id} for the reason.",
+                hint=f"See {what.page} for the reason.",
             )
         case hub_errors.HfHubHTTPError() if error.response.status_code == 401:
             return InvalidTokenError(
@@ -165,11 +173,12 @@ def explain(error: Exception, what: Attempted) -> NbloaderError:
             return no_hub("it answered 404, and not what is missing")
         case OSError() if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return DiskFullError(
-                f"the disk of {short_path(constants.HF_HUB_CACHE)} is full",
-                hint="Free some space there, or pass another folder as `cache_dir=`.",
+                f"the disk of {short_path(what.local_dir or constants.HF_HUB_CACHE)} is full",
+                hint="Free some space there, or pass another folder as "
+                f"`{'local_dir' if what.local_dir else 'cache_dir'}=`.",
             )
         case OSError() if error.errno in _NOT_WRITABLE:
-            return cache_not_writable()
+            return cache_not_writable(what.local_dir)
     if what.path is None and isinstance(error, (AttributeError, KeyError, TypeError, ValueError)):
         # The library's own code stumbles over answers of a wrong shape.
         return no_hub("its answers have the wrong form")
@@ -226,7 +235,7 @@ def token_refused(repo_id: str) -> InvalidTokenError:
 
 
 def _gated(what: Attempted) -> GatedRepoError:
-    page, scope = f"https://huggingface.co/{what.repo_id}", what.token_scope
+    page, scope = what.page, what.token_scope
     if scope is not None and not scope.reads_gated:
         return GatedRepoError(
             f"{what.repo_id} is gated, and the token has no permission to read gated repositories",
@@ -264,8 +273,13 @@ def _not_found(what: Attempted) -> NbloaderError:
     )
 
 
-def cache_not_writable() -> CacheNotWritableError:
-    """Make the error for a cache folder of this process that cannot be used."""
+def cache_not_writable(local_dir: str | None = None) -> CacheNotWritableError:
+    """Make the error for the folder of this process that cannot be used: the cache, or another."""
+    if local_dir is not None:
+        return CacheNotWritableError(
+            f"the folder {short_path(local_dir)} cannot be written",
+            hint="Pass another one as `local_dir=`.",
+        )
     return CacheNotWritableError(
         f"the cache folder {short_path(constants.HF_HUB_CACHE)} cannot be written",
         hint="Pass a folder of your own as `cache_dir=`, or set HF_HOME.",

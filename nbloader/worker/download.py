@@ -117,6 +117,10 @@ class Downloads:
         """Hash a file that the cache has under its name in a commit; `moved` grows meanwhile."""
         return matches(self.cache.pointer(commit_hash, file.path_in_repo), file, self._count)
 
+    def recognise(self, commit_hash: str, file: RepoFile) -> bool | None:
+        """Find out about a file under its name; see `RepoCache`. `moved` grows meanwhile."""
+        return self.cache.recognise(commit_hash, file, self._count)
+
     def _count(self, count: int) -> None:
         with self._lock:
             self._checked += count

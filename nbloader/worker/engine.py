@@ -194,6 +194,8 @@ class Engine:
         if self._cache.has_bytes(self._commit_hash, file):
             self._cache.link(self._commit_hash, file)
             return None
+        if self._cache.adopt(self._commit_hash, file, self._count_hashed):
+            return None
         if file.etag in self._orphans:
             self._cache.remove_orphans(file)
         partial = self._open_partial(file)
@@ -213,6 +215,9 @@ class Engine:
             shown=partial.arrived,
         )
 
+    def _count_hashed(self, count: int) -> None:
+        self._hashed += count
+
     def _open_partial(self, file: RepoFile) -> Partial:
         return open_partial(
             self._cache.blobs, file, revision=self._revision, commit_hash=self._commit_hash
@@ -230,7 +235,7 @@ class Engine:
                 f"{format_bytes(missing)} are still to come, and the disk of the cache has only "
                 f"{format_bytes(free)} left",
                 hint="Free some space there and run the line again: what has arrived is kept. Or "
-                "pass a folder on another disk as `cache_dir=`.",
+                f"pass a folder on another disk as `{self._cache.argument}=`.",
             )
 
     # -- threads ---------------------------------------------------------------------------

@@ -27,7 +27,15 @@ from nbloader.errors import (
     RepoNotFoundError,
 )
 from nbloader.limits import ANSWER_LIMIT_S, CALL_TIMEOUT_S, XET_PROBE_WAIT_S
-from nbloader.records import HubFacts, Listing, RateLimitFacts, RepoFile, Retry, TransferPolicy
+from nbloader.records import (
+    HubFacts,
+    Listing,
+    RateLimitFacts,
+    RepoFile,
+    RepoType,
+    Retry,
+    TransferPolicy,
+)
 from nbloader.selection import FIRST_READ_BYTES, Header, header_end, parse_header
 from nbloader.transfer.policy import Reason
 from nbloader.worker.answers import (
@@ -88,6 +96,7 @@ class Hub:
     Attributes:
         token: a token, None for the one that is stored on this machine, False for none at all.
         publish: told of retries.
+        local_dir: a folder of the user's own for its files; None for the Hub's cache.
         endpoint: shared by the repositories there.
         links: opens ranges of its files.
         facts: what is known of the Hub so far.
@@ -98,6 +107,8 @@ class Hub:
     policy: TransferPolicy
     token: str | bool | None = field(repr=False)
     publish: Callable[[Retry], object]
+    repo_type: RepoType = RepoType.MODEL
+    local_dir: str | None = None
     endpoint: Endpoint = field(default_factory=Endpoint)
     links: Links = field(init=False)
     facts: HubFacts = field(init=False)
@@ -105,9 +116,14 @@ class Hub:
     _scope: TokenScope | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        self.facts = HubFacts(endpoint=constants.ENDPOINT, cache_dir=constants.HF_HUB_CACHE)
+        self.facts = HubFacts(
+            endpoint=constants.ENDPOINT,
+            cache_dir=self.local_dir or constants.HF_HUB_CACHE,
+            local=self.local_dir is not None,
+        )
         self.links = Links(
             self.repo_id,
+            repo_type=self.repo_type,
             token=lambda: self.token,
             timeout_s=self.policy.stall_timeout_s,
             rate_limit=self.endpoint.rate_limit,
@@ -115,11 +131,11 @@ class Hub:
         )
 
     def beside(self, repo_id: str) -> Hub:
-        """Return another repository at the same endpoint, asked with the same token.
+        """Return another repository of models at the same endpoint, asked with the same token.
 
         What the Hub says of its rate limit counts for both, and so does Xet storage.
         """
-        return replace(self, repo_id=repo_id)
+        return replace(self, repo_id=repo_id, repo_type=RepoType.MODEL, local_dir=None)
 
     def all_facts(self) -> HubFacts:
         """Return what all answers so far have told; waits for Xet storage if it was asked."""
@@ -197,7 +213,7 @@ class Hub:
 
     @property
     def _api(self) -> str:
-        return f"{constants.ENDPOINT}/api/models/{self.repo_id}"
+        return f"{constants.ENDPOINT}/api/{self.repo_type}s/{self.repo_id}"
 
     def _get_json(self, url: str, timeout_s: float) -> tuple[Any, str | None]:
         """Ask the Hub's API; gives the answer and the address of its next page.
@@ -387,6 +403,8 @@ class Hub:
             error,
             Attempted(
                 repo_id=self.repo_id,
+                repo_type=self.repo_type,
+                local_dir=self.local_dir,
                 revision=revision,
                 path=path,
                 attempts=attempts,

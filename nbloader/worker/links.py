@@ -21,7 +21,7 @@ from huggingface_hub import constants, get_session, hf_hub_url
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
 from nbloader.limits import ASKING_STEP_S, CONNECT_TIMEOUT_S
-from nbloader.records import RepoFile
+from nbloader.records import RepoFile, RepoType
 from nbloader.transfer.policy import Reason
 from nbloader.worker.failures import TRANSIENT_STATUS, Failure, RateLimit, status_failure
 
@@ -117,12 +117,14 @@ class Links:
         self,
         repo_id: str,
         *,
+        repo_type: str = RepoType.MODEL,
         token: Callable[[], str | bool | None],
         timeout_s: float,
         rate_limit: RateLimit,
         heard: Callable[[Any], object] = lambda response: None,  # noqa: ARG005 - nobody listens
     ) -> None:
         self._repo_id = repo_id
+        self._repo_type = str(repo_type)
         self._token = token
         self._rate_limit = rate_limit
         self._heard = heard
@@ -162,6 +164,7 @@ class Links:
                 url = hf_hub_url(
                     self._repo_id,
                     file.path_in_repo,
+                    repo_type=self._repo_type,
                     revision=commit_hash,
                     endpoint=constants.ENDPOINT,
                 )

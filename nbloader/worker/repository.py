@@ -15,7 +15,14 @@ from huggingface_hub import constants
 from huggingface_hub.file_download import repo_folder_name
 
 from nbloader.errors import CacheNotWritableError, DownloadError, MalformedFileError
-from nbloader.hub_cache import ListingStore, RepoCache, Swept, found_partials, sweep
+from nbloader.hub_cache import (
+    ListingStore,
+    LocalFolder,
+    RepoCache,
+    Swept,
+    found_partials,
+    sweep,
+)
 from nbloader.records import Listing, Notice, RepoFile, TransferPolicy
 from nbloader.selection import (
     FIRST_READ_BYTES,
@@ -43,11 +50,12 @@ class Repository:
         commit_hash: the commit to go on with, where an earlier worker has found it.
         is_other: whether it is another one than that of the selection.
         hub: asked about this repository.
+        donors: folders of blobs that may have files of it.
         publish: takes reports, from any thread.
         stuck, tried: those of `Downloads`.
 
     Attributes:
-        cache: its folder in the cache.
+        cache: its folder in the cache, or the folder of the user's own that its files go to.
         downloads: brings its files there.
         listing: what the Hub says of it; None if it was not asked.
     """
@@ -59,6 +67,7 @@ class Repository:
         commit_hash: str | None,
         is_other: bool,
         hub: Hub,
+        donors: Sequence[Path] = (),
         publish: Callable[[Report], object],
         stuck: Callable[..., object],
         tried: Sequence[Tried],
@@ -69,8 +78,13 @@ class Repository:
         self._commit_hash = commit_hash
         self._is_other = is_other
         self.publish = publish
-        name = repo_folder_name(repo_id=hub.repo_id, repo_type="model")
-        self.cache = RepoCache(Path(constants.HF_HUB_CACHE) / name)
+        name = repo_folder_name(repo_id=hub.repo_id, repo_type=str(hub.repo_type))
+        cached = RepoCache(Path(constants.HF_HUB_CACHE) / name, donors=tuple(donors))
+        self.cache = cached
+        if hub.local_dir is not None:
+            self.cache = LocalFolder.of(
+                Path(hub.local_dir), name, donors=(cached.blobs, *cached.donors)
+            )
         self._kept = ListingStore(Path(constants.HF_HOME) / "nbloader" / "listings" / name)
         self.downloads = Downloads(
             hub=hub, cache=self.cache, publish=publish, stuck=stuck, tried=tried

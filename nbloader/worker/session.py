@@ -32,6 +32,7 @@ from nbloader.records import (
     Stage,
     StageStarted,
 )
+from nbloader.redaction import short_path
 from nbloader.selection import (
     Header,
     LookedThrough,
@@ -84,10 +85,13 @@ class Session:
             policy=start.policy,
             token=token_in_worker(start.token, os.environ),
             publish=publish,
+            repo_type=start.repo_type,
+            local_dir=start.local_dir,
         )
         # By the `repo_id` of their files; that of the selection itself is empty.
         self._repositories = {"": self._repository(self._hub, start.revision, start.commit_hash)}
         self._selection: Selection | None = None
+        self._changed: list[RepoFile] = []
 
     def _repository(self, hub: Hub, revision: str, commit_hash: str | None) -> Repository:
         return Repository(
@@ -95,6 +99,7 @@ class Session:
             commit_hash=commit_hash,
             is_other=hub is not self._hub,
             hub=hub,
+            donors=[Path(donor) for donor in self._start.donors],
             publish=self.publish,
             stuck=lambda path, route: self.publish(Stuck(path=path, route=route)),
             tried=self._start.tried,
@@ -136,6 +141,7 @@ class Session:
         self._selection = selection
         used = {"", *(file.repo_id for file in selection.files)}
         self._repositories = {name: one for name, one in self._repositories.items() if name in used}
+        self._changed = [file for file in selection.files if self._is_another(selection, file)]
         cached = {file.path for file in selection.files if self._was_there(selection, file)}
         self._ask_xet(self._wants_xet(selection, cached))
         looked_through = self._looked_through(selection)
@@ -145,10 +151,30 @@ class Session:
             selection=selection,
             cached=tuple(sorted(cached)),
             partial=self._partial(selection, cached),
+            copied=self._copied(selection, cached),
             weights=weights,
             pickles=tuple(found.facts for found in looked_through.values()),
             hub=self._hub.all_facts(),
         )
+
+    def _is_another(self, selection: Selection, file: RepoFile) -> bool:
+        """Say whether another file than was fetched stands under its name, as far as is known."""
+        one = self._repositories[file.repo_id]
+        return one.downloads.recognise(selection.commit_of(file), file) is False
+
+    def _copied(self, selection: Selection, cached: set[str]) -> dict[str, int]:
+        """Say which of the missing files need not be fetched, and what they take of the disk."""
+        copied: dict[str, int] = {}
+        coming: set[tuple[str, str]] = set()
+        for file in selection.files:
+            cache = self._repositories[file.repo_id].cache
+            if file.path in cached:
+                continue
+            room = cache.takes_room(file)
+            if cache.elsewhere(file) is not None or (room and (file.repo_id, file.etag) in coming):
+                copied[file.path] = room
+            coming.add((file.repo_id, file.etag))
+        return copied
 
     def _was_there(self, selection: Selection, file: RepoFile) -> bool:
         """Say whether a file was in the cache before the selection was made."""
@@ -348,6 +374,7 @@ class Session:
             self._check_local(selection)
             return self._own.cache.snapshot(selection.commit_hash)
         self._sweep()
+        self._tell_of_changed()
         order = fetch_order(selection)
         batches = {
             name: [file for file in order if file.repo_id == name] for name in self._repositories
@@ -399,6 +426,23 @@ class Session:
                     hint="Nothing is needed.",
                 )
             )
+
+    def _tell_of_changed(self) -> None:
+        """Say which files of the user's own folder the Hub's take the place of."""
+        if not self._changed:
+            return
+        paths = [file.path for file in self._changed]
+        more = f" and {len(paths) - 5} more" if len(paths) > 5 else ""
+        folder = short_path(self._start.local_dir or "")
+        self.publish(
+            Notice(
+                reference="file-replaced",
+                message=f"{', '.join(paths[:5])}{more} in {folder} "
+                f"{'is' if len(paths) == 1 else 'are'} not what the Hub has, and will be replaced",
+                hint="Nothing is needed, unless you have changed a file there yourself: stop now, "
+                "and keep a copy of it under another name.",
+            )
+        )
 
     def _check_local(self, selection: Selection) -> None:
         """Hash the files of the cache if that was asked for."""

@@ -38,3 +38,5 @@ def check_call(model: Any, selection: Selection, placement: Placement | None) ->
                 return check_embeddings(model)
             case Kind.TRANSFORMERS:
                 return check_model(model, placement)
+            case Kind.FILES:
+                return []
