@@ -69,7 +69,8 @@ def _hint(call: str, name: str, known: Collection[str]) -> str:
     if name in _IDS:
         return f'The id stands first, without a name: nbloader.{call}("org/name").'
     if name in OF_DOWNLOAD:
-        return f'nbloader.download("org/name", {name}=...) takes it; {call} does not.'
+        only = "Only models can be loaded: leave it out. " if name == "repo_type" else ""
+        return f'{only}nbloader.download("org/name", {name}=...) takes it, and brings files alone.'
     if name in {each.name for each in fields(Call)}:
         return f"It is one of load, and {call} builds no model: leave it out."
     if name in _SAYS:
