@@ -103,6 +103,18 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_repo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("repo_id", metavar="REPO", help="such as Qwen/Qwen-Image-Edit-2509")
+    parser.add_argument(
+        "--cls", action="append", metavar="CLASS", help="what to make of it; may be given again"
+    )
+    parser.add_argument("--subfolder", help="the folder of the repository with what is loaded")
+    parser.add_argument(
+        "--component",
+        action="append",
+        dest="components",
+        type=_component,
+        metavar="NAME=PLACE",
+        help="a part of a pipeline from elsewhere, as vae=org/name; NAME= leaves it out",
+    )
     parser.add_argument("--revision", help="a branch, a tag or a commit (default: main)")
     parser.add_argument("--variant", help="a variant of the weights, such as fp16")
     parser.add_argument("--kind", default="auto", help="diffusers, sentence-transformers, ...")
@@ -114,6 +126,14 @@ def _add_repo(parser: argparse.ArgumentParser) -> None:
         "--trust-remote-code", action="store_true", help="allow Python files of the repository"
     )
     _add_json(parser)
+
+
+def _component(text: str) -> tuple[str, str | None]:
+    """Read `NAME=PLACE`."""
+    name, equals, place = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=PLACE, such as vae=org/name")
+    return name, place or None
 
 
 def _add_placement(parser: argparse.ArgumentParser) -> None:
@@ -179,7 +199,20 @@ _NOT_ARGUMENTS = {"command", "run", "json", "filenames", "include", "exclude"}
 
 
 def _arguments(options: argparse.Namespace) -> dict[str, Any]:
-    return {name: value for name, value in vars(options).items() if name not in _NOT_ARGUMENTS}
+    given = {name: value for name, value in vars(options).items() if name not in _NOT_ARGUMENTS}
+    if given.get("cls") is not None and len(given["cls"]) == 1:
+        given["cls"] = given["cls"][0]
+    if given.get("components") is not None:
+        places: dict[str, Any] = {}
+        for name, place in given["components"]:
+            known = places.get(name)
+            places[name] = place if known is None else [*_listed(known), place]
+        given["components"] = places
+    return given
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 class _Record:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial, wraps
 from inspect import signature
 from pathlib import Path
@@ -71,6 +71,9 @@ def _prepare(function: str, names: Collection[str], parameters: Collection[str])
 def load(
     repo_id: str,
     *,
+    cls: str | type | Sequence[str | type] | None = None,
+    subfolder: str | None = None,
+    components: Mapping[str, Any] | None = None,
     revision: str | None = None,
     variant: str | None = None,
     kind: str = "auto",
@@ -99,6 +102,17 @@ def load(
             in its place is read as well: the address of a page, with the revision in it, and
             `hf://org/name@revision`. A bare name such as `all-MiniLM-L6-v2` is completed as
             sentence-transformers does it; the old bare ids such as `gpt2` stay what they are.
+        cls: what to make of it, where that is another class than the files name: the name of a
+            class of diffusers, transformers, sentence-transformers or peft that has
+            `from_pretrained`, or the class itself, such as `AutoPipelineForInpainting`,
+            `ControlNetModel`, `AutoModelForCausalLM` or `AutoTokenizer`. Several in a tuple give a
+            tuple. It is `cls.from_pretrained(repo_id)` with all that `load` adds to it.
+        subfolder: the folder of the repository with what is loaded, such as `transformer`. Without
+            `cls` it is of the class that the files name.
+        components: parts of a pipeline of diffusers that are elsewhere, by the pipeline's names. A
+            text is a repository, as `org/name`, `org/name@revision` or `org/name/folder`, a list of
+            them several models for one part; None leaves a part out, and its files are not fetched;
+            anything else is handed to the pipeline as it is.
         revision: a branch, a tag or a commit; `main` by default.
         variant: a variant of the weights, such as `fp16`.
         kind: `diffusers`, `sentence-transformers`, `transformers`, or `auto`: the files decide.
@@ -131,7 +145,8 @@ def load(
             that, and what would be for nothing there (`subfolder`, `proxies`, ...) is refused.
 
     Returns:
-        The diffusers pipeline; the SentenceTransformer, CrossEncoder, SparseEncoder or
+        What `cls` names, in a tuple where it is one. Else the diffusers pipeline, or model of a
+        repository that is one; the SentenceTransformer, CrossEncoder, SparseEncoder or
         MultiVectorEncoder; the transformers pipeline, or the model itself where no pipeline takes
         it, with a notice.
 
@@ -145,6 +160,9 @@ def load(
 
     call = Call(
         repo_id,
+        cls=cls,
+        subfolder=subfolder,
+        components=components,
         revision=revision,
         variant=variant,
         kind=kind,
@@ -226,6 +244,9 @@ def download(
     ignore_patterns: str | Iterable[str] | None = None,
     repo_type: str = "model",
     local_dir: str | os.PathLike[str] | None = None,
+    cls: str | type | Sequence[str | type] | None = None,
+    subfolder: str | None = None,
+    components: Mapping[str, Any] | None = None,
     revision: str | None = None,
     variant: str | None = None,
     kind: str = "auto",
@@ -266,6 +287,9 @@ def download(
 
     call = DownloadCall(
         repo_id,
+        cls=cls,
+        subfolder=subfolder,
+        components=components,
         revision=revision,
         variant=variant,
         kind=kind,
@@ -293,6 +317,9 @@ def download(
 def preflight(
     repo_id: str,
     *,
+    cls: str | type | Sequence[str | type] | None = None,
+    subfolder: str | None = None,
+    components: Mapping[str, Any] | None = None,
     revision: str | None = None,
     variant: str | None = None,
     kind: str = "auto",
@@ -325,6 +352,9 @@ def preflight(
 
     call = Call(
         repo_id,
+        cls=cls,
+        subfolder=subfolder,
+        components=components,
         revision=revision,
         variant=variant,
         kind=kind,

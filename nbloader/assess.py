@@ -55,6 +55,7 @@ _LOADERS = {
     Kind.DIFFUSERS: "diffusers.DiffusionPipeline.from_pretrained({!r})",
     Kind.SENTENCE_TRANSFORMERS: "sentence_transformers.SentenceTransformer({!r})",
     Kind.TRANSFORMERS: "transformers.pipeline(model={!r})",
+    Kind.CLASSES: "nbloader.load({!r}, cls=...)",
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nbloader.checks.facts import Facts, failed, failed_with, passed, skipped, warned
 from nbloader.errors import CacheNotWritableError, DiskFullError, DiskSpaceError
-from nbloader.records import CheckResult, Kind
+from nbloader.records import CheckResult, Kind, Selection
 from nbloader.redaction import short_path
 from nbloader.text import format_bytes
 
@@ -21,9 +21,7 @@ def files(facts: Facts) -> CheckResult:
     if facts.selection is None:
         return skipped("files", "not checked: the files are not known")
     selection = facts.selection
-    what = "" if selection.kind is Kind.FILES else f"{selection.kind}: "
-    if selection.class_name:
-        what = f"{selection.class_name} of {what}"
+    what = "" if selection.kind is Kind.FILES else f"{_what(selection)}: "
     quantized = sorted({part.quantization for part in facts.weights if part.quantization})
     already = f", quantized already ({', '.join(quantized)})" if quantized else ""
     return passed(
@@ -31,6 +29,17 @@ def files(facts: Facts) -> CheckResult:
         f"{what}{len(selection.files)} files, {format_bytes(selection.total)}{already}, "
         f"{format_bytes(facts.missing_bytes)} to download",
     )
+
+
+def _what(selection: Selection) -> str:
+    """Name what will be loaded, and by which library."""
+    if selection.targets:
+        libraries = dict.fromkeys(target.library for target in selection.targets)
+        names = " and ".join(target.class_name for target in selection.targets)
+        return f"{names} of {', '.join(libraries).replace('_', '-')}"
+    if selection.class_name:
+        return f"{selection.class_name} of {selection.kind}"
+    return str(selection.kind)
 
 
 def cache(facts: Facts) -> CheckResult:

@@ -13,6 +13,7 @@ _BY_KIND: Mapping[Kind, tuple[str, ...]] = {
     Kind.DIFFUSERS: ("torch", "diffusers"),
     Kind.SENTENCE_TRANSFORMERS: ("torch", "sentence_transformers"),
     Kind.TRANSFORMERS: ("torch", "transformers"),
+    Kind.CLASSES: ("torch",),
 }
 
 # Components that need more than their library. The files of the library tell it too, but only where
@@ -114,7 +115,8 @@ def required_packages(
         more.extend(fact.needs)
     for library, method in quantizations:
         more.extend(_for_quantization(library, method))
-    return tuple(dict.fromkeys((*_BY_KIND[selection.kind], *more)))
+    libraries = (target.library for target in selection.targets)
+    return tuple(dict.fromkeys((*_BY_KIND[selection.kind], *libraries, *more)))
 
 
 def inspected_packages(

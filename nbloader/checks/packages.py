@@ -56,6 +56,7 @@ _OTHERS: Mapping[Kind, frozenset[str]] = {
     Kind.DIFFUSERS: frozenset({"sentence_transformers"}),
     Kind.SENTENCE_TRANSFORMERS: frozenset({"diffusers"}),
     Kind.TRANSFORMERS: frozenset({"diffusers", "peft", "sentence_transformers"}),
+    Kind.CLASSES: frozenset({"sentence_transformers"}),
 }
 """The related packages that a load does not import; the libraries import all the others, as far as
 they are installed."""

@@ -88,7 +88,7 @@ def _by_transformers(selection: Selection, path: str) -> bool:
     """Say whether it is transformers that loads a file."""
     (component,) = (part for part in selection.components if path in part.weights)
     match selection.kind:
-        case Kind.DIFFUSERS:
+        case Kind.DIFFUSERS | Kind.CLASSES:
             return component.library == "transformers"
         case Kind.SENTENCE_TRANSFORMERS:
             return component.model_type is not None

@@ -170,10 +170,12 @@ def family_of(selection: Selection) -> Family:
         for name in (component.class_name, component.model_type)
         if name
     ]
-    unknown = _unknown(selection.kind)
+    unknown = _unknown(_kind_of(selection))
     if selection.kind is Kind.SENTENCE_TRANSFORMERS:
         return _match(models("embedding"), parts) or unknown
     known = models("sense", "text")
+    if selection.kind is Kind.CLASSES:
+        return _match(known, parts) or _match(pipelines(), parts) or unknown
     if selection.kind is Kind.TRANSFORMERS:
         task = [selection.task] if selection.task else []
         return _match(known, parts) or _match(known, task) or unknown
@@ -184,6 +186,14 @@ def family_of(selection: Selection) -> Family:
         if not family.fp16 and _match((family,), parts):
             return replace(unknown, fp16=False, fp16_reason=f"{family.name}: {family.fp16_reason}")
     return unknown
+
+
+def _kind_of(selection: Selection) -> Kind:
+    """Return the kind whose figures count for a selection."""
+    if selection.kind is not Kind.CLASSES:
+        return selection.kind
+    of_pipelines = any(part.library == "diffusers" for part in selection.components)
+    return Kind.DIFFUSERS if of_pipelines else Kind.TRANSFORMERS
 
 
 def activation_bytes(

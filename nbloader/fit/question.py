@@ -202,7 +202,12 @@ loaded. On smaller GPUs 300 to 500 MB are common; the rest is for the gaps betwe
 """
 
 _MOST_PER_WEIGHT: Mapping[Kind, int] = MappingProxyType(
-    {Kind.DIFFUSERS: 2, Kind.SENTENCE_TRANSFORMERS: 10, Kind.TRANSFORMERS: 10}
+    {
+        Kind.DIFFUSERS: 2,
+        Kind.SENTENCE_TRANSFORMERS: 10,
+        Kind.TRANSFORMERS: 10,
+        Kind.CLASSES: 10,
+    }
 )
 """Computing takes no more bytes than so many times the weights: 0.8 times in the pipeline with the
 most (Stable Diffusion 1.5), 9 times in the smallest embedding model of the tables (MiniLM)."""

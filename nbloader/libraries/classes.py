@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from nbloader.libraries import diffusers, transformers
+from nbloader.libraries.auto_pipelines import auto_pipeline
 from nbloader.libraries.packages import package_folder
 from nbloader.libraries.sources import Sources, is_class_name, quantizers
 from nbloader.records import ClassFacts, Kind, Selection
@@ -35,6 +36,8 @@ _UNREADABLE = {
     ("sentence_transformers", "CLIPModel"): ("PIL",),
 }
 """What a class needs although its own file does not say so."""
+
+_AUTO_PIPELINE = "AutoPipelineFor"
 
 _REGISTERED = frozenset({"sdnq"})
 """Methods that a package of the same name adds to those of a library when it is imported."""
@@ -76,8 +79,8 @@ def class_facts(
     """
     libraries = _Libraries(find)
     facts: list[ClassFacts] = []
-    if selection.kind is Kind.DIFFUSERS and selection.class_name and not selection.custom_pipeline:
-        facts.append(libraries.pipeline(selection.class_name))
+    if selection.kind is Kind.DIFFUSERS and not selection.custom_pipeline:
+        facts += libraries.of_pipeline(selection)
     facts += [
         libraries.family(name) if is_family else libraries.facts(library, name)
         for library, name, is_family in dict.fromkeys(_wanted(selection))
@@ -143,6 +146,28 @@ class _Libraries:
         # In transformers it is its own package that makes it known.
         found = None if known is None or method in _REGISTERED else _is_among(method, known)
         return ClassFacts(library=library, name=method, found=found)
+
+    def of_pipeline(self, selection: Selection) -> list[ClassFacts]:
+        """Look for the class that a pipeline will be of: the caller's, else that of the files."""
+        name = next((target.class_name for target in selection.targets), selection.class_name)
+        if name is None:
+            return []
+        if not name.startswith(_AUTO_PIPELINE) or not selection.class_name:
+            return [self.pipeline(name)]
+        handed = {part.argument or part.name: part.class_name for part in selection.components}
+        chosen = auto_pipeline(
+            name,
+            selection.class_name,
+            controlnet="controlnet" in handed,
+            union=handed.get("controlnet") == "ControlNetUnionModel",
+            find=self._find,
+        )
+        if chosen is not None:
+            return [self.pipeline(chosen)]
+        found = None if self._open("diffusers") is None else False
+        return [
+            ClassFacts(library="diffusers", name=f"{name} of a {selection.class_name}", found=found)
+        ]
 
     def pipeline(self, name: str) -> ClassFacts:
         """Look for the class of a pipeline, and for what it cannot do without."""

@@ -1,6 +1,6 @@
 """From a folder of files to a model that works."""
 
-from nbloader.loaders.build import Building, check_arguments, modules_of
+from nbloader.loaders.build import Building, check_arguments, holders, modules_of
 from nbloader.loaders.device import (
     alive,
     bytes_of,
@@ -32,6 +32,7 @@ __all__ = [
     "check_modules",
     "copies",
     "devices",
+    "holders",
     "loaded",
     "modules_of",
     "places_itself",

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import gc
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any
 
 from nbloader.errors import InvalidArgumentError, MissingTensorsError, ModelLoadError, NbloaderError
-from nbloader.loaders import diffusers, sentence_transformers, transformers
+from nbloader.loaders import classes, diffusers, sentence_transformers, transformers
 from nbloader.loaders.folders import replaced_modules
 from nbloader.loaders.placing import BuildSteps, steps
 from nbloader.loaders.reports import (
@@ -34,6 +35,7 @@ _BUILDERS: Mapping[Kind, ModuleType] = MappingProxyType(
         Kind.DIFFUSERS: diffusers,
         Kind.SENTENCE_TRANSFORMERS: sentence_transformers,
         Kind.TRANSFORMERS: transformers,
+        Kind.CLASSES: classes,
     }
 )
 
@@ -135,17 +137,22 @@ class Building:
     def _judged(self, model: Any) -> Notice | None:
         """Refuse a model that lacks tensors, or tell of them. Call it once more if it tells."""
         modules = modules_of(model, self._selection).values()
-        classes = {
+        names = {
             type(part).__name__
             for module in modules
             for part in (module.modules() if hasattr(module, "modules") else (module,))
         }
-        found = lacking(
-            self._reports,
-            classes,
+        judged = partial(
+            lacking,
+            classes=names,
             pooled=uses_pooler(model, self._selection),
             replaced={name for module in modules for name in replaced_modules(module)},
         )
+        found = judged(self._reports)
+        if self._selection.targets and found:
+            found, new = judged(classes.without_new_heads(self._reports, model)), found
+            if not found:
+                return self._new_head(new)
         self._reports.clear()
         # A new head, of another size than the one in the files, is what that argument is for.
         meant = self._ignores_shapes and not any(report.missing for report in found)
@@ -160,6 +167,16 @@ class Building:
             message=told_of(self._selection.repo_id, found, self._folder),
             hint="You have allowed it with "
             f"`{'ignore_mismatched_sizes=True' if meant else 'force=True'}`: that part is random.",
+        )
+
+    def _new_head(self, new: Sequence[LoadReport]) -> Notice:
+        """Tell of a head that the files have none of."""
+        self._reports.clear()
+        return Notice(
+            reference="new-head",
+            message=told_of(self._selection.repo_id, new, self._folder),
+            hint="The class that was asked for has a part of its own, which is random now: train "
+            "it before use.",
         )
 
     def _lack(self, error: BaseException) -> MissingTensorsError | None:
@@ -300,6 +317,13 @@ def modules_of(model: Any, selection: Selection) -> dict[str, Any]:
     """Return the parts of a built model that may hold tensors, by name."""
     found: dict[str, Any] = _BUILDERS[selection.kind].modules_of(model)
     return found
+
+
+def holders(model: Any, selection: Selection) -> tuple[Any, ...]:
+    """Return what holds the tensors of a built model: the model, or the one of several objects."""
+    if selection.kind is not Kind.CLASSES:
+        return (model,)
+    return tuple(classes.modules_of(model).values())
 
 
 def check_arguments(selection: Selection, loader_kwargs: Mapping[str, Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,24 +46,31 @@ def _build(
 
     # Where the class comes from code, only the base class looks for it. Otherwise the class itself
     # is better: it knows which of what the caller hands in is a component.
-    named = None if selection.custom_pipeline else selection.class_name
+    asked = next((target.class_name for target in selection.targets), selection.class_name)
+    named = None if selection.custom_pipeline else asked
     pipeline_class = getattr(diffusers, named or "DiffusionPipeline")
     arguments = joined(todo.arguments, loader_kwargs)
     code = next((one.repo_id for one in selection.companions if one.role == "code"), None)
     if code is not None:
         arguments["custom_pipeline"] = str(snapshot_of(selection, folder, code))
-    if "device_map" in loader_kwargs:
-        return pipeline_class.from_pretrained(str(folder), **arguments)
-    if places_itself(loader_kwargs):
-        arguments.pop("device_map", None)
-        return pipeline_class.from_pretrained(str(folder), **arguments).to(placement.device)
-    parts = [part for part in todo.parts if part.name not in loader_kwargs]
+    itself = places_itself(loader_kwargs)
+    parts = [
+        part
+        for part in todo.parts
+        if part.name not in loader_kwargs and (part.repo_id or not itself)
+    ]
     loaded = {}
     for part in parts:
         began = time.monotonic()
-        loaded[part.name] = _component(part, folder, loader_kwargs)
+        loaded[part.name] = _component(part, selection, folder, loader_kwargs)
         yield ComponentLoaded(name=part.name, seconds=time.monotonic() - began)
-    pipeline = pipeline_class.from_pretrained(str(folder), **arguments, **loaded)
+    arguments |= _as_arguments(parts, loaded)
+    if "device_map" in loader_kwargs:
+        return pipeline_class.from_pretrained(str(folder), **arguments)
+    if itself:
+        arguments.pop("device_map", None)
+        return pipeline_class.from_pretrained(str(folder), **arguments).to(placement.device)
+    pipeline = pipeline_class.from_pretrained(str(folder), **arguments)
     yield from _empty(pipeline)
     if todo.fills:
         _fill(pipeline)
@@ -77,12 +84,29 @@ def _build(
     return pipeline
 
 
-def _component(part: Part, folder: Path, loader_kwargs: Mapping[str, Any]) -> Any:
+def _as_arguments(parts: Sequence[Part], loaded: Mapping[str, Any]) -> dict[str, Any]:
+    """Return components as a pipeline takes them: several of one argument in a list."""
+    arguments: dict[str, Any] = {}
+    for part in parts:
+        if part.argument:
+            arguments.setdefault(part.argument, []).append(loaded[part.name])
+        else:
+            arguments[part.name] = loaded[part.name]
+    return arguments
+
+
+def _component(
+    part: Part, selection: Selection, folder: Path, loader_kwargs: Mapping[str, Any]
+) -> Any:
     """Load a component straight to its device. Its class is imported already."""
     model_class = getattr(importlib.import_module(part.library), part.class_name)
-    own_dtype = {key: value for key, value in loader_kwargs.items() if key in DTYPES}
+    has_dtype = not part.arguments.keys().isdisjoint(DTYPES)
+    own_dtype = {key: value for key, value in loader_kwargs.items() if key in DTYPES and has_dtype}
     arguments = joined(objects_of(part.arguments, part.library), own_dtype)
-    component = model_class.from_pretrained(str(folder / part.name), **arguments)
+    place = snapshot_of(selection, folder, part.repo_id) if part.repo_id else folder
+    component = model_class.from_pretrained(str(place / part.folder), **arguments)
+    if part.repo_id:
+        rename(component, place, part.repo_id)
     if part.rests_on is not None:
         component = component.to(part.rests_on)
     if part.meets_inputs:

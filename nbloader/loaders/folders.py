@@ -190,6 +190,9 @@ def _link(source: Path, target: Path) -> None:
 # -- names -----------------------------------------------------------------------------------------
 
 _NAMES = ("_name_or_path", "name_or_path")
+_LOAD_ID = "_diffusers_load_id"
+"""What `AutoModel` of diffusers writes down: repository, folder, variant and revision."""
+
 _OF_FOLDERS = frozenset({"is_local", "local_files_only"})
 """What a tokenizer writes down, and saves, of having been read from a folder."""
 
@@ -219,6 +222,9 @@ def _rename(thing: Any, folder: str, repo_id: str, seen: set[int], depth: int) -
     for name in _NAMES:
         if _inside(held.get(name), folder):
             setattr(thing, name, repo_id)
+    made_of = held.get(_LOAD_ID)
+    if isinstance(made_of, str) and made_of.startswith(f"{folder}|"):
+        setattr(thing, _LOAD_ID, f"{repo_id}{made_of[len(folder) :]}")
     # A tokenizer keeps its arguments for when it is saved.
     arguments = held.get("init_kwargs")
     if isinstance(arguments, dict) and _inside(arguments.get("name_or_path"), folder):

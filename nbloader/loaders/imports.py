@@ -28,7 +28,8 @@ def targets(selection: Selection) -> tuple[tuple[str, str], ...]:
     """
     match selection.kind:
         case Kind.DIFFUSERS:
-            pipeline = selection.class_name or "DiffusionPipeline"
+            asked = next((target.class_name for target in selection.targets), None)
+            pipeline = asked or selection.class_name or "DiffusionPipeline"
             parts = (
                 (part.library, part.class_name)
                 for part in selection.components
@@ -46,6 +47,8 @@ def targets(selection: Selection) -> tuple[tuple[str, str], ...]:
             return (("transformers", "pipeline"), ("transformers", "AutoModel"))
         case Kind.FILES:
             return ()
+        case Kind.CLASSES:
+            return tuple((target.library, target.class_name) for target in selection.targets)
 
 
 class Import(Background):

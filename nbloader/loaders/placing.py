@@ -71,6 +71,8 @@ class Part:
 
     Attributes:
         arguments: of its class's `from_pretrained`.
+        repo_id, argument: those of its `Component`.
+        folder: the one that its class is given, inside of its repository.
         rests_on: the device that it is moved to when it is loaded; None if it stays.
         meets_inputs: whether its inputs have to be brought to its device, and its outputs back.
     """
@@ -81,6 +83,9 @@ class Part:
     arguments: Arguments
     rests_on: str | None = None
     meets_inputs: bool = False
+    repo_id: str = ""
+    folder: str = ""
+    argument: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +134,8 @@ def steps(selection: Selection, placement: Placement, versions: Mapping[str, str
             return _task(selection, placement, versions)
         case Kind.FILES:
             raise ValueError("files alone are placed nowhere")
+        case Kind.CLASSES:
+            return _classes(selection, placement, versions)
 
 
 # -- pipelines of diffusers ------------------------------------------------------------------------
@@ -165,7 +172,12 @@ def _pipeline(selection: Selection, placement: Placement, versions: Mapping[str,
         case Method.GROUP_OFFLOAD:
             calls = (_group_offload(placement),)
     if placement.method not in _BY_PARTS:
-        return Steps(arguments=arguments, calls=calls)
+        others = tuple(
+            _from_elsewhere(selection, component, placement, versions)
+            for component in selection.components
+            if component.repo_id
+        )
+        return Steps(arguments=arguments, parts=others, calls=calls)
     return Steps(
         arguments=arguments,
         parts=_parts(selection, placement, versions),
@@ -211,11 +223,18 @@ def _parts(
     selection: Selection, placement: Placement, versions: Mapping[str, str]
 ) -> tuple[Part, ...]:
     components = {component.name: component for component in selection.components}
-    parts = []
+    placed_names = {placed.name for placed in placement.components}
+    parts = [
+        _from_elsewhere(selection, component, placement, versions)
+        for component in selection.components
+        if component.repo_id and component.name not in placed_names
+    ]
     for placed in placement.components:
-        if placement.method is Method.FOUR_BIT_MODEL_OFFLOAD and placed.quantization is None:
-            continue  # The pipeline loads it to where it waits.
         component = components.get(placed.name)
+        if placement.method is Method.FOUR_BIT_MODEL_OFFLOAD and placed.quantization is None:
+            if component is not None and component.repo_id:
+                parts.append(_from_elsewhere(selection, component, placement, versions))
+            continue  # The pipeline loads it to where it waits.
         if component is not None and _by_itself(selection, component):
             parts.append(_part(selection, component, placed, placement, versions))
         elif placed.quantization is not None or placement.method in _SPREADING:
@@ -225,6 +244,32 @@ def _parts(
                 hint='Choose another way, such as plan="model-offload" or plan="cpu".',
             )
     return tuple(parts)
+
+
+def _from_elsewhere(
+    selection: Selection,
+    component: Component,
+    placement: Placement,
+    versions: Mapping[str, str],
+) -> Part:
+    """Return a component of another repository, which is loaded to where the pipeline begins."""
+    assert component.library is not None
+    assert component.class_name is not None
+    arguments: dict[str, Any] = {"local_files_only": True}
+    placed = next((part for part in placement.components if part.name == component.name), None)
+    if placed is not None:
+        arguments[_dtype_name(component.library, versions)] = placed.dtype
+        if selection.variant is not None and _has_variant(component, selection.variant):
+            arguments["variant"] = selection.variant
+    return Part(
+        name=component.name,
+        library=component.library,
+        class_name=component.class_name,
+        arguments=arguments,
+        repo_id=component.repo_id,
+        folder=component.folder,
+        argument=component.argument,
+    )
 
 
 def _by_itself(selection: Selection, component: Component) -> bool:
@@ -257,6 +302,9 @@ def _part(
         library=component.library,
         class_name=component.class_name,
         arguments=arguments,
+        repo_id=component.repo_id,
+        folder=component.folder if component.repo_id else component.name,
+        argument=component.argument,
         rests_on=placed.device if waits else None,
         meets_inputs=placement.method in _SPREADING,
     )
@@ -310,6 +358,23 @@ def _task(selection: Selection, placement: Placement, versions: Mapping[str, str
             **({} if dealt else {"device": placement.device}),
         }
     )
+
+
+def _classes(selection: Selection, placement: Placement, versions: Mapping[str, str]) -> Steps:
+    """Say how the one model of the classes is loaded; what has no weights needs nothing of it."""
+    model = next((part for part in selection.components if part.weights), None)
+    if model is None:
+        return Steps(arguments={"trust_remote_code": selection.custom_code})
+    library = "diffusers" if model.library == "diffusers" else "transformers"
+    arguments: dict[str, Any] = {
+        _dtype_name(library, versions): placement.dtype,
+        "local_files_only": True,
+        **({} if selection.variant is None else {"variant": selection.variant}),
+        **_model_placing(placement),
+    }
+    if library == "transformers":
+        arguments["trust_remote_code"] = selection.custom_code
+    return Steps(arguments=arguments)
 
 
 def _model_placing(placement: Placement) -> dict[str, Any]:

@@ -70,20 +70,15 @@ def unload(models: Any) -> Freed:
         wanted = list(models) if isinstance(models, list | tuple) else [models]
     given_up = {id(model) for model in wanted}
     kept = [module for other in alive() if id(other) not in given_up for module in _modules(other)]
-    modules = [module for model in wanted for module in _checked(model)]
+    modules = [module for model in wanted for module in _modules(model)]
+    if wanted and not modules:
+        raise _unknown(wanted[0])
     freed = _emptied(modules, kept)
     for model in wanted:
         forget(model)
     del modules, kept
     _collect()
     return Freed(freed)
-
-
-def _checked(model: Any) -> list[torch.nn.Module]:
-    found = _modules(model)
-    if not found:
-        raise _unknown(model)
-    return found
 
 
 def _unknown(given: Any) -> InvalidArgumentError:

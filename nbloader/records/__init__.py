@@ -72,6 +72,7 @@ from nbloader.records.repo import (
     Route,
     Selection,
     SelectionRequest,
+    Source,
     Target,
     TransferPolicy,
 )
@@ -126,6 +127,7 @@ __all__ = [
     "Selected",
     "Selection",
     "SelectionRequest",
+    "Source",
     "Stage",
     "StageStarted",
     "Target",

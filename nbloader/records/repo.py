@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
 class Kind(StrEnum):
-    """The library that a repository is loaded with; `files` for none: they are only fetched."""
+    """The library that a repository is loaded with.
+
+    Attributes:
+        CLASSES: objects of classes of any library, each by its own `from_pretrained`.
+        FILES: none; they are only fetched.
+    """
 
     DIFFUSERS = "diffusers"
     SENTENCE_TRANSFORMERS = "sentence-transformers"
     TRANSFORMERS = "transformers"
+    CLASSES = "classes"
     FILES = "files"
 
 
@@ -21,6 +28,22 @@ class RepoType(StrEnum):
     MODEL = "model"
     DATASET = "dataset"
     SPACE = "space"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Where the caller says that a part of a model is.
+
+    Attributes:
+        revision: None for `main`.
+        subfolder: the folder in the repository; empty for its root.
+        filename: the file in that folder; empty where the library is to find its files itself.
+    """
+
+    repo_id: str
+    revision: str | None = None
+    subfolder: str = ""
+    filename: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +162,13 @@ class SelectionRequest:
         handed_in: names that the caller passes on to the library. A component of that name is not
             loaded: it is there already, or left out.
         files: the files, where they are chosen by their names, and not by what a load would use.
+        targets: the classes that the caller asks for, in the order in which their objects are
+            returned. Each is one of those that the installed libraries have of that name: the files
+            decide. Empty lets the files decide the class, too.
+        as_tuple: whether the objects are returned as a tuple, also a single one.
+        subfolder: where in the repository they are; empty for its root.
+        components: the components of a pipeline that are in other places, by the pipeline's names;
+            several for one that is a list of models.
     """
 
     kind: Kind | None = None
@@ -150,6 +180,10 @@ class SelectionRequest:
     safetensors_only: bool = False
     handed_in: tuple[str, ...] = ()
     files: FileChoice | None = None
+    targets: tuple[tuple[Target, ...], ...] = ()
+    as_tuple: bool = False
+    subfolder: str = ""
+    components: Mapping[str, tuple[Source, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,6 +204,12 @@ class Component:
             `org/name--file.py`.
         needs: packages, as they are imported, that its small files ask for beyond those that its
             classes need, such as `fugashi` by the options of a tokenizer.
+        repo_id: the repository that the caller names for it, where it is another one than that of
+            the selection.
+        folder: the folder that its class is given, inside of that repository; empty for the root.
+            Of components that are where the repository itself says, only those of `Kind.CLASSES`
+            name it.
+        argument: the argument of the pipeline that it is one of several for; else its name is that.
     """
 
     name: str
@@ -180,6 +220,9 @@ class Component:
     model_type: str | None = None
     code: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
+    repo_id: str = ""
+    folder: str = ""
+    argument: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,7 +230,7 @@ class Reference:
     """Another repository that a repository needs.
 
     Attributes:
-        role: `base-model` of an adapter, or `code`.
+        role: `base-model` of an adapter, `code`, or `component` of a pipeline.
         revision: what the repository says of it; None for `main`.
     """
 
@@ -229,6 +272,8 @@ class Selection:
         task_asked: whether the caller named the task.
         companions: the other repositories that files of the selection come from; its own among
             them, where its files name code of its own with its id.
+        targets: the classes that the caller asks for, or that the files of `Kind.CLASSES` name.
+        as_tuple: see `SelectionRequest`.
     """
 
     repo_id: str
@@ -245,6 +290,8 @@ class Selection:
     task: str | None = None
     task_asked: bool = False
     companions: tuple[Companion, ...] = ()
+    targets: tuple[Target, ...] = ()
+    as_tuple: bool = False
 
     @property
     def total(self) -> int:

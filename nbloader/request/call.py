@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,9 @@ class Call:
     device: str | torch.device = "auto"
     dtype: str | torch.dtype = "auto"
     plan: str = "auto"
+    cls: str | type | Sequence[str | type] | None = None
+    subfolder: str | None = None
+    components: Mapping[str, Any] | None = None
     cache_dir: str | os.PathLike[str] | None = None
     endpoint: str | None = None
     token: str | bool | None = field(default=None, repr=False)

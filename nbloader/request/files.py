@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from nbloader.errors import InvalidArgumentError
 from nbloader.records import FileChoice, RepoType
 from nbloader.request.call import DownloadCall
+from nbloader.request.parts import check_inner
 from nbloader.text import quote
 
 _ALL = FileChoice()
@@ -21,6 +22,8 @@ def file_choice(call: DownloadCall, repo_type: RepoType) -> FileChoice | None:
     allow = _patterns("allow_patterns", call.allow_patterns)
     ignore = _patterns("ignore_patterns", call.ignore_patterns)
     filename = _filename(call.filename)
+    if filename is not None and call.subfolder:  # as hf_hub_download takes them
+        filename = f"{check_inner('subfolder', call.subfolder)}/{filename}"
     choice = FileChoice(allow=allow, ignore=ignore or (), filename=filename)
     if choice == _ALL and ignore is None and repo_type is RepoType.MODEL:
         return None
@@ -29,7 +32,14 @@ def file_choice(call: DownloadCall, repo_type: RepoType) -> FileChoice | None:
             "filename= is one file, and allow_patterns= and ignore_patterns= choose among all",
             hint="Leave out filename=, or the patterns.",
         )
-    asked = {"kind": call.kind != "auto", "task": call.task, "variant": call.variant}
+    asked = {
+        "kind": call.kind != "auto",
+        "task": call.task,
+        "variant": call.variant,
+        "cls": call.cls,
+        "subfolder": call.subfolder and filename is None,
+        "components": call.components,
+    }
     for name, given in asked.items():
         if given:
             raise InvalidArgumentError(

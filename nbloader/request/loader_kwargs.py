@@ -14,6 +14,7 @@ from typing import Any
 
 from nbloader.errors import InvalidArgumentError
 from nbloader.request.call import Call
+from nbloader.request.parts import check_inner
 from nbloader.request.values import (
     check_device,
     check_dtype,
@@ -52,6 +53,7 @@ _SAME: Mapping[str, tuple[str, Callable[[object], object]]] = {
     "endpoint": ("endpoint", check_endpoint),
     "local_files_only": ("local_files_only", partial(check_flag, "local_files_only")),
     "revision": ("revision", check_revision),
+    "subfolder": ("subfolder", partial(check_inner, "subfolder")),
     "task": ("task", check_task),
     "token": ("token", check_token),
     "torch_dtype": ("dtype", check_dtype),
@@ -69,6 +71,7 @@ _NESTED_NAMES = frozenset(
         "cache_dir",
         "local_files_only",
         "revision",
+        "subfolder",
         "token",
         "trust_remote_code",
         "use_auth_token",
@@ -82,11 +85,13 @@ _OLD_NESTED: Mapping[str, str] = {
 }
 """Older names of `CrossEncoder` for them. It drops one that stands beside the newer name, and ours
 stands there always."""
-_OF_THE_WHOLE = frozenset({"revision", "trust_remote_code", "variant"})
+_OF_THE_WHOLE = frozenset({"revision", "subfolder", "trust_remote_code", "variant"})
 
 _OF_THE_CALL = frozenset(
     {
         "allow_pickle",
+        "cls",
+        "components",
         "force",
         "kind",
         "loader_kwargs",
@@ -137,7 +142,7 @@ _WITHOUT_MEANING = frozenset({"resume_download"})
 _PLACING = ("device_map", "quantization_config")
 
 # What cannot be done, by the library's name for it, with the line that helps; `{repo}` and
-# `{value}` stand for the call's, `{config}` for the configuration in a folder. A value that asks
+# `{value}` stand for the call's. A value that asks
 # for nothing (None, False, "") may be there.
 _REFUSED: Mapping[str, str] = {
     "force_download": "Every file is hashed when it comes. For those that are in the cache already "
@@ -148,10 +153,6 @@ _REFUSED: Mapping[str, str] = {
     "gguf_file={value}).",
     "mirror": 'Pass the address of the mirror to load: endpoint="https://...".',
     "proxies": 'Set the proxy for all of it before: os.environ["HTTPS_PROXY"] = "http://...".',
-    "subfolder": "What is loaded has its config.json in the root of the repository, and not at "
-    "{config}. The library loads that folder: transformers.AutoModel.from_pretrained({repo}, "
-    "subfolder={value}), or diffusers.AutoModel.from_pretrained of the same for a part of a "
-    "pipeline.",
     "use_flashpack": "Leave it out: safetensors weights are loaded.",
     "use_onnx": "Leave it out: the PyTorch weights are loaded.",
 }
@@ -236,7 +237,7 @@ class _Taking:
             if name not in _NESTED_NAMES:
                 self._refuse(name, value)
                 left[name] = value
-            elif place == "model_kwargs" or name not in _OF_THE_WHOLE:
+            elif name not in _OF_THE_WHOLE or (place == "model_kwargs" and name != "subfolder"):
                 self._same(name, value, where)
             else:
                 self._must_agree(name, value, where)
@@ -287,7 +288,8 @@ class _Taking:
         line = f"{_HANDED_IN[name]}.from_pretrained({quote(value)})"
         raise InvalidArgumentError(
             f"loader_kwargs[{name!r}] names another repository: {quote(value)}",
-            hint=f'Hand in the object: loader_kwargs={{"{name}": {line}}}.',
+            hint=f'For a part of a pipeline: components={{"{name}": {quote(value)}}}. Else hand in '
+            f'the object: loader_kwargs={{"{name}": {line}}}.',
         )
 
     def _safetensors(self, value: object) -> bool:
@@ -319,9 +321,7 @@ class _Taking:
             shown = name if name in ("mirror", "proxies") else f"{name}={quote(value)}"
             raise InvalidArgumentError(
                 f"{shown} is not supported",
-                hint=_REFUSED[name].format(
-                    repo=self._repo, value=quote(value), config=quote(f"{value}/config.json")
-                ),
+                hint=_REFUSED[name].format(repo=self._repo, value=quote(value)),
             )
 
     @property

@@ -16,6 +16,7 @@ from nbloader.records import Event, Kind, Method, RepoType, SelectionRequest, To
 from nbloader.request.call import Call, DownloadCall
 from nbloader.request.files import file_choice
 from nbloader.request.loader_kwargs import taken_over
+from nbloader.request.parts import Parts, check_inner, read_classes, read_components
 from nbloader.request.repo_ids import read_repo_id
 from nbloader.request.values import (
     check_device,
@@ -106,11 +107,18 @@ def checked(call: Call) -> Request:
     address = read_repo_id(
         call.repo_id, endpoint=endpoint or default, kind=kind, repo_type=repo_type
     )
+    classes = read_classes(call.cls, kind=kind, task=call.task)
+    revision = _revision(call.revision, address.revision)
+    parts = read_components(
+        _mapping("components", call.components), repo_id=address.repo_id, revision=revision
+    )
+    _check_said_once(parts, passed_on)
+    passed_on |= parts.handed_in
     token = _token(check_token(call.token))
     offline = check_flag("local_files_only", call.local_files_only) or _offline()
     return Request(
         repo_id=address.repo_id,
-        revision=_revision(call.revision, address.revision),
+        revision=revision,
         repo_type=repo_type,
         local_dir=local_dir,
         selection=SelectionRequest(
@@ -123,6 +131,10 @@ def checked(call: Call) -> Request:
             custom_revision=_custom_revision(passed_on.get("custom_revision")),
             handed_in=tuple(sorted(passed_on)),
             files=files,
+            targets=classes.targets,
+            as_tuple=classes.as_tuple,
+            subfolder=check_inner("subfolder", call.subfolder),
+            components=parts.sources,
         ),
         settings=_settings(call.settings),
         device=check_device(call.device),
@@ -141,6 +153,14 @@ def checked(call: Call) -> Request:
         view=one_of("view", call.view, ViewName),
         on_event=_callable("on_event", call.on_event),
     )
+
+
+def _check_said_once(parts: Parts, passed_on: Mapping[str, Any]) -> None:
+    for name in sorted({*parts.sources, *parts.handed_in} & passed_on.keys()):
+        raise InvalidArgumentError(
+            f"components[{name!r}] and loader_kwargs[{name!r}] are both given",
+            hint="Leave out one of them.",
+        )
 
 
 def _kind(kind: object, task: object) -> Kind | None:

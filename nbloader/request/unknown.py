@@ -37,9 +37,6 @@ _SAYS: Mapping[str, str] = {
     "load_in_4bit": 'Pass plan="4-bit".',
     "load_in_8bit": 'Pass plan="8-bit".',
     "resume_download": "Downloads are always gone on with: leave it out.",
-    "subfolder": "What is loaded has its config.json in the root of the repository. The library "
-    'loads a folder: transformers.AutoModel.from_pretrained("org/name", subfolder="..."), or '
-    "diffusers.AutoModel.from_pretrained of the same for a part of a pipeline.",
 }
 
 

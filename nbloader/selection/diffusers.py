@@ -7,13 +7,16 @@ folder (diffusers 0.42), with less fetched where the first takes what the second
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from nbloader.errors import UnsupportedRepoError
-from nbloader.hub_names import is_repo_id
-from nbloader.records import Component, Reference
+from nbloader.hub_names import is_repo_id, join
+from nbloader.records import Component, Reference, Source, Target
+from nbloader.selection.classes import PROCESSING, SCHEDULER, is_one_model
 from nbloader.selection.formats import has_foreign_weights, no_weights
 from nbloader.selection.repo import (
     CODE,
+    COMPONENT,
     Repo,
     check_name,
     check_safe,
@@ -33,17 +36,8 @@ from nbloader.text import quote
 
 INDEX = "model_index.json"
 
-# Classes without weights, by the end of their names (a test compares this with the libraries).
+# Classes with one small file, by the end of their names (a test compares this with the libraries).
 _ONE_FILE = {"Scheduler": "scheduler_config.json", "Guidance": "guider_config.json"}
-_PROCESSING = (
-    "Backend",
-    "FeatureExtractor",
-    "Processor",
-    "ProcessorFast",
-    "ProcessorPil",
-    "Tokenizer",
-    "TokenizerFast",
-)
 # What a class without weights opens. A file without an ending, such as LICENSE, must stay out:
 # with a variant, diffusers looks for the second part of every name in a component's folder.
 _DATA = (".json", ".txt", ".model", ".jinja", ".codes", ".tokenizer", ".tiktoken", ".spm", ".bpe")
@@ -82,10 +76,13 @@ def select_diffusers(repo: Repo) -> tuple[str | None, list[Component]]:
     version = index.get("_diffusers_version")
     repo.written_with = version if isinstance(version, str) else None
     class_name, code = _pipeline_class(repo, index)
+    target = next((group[0] for group in repo.family.request.targets), None)
+    repo.targets = (target,) if target else ()
     components: list[Component] = []
     taken = {INDEX, *code}
     for name, library, part_class in _declared(index):
-        if name in repo.handed_in:
+        sources = repo.family.request.components.get(name, ())
+        if name in repo.handed_in or sources or not _takes(target, class_name, name):
             continue
         component = _component(repo, name, library, part_class)
         if not taken.isdisjoint(component.paths):
@@ -99,6 +96,7 @@ def select_diffusers(repo: Repo) -> tuple[str | None, list[Component]]:
             )
         taken.update(component.paths)
         components.append(component)
+    components += _from_elsewhere(repo, index)
     if repo.variant is not None and not _has_variant(repo, components):
         raise variant_not_found(repo, [component.name for component in components])
     return class_name, [*components, Component(name="config", paths=tuple(sorted((INDEX, *code))))]
@@ -216,6 +214,17 @@ def _declared(index: dict[str, object]) -> list[tuple[str, str, str]]:
     return declared
 
 
+def _takes(target: Target | None, own: str | None, name: str) -> bool:
+    """Say whether the class that was asked for has a component, as far as that is known.
+
+    Args:
+        own: the class that the repository names.
+    """
+    if target is None or target.takes is None or target.class_name == own:
+        return True
+    return name in target.takes
+
+
 def _component(repo: Repo, name: str, library: str, class_name: str) -> Component:
     in_folder = name in repo.top_folders
     # diffusers looks into the root for a component without a folder, and never for a variant there.
@@ -270,6 +279,95 @@ def _next_of_list(repo: Repo, first: str, folder: str) -> tuple[Weights, list[st
     return weights, config
 
 
+# -- components from other places ------------------------------------------------------------------
+
+
+def _from_elsewhere(repo: Repo, index: dict[str, object]) -> list[Component]:
+    """The components that the caller has named the places of."""
+    components = []
+    for name, sources in repo.family.request.components.items():
+        declared = index.get(name)
+        for position, source in enumerate(sources):
+            part = _sourced(repo, name, source, declared)
+            if part is not None and len(sources) > 1:
+                part = replace(part, name=f"{name}_{position}" if position else name, argument=name)
+            if part is not None:
+                components.append(part)
+    return components
+
+
+def _sourced(repo: Repo, name: str, source: Source, declared: object) -> Component | None:
+    """A component from another place; None as long as its repository is not listed.
+
+    Its class is the one that its own configuration names, or for models of transformers, whose
+    files often name another than is meant, the one that the pipeline declares.
+
+    Args:
+        declared: what `model_index.json` says of the component.
+    """
+    reference = Reference(repo_id=source.repo_id, role=COMPONENT, revision=source.revision)
+    other = companion(repo, reference, where=f"components[{name!r}]")
+    if other is None:
+        return None
+    inner = source.subfolder
+    if not inner and other.existing(other.root, INDEX) and name in other.top_folders:
+        inner = name
+    folder = join(other.root, inner) if inner else other.root
+    found = _class_elsewhere(other, folder, name, declared)
+    if found is None:
+        return None
+    library, class_name = found
+    weights, files = _contents(other, folder, library, class_name)
+    paths = {*files, *(weights.paths if weights else ())}
+    if not paths:
+        raise _nothing_there(other, name, inner)
+    return Component(
+        name=name,
+        library=library,
+        class_name=class_name,
+        paths=tuple(sorted(paths)),
+        weights=tuple(weights.files) if weights else (),
+        repo_id=source.repo_id,
+        folder=inner,
+    )
+
+
+def _class_elsewhere(
+    repo: Repo, folder: str, name: str, declared: object
+) -> tuple[str, str] | None:
+    """Library and class of what is in a folder; None as long as they are not known."""
+    match declared:
+        case ["transformers", str(meant)] if is_name(meant):
+            pass
+        case _:
+            meant = ""
+    for file in (SCHEDULER, "config.json"):
+        for path in repo.existing(folder, file):
+            config = repo.read_object(path)
+            if config is None:
+                return None
+            if file == SCHEDULER or is_one_model(config):
+                return "diffusers", check_name(str(config.get("_class_name", "AutoModel")), path)
+            named = config.get("architectures")
+            own = named[0] if isinstance(named, list) and named else "AutoModel"
+            if not (meant and meant.endswith(PROCESSING)):
+                return "transformers", meant or check_name(str(own), path)
+    if not processing_files(repo, folder):
+        raise _nothing_there(repo, name, folder.removeprefix(repo.root))
+    auto = "AutoTokenizer" if "tokenizer" in name else "AutoImageProcessor"
+    return "transformers", meant or auto
+
+
+def _nothing_there(repo: Repo, name: str, inner: str) -> UnsupportedRepoError:
+    folders = ", ".join(map(quote, sorted(repo.top_folders)[:5]))
+    return UnsupportedRepoError(
+        f"components[{name!r}]: {quote(repo.repo_id)} has no model, tokenizer or scheduler"
+        f"{f' in {quote(inner)}' if inner else ' in its root'}.",
+        hint=f'Name the folder behind the id, such as "{repo.repo_id}/{name}".'
+        + (f" It has {folders}." if folders else ""),
+    )
+
+
 def _contents(
     repo: Repo, folder: str, library: str, class_name: str
 ) -> tuple[Weights | None, list[str]]:
@@ -278,7 +376,7 @@ def _contents(
         for end, name in _ONE_FILE.items():
             if class_name.endswith(end):
                 return None, repo.existing(folder, name)
-    if library == "transformers" and class_name.endswith(_PROCESSING):
+    if library == "transformers" and class_name.endswith(PROCESSING):
         return None, _data_files(repo, folder)
     if library == "diffusers" and class_name in _LISTS_AT_HAND:
         raise UnsupportedRepoError(
@@ -286,7 +384,7 @@ def _contents(
             hint="Load the pipeline without it, and make it of its single models.",
         )
     # A variant is looked for in a component's folder only, and mixes with plain weights elsewhere.
-    variant = repo.variant if folder else None
+    variant = repo.variant if folder else None  # That of another place has a name of its own.
     weights = _find(repo, folder, library, variant) or _find(repo, folder, library, None)
     if weights is not None:
         config = repo.existing(folder, "config.json")
@@ -313,7 +411,7 @@ def _find(repo: Repo, folder: str, library: str, variant: str | None) -> Weights
 
 
 def _data_files(repo: Repo, folder: str) -> list[str]:
-    if not folder:
+    if folder == repo.root:
         return processing_files(repo, folder)
     files = [
         path

@@ -10,14 +10,16 @@ from nbloader.errors import NoWeightsError, UnsupportedRepoError
 from nbloader.records import (
     Companion,
     Component,
+    Form,
     Kind,
     Listing,
     Reference,
     Selection,
     SelectionRequest,
 )
+from nbloader.selection.classes import is_one_model, select_classes
 from nbloader.selection.diffusers import select_diffusers
-from nbloader.selection.formats import refuse_other_libraries, unsupported
+from nbloader.selection.formats import unsupported
 from nbloader.selection.needs import with_needs
 from nbloader.selection.plain import select_plain
 from nbloader.selection.repo import Family, Repo, check_portable
@@ -29,6 +31,7 @@ _SELECTORS = {
     Kind.DIFFUSERS: select_diffusers,
     Kind.SENTENCE_TRANSFORMERS: select_sentence_transformers,
     Kind.TRANSFORMERS: select_adapted,
+    Kind.CLASSES: select_classes,
 }
 # The files that tell a kind, in the order in which they are looked for; a repository of
 # sentence-transformers has a config.json too.
@@ -156,6 +159,8 @@ def select(
             for one in family.references.values()
             for found in [listing if one.repo_id == listing.repo_id else others[one.repo_id]]
         ),
+        targets=repo.targets,
+        as_tuple=request.as_tuple,
     )
 
 
@@ -172,6 +177,12 @@ def _selected(
     """What the selector of the kind makes of what is known so far."""
     repo = Repo(listing, family)
     kind = _kind(repo, family.request)
+    if family.request.components and kind is not Kind.DIFFUSERS:
+        raise UnsupportedRepoError(
+            f"components= is for pipelines of diffusers, and {quote(repo.repo_id)} is loaded as "
+            f"{kind}.",
+            hint="Leave it out, or name the class of the pipeline: cls=...",
+        )
     class_name, components = _SELECTORS[kind](repo)
     return repo, kind, class_name, with_needs(repo, kind, components)
 
@@ -192,8 +203,16 @@ def _check_format(repo: Repo, components: Iterable[Component]) -> None:
                 )
 
 
+_OF_FORMS = {Form.PIPELINE: Kind.DIFFUSERS, Form.ENCODER: Kind.SENTENCE_TRANSFORMERS}
+
+
 def _kind(repo: Repo, request: SelectionRequest) -> Kind:
     """The kind that was asked for, or that the files show."""
+    if request.targets or request.subfolder:
+        forms = {group[0].form for group in request.targets}
+        kind = _OF_FORMS.get(forms.pop(), Kind.CLASSES) if len(forms) == 1 else Kind.CLASSES
+        _check_takes(repo, kind)
+        return kind
     kind = _kind_of_files(repo, request)
     if request.task is not None and kind is not Kind.TRANSFORMERS:
         alone = not repo.paths.isdisjoint(_MARKS[Kind.TRANSFORMERS])
@@ -205,6 +224,38 @@ def _kind(repo: Repo, request: SelectionRequest) -> Kind:
     return kind
 
 
+def _check_takes(repo: Repo, kind: Kind) -> None:
+    """Refuse a repository that a class for whole models cannot take.
+
+    Raises:
+        UnsupportedRepoError: it is none of its library, or a folder in it is meant.
+    """
+    request = repo.family.request
+    marks = _MARKS.get(kind)
+    if marks is None:
+        return
+    name = request.targets[0][0].class_name
+    if request.subfolder:
+        raise UnsupportedRepoError(
+            f"{name} takes a whole repository, and subfolder={quote(request.subfolder)} was given.",
+            hint="Leave it out, or name the class of what is in that folder.",
+        )
+    # sentence-transformers can make an embedding model of any transformers model.
+    alone = kind is Kind.SENTENCE_TRANSFORMERS
+    if repo.paths.isdisjoint((*marks, *(_MARKS[Kind.TRANSFORMERS] if alone else ()))):
+        raise UnsupportedRepoError(
+            f"{name} does not take {quote(repo.repo_id)}: it has no {marks[0]}.",
+            hint="Leave cls= out for what the files name, or name a class that they are for.",
+        )
+
+
+def _is_one_model(repo: Repo) -> bool:
+    """Say whether a repository is one model of diffusers; False as long as that is not known."""
+    if "config.json" not in repo.paths or ADAPTER_CONFIG in repo.paths:
+        return False
+    return is_one_model(repo.read_object("config.json") or {})
+
+
 def _kind_of_files(repo: Repo, request: SelectionRequest) -> Kind:
     kind = request.kind
     kinds = [kind for kind, marks in _MARKS.items() if not repo.paths.isdisjoint(marks)]
@@ -213,15 +264,14 @@ def _kind_of_files(repo: Repo, request: SelectionRequest) -> Kind:
             raise unsupported(repo, "model_index.json, modules.json or config.json")
         if kinds[0] is Kind.TRANSFORMERS and request.task is None and is_encoder(repo):
             return Kind.SENTENCE_TRANSFORMERS
-        return kinds[0]
+        return Kind.CLASSES if kinds[0] is Kind.TRANSFORMERS and _is_one_model(repo) else kinds[0]
     # sentence-transformers can make an embedding model of any transformers model.
     fits = kind in kinds or (kind is Kind.SENTENCE_TRANSFORMERS and Kind.TRANSFORMERS in kinds)
-    if kind is Kind.DIFFUSERS and kinds == [Kind.TRANSFORMERS] and "config.json" in repo.paths:
-        # It may be one model of diffusers, and leaving out kind= would not help then.
-        config = repo.read_object("config.json")
-        if config is None:
-            return Kind.TRANSFORMERS
-        refuse_other_libraries(repo, config)
+    if kind is Kind.DIFFUSERS and kinds == [Kind.TRANSFORMERS]:
+        if _is_one_model(repo):
+            return Kind.CLASSES
+        if repo.family.missing:
+            return Kind.TRANSFORMERS  # It is asked again once the file is known.
     if not fits and kinds:
         raise UnsupportedRepoError(
             f"{quote(repo.repo_id)} has no {_MARKS[kind][0]}, so {kind} cannot load it.",

@@ -23,7 +23,6 @@ from nbloader.selection.lines import (
     card_of,
     filled,
     gguf,
-    handing_in,
     ip_adapter,
     literal,
     lora,
@@ -273,34 +272,14 @@ _LEAST_CHECKPOINT_BYTES = 1_600_000_000
 # -- one model of diffusers ------------------------------------------------------------------------
 
 # By a part of its name, the argument under which a pipeline takes a model.
-_ARGUMENTS: tuple[tuple[str, str], ...] = (
-    ("SparseControlNet", ""),  # Its pipeline takes a motion adapter, too.
-    ("ControlNet", "controlnet"),
-    ("Autoencoder", "vae"),
-    ("VQModel", "vqvae"),
-    ("MotionAdapter", "motion_adapter"),
-    ("T2IAdapter", "adapter"),
-    ("MultiAdapter", "adapter"),
-    ("UNet", "unet"),
-    ("Prior", "prior"),
-    ("Transformer", "transformer"),
-)
 
 
 def _one_model_of_diffusers(repo: Repo, named: object) -> UnsupportedRepoError:
-    line = "its class"
     hint = f"{card_of(repo)} names the pipeline that it is for."
     if is_name(named):
-        line = f"diffusers.{named}.from_pretrained({literal(repo.repo_id)})"
-        argument = next((name for part, name in _ARGUMENTS if part in named), "") or None
-        hint = f"Load it by itself: {line}"
-        if argument is not None:
-            hint = (
-                f"Load it by itself and hand it to its pipeline: {argument} = {line}; "
-                f"{handing_in(repo, argument)}"
-            )
+        hint = f"Leave out kind= and task=: nbloader.load({literal(repo.repo_id)}) loads it."
     return UnsupportedRepoError(
-        f"{quote(repo.repo_id)} is one model of diffusers, not a whole pipeline: {quote(named)}.",
+        f"{quote(repo.repo_id)} is one model of diffusers, not of transformers: {quote(named)}.",
         hint=hint,
     )
 

@@ -187,6 +187,8 @@ def with_needs(repo: Repo, kind: Kind, components: Sequence[Component]) -> list[
         return _of_one_model(repo, components)
     if kind is Kind.SENTENCE_TRANSFORMERS:
         return [_with(part, _of_module(repo, part)) for part in components]
+    if kind is Kind.CLASSES:
+        return [_with(part, _of_class(repo, part)) for part in components]
     return [_with(part, _of_part(repo, part)) for part in components]
 
 
@@ -228,6 +230,14 @@ def _of_module(repo: Repo, part: Component) -> list[str]:
     folder = folder_and_name(configs[0])[0]
     config = _read(repo, folder, "config.json")
     return [*_of_model(config), *_around(repo, folder, config)]
+
+
+def _of_class(repo: Repo, part: Component) -> list[str]:
+    """What an object of a class that is named needs."""
+    if part.library != "transformers" or any(path not in repo.paths for path in part.paths):
+        return []
+    config = _read(repo, part.folder, "config.json")
+    return _of_model(config) if part.weights else _around(repo, part.folder, config)
 
 
 def _of_part(repo: Repo, part: Component) -> list[str]:

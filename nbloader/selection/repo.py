@@ -20,7 +20,7 @@ from typing import TypeGuard
 
 from nbloader.errors import MalformedFileError, UnsafePathError, UnsupportedRepoError
 from nbloader.hub_names import folder_and_name, is_repo_id, is_revision, join
-from nbloader.records import Listing, Reference, SelectionRequest
+from nbloader.records import Listing, Reference, SelectionRequest, Target
 from nbloader.text import quote
 
 # -- names from outside, checked before they become a path -----------------------------------------
@@ -157,6 +157,7 @@ class Repo:
         custom_pipeline: where the caller says that the code of a pipeline is; None for none.
         written_with: the version of the library that wrote the repository, where a selector has
             read it.
+        targets: the classes to build, once a selector has chosen them.
         runs_code: whether a selector has found that the load imports what the repository names,
             from its own files or from an installed package.
 
@@ -180,6 +181,7 @@ class Repo:
         self.handed_in = frozenset(request.handed_in)
         self.custom_pipeline = request.custom_pipeline
         self.written_with: str | None = None
+        self.targets: tuple[Target, ...] = ()
         self.runs_code = False
         self._sizes: dict[str, int] = {}
         self._names: dict[str, set[str]] = {}
@@ -269,8 +271,11 @@ class Repo:
 CODE = "code"
 """The role of a repository that Python files come from."""
 
+COMPONENT = "component"
+"""The role of a repository that the caller names for a part of a pipeline."""
+
 MAX_COMPANIONS = 4
-"""More than any published repository names."""
+"""More than any published repository names; the caller may name more."""
 
 MAX_DEPTH = 2
 """The code of a base model is two references away."""
@@ -307,7 +312,7 @@ def companion(repo: Repo, reference: Reference, *, where: str) -> Repo | None:
 def _check_bounds(repo: Repo, reference: Reference, where: str) -> None:
     family = repo.family
     own = next(iter(family.repos))
-    others = {one.repo_id for one in family.references.values()} - {own}
+    by_files = {one.repo_id for one in family.references.values() if one.role != COMPONENT} - {own}
     revisions = {
         one.revision for one in family.references.values() if one.repo_id == reference.repo_id
     }
@@ -317,9 +322,9 @@ def _check_bounds(repo: Repo, reference: Reference, where: str) -> None:
             "names another one than before.",
             hint="Load it with the library itself.",
         )
-    if reference.repo_id in {own, *others}:
+    if reference.repo_id in {own, *by_files} or reference.role == COMPONENT:
         return
-    if len(others) >= MAX_COMPANIONS:
+    if len(by_files) >= MAX_COMPANIONS:
         raise UnsupportedRepoError(
             f"{quote(repo.repo_id)} needs more than {MAX_COMPANIONS} other repositories.",
             hint="Load it with the library itself, if you trust it.",

@@ -106,6 +106,9 @@ def encoder_class(repo: Repo) -> str | None:
         UnsupportedRepoError: its weights lack a layer that the class would fill at random.
         MalformedFileError: it names no class.
     """
+    for target in (group[0] for group in repo.family.request.targets):
+        repo.targets = (target,)
+        return target.class_name  # The library makes one of another class of it, and tells.
     settings = _read(repo, SETTINGS)
     if settings is None:
         return None

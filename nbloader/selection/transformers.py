@@ -283,8 +283,11 @@ _WRAPPING = frozenset(
 _TASKS = {"SEQ_CLS": "text-classification", "TOKEN_CLS": "token-classification"}
 
 
-def adapter(repo: Repo, folder: str) -> Component | None:
+def adapter(repo: Repo, folder: str, *, wraps: bool = False) -> Component | None:
     """The adapter in a folder; None if there is none.
+
+    Args:
+        wraps: whether one is taken that wraps its model, as peft's own classes do.
 
     Raises:
         NoWeightsError: there is its configuration alone.
@@ -300,11 +303,11 @@ def adapter(repo: Repo, folder: str) -> Component | None:
             hint="Try another revision (revision=...).",
         )
     kind = (repo.read_object(config_path) or {}).get("peft_type")
-    if isinstance(kind, str) and kind in _WRAPPING:
+    if isinstance(kind, str) and kind in _WRAPPING and not wraps:
         raise UnsupportedRepoError(
             f"{quote(repo.repo_id)} is an adapter of the kind {quote(kind)}, which transformers "
             "does not load.",
-            hint=f'Load it with PEFT: peft.AutoPeftModel.from_pretrained("{repo.repo_id}")',
+            hint=f'Load it with PEFT: nbloader.load("{repo.repo_id}", cls="AutoPeftModel")',
         )
     return Component(
         name="adapter",

@@ -232,9 +232,10 @@ def load(run: Run) -> tuple[Any, str]:
         model = building.model()
     modules = loaders.modules_of(model, selection)
     size = loaders.bytes_of(modules.values())
-    loaders.remember(
-        key, LoadedModel(repo_id=selection.repo_id, device=placement.device, bytes=size), model
-    )
+    for holder in loaders.holders(model, selection):
+        loaders.remember(
+            key, LoadedModel(repo_id=selection.repo_id, device=placement.device, bytes=size), holder
+        )
     reporter.begin(Stage.SELF_TEST)
     known = None if loaders.places_itself(request.loader_kwargs) else placement
     in_turn(partial(loaders.check_modules, modules, known))
@@ -245,7 +246,13 @@ def load(run: Run) -> tuple[Any, str]:
     if run.cancelled.is_set():
         raise cancelled_error()
     reporter.begin(Stage.FINISH)
-    return model, f"{type(model).__name__} on {placement.device}, {placement.dtype}"
+    return model, _summary(model, placement)
+
+
+def _summary(model: Any, placement: Placement) -> str:
+    parts = model if isinstance(model, tuple) else (model,)
+    names = ", ".join(type(part).__name__ for part in parts)
+    return f"{names} on {placement.device}, {placement.dtype}" if placement.components else names
 
 
 def _unloaded(selection: Selection) -> list[Notice]:

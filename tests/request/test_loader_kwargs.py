@@ -31,6 +31,7 @@ SET = {
     "use_auth_token": ("token", "hf_x", "hf_x"),
 }
 SELECTED = {
+    "subfolder": ("subfolder", "unet/", "unet"),
     "task": ("task", "fill-mask", "fill-mask"),
     "trust_remote_code": ("trust_remote_code", True, True),
     "variant": ("variant", "fp16", "fp16"),
@@ -97,11 +98,7 @@ def test_none_says_nothing_and_is_left_out(name: str) -> None:
 @pytest.mark.parametrize(
     ("loader_kwargs", "message", "hint"),
     [
-        (
-            {"subfolder": "fp32"},
-            "subfolder='fp32' is not supported",
-            "transformers.AutoModel.from_pretrained('org/name', subfolder='fp32')",
-        ),
+        ({"subfolder": "../up"}, "subfolder='../up' is not a folder", "sdxl/vae"),
         ({"force_download": True}, "force_download=True", "verify=True"),
         ({"proxies": {"https": "http://u:s3cret@p"}}, "proxies is not supported", "HTTPS_PROXY"),
         ({"mirror": "https://u:s3cret@m"}, "mirror is not supported", "endpoint="),
@@ -135,7 +132,11 @@ def test_none_says_nothing_and_is_left_out(name: str) -> None:
         ({"kind": "diffusers"}, "kind is an argument of load", "nbloader.load(..., kind=...)"),
         ({"revision": "a b"}, "is not the name of a branch", "Leave it out"),
         ({"device": "gpu"}, "device='gpu' is not known", "cuda"),
-        ({"model_kwargs": {"subfolder": "x"}}, "subfolder='x'", "subfolder='x'"),
+        (
+            {"model_kwargs": {"subfolder": "x"}},
+            "loader_kwargs['model_kwargs']['subfolder'] differs from subfolder=",
+            "Pass subfolder= to load",
+        ),
         (
             {"tokenizer_kwargs": {"revision": "v2"}},
             "loader_kwargs['tokenizer_kwargs']['revision'] differs from revision=",
@@ -191,7 +192,6 @@ def test_arguments_for_the_parts_are_looked_through_too() -> None:
         {"torch_dtype": {"default": "float16", "vae": "float32"}},
         {"model_kwargs": {"dtype": "float16", "device_map": "auto"}},
         {"backend": "torch"},
-        {"subfolder": ""},
         {"force_download": False},
     ],
 )

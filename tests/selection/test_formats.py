@@ -15,6 +15,7 @@ from nbloader.errors import NbloaderError, RepoError, UnsupportedRepoError
 from nbloader.records import Kind, Listing, RepoFile, SelectionRequest
 from nbloader.selection import reads, select
 from nbloader.selection.formats import _OURS, libraries
+from nbloader.text import quote
 
 BASE = "org/base"
 BERT = {"model_type": "bert", "architectures": ["BertModel"]}
@@ -359,56 +360,16 @@ def test_what_is_none_of_ours_is_named_with_the_line_that_loads_it(
     assert not re.search(r"{(?!folder}|\")", error.hint)
 
 
-@pytest.mark.parametrize(
-    ("name", "argument"),
-    [
-        ("ControlNetModel", "controlnet"),
-        ("FluxControlNetModel", "controlnet"),
-        ("AutoencoderKL", "vae"),
-        ("AutoencoderTiny", "vae"),
-        ("MotionAdapter", "motion_adapter"),
-        ("T2IAdapter", "adapter"),
-        ("UNet2DConditionModel", "unet"),
-        ("FluxTransformer2DModel", "transformer"),
-        ("PriorTransformer", "prior"),
-    ],
-)
-def test_one_model_of_diffusers_is_handed_to_its_pipeline(name: str, argument: str) -> None:
+@pytest.mark.parametrize("name", ["ControlNetModel", "NewKindOfModel", "not a name", 3, None])
+def test_one_model_of_diffusers_is_none_of_transformers(name: object) -> None:
     config = {"_class_name": name, "_diffusers_version": "0.42.1"}
     of = shape("diffusion_pytorch_model.safetensors", config=config, base=True)
-    error = refusal(of)
-    assert refusal(of, Kind.DIFFUSERS).hint == error.hint
+    error = refusal(of, Kind.TRANSFORMERS)
     assert error.message == (
-        f"'org/name' is one model of diffusers, not a whole pipeline: '{name}'."
+        f"'org/name' is one model of diffusers, not of transformers: {quote(name)}."
     )
-    # Pipelines pass over what they do not take: these have to become others.
-    joining = {
-        "adapter": "StableDiffusionAdapterPipeline",
-        "controlnet": "AutoPipelineForText2Image",
-        "motion_adapter": "AnimateDiffPipeline",
-    }.get(argument)
-    handed = (
-        f'pipe = nbloader.load("org/base"); '
-        f"pipe = diffusers.{joining}.from_pipe(pipe, {argument}={argument})"
-        if joining
-        else f'nbloader.load("org/base", loader_kwargs={{"{argument}": {argument}}})'
-    )
-    assert error.hint == (
-        f"Load it by itself and hand it to its pipeline: {argument} = "
-        f'diffusers.{name}.from_pretrained("org/name"); {handed}'
-    )
-
-
-@pytest.mark.parametrize("name", ["NewKindOfModel", "not a name", 3, None])
-def test_one_model_of_diffusers_of_another_class(name: object) -> None:
-    config = {"_class_name": name, "_diffusers_version": "0.42.1"}
-    error = refusal(shape("diffusion_pytorch_model.safetensors", config=config))
-    assert "is one model of diffusers" in error.message
-    if name == "NewKindOfModel":
-        line = 'diffusers.NewKindOfModel.from_pretrained("org/name")'
-        assert error.hint == f"Load it by itself: {line}"
-    else:
-        assert error.hint.startswith("Its card at")
+    named = isinstance(name, str) and name.isidentifier()
+    assert error.hint.startswith("Leave out kind= and task=" if named else "Its card at")
 
 
 @pytest.mark.parametrize("library", [None, *sorted(_OURS), *sorted(libraries())])

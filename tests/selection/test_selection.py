@@ -902,8 +902,14 @@ TINY_PIPELINE = diffusers_files({"unet": UNET}, unet=["config.json", f"{D}.safet
         (
             {"config.json": {"_class_name": "ControlNetModel", "_diffusers_version": "0.42"}},
             SelectionRequest(),
+            NoWeightsError,
+            "no weights",
+        ),
+        (
+            {"config.json": {"_class_name": "ControlNetModel", "_diffusers_version": "0.42"}},
+            SelectionRequest(kind=Kind.TRANSFORMERS),
             UnsupportedRepoError,
-            "ControlNetModel",
+            "Leave out kind= and task=",
         ),
         (
             TINY_PIPELINE,

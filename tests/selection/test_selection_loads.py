@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 
 from nbloader.records import Listing, RepoFile, Selection, SelectionRequest
 from nbloader.selection import reads, select
+from nbloader.selection.classes import PROCESSING as PROCESSING_CLASSES
 from nbloader.selection.diffusers import _ONE_FILE
-from nbloader.selection.diffusers import _PROCESSING as PROCESSING_CLASSES
 from nbloader.selection.sentence_transformers import (
     _MODULE_CONFIGS,
     _TRANSFORMER_CONFIGS,

@@ -40,3 +40,17 @@ def check_call(model: Any, selection: Selection, placement: Placement | None) ->
                 return check_model(model, placement)
             case Kind.FILES:
                 return []
+            case Kind.CLASSES:
+                return _check_objects(model, placement)
+
+
+def _check_objects(built: Any, placement: Placement | None) -> list[Notice]:
+    """Call the model of transformers among objects of classes that were named."""
+    from nbloader.loaders import classes
+
+    return [
+        notice
+        for model in classes.modules_of(built).values()
+        if type(model).__module__.startswith("transformers")
+        for notice in check_model(model, placement)
+    ]

@@ -1,0 +1,217 @@
+"""What a call says of classes and of parts that are in other places: `cls`, `components`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from nbloader.errors import InvalidArgumentError
+from nbloader.hub_names import is_repo_id, is_revision
+from nbloader.libraries import look_up
+from nbloader.records import Form, Kind, Source, Target
+from nbloader.text import quote
+
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f\\\\:*?\"<>|]")
+_MAX_PATH = 1024
+_FILES = (".safetensors", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
+_KEYS = ("repo_id", "revision", "subfolder", "filename")
+_SAMPLE = '"org/name", "org/name@revision" or "org/name/folder"'
+
+
+# -- classes ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Classes:
+    """The classes that a call asks for; see `SelectionRequest`."""
+
+    targets: tuple[tuple[Target, ...], ...] = ()
+    as_tuple: bool = False
+
+
+def read_classes(given: Any, *, kind: Kind | None, task: object) -> Classes:
+    """Read `cls`: the name of a class, the class, or several of them in a tuple or list.
+
+    Raises:
+        InvalidArgumentError: no installed library has it, it cannot be loaded by itself, or it does
+            not go together with the other arguments.
+    """
+    if given is None:
+        return Classes()
+    several = isinstance(given, (tuple, list))
+    wanted = list(given) if isinstance(given, (tuple, list)) else [given]
+    if not wanted:
+        raise InvalidArgumentError("cls=() names no class", hint="Leave it out.")
+    for name, value in (("kind", kind), ("task", task)):
+        if value is not None:
+            raise InvalidArgumentError(
+                f"cls= and {name}={quote(str(value))} say the same in two ways",
+                hint=f"Leave out {name}=: the class decides.",
+            )
+    targets = tuple(look_up(each) for each in wanted)
+    if several:
+        _check_together(targets)
+    return Classes(targets=targets, as_tuple=several)
+
+
+def _check_together(targets: tuple[tuple[Target, ...], ...]) -> None:
+    names = [group[0].class_name for group in targets]
+    whole = [group[0] for group in targets if group[0].form in (Form.PIPELINE, Form.ENCODER)]
+    if whole:
+        raise InvalidArgumentError(
+            f"{whole[0].class_name} is a whole model, and comes alone",
+            hint=f'Pass it by itself: cls="{whole[0].class_name}".',
+        )
+    if len(set(names)) < len(names):
+        raise InvalidArgumentError(
+            f"cls= names a class twice: {', '.join(names)}", hint="Name each of them once."
+        )
+
+
+# -- places ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """The components that a call names.
+
+    Attributes:
+        sources: those that are in other places, by the pipeline's names.
+        handed_in: those that are objects, or None for one that is left out.
+    """
+
+    sources: Mapping[str, tuple[Source, ...]] = field(default_factory=dict)
+    handed_in: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_components(given: Mapping[str, Any], *, repo_id: str, revision: str) -> Parts:
+    """Read `components`.
+
+    Args:
+        given: by the pipeline's names, each a place (or several in a list), None, or an object.
+        repo_id, revision: those of the call.
+
+    Raises:
+        InvalidArgumentError: a place can be none.
+    """
+    sources, handed_in = {}, {}
+    for name, value in given.items():
+        where = f"components[{name!r}]"
+        if not name.isidentifier() or name.startswith("_"):
+            raise InvalidArgumentError(
+                f"{where}: that is not the name of a component",
+                hint='They are named as the pipeline names them, such as {"vae": "org/name"}.',
+            )
+        places = _places(value)
+        if places is None:
+            handed_in[name] = value
+            continue
+        read = tuple(read_source(where, place) for place in places)
+        for source in read:
+            if source.repo_id == repo_id and source.revision not in (None, revision):
+                raise InvalidArgumentError(
+                    f"{where} is of another revision of {quote(repo_id)} than the rest",
+                    hint="Load it by itself, and hand in the object.",
+                )
+        if len(set(read)) < len(read):
+            raise InvalidArgumentError(
+                f"{where} names a place twice",
+                hint="Load it by itself, and hand in the object as often as you like.",
+            )
+        sources[name] = read
+    return Parts(sources=sources, handed_in=handed_in)
+
+
+def _places(value: object) -> list[object] | None:
+    """The places that a value names; None for an object that is handed in, or left out."""
+    if isinstance(value, (str, Mapping)):
+        return [value]
+    if isinstance(value, (list, tuple)) and value:
+        named = [isinstance(each, (str, Mapping)) for each in value]
+        return list(value) if all(named) else None
+    return None
+
+
+def read_source(where: str, given: object) -> Source:
+    """Read the place of a part: a text, or a mapping with `repo_id` and the other fields.
+
+    A text is the id of a repository, then perhaps `@` and a revision, then perhaps a folder or a
+    file: `org/name@main/vae`.
+
+    Args:
+        where: what it was given as, for the error.
+
+    Raises:
+        InvalidArgumentError: it can be none.
+    """
+    if isinstance(given, Mapping):
+        return _of_mapping(where, given)
+    text = str(given).strip()
+    for prefix in ("hf://", "https://huggingface.co/"):
+        text = text.removeprefix(prefix)
+    match = re.fullmatch(r"([^/@]+/[^/@]+)(?:@(.+?))?(?:/(.+))?", text.strip("/"))
+    if match is None:
+        raise _no_place(where, given)
+    repo_id, revision, inner = match[1], match[2], match[3] or ""
+    parts = inner.split("/")
+    if parts[0] in ("tree", "blob", "resolve") and len(parts) > 1:  # of the address of a page
+        revision, inner = revision or parts[1], "/".join(parts[2:])
+    folder, _, name = inner.rpartition("/")
+    if not name.lower().endswith(_FILES):
+        folder, name = inner, ""
+    return _source(where, given, repo_id, revision, folder, name)
+
+
+def _of_mapping(where: str, given: Mapping[Any, Any]) -> Source:
+    unknown = [key for key in given if key not in _KEYS]
+    if unknown or not isinstance(given.get("repo_id"), str):
+        what = f"has no {quote(str(unknown[0]))}" if unknown else "needs a repo_id"
+        raise InvalidArgumentError(
+            f"{where}: the place of a component {what}",
+            hint=f"It has {', '.join(_KEYS)}; the last three may be left out.",
+        )
+    text = {key: given.get(key) or "" for key in _KEYS}
+    if not all(isinstance(value, str) for value in text.values()):
+        raise _no_place(where, given)
+    return _source(
+        where,
+        given,
+        text["repo_id"],
+        text["revision"] or None,
+        text["subfolder"].strip("/"),
+        text["filename"],
+    )
+
+
+def _source(
+    where: str, given: object, repo_id: str, revision: str | None, folder: str, name: str
+) -> Source:
+    if not is_repo_id(repo_id) or (revision is not None and not is_revision(revision)):
+        raise _no_place(where, given)
+    check_inner(where, f"{folder}/{name}" if folder and name else folder or name)
+    return Source(repo_id=repo_id, revision=revision, subfolder=folder, filename=name)
+
+
+def check_inner(where: str, path: object) -> str:
+    """Return a path inside of a repository, or the empty text. Raises InvalidArgumentError."""
+    if path in (None, ""):
+        return ""
+    text = path.strip("/") if isinstance(path, str) else ""
+    if (
+        not 0 < len(text) <= _MAX_PATH
+        or _UNSAFE.search(text)
+        or not {"", ".", ".."}.isdisjoint(text.split("/"))
+    ):
+        raise InvalidArgumentError(
+            f"{where}={quote(path)} is not a folder of a repository",
+            hint='Name it from the root of the repository, such as "unet" or "sdxl/vae".',
+        )
+    return text
+
+
+def _no_place(where: str, given: object) -> InvalidArgumentError:
+    return InvalidArgumentError(
+        f"{where}: {quote(given)} is not a place on the Hub", hint=f"Pass {_SAMPLE}."
+    )
