@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nbloader.checks.facts import Facts, failed, failed_with, passed, skipped, warned
+from nbloader.checks.facts import Facts, failed, failed_with, named, passed, skipped, warned
 from nbloader.errors import CacheNotWritableError, DiskFullError, DiskSpaceError
 from nbloader.records import CheckResult, Kind, Selection
 from nbloader.redaction import short_path
@@ -22,11 +22,13 @@ def files(facts: Facts) -> CheckResult:
         return skipped("files", "not checked: the files are not known")
     selection = facts.selection
     what = "" if selection.kind is Kind.FILES else f"{_what(selection)}: "
+    others = list(dict.fromkeys(part.repo_id for part in selection.components if part.repo_id))
+    origins = f", of them some from {named(others)}" if others else ""
     quantized = sorted({part.quantization for part in facts.weights if part.quantization})
     already = f", quantized already ({', '.join(quantized)})" if quantized else ""
     return passed(
         "files",
-        f"{what}{len(selection.files)} files, {format_bytes(selection.total)}{already}, "
+        f"{what}{len(selection.files)} files{origins}, {format_bytes(selection.total)}{already}, "
         f"{format_bytes(facts.missing_bytes)} to download",
     )
 

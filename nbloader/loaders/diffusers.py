@@ -103,10 +103,11 @@ def _component(
     has_dtype = not part.arguments.keys().isdisjoint(DTYPES)
     own_dtype = {key: value for key, value in loader_kwargs.items() if key in DTYPES and has_dtype}
     arguments = joined(objects_of(part.arguments, part.library), own_dtype)
-    place = snapshot_of(selection, folder, part.repo_id) if part.repo_id else folder
-    component = model_class.from_pretrained(str(place / part.folder), **arguments)
-    if part.repo_id:
-        rename(component, place, part.repo_id)
+    other = snapshot_of(selection, folder, part.repo_id) if part.repo_id else None
+    place = other / part.folder if other is not None else folder / part.name
+    component = model_class.from_pretrained(str(place), **arguments)
+    if other is not None:
+        rename(component, other, part.repo_id)
     if part.rests_on is not None:
         component = component.to(part.rests_on)
     if part.meets_inputs:

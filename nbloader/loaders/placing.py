@@ -72,7 +72,7 @@ class Part:
     Attributes:
         arguments: of its class's `from_pretrained`.
         repo_id, argument: those of its `Component`.
-        folder: the one that its class is given, inside of its repository.
+        folder: the one that its class is given, of another repository; else its name is that.
         rests_on: the device that it is moved to when it is loaded; None if it stays.
         meets_inputs: whether its inputs have to be brought to its device, and its outputs back.
     """
@@ -303,7 +303,7 @@ def _part(
         class_name=component.class_name,
         arguments=arguments,
         repo_id=component.repo_id,
-        folder=component.folder if component.repo_id else component.name,
+        folder=component.folder,
         argument=component.argument,
         rests_on=placed.device if waits else None,
         meets_inputs=placement.method in _SPREADING,

@@ -218,6 +218,8 @@ def told_of(repo_id: str, reports: Sequence[LoadReport], folder: Path) -> str:
 
 def _line(repo_id: str, report: LoadReport, folder: Path) -> str:
     source = Path(report.source)
+    if not source.is_relative_to(folder) and (other := _snapshot(source)) is not None:
+        folder, repo_id = other
     inner = source.relative_to(folder).as_posix() if source.is_relative_to(folder) else "."
     place = repo_id if inner == "." else f"{quote(inner)} of {repo_id}"
     parts = [
@@ -232,6 +234,15 @@ def _line(repo_id: str, report: LoadReport, folder: Path) -> str:
     if report.missing and report.unexpected:
         line += f"; the files have {_names(report.unexpected)} in their place"
     return line
+
+
+def _snapshot(source: Path) -> tuple[Path, str] | None:
+    """The snapshot of another repository that a source is in, and its id."""
+    for folder in (source, *source.parents):
+        kept = folder.parent.parent.name
+        if folder.parent.name == "snapshots" and kept.startswith("models--"):
+            return folder, kept.removeprefix("models--").replace("--", "/")
+    return None
 
 
 def _names(keys: Sequence[str]) -> str:

@@ -124,11 +124,13 @@ class ComponentState:
     Attributes:
         total, completed: bytes; what the cache held already counts as completed.
         files: in the selection's order.
+        repo_id: the repository that it comes from, where the caller has named another one.
     """
 
     name: str
     step: Step
     files: tuple[FileState, ...] = ()
+    repo_id: str = ""
 
     @property
     def total(self) -> int:
@@ -346,7 +348,7 @@ class JobState:
             step = Step.DOWNLOADING
         else:
             step = Step.VERIFYING if Step.VERIFYING in steps else Step.WAITING
-        return ComponentState(name=part.name, step=step, files=files)
+        return ComponentState(name=part.name, step=step, files=files, repo_id=part.repo_id)
 
     def _file(self, path: str, total: int) -> FileState:
         completed = self.completed.get(path, 0)

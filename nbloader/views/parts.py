@@ -61,7 +61,7 @@ def components(parts: Sequence[ComponentState], state: JobState, *, limit: int) 
 
 def files(part: ComponentState, status: Status) -> str:
     """Write a row a file of a component; its own folder is not named again and again."""
-    folder = f"{part.name}/"
+    folder = f"{part.repo_id}:" if part.repo_id else f"{part.name}/"
     rows = [_file(file, folder, status) for file in part.files[:MAX_FILES]]
     if others := part.files[MAX_FILES:]:
         total = sum(file.total for file in others)
@@ -96,6 +96,8 @@ def _component(part: ComponentState, status: Status, seconds: Mapping[str, float
     step = step_words(part.step, status)
     if part.name in seconds:
         step += f" · {format_duration(seconds[part.name])}"
+    if part.repo_id:
+        step += f" · from {escape(part.repo_id, _PATH_LIMIT)}"
     completed, total = part.completed, part.total
     share = min(1.0, completed / total) if total else 1.0
     there = there_of(completed, total)

@@ -34,6 +34,7 @@ __all__ = [
     "BODY",
     "BOTH",
     "Run",
+    "check_cache",
     "check_kept",
     "check_right",
     "check_stopped",
@@ -152,7 +153,7 @@ def download(
     if alone:
         assert workers() == []
     _check_events(run)
-    _check_cache(cache)
+    check_cache(cache)
     return run
 
 
@@ -227,13 +228,15 @@ def _check_events(run: Run) -> None:
         assert state.status is Status.FAILED
 
 
-def _check_cache(cache: Path) -> None:
+def check_cache(cache: Path) -> None:
     """Check that whatever looks complete in the cache is right."""
     for blob in cache.glob("models--*/blobs/*"):
         if not blob.name.endswith(".incomplete"):
             assert blob.name == (_sha256(blob) if len(blob.name) == 64 else _git_sha1(blob))
-    for pointer in cache.glob("models--*/snapshots/*/*"):
-        assert pointer.resolve(strict=True).parent == pointer.parents[2] / "blobs"
+    for pointer in cache.glob("models--*/snapshots/*/**/*"):
+        if not pointer.is_dir():
+            repository = cache / pointer.relative_to(cache).parts[0]
+            assert pointer.resolve(strict=True).parent == repository / "blobs"
 
 
 def _sha256(path: Path) -> str:
