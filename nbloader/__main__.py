@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     download.set_defaults(run=_download)
 
     preflight = commands.add_parser("preflight", help="check whether a load can work here")
-    _add_repo(preflight)
+    _add_repo(preflight, several=True)
     _add_placement(preflight)
     preflight.set_defaults(run=_preflight)
 
@@ -101,8 +101,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_repo(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("repo_id", metavar="REPO", help="such as Qwen/Qwen-Image-Edit-2509")
+def _add_repo(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
+    parser.add_argument(
+        "repo_id",
+        nargs="+" if several else None,
+        metavar="REPO",
+        help="such as Qwen/Qwen-Image-Edit-2509",
+    )
     parser.add_argument(
         "--cls", action="append", metavar="CLASS", help="what to make of it; may be given again"
     )
@@ -227,7 +232,7 @@ class _Record:
                 self.told["commit_hash"] = event.selection.commit_hash
                 self.told["kind"] = str(event.selection.kind)
                 self.told["total_bytes"] = event.selection.total
-                cached = set(event.cached)
+                cached = {*event.cached, *event.copied}
                 self.told["fetched_bytes"] = sum(
                     file.size for file in event.selection.files if file.path not in cached
                 )
@@ -270,7 +275,10 @@ def _download(options: argparse.Namespace) -> int:
 def _preflight(options: argparse.Namespace) -> int:
     from nbloader.api import preflight
 
-    report = preflight(**_arguments(options))
+    arguments = _arguments(options)
+    if len(options.repo_id) == 1:
+        arguments["repo_id"] = options.repo_id[0]
+    report = preflight(**arguments)
     if options.json:
         _write_json(report.to_json())
     else:

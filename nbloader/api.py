@@ -9,18 +9,18 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial, wraps
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast, overload
 
 from nbloader.notebook import import_modules
 
 if TYPE_CHECKING:
     import torch
 
-    from nbloader.checks import PreflightReport
+    from nbloader.checks import JointReport, PreflightReport
     from nbloader.job import Job
     from nbloader.loaders import Freed
     from nbloader.records import Event
-    from nbloader.request import Request
+    from nbloader.request import Call, Request
     from nbloader.settings import Settings
     from nbloader.stages import Work
 
@@ -28,9 +28,14 @@ __all__ = ["aload", "download", "load", "preflight", "start", "unload"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+S_co = TypeVar("S_co", covariant=True)
 T = TypeVar("T")
 
 WAKE_EVERY_S = 0.2
+
+MAX_IDS = 3
+"""So many of several repositories are named in the head of their view."""
 
 
 def _explains(function: Callable[P, R]) -> Callable[P, R]:
@@ -46,6 +51,32 @@ def _explains(function: Callable[P, R]) -> Callable[P, R]:
         return function(*args, **keywords)
 
     return call
+
+
+if TYPE_CHECKING:
+
+    class _OneOrSeveral(Protocol[P, R_co, S_co]):
+        """A function of one repository, or of a list of them in its place."""
+
+        @overload
+        def __call__(self, *args: P.args, **keywords: P.kwargs) -> R_co: ...
+
+        @overload
+        def __call__(
+            self, repo_id: list[str] | tuple[str, ...], *args: Any, **keywords: Any
+        ) -> S_co: ...
+
+
+def _or_paths(function: Callable[P, Path]) -> _OneOrSeveral[P, Path, list[Path]]:
+    """Show type checkers that a function takes a list of ids, too, and gives a list of paths."""
+    return cast("_OneOrSeveral[P, Path, list[Path]]", function)
+
+
+def _or_reports(
+    function: Callable[P, PreflightReport],
+) -> _OneOrSeveral[P, PreflightReport, JointReport]:
+    """Show type checkers that a function takes a list of ids, too, and gives one report."""
+    return cast("_OneOrSeveral[P, PreflightReport, JointReport]", function)
 
 
 def _like(other: Callable[P, object]) -> Callable[[Callable[..., R]], Callable[P, R]]:
@@ -235,6 +266,7 @@ def start(repo_id: str, **keywords: Any) -> Job:
     return Job(request)
 
 
+@_or_paths
 @_explains
 def download(
     repo_id: str,
@@ -269,6 +301,8 @@ def download(
     of the libraries that build models. Other arguments and errors are those of `load`.
 
     Args:
+        repo_id: as `load` takes it; or a list of such ids. Then all are checked together, the disk
+            for their sum, before they come one after the other; what two of them have comes once.
         filename: the only file to bring, by its path inside the repository.
         allow_patterns: bring the files whose paths match one of these, such as `*.json`; a folder
             ends with a slash, and `*` is all of them.
@@ -280,10 +314,10 @@ def download(
 
     Returns:
         The folder: the snapshot in the cache, or `local_dir`. With `filename`, the path of the
-        file.
+        file. For a list of ids, a list of these.
     """
     from nbloader import stages
-    from nbloader.request import DownloadCall, checked
+    from nbloader.request import DownloadCall, checked, several
 
     call = DownloadCall(
         repo_id,
@@ -310,9 +344,11 @@ def download(
         filename=filename,
         local_dir=local_dir,
     )
-    return _run(checked(call), stages.download)
+    calls = several(call)
+    return _run(checked(call), stages.download) if calls is None else _download_all(calls)
 
 
+@_or_reports
 @_explains
 def preflight(
     repo_id: str,
@@ -338,17 +374,19 @@ def preflight(
 ) -> PreflightReport:
     """Make the checks of `load` and nothing more: no weight is fetched, nothing is raised by them.
 
-    Arguments are those of `load`.
+    Arguments are those of `load`; `repo_id` may be a list of ids.
 
     Returns:
         The report; `ok` says whether `load` would go on, `raise_for_failures()` raises as it would.
+        For a list, one report over all, with that of each in `reports`: the disk is checked for
+        their sum, memory for each.
 
     Raises:
         InputError: an argument or a setting is wrong.
         WorkerDiedError, ProtocolError: the checks could not be made.
     """
     from nbloader import stages
-    from nbloader.request import Call, checked, load_line
+    from nbloader.request import Call, checked, load_line, several
 
     call = Call(
         repo_id,
@@ -371,7 +409,12 @@ def preflight(
         settings=settings,
         loader_kwargs=loader_kwargs,
     )
-    return stages.check(checked(dataclasses.replace(call, view="none")), partial(load_line, call))
+    quiet = dataclasses.replace(call, view="none")
+    calls = several(quiet)
+    if calls is not None:
+        report: Any = stages.check_several(_each_once(calls))
+        return report  # type: ignore[no-any-return]
+    return stages.check(checked(quiet), partial(load_line, call))
 
 
 def unload(model: Any) -> Freed:
@@ -405,10 +448,42 @@ def _request(function: str, repo_id: str, keywords: Mapping[str, Any]) -> Reques
     return checked(Call(repo_id, **keywords))
 
 
-def _run(request: Request, work: Work[T], cancelled: threading.Event | None = None) -> T:
+def _each_once(calls: Iterable[Call]) -> list[Request]:
+    """Check calls, and leave out what comes a second time."""
+    from nbloader.request import checked
+
+    requests = [checked(call) for call in calls]
+    return list({(each.repo_id, each.revision): each for each in requests}.values())
+
+
+def _download_all(calls: Sequence[Call]) -> Any:
+    """Download several repositories, and return a path for each call."""
+    from nbloader import stages
+    from nbloader.request import checked
+
+    requests = _each_once(calls)
+    shown = ", ".join(each.repo_id for each in requests[:MAX_IDS])
+    more = len(requests) - MAX_IDS
+    places = _run(
+        requests[0],
+        partial(stages.download_several, requests=requests),
+        name=f"{shown} and {more} more" if more > 0 else shown,
+    )
+    found = {(r.repo_id, r.revision): place for r, place in zip(requests, places, strict=True)}
+    asked = [checked(call) for call in calls]
+    return [found[each.repo_id, each.revision] for each in asked]
+
+
+def _run(
+    request: Request,
+    work: Work[T],
+    cancelled: threading.Event | None = None,
+    *,
+    name: str | None = None,
+) -> T:
     from nbloader import stages
     from nbloader.reporter import Reporter
 
-    reporter = Reporter(request.repo_id, stages.view_of(request), request.on_event)
+    reporter = Reporter(name or request.repo_id, stages.view_of(request), request.on_event)
     run = stages.Run(request=request, reporter=reporter, cancelled=cancelled or threading.Event())
     return stages.carry_out(run, work)

@@ -46,7 +46,7 @@ from nbloader.records import (
 )
 from nbloader.request import Request, successor_of
 
-__all__ = ["Survey", "assess", "fallback", "gather", "helped", "judge"]
+__all__ = ["Survey", "assess", "fallback", "gather", "gather_joint", "helped", "judge"]
 
 _PLACING = ("accelerate", "bitsandbytes", "kernels", "triton")
 """Packages that decide which placements there are, and what they take."""
@@ -110,7 +110,29 @@ def gather(
     """
     if problem is not None:
         problem = helped(problem, request.repo_id)
-    facts = _facts(request, survey, selected, problem)
+    return _with_bigger_disks(_facts(request, survey, selected, problem))
+
+
+def gather_joint(facts: Facts, joint: Selected) -> Facts:
+    """Put together what the check of the disk looks at for several repositories.
+
+    Args:
+        facts: of one of them.
+        joint: the files of all.
+    """
+    joint_facts = replace(
+        facts,
+        selection=joint.selection,
+        cached=frozenset(joint.cached),
+        partial=joint.partial,
+        copied=joint.copied,
+        bigger_disks=(),
+    )
+    return _with_bigger_disks(joint_facts)
+
+
+def _with_bigger_disks(facts: Facts) -> Facts:
+    """Look for other disks if that of the cache is too small, or will be almost full."""
     if facts.disk and facts.disk.free < facts.required_bytes + LOW_DISK_BYTES:
         # Only now, because each place is tried by writing a file.
         others = bigger_disks(Path(facts.disk.folder), os.environ)

@@ -13,7 +13,15 @@ from __future__ import annotations
 import re
 from typing import TypeGuard
 
-__all__ = ["HUB", "folder_and_name", "is_repo_id", "is_revision", "join", "page_of"]
+__all__ = [
+    "HUB",
+    "folder_and_name",
+    "is_repo_id",
+    "is_revision",
+    "join",
+    "page_of",
+    "repo_folder",
+]
 
 HUB = "https://huggingface.co"
 
@@ -53,6 +61,11 @@ def is_revision(value: object) -> TypeGuard[str]:
 def page_of(repo_id: str, repo_type: str = "model") -> str:
     """Return the address of the page of a repository."""
     return f"{HUB}/{repo_id}" if repo_type == "model" else f"{HUB}/{repo_type}s/{repo_id}"
+
+
+def repo_folder(repo_id: str, repo_type: str = "model") -> str:
+    """Return the name of the folder of a repository in the Hub's cache."""
+    return "--".join([f"{repo_type}s", *repo_id.split("/")])
 
 
 def join(folder: str, name: str) -> str:

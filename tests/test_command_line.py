@@ -389,3 +389,13 @@ def test_files_are_named_as_hf_download_names_them(
 def test_names_and_patterns_together_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     run = Run(capsys, "download", "org/name", "config.json", "--include", "*.json")
     assert (run.status, "files are named" in run.err) == (2, True)
+
+
+def test_several_are_checked_as_one(
+    hub: LocalHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ("--endpoint", hub.endpoint, "--cache-dir", str(tmp_path), "--json")
+    run = Run(capsys, "preflight", "org/no-such-repo", "org/nor-this", *where)
+    assert (run.status, run.json["ok"]) == (1, False)
+    ids = [each["repo_id"] for each in run.json["repositories"]]
+    assert ids == ["org/no-such-repo", "org/nor-this"]

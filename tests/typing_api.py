@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, assert_type
 
 import nbloader
-from nbloader.checks import PreflightReport
+from nbloader.checks import JointReport, PreflightReport
 from nbloader.diagnostics import DoctorReport
 from nbloader.hub_cache.report import CacheReport
 from nbloader.job import Job, JobReport
@@ -25,7 +25,10 @@ async def results(folder: Path) -> None:
     assert_type(await nbloader.aload("org/name"), Any)
     assert_type(nbloader.start("org/name"), Job)
     assert_type(nbloader.download("org/name"), Path)
+    assert_type(nbloader.download("org/name", "config.json"), Path)
+    assert_type(nbloader.download(["org/name", "org/other"]), list[Path])
     assert_type(nbloader.preflight("org/name"), PreflightReport)
+    assert_type(nbloader.preflight(("org/name", "org/other")), JointReport)
     assert_type(nbloader.cache(folder), CacheReport)
     assert_type(nbloader.doctor("org/name"), DoctorReport)
     assert_type(nbloader.unload("all"), Freed)
@@ -87,7 +90,7 @@ async def mistakes() -> None:
     nbloader.start("org/name", device=1.5)  # type: ignore[arg-type]
     await nbloader.aload("org/name", cache_folder="models")  # type: ignore[call-arg]
     await nbloader.aload("org/name", settings=3)  # type: ignore[arg-type]
-    nbloader.download("org/name", device="cpu")  # type: ignore[call-arg]
-    nbloader.preflight("org/name", force=True)  # type: ignore[call-arg]
+    nbloader.download("org/name", device="cpu")  # type: ignore[call-overload]
+    nbloader.preflight("org/name", force=True)  # type: ignore[call-overload]
     nbloader.download("org/name").suffixed()  # type: ignore[attr-defined]
     nbloader.laod("org/name")  # type: ignore[attr-defined]

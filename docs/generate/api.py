@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import FunctionType
 
 import nbloader
-from nbloader.checks import PreflightReport
+from nbloader.checks import JointReport, PreflightReport
 from nbloader.diagnostics import DoctorReport
 from nbloader.hub_cache.report import CacheReport
 from nbloader.job import Job
@@ -13,7 +13,7 @@ from nbloader.loaders import Freed
 
 __all__ = ["calls", "results"]
 
-_RESULTS = (Job, PreflightReport, Freed, DoctorReport, CacheReport)
+_RESULTS = (Job, PreflightReport, JointReport, Freed, DoctorReport, CacheReport)
 _FIRST = ("load", "aload", "start", "download", "preflight", "unload")
 
 

@@ -6,7 +6,8 @@ requirements did not pass is skipped. Pure: the facts are gathered elsewhere.
 """
 
 from nbloader.checks.facts import Facts
-from nbloader.checks.files import LOW_DISK_BYTES
+from nbloader.checks.files import LOW_DISK_BYTES, disk
+from nbloader.checks.joint import JointReport
 from nbloader.checks.needs import (
     inspected_packages,
     install_hint,
@@ -22,7 +23,9 @@ __all__ = [
     "LOW_DISK_BYTES",
     "Check",
     "Facts",
+    "JointReport",
     "PreflightReport",
+    "disk",
     "inspected_packages",
     "install_hint",
     "quantizations_of",

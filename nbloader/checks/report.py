@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -82,6 +82,18 @@ CHECKS: tuple[Check, ...] = (
 )
 
 
+def raise_for(failures: Sequence[CheckResult]) -> None:
+    """Raise the error that the one failure names; PreflightError for several, nothing for none."""
+    if len(failures) == 1:
+        failure = failures[0]
+        raise error_from_parts(failure.reference, failure.message, failure.hint)
+    if failures:
+        raise PreflightError(
+            "; ".join(f"{failure.name}: {failure.message}" for failure in failures),
+            hint=" ".join(dict.fromkeys(failure.hint for failure in failures)),
+        )
+
+
 class _Results:
     """A tuple of results, or what gives it: asked when they are first looked at, and once."""
 
@@ -159,15 +171,7 @@ class PreflightReport(ShownReport):
             NbloaderError: the error that the one failure names, such as `DiskSpaceError`.
             PreflightError: several checks failed.
         """
-        failures = [each for each in self.failures if not (force and each.name in FORCEABLE)]
-        if len(failures) == 1:
-            failure = failures[0]
-            raise error_from_parts(failure.reference, failure.message, failure.hint)
-        if failures:
-            raise PreflightError(
-                "; ".join(f"{failure.name}: {failure.message}" for failure in failures),
-                hint=" ".join(failure.hint for failure in failures),
-            )
+        raise_for([each for each in self.failures if not (force and each.name in FORCEABLE)])
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain values for `json.dumps`."""

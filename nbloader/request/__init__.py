@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from nbloader.request.call import Call, DownloadCall, load_line
 from nbloader.request.repo_ids import RepoAddress, read_repo_id, successor_of
-from nbloader.request.request import Request, checked
+from nbloader.request.request import Request, checked, several
 from nbloader.request.unknown import refuse_unknown
 from nbloader.request.values import check_folder, check_method, check_repo_id
 
@@ -23,5 +23,6 @@ __all__ = [
     "load_line",
     "read_repo_id",
     "refuse_unknown",
+    "several",
     "successor_of",
 ]

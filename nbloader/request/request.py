@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,6 +80,35 @@ class Request:
     loader_kwargs: Mapping[str, Any]
     view: ViewName
     on_event: Callable[[Event], object] | None
+
+    def place_in(self, folder: Path) -> Path:
+        """Return what a download gives: the folder of its files, or the path of the only one."""
+        choice = self.selection.files
+        if choice is None or choice.filename is None:
+            return folder
+        return folder.joinpath(*choice.filename.split("/"))
+
+
+def several(call: Call) -> list[Call] | None:
+    """Return a call for each id, where a call has a list of them in the place of one; else None.
+
+    Raises:
+        InvalidArgumentError: it is empty, or all would go into one folder.
+    """
+    given: object = call.repo_id
+    if isinstance(given, (str, bytes, os.PathLike, Mapping)) or not isinstance(given, Iterable):
+        return None
+    ids = list(given)
+    if not ids:
+        raise InvalidArgumentError(
+            "repo_id is an empty list", hint='Pass ids, such as ["org/name", "org/other"].'
+        )
+    if isinstance(call, DownloadCall) and call.local_dir is not None:
+        raise InvalidArgumentError(
+            "local_dir= is one folder, and the files of several repositories would meet there",
+            hint="Call once for each of them, with a folder of its own.",
+        )
+    return [replace(call, repo_id=each) for each in ids]
 
 
 def checked(call: Call) -> Request:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nbloader.records import Event, Selected, TransferPolicy
+from nbloader.records import Companion, Event, Selected, TransferPolicy
 
 if TYPE_CHECKING:
     from nbloader.request import Request
@@ -25,12 +25,16 @@ def run_worker(
     cancelled: threading.Event,
     loads: bool = True,
     commit_hash: str | None = None,
+    companions: tuple[Companion, ...] = (),
+    donors: Sequence[str] = (),
     order: Fetch | Sketch | None = None,
 ) -> Path:
     """Run the worker for a request.
 
     Args:
         commit_hash: what the revision stands for, where that is known.
+        companions: the other repositories of the selection, where they are known.
+        donors: folders of blobs, of which files are taken that are wanted here, too.
         order: what to do with the selection; None to fetch its files.
     """
     from nbloader.transfer.protocol import Start
@@ -49,6 +53,8 @@ def run_worker(
             verify=request.verify,
             loads=loads,
             commit_hash=commit_hash,
+            companions=companions,
+            donors=tuple(donors),
         ),
         endpoint=request.endpoint,
         cache_dir=request.cache_dir,

@@ -177,10 +177,7 @@ def _fetch(run: Run, loading: list[_Loading] | None = None) -> Path:
 
 def download(run: Run) -> tuple[Path, str]:
     """Bring the files into the cache or a folder, and return that, or the path of the only file."""
-    place = _fetch(run)
-    choice = run.request.selection.files
-    if choice is not None and choice.filename is not None:
-        place = place.joinpath(*choice.filename.split("/"))
+    place = run.request.place_in(_fetch(run))
     run.reporter.begin(Stage.FINISH)
     return place, short_path(place)
 

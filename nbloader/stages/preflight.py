@@ -21,8 +21,8 @@ from nbloader.errors import (
     WorkerDiedError,
 )
 from nbloader.notebook import Background
-from nbloader.records import CheckResult, ComponentWeights, Selected, Selection
-from nbloader.stages.asking import look
+from nbloader.records import CheckResult, ComponentWeights, Event, Selected, Selection
+from nbloader.stages.asking import look, run_worker
 
 if TYPE_CHECKING:
     from nbloader.request import Request
@@ -46,6 +46,31 @@ def check(
         WorkerDiedError, ProtocolError: the checks could not be made.
     """
     survey = Survey()
+    found = seen(request)
+    if isinstance(found, Selected):
+        report = assess(request, survey=survey, selected=found)
+    else:
+        report = assess(request, survey=survey, problem=found)
+    if line is not None:
+        report = replace(report, _again=partial(check, request, line), _line=line)
+    return replace(report, results=partial(with_trial, request, report)) if tries else report
+
+
+def seen(
+    request: Request,
+    *,
+    publish: Callable[[Event], object] | None = None,
+    cancelled: threading.Event | None = None,
+) -> Selected | NbloaderError:
+    """Find out which files a request is about, or return the error that this ends with.
+
+    Args:
+        publish: told of every event, for a look before a download, which is as patient as that;
+            None for checks.
+
+    Raises:
+        WorkerDiedError, ProtocolError: it cannot be found out.
+    """
     found: list[Selected] = []
 
     def stop(selected: Selected) -> None:
@@ -53,19 +78,28 @@ def check(
         raise _Enough
 
     try:
-        look(request, approve=stop)
+        if publish is None:
+            look(request, approve=stop, cancelled=cancelled)
+        else:
+            run_worker(
+                request,
+                request.settings.policy(),
+                publish=publish,
+                approve=stop,
+                check=lambda: None,
+                cancelled=cancelled or threading.Event(),
+                loads=False,
+            )
     except _Enough:
-        report = assess(request, survey=survey, selected=found[0])
+        return found[0]
     except (ProtocolError, WorkerDiedError):
         raise
     except (RepoError, TransferError) as error:
-        report = assess(request, survey=survey, problem=error)
-    if line is not None:
-        report = replace(report, _again=partial(check, request, line), _line=line)
-    return replace(report, results=partial(_with_trial, request, report)) if tries else report
+        return error
+    raise AssertionError("a look ends before a byte is fetched")
 
 
-def _with_trial(request: Request, report: PreflightReport) -> tuple[CheckResult, ...]:
+def with_trial(request: Request, report: PreflightReport) -> tuple[CheckResult, ...]:
     """Return the results of a report, and that of the trial where all others leave it open."""
     if not report.ok or report.selection is None:
         return report.results

@@ -11,7 +11,7 @@ from nbloader.text import format_bytes, plain
 from nbloader.views.markup import box, escape, faint, fold, hint, line, link, scrolled, table, whole
 from nbloader.views.words import ICONS
 
-__all__ = ["report_html", "report_text"]
+__all__ = ["joint_html", "joint_text", "report_html", "report_text"]
 
 MAX_CHECKS = 30
 MAX_ROWS = 60
@@ -113,6 +113,23 @@ def report_html(
 ) -> str:
     """Write the report as static HTML."""
     return box([check_rows(results), *map(_markup, _tables(weights, fit))])
+
+
+def joint_text(reports: Sequence[tuple[str, str]], together: str) -> str:
+    """Write reports of several repositories as lines of text: each under its id, then the sum."""
+    parts = []
+    for repo_id, text in reports:
+        body = "\n".join(f"  {each}".rstrip() for each in text.split("\n"))
+        parts.append(f"{plain(repo_id, _NAME_LIMIT)}\n{body}")
+    return "\n\n".join([*parts, plain(together, _TEXT_LIMIT)])
+
+
+def joint_html(reports: Sequence[tuple[str, str]], together: str) -> str:
+    """Write reports of several repositories as static HTML, each of which is markup already."""
+    parts = [line(f"<b>{escape(together, _TEXT_LIMIT)}</b>")]
+    for repo_id, markup in reports:
+        parts.append(fold(escape(repo_id, _NAME_LIMIT), markup, opened=True))
+    return box(parts)
 
 
 def _tables(weights: Sequence[ComponentWeights], fit: Fit | None) -> list[_Table]:

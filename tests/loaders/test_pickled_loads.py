@@ -41,7 +41,7 @@ def test_a_harmful_pickle_is_refused_by_name_before_the_first_weight(
     del classifier["model.safetensors"]
     repo_id = publish(classifier | {"pytorch_model.bin": archive(HARM[name][0], LARGE)})
     keywords = {"endpoint": hub.endpoint, "cache_dir": tmp_path / "cache", "device": "cpu"}
-    report = nbloader.preflight(repo_id, **keywords)  # type: ignore[arg-type]
+    report = nbloader.preflight(repo_id, **keywords)  # type: ignore[call-overload]
     assert not report.ok
     with pytest.raises(PickledWeightsError, match=r"it names 'posix\.mkdir'"):
         nbloader.load(repo_id, **keywords, view="none", allow_pickle=allow_pickle)  # type: ignore[arg-type]

@@ -302,10 +302,10 @@ def test_every_call_refuses_what_it_does_not_have() -> None:
             call("org/name", unknown="x")
         assert caught.value.message == f"{name} has no argument 'unknown'"
     with pytest.raises(InvalidArgumentError) as caught:
-        nbloader.download("org/name", device="cpu")  # type: ignore[call-arg]
+        nbloader.download("org/name", device="cpu")  # type: ignore[call-overload]
     assert caught.value.hint == "It is one of load, and download builds no model: leave it out."
     with pytest.raises(InvalidArgumentError) as caught:
-        nbloader.preflight("org/name", force=True)  # type: ignore[call-arg]
+        nbloader.preflight("org/name", force=True)  # type: ignore[call-overload]
     assert caught.value.hint == "It is one of load, and preflight builds no model: leave it out."
 
 

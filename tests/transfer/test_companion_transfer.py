@@ -165,11 +165,11 @@ def test_a_killed_download_is_gone_on_with(hub: LocalHub, worker: Worker, tmp_pa
 
     keywords = {"endpoint": hub.endpoint, "cache_dir": cache, "view": "none", "token": False}
     with pytest.raises(StopError):
-        nbloader.download(OWN, on_event=listen, **keywords)  # type: ignore[arg-type]
+        nbloader.download(OWN, on_event=listen, **keywords)  # type: ignore[call-overload]
     hub.clear_faults()
     hub.reset_counters()
     told.clear()
-    folder = nbloader.download(OWN, on_event=told.append, **keywords)  # type: ignore[arg-type]
+    folder = nbloader.download(OWN, on_event=told.append, **keywords)  # type: ignore[call-overload]
     selected = next(event for event in told if isinstance(event, Selected))
     left = selected.partial[f"{OTHER}:model.safetensors"]
     assert left > 500_000
