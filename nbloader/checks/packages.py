@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -145,6 +146,7 @@ def check_packages(
         ),
         *_without_gpu(selection, () if gpu else quantizations),
         *_incomplete(selection, classes, handed_in),
+        *_not_taken(selection, classes),
         *_unmet(unmet, required),
         *_conflicting(selection, packages),
         *_upgraded(selection, packages),
@@ -251,6 +253,13 @@ def _unsupported(
             kind = "model type " if fact.name in families else ""
             kind = "quantization " if fact.name in methods else kind
             what = f"{kind}{quote(fact.name)}"
+            if fact.unfit:
+                yield _Finding(
+                    error=UnsupportedRepoError,
+                    message=f"{fact.name} does not take {selection.repo_id}: {fact.unfit}",
+                    advice="Leave cls= out for what the files name, or name another class.",
+                )
+                continue
             if selection.task_asked and fact.name == selection.task:
                 yield _Finding(
                     error=InvalidArgumentError,
@@ -355,6 +364,36 @@ def _incomplete(
                 advice="Load it from where it is, as the repository's card says, and hand it in: "
                 f"loader_kwargs={{{parts}}}",
             )
+
+
+def _not_taken(selection: Selection, classes: Iterable[ClassFacts]) -> Iterator[_Finding]:
+    """Find parts from elsewhere that the class of a pipeline has no place for."""
+    given = dict.fromkeys(
+        part.argument or part.name for part in selection.components if part.repo_id
+    )
+    for fact in classes:
+        if fact.takes is None:
+            continue
+        for name in (name for name in given if name not in fact.takes):
+            near = difflib.get_close_matches(name, fact.takes, n=3, cutoff=0.5)
+            other = _JOINING.get(name)
+            advice = (
+                f'A class that takes it has to be named, such as cls="{other}".' if other else ""
+            )
+            advice = advice or f"It takes {', '.join(near or fact.takes)}."
+            yield _Finding(
+                error=InvalidArgumentError,
+                message=f"components[{name!r}]: {fact.name} has no such component",
+                advice=advice,
+            )
+
+
+_JOINING: Mapping[str, str] = {
+    "adapter": "StableDiffusionXLAdapterPipeline",
+    "controlnet": "AutoPipelineForText2Image",
+    "motion_adapter": "AnimateDiffPipeline",
+}
+"""Parts that make another pipeline of the same files, with one that takes them."""
 
 
 # Pipelines name with it that they take one of several schedulers; it is no class by itself.

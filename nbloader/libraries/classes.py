@@ -87,6 +87,8 @@ def class_facts(
     ]
     if selection.kind is Kind.TRANSFORMERS:
         facts += libraries.of_task(selection)
+    if selection.kind is Kind.CLASSES:
+        facts += libraries.of_auto_class(selection)
     if selection.custom_code and selection.kind is not Kind.DIFFUSERS:
         facts = [fact if fact.found else replace(fact, found=None) for fact in facts]
     facts += [libraries.quantizer(library, method) for library, method in quantizations]
@@ -165,9 +167,22 @@ class _Libraries:
         if chosen is not None:
             return [self.pipeline(chosen)]
         found = None if self._open("diffusers") is None else False
-        return [
-            ClassFacts(library="diffusers", name=f"{name} of a {selection.class_name}", found=found)
-        ]
+        why = f"diffusers makes none of a {selection.class_name}"
+        return [ClassFacts(library="diffusers", name=name, found=found, unfit=why)]
+
+    def of_auto_class(self, selection: Selection) -> list[ClassFacts]:
+        """Look whether an auto class that is named builds models of the family of the files."""
+        sources = self._open("transformers")
+        model = next((part for part in selection.components if part.model_type), None)
+        if sources is None or model is None or model.model_type is None or selection.custom_code:
+            return []
+        name = model.class_name or ""
+        if not name.startswith("AutoModel") or name == "AutoModel":
+            return []
+        if transformers.auto_takes(sources, name, model.model_type) is not False:
+            return []
+        why = f"it builds no models of the family {model.model_type}"
+        return [ClassFacts(library="transformers", name=name, found=False, unfit=why)]
 
     def pipeline(self, name: str) -> ClassFacts:
         """Look for the class of a pipeline, and for what it cannot do without."""
@@ -177,7 +192,8 @@ class _Libraries:
             return replace(fact, successor=diffusers.SUCCESSORS.get(name, ""))
         found = sources.listed(name)
         required = diffusers.required_by(sources, found, name) if found else None
-        return replace(fact, components=required or ())
+        known = diffusers.components_of(sources, found, name) if found else None
+        return replace(fact, components=required or (), takes=known[0] if known else None)
 
     def facts(self, library: str, name: str) -> ClassFacts:
         """Look for a class."""

@@ -297,5 +297,11 @@ def _table(sources: Sources, auto: str) -> str:
     return "".join((table, *included))
 
 
+def auto_takes(sources: Sources, auto: str, model_type: str) -> bool | None:
+    """Say whether an auto class builds models of a family; None if its table cannot be read."""
+    table = _table(sources, auto)
+    return f'"{model_type}"' in table if table else None
+
+
 def _body_of_table(text: str, name: str) -> str:
     return text.partition(f"\n{name} = OrderedDict(")[2].partition("\n)\n")[0]

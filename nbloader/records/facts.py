@@ -222,7 +222,9 @@ class ClassFacts:
         needs: packages, as they are imported, without which it cannot be used.
         components: what a pipeline cannot do without, each with the class that it should be of
             (empty where that cannot be told).
+        takes: all components of a pipeline; None where that cannot be told, and for all else.
         successor: the class that took its place, where it is not found and that is known.
+        unfit: why the class, which is there, cannot be made of the files, where that is so.
     """
 
     library: str
@@ -230,7 +232,9 @@ class ClassFacts:
     found: bool | None
     needs: tuple[str, ...] = ()
     components: tuple[tuple[str, str], ...] = ()
+    takes: tuple[str, ...] | None = None
     successor: str = ""
+    unfit: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

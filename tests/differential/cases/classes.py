@@ -11,7 +11,7 @@ from typing import Any
 from nbloader.records import Kind
 from tests.differential.cases import companions
 from tests.differential.harness import Case
-from tests.differential.pipeline_parts import make
+from tests.differential.pipeline_parts import make, parts_of
 from tests.models import picture, save_classifier, save_pipeline
 
 _ELSEWHERE = "parts"
@@ -83,6 +83,12 @@ def _class(
 def _one(name: str, folder: Path) -> None:
     """One model of diffusers."""
     make(name).save_pretrained(folder)
+
+
+def _saved(name: str, folder: Path) -> None:
+    """A whole pipeline."""
+    pipeline_class = _of(f"diffusers.{name}")
+    pipeline_class(**parts_of(pipeline_class)).save_pretrained(folder)
 
 
 def _tuple(folder: Path) -> Any:
@@ -348,6 +354,23 @@ def _refused(case: str, save: Callable[[Path], object], refused: str, **argument
 
 
 _REFUSED = (
+    _refused("of-this-family", companions.save_bert, "unsupported-repo",
+             cls="AutoModelForSpeechSeq2Seq"),
+    Case(
+        name="class-not-of-this-pipeline",
+        kind=Kind.DIFFUSERS,
+        save=partial(_saved, "DDPMPipeline"),
+        refused="unsupported-repo",
+        arguments={"cls": "AutoPipelineForInpainting"},
+    ),
+    Case(
+        name="component-that-is-not-taken",
+        kind=Kind.DIFFUSERS,
+        save=save_pipeline,
+        companions={_other("canny"): _controlnet},
+        refused="invalid-argument",
+        arguments={"components": {"controlnet": _other("canny")}},
+    ),
     _refused("a-pipeline", save_classifier, "unsupported-repo", cls="AutoPipelineForText2Image"),
     _refused("there", save_pipeline, "unsupported-repo", cls="AutoModel", subfolder="prior"),
     _refused("in-root", save_pipeline, "unsupported-repo", cls="UNet2DConditionModel"),
