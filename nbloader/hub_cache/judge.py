@@ -269,8 +269,8 @@ def _orphans(found: FoundRepo) -> tuple[CachedOrphan, ...]:
     return tuple(
         CachedOrphan(
             etag=etag,
-            # The store keeps what a link into it stood for.
-            bytes=0 if blob.link else blob.bytes,
+            # The store keeps what a link into it stood for, and so does another link.
+            bytes=0 if blob.link or blob.shared else blob.bytes,
             written=blob.written,
             stays=_why_orphan_stays(etag, blob, found),
         )

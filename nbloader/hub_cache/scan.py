@@ -32,7 +32,7 @@ class FoundBlob:
         bytes: its size.
         read, written: seconds since the epoch.
         link: whether it is a link into a store that repositories share.
-        shared: whether another repository has a link to the same.
+        shared: whether another repository has a link to the same, of either kind.
         in_use: whether a process has it open or mapped.
     """
 
@@ -232,7 +232,7 @@ class _Reading:
                 read=about.st_atime,
                 written=about.st_mtime,
                 link=entry.is_symlink(),
-                shared=self._shared.get(real, 0) > 1,
+                shared=self._shared.get(real, 0) > 1 or about.st_nlink > 1,
                 in_use=real in self._in_use,
             )
         return found

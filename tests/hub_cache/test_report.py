@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -219,7 +220,8 @@ def test_the_same_commit_under_another_id_stays(cached: Cache) -> None:
         (twin / "refs" / "main").write_text(cached.old.name)
     age(cached.dir)
     report = cache(cached.dir, repo_ids=cached.repo_id)
-    assert report.delete().removed == (cached.old_revision,)
+    # The copies are second links: what they hold on to is not free.
+    assert report.delete().removed == (replace(cached.old_revision, bytes=0),)
     assert not cached.old.exists()
     assert all((twin / "snapshots" / cached.old.name).is_dir() for twin in twins)
 
@@ -356,6 +358,14 @@ def test_bytes_that_repositories_share_are_not_promised(cached: Cache) -> None:
         (ItemKind.REVISION, 0),
         (ItemKind.ORPHAN, 0),
     }
+
+
+def test_a_second_link_to_the_same_bytes_frees_nothing(cached: Cache) -> None:
+    """So it is where several repositories that have the same file were downloaded in one call."""
+    twin = cached.dir / "models--org--twin" / "blobs" / cached.old_weights.name
+    twin.parent.mkdir(parents=True)
+    twin.hardlink_to(cached.old_weights)
+    assert cached.report.frees == 0
 
 
 def test_a_revision_that_is_all_copies_goes_with_them(cached: Cache) -> None:

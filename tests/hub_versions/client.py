@@ -61,8 +61,20 @@ def scan(repo_id: str) -> dict[str, object]:
     }
 
 
+def local(repo_id: str, library: str, folder: str, *patterns: str) -> str:
+    """Let nbloader, or the Hub's own library, fetch files into a folder that is no cache."""
+    wanted = list(patterns)
+    if library == "nbloader":
+        import nbloader
+
+        return str(nbloader.download(repo_id, allow_patterns=wanted, local_dir=folder, view="none"))
+    from huggingface_hub import snapshot_download
+
+    return str(snapshot_download(repo_id, allow_patterns=wanted, local_dir=folder))
+
+
 _WORKS: dict[str, Callable[..., object]] = {
-    work.__name__: work for work in (versions, download, snapshot, scan)
+    work.__name__: work for work in (versions, download, snapshot, scan, local)
 }
 
 if __name__ == "__main__":

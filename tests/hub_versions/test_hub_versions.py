@@ -220,3 +220,21 @@ def test_nbloader_does_without_a_partial_that_was_pruned(
     answer = environment.ask("download", model.repo_id)
     assert_right(environment, model, answer["folder"])
     assert not partials(environment)
+
+
+@pytest.mark.parametrize(("first", "second"), [("nbloader", "hub"), ("hub", "nbloader")])
+def test_a_folder_that_one_has_filled_is_complete_to_the_other(
+    hub: LocalHub,
+    environment: Environment,
+    model: Model,
+    tmp_path: Path,
+    first: str,
+    second: str,
+) -> None:
+    folder = str(tmp_path / "folder")
+    assert environment.ask("local", model.repo_id, first, folder, *model.needed) == folder
+    before = hub.counters().file_bytes
+    assert environment.ask("local", model.repo_id, second, folder, *model.needed) == folder
+    assert hub.counters().file_bytes == before
+    found = contents(folder)
+    assert {path: found[path] for path in found if not path.startswith(".cache/")} == model.needed

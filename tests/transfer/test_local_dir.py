@@ -294,3 +294,19 @@ def test_it_goes_on_after_a_kill_and_needs_the_disk_once(
     assert not partial.exists()
     with call.nothing_fetched():
         call.theirs(repo_id, local_dir=local)
+
+
+def test_two_processes_bring_each_file_once(call: Caller, publish: Publish, tmp_path: Path) -> None:
+    content = Random(9).randbytes(6_000_000)
+    repo_id = publish({"model.bin": content, "config.json": b"{}"})
+    local = tmp_path / "local"
+    call.hub.set_faults([Fault(RequestClass.CDN_GET, total_bytes_per_second=3_000_000)])
+    places = (str(local), str(tmp_path / "no"))
+    command = [sys.executable, "-c", _KILLED, repo_id, call.hub.endpoint, *places]
+    with (
+        subprocess.Popen(command, stdout=subprocess.DEVNULL) as one,
+        subprocess.Popen(command, stdout=subprocess.DEVNULL) as other,
+    ):
+        assert (one.wait(60), other.wait(60)) == (0, 0)
+    assert tree(local) == {"model.bin": content, "config.json": b"{}"}
+    assert call.hub.counters().file_bytes < 1.05 * len(content)

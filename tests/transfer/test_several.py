@@ -13,6 +13,7 @@ from huggingface_hub import scan_cache_dir, snapshot_download
 import nbloader
 from nbloader.checks import Facts, JointReport
 from nbloader.errors import DiskSpaceError, InvalidArgumentError, PreflightError, RepoNotFoundError
+from nbloader.hub_cache.partial import JOURNAL_EVERY_BYTES
 from nbloader.localhub import LocalHub
 from nbloader.records import (
     CheckStatus,
@@ -192,6 +193,26 @@ def test_a_report_over_all_has_that_of_each(hub: LocalHub, two: list[str], tmp_p
             assert each.repo_id in form
     assert "3 repositories: 3.0 MB to download, 3.0 MB less than one by one" in text
     assert served(hub) < 10 * HEADER
+
+
+class _Stop(Exception):  # noqa: N818 - what a caller's own function raises
+    pass
+
+
+@pytest.mark.parametrize("kind", [StageStarted, Selected, FileDone])
+def test_it_stops_where_the_caller_stops_it_and_goes_on_from_there(
+    hub: LocalHub, two: list[str], tmp_path: Path, kind: type[Event]
+) -> None:
+    def listen(event: Event) -> None:
+        if isinstance(event, kind):
+            raise _Stop
+
+    where = arguments(hub, tmp_path, view="none")
+    with pytest.raises(_Stop):
+        nbloader.download(two, on_event=listen, **where)
+    folders = nbloader.download(two, **where)
+    assert [contents(folder) for folder in folders] == [ONE, OTHER]
+    assert served(hub) < len(SHARED) + 10 * HEADER + JOURNAL_EVERY_BYTES * 16
 
 
 # -- the same, without a Hub -----------------------------------------------------------------------
