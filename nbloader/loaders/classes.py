@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nbloader.loaders.folders import Places, adapted, code_arguments, rename, whole_folder
+from nbloader.loaders.folders import Places, adapted, code_arguments, rename
 from nbloader.loaders.placing import (
     PLACING,
     WHOLE,
@@ -65,11 +66,7 @@ def _built(
     if target.form is Form.PART:
         return _part(selection, folder, todo, cls, target, given)
     if target.form is Form.ADAPTED:
-        with whole_folder(selection, folder) as place:
-            arguments = _with_placing(todo.arguments, given)
-            model = cls.from_pretrained(str(place), **arguments)
-            rename(model, place, selection.repo_id)
-        return _moved(model, placement, arguments)
+        return _adapted(selection, folder, placement, todo, cls, given)
     component = next(part for part in selection.components if part.weights)
     arguments = _with_placing(todo.arguments, given)
     if target.library == "diffusers":
@@ -83,6 +80,58 @@ def _built(
         model = cls.from_pretrained(str(places.model), **inner, **more, **arguments)
         places.rename(model)
     return _moved(model, placement, arguments)
+
+
+_OF_THE_ADAPTER = frozenset({"torch_device"})
+"""An argument that peft takes among the rest."""
+
+
+def _adapted(
+    selection: Selection,
+    folder: Path,
+    placement: Placement,
+    todo: Steps,
+    cls: Any,
+    given: Mapping[str, Any],
+) -> Any:
+    """Build a model with the adapter on it.
+
+    The auto classes do it all. The others take a model: it is loaded before, as the auto classes
+    do, and given the vocabulary of the tokenizer that lies beside the adapter.
+    """
+    weights = {path for part in selection.components for path in part.weights}
+    own = [file.path for file in selection.files if not file.repo_id and file.path not in weights]
+    code = code_arguments(selection, folder) if selection.custom_code else {}
+    with adapted(selection, folder, beside=own) as places:
+        if cls.__name__.startswith("Auto"):
+            arguments = {**code, **_with_placing(todo.arguments, given)}
+            model = cls.from_pretrained(str(places.model), **arguments)
+        else:
+            taken = {*inspect.signature(cls.from_pretrained).parameters, *_OF_THE_ADAPTER}
+            rest = {key: value for key, value in given.items() if key not in taken}
+            arguments = {**code, **_with_placing(todo.arguments, rest)}
+            base = _base(selection, places, arguments)
+            further = {key: value for key, value in given.items() if key in taken}
+            further.setdefault("torch_device", placement.device)
+            model = cls.from_pretrained(base, str(places.model), **further)
+        places.rename(model)
+    return _moved(model, placement, arguments)
+
+
+def _base(selection: Selection, places: Places, arguments: Mapping[str, Any]) -> Any:
+    import transformers
+
+    component = next(part for part in selection.components if part.weights)
+    cls = getattr(transformers, component.class_name or "", transformers.AutoModel)
+    model = cls.from_pretrained(str(places.base), **arguments)
+    if (places.model / "tokenizer_config.json").exists():
+        trusted = arguments.get("trust_remote_code", False)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            str(places.model), trust_remote_code=trusted
+        )
+        if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+            model.resize_token_embeddings(len(tokenizer))
+    return model
 
 
 def _inner(component: Component, places: Places) -> dict[str, str]:
@@ -168,8 +217,15 @@ def _is_below(key: str, prefix: str) -> bool:
 
 
 def _models(built: Any) -> list[Any]:
+    """Return the models of transformers in what was built that have a head on a body."""
     objects = built if isinstance(built, tuple) else (built,)
-    return [each for each in objects if hasattr(each, "base_model_prefix")]
+    parts = [part for each in objects if hasattr(each, "modules") for part in each.modules()]
+    return [
+        part
+        for part in parts
+        if (prefix := getattr(type(part), "base_model_prefix", ""))
+        and getattr(part, prefix, part) is not part
+    ]
 
 
 def modules_of(built: Any) -> dict[str, Any]:

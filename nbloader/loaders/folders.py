@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,17 +79,23 @@ class Places:
     def rename(self, loaded: Any) -> None:
         """Put ids of repositories wherever a folder stands for one."""
         rename(loaded, self.base, self.base_id)
-        model = getattr(loaded, "model", loaded)
-        for config in getattr(model, "peft_config", {}).values():
-            if getattr(config, _BASE_NAME, None) == str(self.base):
-                setattr(config, _BASE_NAME, self.base_name)
+        for model in (loaded, getattr(loaded, "model", loaded)):
+            for config in getattr(model, "peft_config", {}).values():
+                if getattr(config, _BASE_NAME, None) == str(self.base):
+                    setattr(config, _BASE_NAME, self.base_name)
 
 
 @contextmanager
-def adapted(selection: Selection, folder: Path) -> Iterator[Places]:
+def adapted(
+    selection: Selection, folder: Path, *, beside: Iterable[str] = ()
+) -> Iterator[Places]:
     """Yield where the model of a selection is loaded from, while it is built.
 
     A model without an adapter is loaded from its own folder.
+
+    Args:
+        beside: further files that are to lie in the folder of the adapter, where they do so in the
+            repository.
     """
     adapter = next((part for part in selection.components if part.library == "peft"), None)
     if adapter is None:
@@ -98,14 +104,22 @@ def adapted(selection: Selection, folder: Path) -> Iterator[Places]:
         )
         return
     other = next((one for one in selection.companions if one.role == "base-model"), None)
-    base = snapshot_of(selection, folder, other.repo_id) if other else folder
+    place = next(path for path in adapter.paths if path.rpartition("/")[2] == _CONFIG)
+    inner = place.rpartition("/")[0]
+    own = folder / inner
+    base = snapshot_of(selection, folder, other.repo_id) if other else own
     # Links: the weights stay where they are, and mapped, when the folder is gone.
     private = Path(tempfile.mkdtemp(prefix="nbloader-adapter-"))
     try:
-        config = json.loads((folder / _CONFIG).read_text("utf-8"))
+        config = json.loads((own / _CONFIG).read_text("utf-8"))
         (private / _CONFIG).write_text(json.dumps(config | {_BASE_NAME: str(base)}), "utf-8")
         for path in adapter.weights:
-            _put(folder / path, private / path)
+            _put(folder / path, private / path.rpartition("/")[2])
+        for path in beside:
+            target = private / path.removeprefix(f"{inner}/" if inner else "")
+            if path != place and (not inner or path.startswith(f"{inner}/")):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                _link(folder / path, target)
         yield Places(
             model=private,
             base=base,

@@ -13,6 +13,7 @@ from dataclasses import replace
 from nbloader.errors import InvalidArgumentError, NoWeightsError, UnsupportedRepoError
 from nbloader.hub_names import join
 from nbloader.records import Component, Form, Target
+from nbloader.selection.adapted import adapted_class, check_adapted
 from nbloader.selection.formats import no_weights, refuse_other_libraries
 from nbloader.selection.lines import literal
 from nbloader.selection.repo import Repo, is_name
@@ -237,23 +238,39 @@ def _transformers_model(repo: Repo, folder: str, target: Target) -> list[Compone
 
     Of peft's classes the model that is adapted, and the tokenizer that may have grown with it.
     """
-    own = adapter(repo, folder, wraps=target.form is Form.ADAPTED)
+    wraps = target.form is Form.ADAPTED
+    own = adapter(repo, folder, wraps=wraps)
     if own is None:
-        if target.form is Form.ADAPTED:
+        if wraps:
             raise UnsupportedRepoError(
                 f"{target.class_name} is for adapters, and {quote(repo.repo_id)} has no "
                 f"{ADAPTER_CONFIG}.",
                 hint='A whole model is loaded by its own class, such as cls="AutoModel".',
             )
         return [_plain_model(repo, folder, target)]
+    config = repo.read_object(join(folder, ADAPTER_CONFIG))
+    if wraps and config is not None:
+        check_adapted(repo, config, target.class_name)
     base = base_of(repo, folder)
     if base is None:
         return []
     place = folder if base is repo else base.root
-    if target.form is Form.ADAPTED and repo.existing(folder, "tokenizer_config.json"):
+    if wraps and repo.existing(folder, "tokenizer_config.json"):
         own = replace(own, paths=tuple(sorted({*own.paths, *processing_files(repo, folder)})))
     model = _plain_model(base, place, target)
-    return [replace(model, name=MODEL if base is repo else base.repo_id), own]
+    name = MODEL if base is repo else base.repo_id
+    if wraps:
+        body = adapted_class(target.class_name, config or {}, _architecture(base, place))
+        model = replace(model, class_name=body)
+    return [replace(model, name=name), own]
+
+
+def _architecture(repo: Repo, folder: str) -> str:
+    """The class that a `config.json` names first; empty if it names none, or is not known yet."""
+    paths = repo.existing(folder, CONFIG)
+    given = ((repo.read_object(paths[0]) or {}) if paths else {}).get("architectures")
+    first = given[0] if isinstance(given, list) and given else None
+    return first if is_name(first) else ""
 
 
 def _plain_model(repo: Repo, folder: str, target: Target) -> Component:
@@ -269,20 +286,13 @@ def _plain_model(repo: Repo, folder: str, target: Target) -> Component:
     return Component(
         name=MODEL,
         library="transformers",
-        class_name=_without_adapter(target),
+        class_name=target.class_name,
         paths=tuple(sorted({*config_files(repo, folder), *weights.paths, *code})),
         weights=weights.files,
         model_type=model_type(config or {}),
         code=untrusted_code(repo, folder, config or {}),
         folder=_inner(repo, folder),
     )
-
-
-def _without_adapter(target: Target) -> str:
-    """The class of the model itself: peft names its own after those."""
-    if target.form is not Form.ADAPTED:
-        return target.class_name
-    return target.class_name.removeprefix("Auto").replace("PeftModel", _AUTO)
 
 
 def _part(repo: Repo, folder: str, target: Target) -> Component:

@@ -17,6 +17,7 @@ from typing import TypeGuard
 from nbloader.errors import NoWeightsError, UnsupportedRepoError
 from nbloader.hub_names import is_repo_id, join
 from nbloader.records import Component, Reference
+from nbloader.selection.adapted import auto_class
 from nbloader.selection.formats import no_weights, refuse_other_libraries
 from nbloader.selection.repo import (
     Repo,
@@ -302,12 +303,13 @@ def adapter(repo: Repo, folder: str, *, wraps: bool = False) -> Component | None
             f"{quote(repo.repo_id)} has the configuration of an adapter, but none of its weights.",
             hint="Try another revision (revision=...).",
         )
-    kind = (repo.read_object(config_path) or {}).get("peft_type")
+    config = repo.read_object(config_path) or {}
+    kind = config.get("peft_type")
     if isinstance(kind, str) and kind in _WRAPPING and not wraps:
         raise UnsupportedRepoError(
             f"{quote(repo.repo_id)} is an adapter of the kind {quote(kind)}, which transformers "
             "does not load.",
-            hint=f'Load it with PEFT: nbloader.load("{repo.repo_id}", cls="AutoPeftModel")',
+            hint=f'Load it with PEFT: nbloader.load("{repo.repo_id}", cls="{auto_class(config)}")',
         )
     return Component(
         name="adapter",

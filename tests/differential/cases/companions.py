@@ -119,7 +119,7 @@ def _save_classifying(folder: Path) -> None:
     )
 
 
-def _pickle(folder: Path) -> None:
+def pickle_adapter(folder: Path) -> None:
     """Write an adapter in the format of old."""
     import torch
     from safetensors.torch import load_file
@@ -131,7 +131,7 @@ def _pickle(folder: Path) -> None:
 
 def _save_pickled(folder: Path) -> None:
     save_lora(folder)
-    _pickle(folder)
+    pickle_adapter(folder)
 
 
 def _from_pickled(folder: Path) -> Any:
@@ -140,7 +140,7 @@ def _from_pickled(folder: Path) -> Any:
     import transformers
     from safetensors.torch import save_file
 
-    copied = _with_base(folder, "adapted/llama")
+    copied = with_base(folder, "adapted/llama")
     save_file(
         torch.load(copied / "adapter_model.bin", weights_only=True),
         copied / "adapter_model.safetensors",
@@ -155,12 +155,12 @@ def _save_beside(folder: Path) -> None:
     save_llama(folder)
 
 
-def _with_base(folder: Path, repo_id: str) -> Path:
-    """Return a copy of an adapter that names the folder of its base."""
+def with_base(folder: Path, repo_id: str, root: Path | None = None) -> Path:
+    """Return a copy of an adapter that names the folder of its base, among the others of `root`."""
     copied = Path(tempfile.mkdtemp(), folder.name)
     shutil.copytree(folder, copied)
     config = copied / "adapter_config.json"
-    base = str(folder.parents[1] / repo_id)
+    base = str((root or folder.parents[1]) / repo_id)
     config.write_text(
         json.dumps(json.loads(config.read_text()) | {"base_model_name_or_path": base})
     )
@@ -170,7 +170,7 @@ def _with_base(folder: Path, repo_id: str) -> Path:
 def _adapted(task: str, repo_id: str, folder: Path) -> Any:
     import transformers
 
-    return transformers.pipeline(task, model=str(_with_base(folder, repo_id)), device="cpu")
+    return transformers.pipeline(task, model=str(with_base(folder, repo_id)), device="cpu")
 
 
 def _beside(folder: Path) -> Any:
@@ -379,7 +379,7 @@ CASES = (
 def _in_bfloat16(folder: Path) -> Any:
     import transformers
 
-    copied = _with_base(folder, "adapted/llama")
+    copied = with_base(folder, "adapted/llama")
     return transformers.pipeline(
         "text-generation", model=str(copied), device="cpu", dtype="bfloat16"
     )
@@ -409,5 +409,5 @@ def _save_on_coded(folder: Path) -> None:
 
 
 def _on_coded(folder: Path) -> Any:
-    copied = _with_base(folder, "adapted/coded")
+    copied = with_base(folder, "adapted/coded")
     return _coded("coded/code", copied)
