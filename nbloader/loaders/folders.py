@@ -86,9 +86,7 @@ class Places:
 
 
 @contextmanager
-def adapted(
-    selection: Selection, folder: Path, *, beside: Iterable[str] = ()
-) -> Iterator[Places]:
+def adapted(selection: Selection, folder: Path, *, beside: Iterable[str] = ()) -> Iterator[Places]:
     """Yield where the model of a selection is loaded from, while it is built.
 
     A model without an adapter is loaded from its own folder.

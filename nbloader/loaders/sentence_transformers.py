@@ -247,15 +247,26 @@ def _notices(
     selection: Selection, model: Any, folder: Path, told: Sequence[str]
 ) -> Iterator[Notice]:
     """Yield what the library chose itself, and where it could not do as the repository says."""
-    if not (folder / "modules.json").exists() and selection.class_name == "SentenceTransformer":
-        modes = filter(None, map(_pooling_mode, model.children()))
+    known = {part.class_name for part in selection.components}
+    modes = {
+        type(part).__name__: mode for part in model.children() if (mode := _pooling_mode(part))
+    }
+    listed = (folder / "modules.json").exists() and modes.keys() <= known
+    if selection.class_name == "SentenceTransformer" and not listed:
         yield Notice(
             reference="default-pooling",
             message=f"{selection.repo_id} does not say how the embedding of a text is made of "
             "those of its tokens: by the library's default"
-            f"{''.join(f', {mode}' for mode in modes)}",
+            f"{''.join(f', {mode}' for mode in modes.values())}",
             hint="If its card says otherwise, build it of modules: "
             "sentence_transformers.SentenceTransformer(modules=[...]).",
+        )
+    if new := [name for name in _layers(model) if name in _MADE_ANEW and name not in known]:
+        yield Notice(
+            reference="new-head",
+            message=f"{selection.repo_id} has no {' and no '.join(new)}: the "
+            f"{selection.class_name} gets one of random numbers",
+            hint="The class that was asked for has a part of its own: train it before use.",
         )
     for message in told[:_MOST_TOLD]:
         yield Notice(
@@ -263,6 +274,21 @@ def _notices(
             message="sentence-transformers warns: " + plain(message, 400),
             hint="The model is as the library makes it.",
         )
+
+
+_MADE_ANEW = frozenset({"Dense", "SparseAutoEncoder"})
+"""The modules with tensors that a class puts behind a model that comes without them."""
+
+
+def _layers(model: Any) -> list[str]:
+    """Name the classes of the modules that a class may have made anew.
+
+    The projection of the first ColBERT models is among the weights of the model.
+    """
+    config = getattr(model, "config", None)
+    if "HF_ColBERT" in (getattr(config, "architectures", None) or ()):
+        return []
+    return [type(module).__name__ for module in model.children()]
 
 
 def _pooling_mode(module: Any) -> str | None:

@@ -4,8 +4,8 @@ The rules are those of sentence-transformers 6.2: for the class, of `_get_model_
 `_load_default_modules`; for the modules, of `BaseModel._load_config_modules` and of each module's
 `load`. There the caller names the class, and a repository of another one is converted to it, with a
 warning in the log: its head is thrown away, or one of random numbers is added. Here the repository
-decides. The model card belongs to the model: the library reads it with the modules, and writes it
-again when the model is saved.
+decides, unless the caller names a class. The model card belongs to the model: the library reads it
+with the modules, and writes it again when the model is saved.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from nbloader.selection.transformers import (
     untrusted_code,
 )
 from nbloader.selection.weights import MODULE, TRANSFORMERS, Weights, find_weights
-from nbloader.text import quote
+from nbloader.text import plain, quote
 
 # -- the class -------------------------------------------------------------------------------------
 
@@ -234,10 +234,11 @@ def select_sentence_transformers(repo: Repo) -> tuple[str | None, list[Component
         RepoError: of a kind that says why the model cannot be loaded.
     """
     class_name = encoder_class(repo)
-    card = ["README.md"] if MODULES in repo.paths else []
+    listed = MODULES in repo.paths and not _makes_anew(repo, class_name)
+    card = ["README.md"] if listed else []
     shared = {*repo.existing("", MODULES, SETTINGS, *card)}
     if class_name == CROSS_ENCODER:
-        where = SETTINGS if MODULES in repo.paths else "config.json"
+        where = SETTINGS if listed else "config.json"
         _activation(repo, *repo.existing("", where))
     if class_name == MULTI_VECTOR_ENCODER:
         shared.update(repo.existing("", _COLBERT_SETTINGS))
@@ -286,7 +287,7 @@ def _all_modules(repo: Repo, class_name: str | None) -> Iterator[tuple[str, str]
 
 def _modules(repo: Repo, class_name: str | None) -> list[tuple[str, str]]:
     """Folder and class of each module; empty as long as `modules.json` is not known."""
-    if MODULES not in repo.paths:
+    if MODULES not in repo.paths or _makes_anew(repo, class_name):
         # The library then makes a Transformer, and further modules without files.
         return [("", "sentence_transformers.models.Transformer")]
     listed = repo.read(MODULES)
@@ -307,6 +308,33 @@ def _modules(repo: Repo, class_name: str | None) -> list[tuple[str, str]]:
             case _:
                 raise malformed(MODULES, "has a module without a name, a path and a type")
     return modules
+
+
+def _makes_anew(repo: Repo, class_name: str | None) -> bool:
+    """Say whether a class that the caller names takes only the model in the root of a repository.
+
+    So it does with modules of another class. Those of a SentenceTransformer are kept where further
+    ones are put behind them.
+
+    Raises:
+        UnsupportedRepoError: there is no model in the root.
+    """
+    settings = _read(repo, SETTINGS)
+    if not repo.family.request.targets or MODULES not in repo.paths or settings is None:
+        return False
+    source = str(settings.get("model_type") or SENTENCE_TRANSFORMER)
+    if class_name == MULTI_VECTOR_ENCODER and source == "ColBERT":
+        source = MULTI_VECTOR_ENCODER
+    keeps = source == SENTENCE_TRANSFORMER and class_name in (SPARSE_ENCODER, MULTI_VECTOR_ENCODER)
+    if source == class_name or keeps:
+        return False
+    if not repo.existing("", "config.json"):
+        raise UnsupportedRepoError(
+            f"{quote(repo.repo_id)} is for {plain(source)}, and has no model in its root that a "
+            f"{class_name} could be made of.",
+            hint="Leave cls= out for what its files name.",
+        )
+    return True
 
 
 def _folder(folder: str, where: str) -> str:

@@ -374,7 +374,13 @@ def test_the_task_is_that_of_the_adapter_or_else_of_its_base(
         (adapter("../base"), {}, UnsupportedRepoError, "named by no repository"),
         (adapter(["org/base"]), {}, UnsupportedRepoError, "named by no repository"),
         (adapter(revision="../x"), {"org/base": BASE}, MalformedFileError, "the revision '../x'"),
-        (adapter(peft_type="PREFIX_TUNING"), {}, UnsupportedRepoError, "AutoPeftModel"),
+        (adapter(peft_type="PREFIX_TUNING"), {}, UnsupportedRepoError, 'cls="PeftModel"'),
+        (
+            adapter(peft_type="PREFIX_TUNING", task_type="CAUSAL_LM"),
+            {},
+            UnsupportedRepoError,
+            'cls="AutoPeftModelForCausalLM"',
+        ),
         (
             {"adapter_config.json": {"base_model_name_or_path": "org/base"}},
             {},

@@ -54,9 +54,7 @@ def _save_grown(folder: Path) -> None:
         model.resize_token_embeddings(len(WORDS) + 2)
         return model
 
-    save_adapter(
-        base, _LLAMA, folder, target_modules=["q_proj"], r=4, task_type="CAUSAL_LM"
-    )
+    save_adapter(base, _LLAMA, folder, target_modules=["q_proj"], r=4, task_type="CAUSAL_LM")
     (folder / "vocab.txt").write_text("\n".join([*WORDS, "more", "words"]))
     transformers.BertTokenizerFast(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
 
@@ -64,9 +62,7 @@ def _save_grown(folder: Path) -> None:
 def _save_of(kind: str, folder: Path, **config: Any) -> None:
     import peft
 
-    save_adapter(
-        _llama, _LLAMA, folder, kind=getattr(peft, kind), task_type="CAUSAL_LM", **config
-    )
+    save_adapter(_llama, _LLAMA, folder, kind=getattr(peft, kind), task_type="CAUSAL_LM", **config)
 
 
 _save_prompts = partial(_save_of, "PromptTuningConfig", num_virtual_tokens=2)

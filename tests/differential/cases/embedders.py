@@ -347,8 +347,8 @@ def _without_inference(folder: Path) -> list[Any]:
     return [Router.for_query_document([static], _splade(folder))]
 
 
-def _ranker(folder: Path, labels: int = 1) -> list[Any]:
-    write = partial(_bert, class_name="BertForSequenceClassification", num_labels=labels)
+def _ranker(folder: Path, labels: int = 1, **sizes: int) -> list[Any]:
+    write = partial(_bert, class_name="BertForSequenceClassification", num_labels=labels, **sizes)
     return [_transformer(folder, write, transformer_task="sequence-classification")]
 
 
@@ -653,7 +653,63 @@ MODULES: Mapping[str, _Modules] = {
     "WordWeights": _words,
 }
 
+
+def _asked(source: str, class_name: str, *notices: str, refused: str | None = None) -> Case:
+    """Make a case of a class that the caller names, on a repository that may be of another."""
+    save = _SOURCES[source]
+    more: dict[str, Any] = {"refused": refused} if refused else {"notices": frozenset(notices)}
+    return _written(
+        f"{class_name.lower()}-of-{source}",
+        save,
+        class_name,
+        arguments={"cls": class_name},
+        **more,
+    )
+
+
+_SOURCES: Mapping[str, Callable[[Path], object]] = {
+    "an-embedder": partial(_save, partial(_pooled, "mean"), prompts={"query": "good: "}),
+    "a-dense-embedder": partial(_save, _dense),
+    "a-ranker": partial(_save, _ranker, class_name="CrossEncoder"),
+    "a-splade": partial(_save, _splade, class_name="SparseEncoder"),
+    "a-late-one": partial(_save, _late, class_name="MultiVectorEncoder"),
+    "static": partial(_save, _static),
+    "bert": _bert,
+    # Wide enough for the numbers that a new SparseAutoEncoder keeps.
+    "wide-bert": partial(_bert, hidden_size=128),
+    "a-wide-ranker": partial(_save, partial(_ranker, hidden_size=128), class_name="CrossEncoder"),
+    "a-classifier": partial(_bert, class_name="BertForSequenceClassification", num_labels=1),
+    "a-masked-model": partial(_bert, class_name="BertForMaskedLM"),
+    "llama": _llama,
+    "stanford": _of_stanford,
+}
+
+_ASKED = (
+    _asked("an-embedder", "SentenceTransformer"),
+    _asked("a-ranker", "SentenceTransformer", "default-pooling", "library-warning"),
+    _asked("a-splade", "SentenceTransformer", "default-pooling", "library-warning"),
+    _asked("a-late-one", "SentenceTransformer", "default-pooling", "library-warning"),
+    _asked("bert", "SentenceTransformer", "default-pooling"),
+    _asked("a-ranker", "CrossEncoder"),
+    _asked("a-dense-embedder", "CrossEncoder", "new-head", "library-warning"),
+    _asked("bert", "CrossEncoder", "new-head"),
+    _asked("a-classifier", "CrossEncoder"),
+    _asked("llama", "CrossEncoder"),
+    _asked("static", "CrossEncoder", refused="unsupported-repo"),
+    _asked("a-splade", "SparseEncoder"),
+    _asked("an-embedder", "SparseEncoder", "new-head", "library-warning"),
+    _asked("a-wide-ranker", "SparseEncoder", "new-head", "library-warning"),
+    _asked("wide-bert", "SparseEncoder", "new-head"),
+    _asked("a-masked-model", "SparseEncoder"),
+    _asked("a-late-one", "MultiVectorEncoder"),
+    _asked("stanford", "MultiVectorEncoder"),
+    _asked("an-embedder", "MultiVectorEncoder", "new-head", "library-warning"),
+    _asked("a-dense-embedder", "MultiVectorEncoder", "library-warning"),
+    _asked("bert", "MultiVectorEncoder", "new-head"),
+)
+
 CASES = (
+    *_ASKED,
     *(_case(f"pooling-{mode.replace('_', '-')}", partial(_pooled, mode)) for mode in _MODES),
     _case("pooling-of-two-kinds", partial(_pooled, ("mean", "max"))),
     *_both_formats("dense", _dense),
