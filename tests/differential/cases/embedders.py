@@ -347,7 +347,7 @@ def _without_inference(folder: Path) -> list[Any]:
     return [Router.for_query_document([static], _splade(folder))]
 
 
-def _ranker(folder: Path, labels: int = 1, **sizes: int) -> list[Any]:
+def _ranker(folder: Path, labels: int = 1, **sizes: Any) -> list[Any]:
     write = partial(_bert, class_name="BertForSequenceClassification", num_labels=labels, **sizes)
     return [_transformer(folder, write, transformer_task="sequence-classification")]
 
