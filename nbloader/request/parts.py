@@ -14,6 +14,7 @@ from nbloader.records import Form, Kind, Source, Target
 from nbloader.text import quote
 
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f\\\\:*?\"<>|]")
+_PLACE = re.compile(r"([^/@]+/[^/@]+)(?:@(refs/pr/\d+|[^/]+))?(?:/(.+))?")
 _MAX_PATH = 1024
 _FILES = (".safetensors", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
 _KEYS = ("repo_id", "revision", "subfolder", "filename")
@@ -151,7 +152,7 @@ def read_source(where: str, given: object) -> Source:
     text = str(given).strip()
     for prefix in ("hf://", "https://huggingface.co/"):
         text = text.removeprefix(prefix)
-    match = re.fullmatch(r"([^/@]+/[^/@]+)(?:@(.+?))?(?:/(.+))?", text.strip("/"))
+    match = _PLACE.fullmatch(text.rstrip("/"))
     if match is None:
         raise _no_place(where, given)
     repo_id, revision, inner = match[1], match[2], match[3] or ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import NoReturn
 
 from nbloader.errors import InvalidArgumentError, NoWeightsError, UnsupportedRepoError
 from nbloader.hub_names import join
@@ -28,7 +29,12 @@ from nbloader.selection.transformers import (
     processing_files,
     untrusted_code,
 )
-from nbloader.selection.weights import DIFFUSERS, find_weights, variant_not_found
+from nbloader.selection.weights import (
+    DIFFUSERS,
+    TRANSFORMERS,
+    find_weights,
+    variant_not_found,
+)
 from nbloader.text import quote
 
 MODEL = "model"
@@ -142,13 +148,6 @@ def _of_files(repo: Repo, folder: str) -> Target | None:
     Raises:
         UnsupportedRepoError: they name none.
     """
-    if folder != repo.root and INDEX in repo.paths:
-        index = repo.read_object(INDEX)
-        if index is None:
-            return None
-        match index.get(repo.family.request.subfolder):
-            case [("diffusers" | "transformers") as library, str(name)] if is_name(name):
-                return Target(library=library, class_name=name, form=form_of(name))
     if repo.existing(folder, CONFIG):
         config = repo.read_object(join(folder, CONFIG))
         if config is None:
@@ -182,12 +181,6 @@ def _of_files(repo: Repo, folder: str) -> Target | None:
     )
 
 
-def form_of(name: str) -> Form:
-    """What a class that a pipeline declares makes of its folder, by the end of its name."""
-    parts = (*PROCESSING, "Scheduler", "Guidance")
-    return Form.PART if name.endswith(parts) else Form.MODEL
-
-
 # -- the files of one class ------------------------------------------------------------------------
 
 
@@ -207,7 +200,7 @@ def _inner(repo: Repo, folder: str) -> str:
 def _diffusers_model(repo: Repo, folder: str, target: Target) -> Component:
     """One model of diffusers (`ModelMixin.from_pretrained`)."""
     if not repo.existing(folder, CONFIG):
-        raise _no_config(repo, folder, target)
+        return _unknown_yet(repo) or _no_config(repo, folder, target)
     path = join(folder, CONFIG)
     weights = find_weights(repo, folder, DIFFUSERS, repo.variant)
     config = repo.read_object(path)
@@ -275,13 +268,17 @@ def _architecture(repo: Repo, folder: str) -> str:
 
 def _plain_model(repo: Repo, folder: str, target: Target) -> Component:
     if not repo.existing(folder, CONFIG):
-        raise _no_config(repo, folder, target)
+        return _unknown_yet(repo) or _no_config(repo, folder, target)
     config = repo.read_object(join(folder, CONFIG))
-    if config is not None:
-        if is_one_model(config):
-            raise _other_class(repo, target, str(config["_class_name"]))
-        refuse_other_libraries(repo, config)
-    weights = model_weights(repo, folder, config or {})
+    if config is None:
+        # What else will be read is asked for in the same round.
+        find_weights(repo, folder, TRANSFORMERS, repo.variant)
+        code_files(repo, folder)
+        return Component(name=MODEL, paths=(join(folder, CONFIG),))
+    if is_one_model(config):
+        raise _other_class(repo, target, str(config["_class_name"]))
+    refuse_other_libraries(repo, config)
+    weights = model_weights(repo, folder, config)
     code = code_files(repo, folder)
     return Component(
         name=MODEL,
@@ -289,8 +286,8 @@ def _plain_model(repo: Repo, folder: str, target: Target) -> Component:
         class_name=target.class_name,
         paths=tuple(sorted({*config_files(repo, folder), *weights.paths, *code})),
         weights=weights.files,
-        model_type=model_type(config or {}),
-        code=untrusted_code(repo, folder, config or {}),
+        model_type=model_type(config),
+        code=untrusted_code(repo, folder, config),
         folder=_inner(repo, folder),
     )
 
@@ -301,6 +298,8 @@ def _part(repo: Repo, folder: str, target: Target) -> Component:
     if not files and repo.existing(folder, ADAPTER_CONFIG):
         base = base_of(repo, folder)
         files = _part_files(base, base.root, target) if base is not None else [ADAPTER_CONFIG]
+    if not files and (unknown := _unknown_yet(repo)):
+        return unknown
     if not files:
         raise NoWeightsError(
             f"{quote(repo.repo_id)} has no files of which a {target.class_name} could be made"
@@ -356,11 +355,19 @@ def _hint_for_folder(repo: Repo, target: Target) -> str:
     return ""
 
 
-def _no_config(repo: Repo, folder: str, target: Target) -> UnsupportedRepoError:
+def _unknown_yet(repo: Repo) -> Component | None:
+    """Stand for a component as long as it is not known where else in the repository it may be."""
+    if INDEX in repo.paths and repo.read_object(INDEX) is None:
+        return Component(name=MODEL, paths=(INDEX,))
+    return None
+
+
+def _no_config(repo: Repo, folder: str, target: Target) -> NoReturn:
+    """Refuse a folder without a configuration. Raises UnsupportedRepoError."""
     hint = _hint_for_folder(repo, target)
     if not hint and INDEX in repo.paths:
         hint = f"It is a pipeline of diffusers: nbloader.load({literal(repo.repo_id)})."
-    return UnsupportedRepoError(
+    raise UnsupportedRepoError(
         f"{target.class_name} takes a folder with a config.json, and {quote(repo.repo_id)} has "
         f"none{_where(repo, folder)}.",
         hint=hint or "Name the folder with it: subfolder=...",

@@ -236,6 +236,8 @@ def _of_class(repo: Repo, part: Component) -> list[str]:
     """What an object of a class that is named needs."""
     if part.library != "transformers" or any(path not in repo.paths for path in part.paths):
         return []
+    if (part.class_name or "").endswith("Config"):
+        return []
     config = _read(repo, part.folder, "config.json")
     return _of_model(config) if part.weights else _around(repo, part.folder, config)
 

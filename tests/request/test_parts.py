@@ -1,0 +1,161 @@
+"""Places and classes that a call names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nbloader.errors import InvalidArgumentError
+from nbloader.records import Form, Kind, Source
+from nbloader.request.parts import (
+    Classes,
+    Parts,
+    check_inner,
+    read_classes,
+    read_components,
+    read_source,
+)
+
+HUB = "https://huggingface.co"
+
+
+@pytest.mark.parametrize(
+    ("given", "source"),
+    [
+        ("org/name", Source(repo_id="org/name")),
+        (" org/name/ ", Source(repo_id="org/name")),
+        (
+            "org/name@refs/pr/3/vae",
+            Source(repo_id="org/name", revision="refs/pr/3", subfolder="vae"),
+        ),
+        ("org/name@v1.0", Source(repo_id="org/name", revision="v1.0")),
+        ("org/name/vae", Source(repo_id="org/name", subfolder="vae")),
+        (
+            "org/name@main/sdxl/vae",
+            Source(repo_id="org/name", revision="main", subfolder="sdxl/vae"),
+        ),
+        (
+            "org/name/x/flux1-dev-Q4_K_S.gguf",
+            Source(repo_id="org/name", subfolder="x", filename="flux1-dev-Q4_K_S.gguf"),
+        ),
+        ("hf://org/name/vae", Source(repo_id="org/name", subfolder="vae")),
+        (f"{HUB}/org/name", Source(repo_id="org/name")),
+        (
+            f"{HUB}/org/name/blob/main/a.safetensors",
+            Source(repo_id="org/name", revision="main", filename="a.safetensors"),
+        ),
+        (
+            f"{HUB}/org/name/tree/v2/vae",
+            Source(repo_id="org/name", revision="v2", subfolder="vae"),
+        ),
+        ({"repo_id": "org/name"}, Source(repo_id="org/name")),
+        (
+            {"repo_id": "org/name", "revision": "refs/pr/3", "subfolder": "/vae/"},
+            Source(repo_id="org/name", revision="refs/pr/3", subfolder="vae"),
+        ),
+    ],
+)
+def test_a_place_is_read_as_people_write_it(given: Any, source: Source) -> None:
+    assert read_source("components['vae']", given) == source
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "",
+        "name",
+        "org/",
+        "org/name/../up",
+        "org/name/a\\b",
+        "org/name@a..b",
+        "org/na me",
+        "./folder",
+        "/folder/of/this/machine",
+        "https://example.com/org/name",
+        {"repo_id": 3},
+        {"repo_id": "org/name", "file": "x"},
+        {"repo_id": "org/name", "subfolder": 3},
+        {"repo_id": "org/name", "subfolder": ".."},
+        {},
+    ],
+)
+def test_what_is_no_place_is_named_with_the_component(given: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match="vae") as caught:
+        read_source("components['vae']", given)
+    assert caught.value.hint
+
+
+@given(st.text())
+def test_no_text_leads_out_of_a_repository(text: str) -> None:
+    try:
+        source = read_source("components['vae']", text)
+    except InvalidArgumentError:
+        return
+    for path in (source.subfolder, source.filename):
+        assert not path.startswith("/")
+        assert ".." not in path.split("/")
+        assert check_inner("subfolder", path) == path
+
+
+def test_components_are_places_objects_or_left_out() -> None:
+    made = object()
+    given = {
+        "vae": "org/vae",
+        "controlnet": ["org/a", {"repo_id": "org/b"}],
+        "safety_checker": None,
+        "text_encoder": made,
+        "image_encoder": [made],
+    }
+    assert read_components(given, repo_id="org/base", revision="main") == Parts(
+        sources={
+            "vae": (Source(repo_id="org/vae"),),
+            "controlnet": (Source(repo_id="org/a"), Source(repo_id="org/b")),
+        },
+        handed_in={"safety_checker": None, "text_encoder": made, "image_encoder": [made]},
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"a b": "org/x"}, "not the name of a component"),
+        ({"_class_name": "org/x"}, "not the name of a component"),
+        ({"vae": "org/base@v1"}, "another revision"),
+        ({"controlnet": ["org/a", "org/a"]}, "names a place twice"),
+    ],
+)
+def test_components_that_cannot_be_are_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=message):
+        read_components(given, repo_id="org/base", revision="main")
+
+
+def test_classes_are_looked_up_in_their_order() -> None:
+    assert read_classes(None, kind=None, task=None) == Classes()
+    both = read_classes(("AutoModelForCausalLM", "AutoTokenizer"), kind=None, task=None)
+    assert both.as_tuple
+    assert [group[0].form for group in both.targets] == [Form.MODEL, Form.PART]
+    one = read_classes(["AutoModel"], kind=None, task=None)
+    assert one.as_tuple
+    assert [each.library for each in one.targets[0]] == ["transformers", "diffusers"]
+    assert not read_classes("AutoModel", kind=None, task=None).as_tuple
+
+
+@pytest.mark.parametrize(
+    ("given", "more", "message"),
+    [
+        ((), {}, "names no class"),
+        (3, {}, "cls="),
+        ("AutoModle", {}, "no such class"),
+        ("AutoModel", {"kind": Kind.DIFFUSERS}, "say the same in two ways"),
+        ("AutoModel", {"task": "fill-mask"}, "say the same in two ways"),
+        (("AutoModel", "AutoModel"), {}, "names a class twice"),
+        (("DiffusionPipeline", "AutoTokenizer"), {}, "is a whole model"),
+    ],
+)
+def test_classes_that_cannot_be_are_refused(given: Any, more: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=message) as caught:
+        read_classes(given, **{"kind": None, "task": None, **more})
+    assert caught.value.hint
