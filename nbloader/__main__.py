@@ -150,6 +150,9 @@ def _add_placement(parser: argparse.ArgumentParser) -> None:
         "--plan", default="auto", help="how it is placed, such as model-offload (default: fastest)"
     )
     parser.add_argument(
+        "--attention", default="auto", help="such as sdpa or flash_attention_2 (default: its own)"
+    )
+    parser.add_argument(
         "--allow-pickle",
         action="store_true",
         help="allow pickled weights (.bin) that may hold more than tensors",

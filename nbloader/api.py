@@ -112,6 +112,7 @@ def load(
     device: str | torch.device = "auto",
     dtype: str | torch.dtype = "auto",
     plan: str = "auto",
+    attention: str = "auto",
     cache_dir: str | os.PathLike[str] | None = None,
     endpoint: str | None = None,
     token: str | bool | None = None,
@@ -155,6 +156,10 @@ def load(
             float16), float32 on the CPU, or bfloat16 where only that has room.
         plan: how the model is placed, by the name of a `records.Method` such as `model-offload`,
             or `auto`: the fastest that fits. `preflight` shows them all.
+        attention: how attention is computed, by the name that transformers or diffusers has for it:
+            `sdpa`, `eager`, `flex_attention`, `flash_attention_2`, `flash_attention_3`, `sage`,
+            `xformers`, ...; or `auto`: as the library does. Each library gets its own name for it,
+            and whether package, GPU and number format fit is checked before the download.
         cache_dir: the Hub's cache folder; by default where every library looks.
         endpoint: the address of the Hub; by default HF_ENDPOINT or huggingface.co.
         token: a token of the Hub; None for the one that is stored on this machine, False for none.
@@ -201,6 +206,7 @@ def load(
         device=device,
         dtype=dtype,
         plan=plan,
+        attention=attention,
         cache_dir=cache_dir,
         endpoint=endpoint,
         token=token,
@@ -363,6 +369,7 @@ def preflight(
     device: str | torch.device = "auto",
     dtype: str | torch.dtype = "auto",
     plan: str = "auto",
+    attention: str = "auto",
     cache_dir: str | os.PathLike[str] | None = None,
     endpoint: str | None = None,
     token: str | bool | None = None,
@@ -400,6 +407,7 @@ def preflight(
         device=device,
         dtype=dtype,
         plan=plan,
+        attention=attention,
         cache_dir=cache_dir,
         endpoint=endpoint,
         token=token,

@@ -18,7 +18,13 @@ from nbloader.checks import (
 )
 from nbloader.errors import HubUnreachableError, NbloaderError, RepoNotFoundError, error_from_parts
 from nbloader.fit import fit, next_method
-from nbloader.libraries import class_facts, package_facts, unmet_requirements
+from nbloader.libraries import (
+    attention_facts,
+    attention_named,
+    class_facts,
+    package_facts,
+    unmet_requirements,
+)
 from nbloader.loaders import devices, loaded, places_itself, spare_bytes
 from nbloader.machine import (
     attached_models,
@@ -183,7 +189,8 @@ def _facts(
         if selection and loads
         else ()
     )
-    packages = package_facts(names)
+    way = attention_named(request.attention) if request.attention and names else None
+    packages = package_facts((*names, way.package) if way and way.package else names)
     machine = replace(survey.machine(), packages=packages) if selection and survey else None
     alive = loaded()
     going: tuple[LoadedModel, ...] = ()
@@ -220,6 +227,7 @@ def _facts(
         fit_without_loaded=without,
         loaded=alive,
         places_itself=places_itself(request.loader_kwargs),
+        attention=attention_facts(selection, way.name) if selection and way else None,
         handed_in=frozenset(request.selection.handed_in),
         allow_pickle=request.allow_pickle,
         safe_globals=_safe_globals(),

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from nbloader.errors import NbloaderError, error_from_parts
+from nbloader.libraries import attention_library
 from nbloader.limits import TRIAL_KILL_LIMIT_S, TRIAL_LIMIT_S, WAIT_STEP_S
 from nbloader.loaders import DTYPES, PLACING
 from nbloader.records import ComponentWeights, Method, PlacedComponent, Placement, Selection
@@ -46,17 +47,27 @@ class Task:
     Attributes:
         placement: on the CPU, in the dtypes that are stored.
         loader_kwargs: those of the caller that do not place the model.
+        attention: how attention is computed; None for the library's own choice.
     """
 
     selection: Selection
     placement: Placement
     loader_kwargs: dict[str, Any] = field(default_factory=dict)
+    attention: str | None = None
 
 
 def task_of(
-    selection: Selection, weights: Sequence[ComponentWeights], loader_kwargs: Mapping[str, Any]
+    selection: Selection,
+    weights: Sequence[ComponentWeights],
+    loader_kwargs: Mapping[str, Any],
+    attention: str | None = None,
 ) -> Task | str:
-    """Say what is to be tried; or why nothing can be, in a few words."""
+    """Say what is to be tried; or why nothing can be, in a few words.
+
+    Args:
+        attention: of the load. Which of its classes take it, transformers says when they are made;
+            diffusers is told once they are, and may then use a GPU.
+    """
     files = [path for component in selection.components for path in component.weights]
     if selection.custom_code:
         return "the code of the repository is not run before a load"
@@ -88,6 +99,7 @@ def task_of(
             ),
         ),
         loader_kwargs=kept,
+        attention=attention if attention_library(selection) == "transformers" else None,
     )
 
 

@@ -20,7 +20,7 @@ from nbloader import trial
 from nbloader.checks import trial as judged
 from nbloader.errors import DownloadError, MissingTensorsError, ModelLoadError, NbloaderError
 from nbloader.localhub import Fault, LocalHub, RequestClass
-from nbloader.records import CheckStatus, Companion, ComponentWeights, RepoFile, Selection
+from nbloader.records import CheckStatus, Companion, ComponentWeights, Kind, RepoFile, Selection
 from nbloader.stages import loading
 from nbloader.trial import MAX_SHARDS, Task, Trial, task_of, verdict
 from nbloader.worker.repository import write_sketch
@@ -64,6 +64,16 @@ def test_arguments_that_do_not_place_the_model_are_kept(
     task = task_of(*plain, given)
     assert isinstance(task, Task)
     assert task.loader_kwargs == kept
+
+
+def test_attention_is_tried_where_it_is_an_argument(plain: Selected) -> None:
+    selection, weights = plain
+    task = task_of(selection, weights, {}, "eager")
+    assert isinstance(task, Task)
+    assert task.attention == "eager"
+    task = task_of(replace(selection, kind=Kind.DIFFUSERS), weights, {}, "sdpa")
+    assert isinstance(task, Task)
+    assert task.attention is None
 
 
 @pytest.mark.parametrize(

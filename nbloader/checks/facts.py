@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from nbloader.errors import NbloaderError
 from nbloader.records import (
+    AttentionFacts,
     CheckResult,
     CheckStatus,
     ClassFacts,
@@ -47,6 +48,8 @@ class Facts:
             them is on a GPU.
         loaded: the models that this process has loaded before, the largest first.
         places_itself: whether the caller's own arguments settle where the model goes.
+        attention: the way to compute attention that the caller asks for; None for the library's own
+            choice.
         handed_in: names that the caller passes on to the library.
         allow_pickle: whether weights that can run code may be loaded.
         safe_globals: names that the caller has added to what torch's restricted unpickler allows.
@@ -75,6 +78,7 @@ class Facts:
     fit_without_loaded: Fit | None = None
     loaded: tuple[LoadedModel, ...] = ()
     places_itself: bool = False
+    attention: AttentionFacts | None = None
     handed_in: frozenset[str] = frozenset()
     allow_pickle: bool = False
     safe_globals: frozenset[str] = frozenset()

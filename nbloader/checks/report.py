@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from nbloader.checks import files, hub, memory, packages, safety
+from nbloader.checks import attention, files, hub, memory, packages, safety
 from nbloader.checks.facts import Facts, skipped
 from nbloader.errors import PreflightError, error_from_parts
 from nbloader.records import (
@@ -38,17 +38,21 @@ class Check:
         name: short and stable.
         requires: names of checks that must not have failed.
         run: looks at the facts.
+        asked: whether it is made at all, for what only some calls ask for.
     """
 
     name: str
     requires: tuple[str, ...]
     run: Callable[[Facts], CheckResult]
+    asked: Callable[[Facts], bool] = lambda _: True
 
 
 def run_checks(facts: Facts) -> tuple[CheckResult, ...]:
     """Make all checks, in their order."""
     results: dict[str, CheckResult] = {}
     for check in CHECKS:
+        if not check.asked(facts):
+            continue
         unmet = [name for name in check.requires if _unmet(results[name])]
         results[check.name] = (
             skipped(check.name, f"not checked: {unmet[0]} did not pass")
@@ -65,6 +69,10 @@ def _unmet(result: CheckResult) -> bool:
     return result.status is CheckStatus.FAILED
 
 
+def _asks_for_attention(facts: Facts) -> bool:
+    return facts.attention is not None
+
+
 CHECKS: tuple[Check, ...] = (
     Check("hub", (), hub.hub),
     Check("access", ("hub",), hub.access),
@@ -77,6 +85,7 @@ CHECKS: tuple[Check, ...] = (
     Check("disk", ("access",), files.disk),
     Check("packages", ("files",), packages.packages),
     Check("placement", ("files",), memory.placement),
+    Check("attention", ("files",), attention.attention, asked=_asks_for_attention),
     Check("vram", ("placement",), memory.vram),
     Check("ram", ("placement",), memory.ram),
 )

@@ -32,6 +32,8 @@ _DISTRIBUTIONS = {
         "opencv-contrib-python",
         "opencv-contrib-python-headless",
     ),
+    "flash_attn.cute": ("flash-attn-4",),
+    "flash_attn_interface": ("flash-attn-3",),
     "google.protobuf": ("protobuf",),
     "imwatermark": ("invisible-watermark",),
     "modelopt": ("nvidia-modelopt",),

@@ -36,6 +36,9 @@ _OWN_BOUNDS = {"huggingface_hub": ">=1.8,<3"}
 _LEAST = {"diffusers": ">=0.37", "sentence_transformers": ">=5.2"}
 """The oldest that is worth to be installed anew: this package's extras."""
 
+_BUILT_WITH_TORCH = frozenset({"flash_attn"})
+"""Packages that are compiled when they are installed, and import the torch that is there for it."""
+
 _TORCH_BUILD = re.compile(r"\+(cu\d+|cpu|xpu|rocm\d+(?:\.\d+)*)")
 
 
@@ -96,7 +99,8 @@ def pip_line(
         pinned = f"=={installed}" if stays and installed != "?" else ""
         parts.append(_requirement(name, pinned or _OWN_BOUNDS.get(name, "")))
     command = "%pip install" if notebook else "pip install"
-    return " ".join([command, *_index(change, packages), *parts])
+    isolation = () if _BUILT_WITH_TORCH.isdisjoint(change) else ("--no-build-isolation",)
+    return " ".join([command, *_index(change, packages), *isolation, *parts])
 
 
 def normal_name(distribution: str) -> str:

@@ -224,6 +224,13 @@ def has_family(sources: Sources, model_type: str) -> bool | None:
     return re.search(entry, text) is not None
 
 
+def base_class(sources: Sources, model_type: str) -> str | None:
+    """Name the class that `AutoModel` builds for a family; None if its tables have none."""
+    table = _body_of_table(sources.text(_AUTO), "MODEL_MAPPING_NAMES")
+    found = re.search(rf'"{re.escape(model_type)}", \(?"(\w+)"', table)
+    return found[1] if found else None
+
+
 # -- tasks -----------------------------------------------------------------------------------------
 
 _PIPELINES = "pipelines/__init__.py"

@@ -15,6 +15,7 @@ from typing import Any
 
 from nbloader.errors import InvalidArgumentError, MissingTensorsError, ModelLoadError, NbloaderError
 from nbloader.loaders import classes, diffusers, sentence_transformers, transformers
+from nbloader.loaders.attention import attend, with_attention
 from nbloader.loaders.folders import replaced_modules
 from nbloader.loaders.placing import BuildSteps, steps
 from nbloader.loaders.reports import (
@@ -50,6 +51,8 @@ class Building:
 
     Args:
         loader_kwargs: passed on to the library, over our own choices.
+        attention: how attention is computed, by a name of `libraries.ATTENTIONS`; None for the
+            library's own choice.
         forced: whether to go on with a model whose files lack tensors.
         next_method: the one to name should a GPU be full; None if no other fits.
     """
@@ -61,6 +64,7 @@ class Building:
         placement: Placement,
         loader_kwargs: Mapping[str, Any],
         *,
+        attention: str | None = None,
         forced: bool = False,
         next_method: Method | None = None,
     ) -> None:
@@ -74,7 +78,9 @@ class Building:
         self._ignores_shapes = any(
             given.get("ignore_mismatched_sizes") is True for given in (loader_kwargs, nested)
         )
-        self._steps = build(selection, folder, placement, loader_kwargs, fills=forced)
+        self._steps = build(
+            selection, folder, placement, loader_kwargs, attention=attention, fills=forced
+        )
         self._given = tuple(loader_kwargs)
         self._built: list[Any] = []
         self._left: list[Notice] = []
@@ -288,11 +294,14 @@ def build(
     placement: Placement,
     loader_kwargs: Mapping[str, Any],
     *,
+    attention: str | None = None,
     fills: bool = False,
 ) -> BuildSteps:
     """Build the model that `selection` describes from `folder`, without the network.
 
     Args:
+        attention: how attention is computed, by a name of `libraries.ATTENTIONS`; None for the
+            library's own choice.
         fills: whether tensors that no file has are made up, so that the model can be used.
 
     Yields:
@@ -306,11 +315,13 @@ def build(
         ModelLoadError: the libraries cannot place it so.
     """
     todo = replace(steps(selection, placement, versions()), fills=fills)
-    return (
-        yield from _BUILDERS[selection.kind].build(
-            selection, folder, placement, todo, loader_kwargs
-        )
+    todo = with_attention(todo, selection, attention)
+    built = yield from _BUILDERS[selection.kind].build(
+        selection, folder, placement, todo, loader_kwargs
     )
+    if attention is not None:
+        yield from attend(holders(built, selection), selection, attention)
+    return built
 
 
 def modules_of(model: Any, selection: Selection) -> dict[str, Any]:

@@ -238,6 +238,22 @@ class ClassFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AttentionFacts:
+    """What the files of the installed library tell of a way to compute attention.
+
+    Attributes:
+        name: of the way.
+        offered: whether the library knows it; None if that cannot be told.
+        classes: those of the selection whose attention is meant, each with the names of the ways
+            that it takes; None where that cannot be told.
+    """
+
+    name: str
+    offered: bool | None = None
+    classes: tuple[tuple[str, frozenset[str] | None], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TokenFacts:
     """The token of the Hub; never the token itself.
 

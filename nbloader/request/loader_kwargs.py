@@ -16,6 +16,7 @@ from nbloader.errors import InvalidArgumentError
 from nbloader.request.call import Call
 from nbloader.request.parts import check_inner
 from nbloader.request.values import (
+    check_attention,
     check_device,
     check_dtype,
     check_endpoint,
@@ -46,6 +47,7 @@ class Taken:
 
 # By the name that a library has for it: the name of ours, and what makes two values comparable.
 _SAME: Mapping[str, tuple[str, Callable[[object], object]]] = {
+    "attn_implementation": ("attention", check_attention),
     "cache_dir": ("cache_dir", partial(check_folder, "cache_dir")),
     "cache_folder": ("cache_dir", partial(check_folder, "cache_dir")),
     "device": ("device", check_device),
@@ -68,6 +70,7 @@ _DEFAULTS = {each.name: each.default for each in fields(Call)}
 _NESTED = ("model_kwargs", "tokenizer_kwargs", "processor_kwargs", "config_kwargs")
 _NESTED_NAMES = frozenset(
     {
+        "attn_implementation",
         "cache_dir",
         "local_files_only",
         "revision",
@@ -85,6 +88,8 @@ _OLD_NESTED: Mapping[str, str] = {
 }
 """Older names of `CrossEncoder` for them. It drops one that stands beside the newer name, and ours
 stands there always."""
+_WITHOUT_NEEDS = ("sdpa", "eager", "flex_attention")
+"""Ways to compute attention for which there is nothing that a library would fetch by itself."""
 _OF_THE_WHOLE = frozenset({"revision", "subfolder", "trust_remote_code", "variant"})
 
 _OF_THE_CALL = frozenset(
@@ -92,6 +97,7 @@ _OF_THE_CALL = frozenset(
         "allow_pickle",
         "cls",
         "components",
+        "attention",
         "force",
         "kind",
         "loader_kwargs",
@@ -210,6 +216,11 @@ class _Taking:
 
     def take(self, name: str, value: object) -> bool:
         """Take one argument over; False for one that is the library's own."""
+        if isinstance(value, Mapping) and "attn_implementation" in value:
+            raise InvalidArgumentError(
+                f"loader_kwargs['{name}']['attn_implementation'] is for the whole load",
+                hint="Pass it to load: attention=...",
+            )
         if name in _SAME:
             return value is None or self._same(name, value, f"loader_kwargs['{name}']")
         if name in _PLACING:
@@ -238,13 +249,17 @@ class _Taking:
                 self._refuse(name, value)
                 left[name] = value
             elif name not in _OF_THE_WHOLE or (place == "model_kwargs" and name != "subfolder"):
-                self._same(name, value, where)
+                if not self._same(name, value, where):
+                    left[name] = value
             else:
                 self._must_agree(name, value, where)
         return left
 
     def _same(self, name: str, value: object, where: str) -> bool:
         argument, check = _SAME[name]
+        if argument == "attention" and isinstance(value, Mapping):
+            self._for_parts(value, where)
+            return False
         try:
             wanted = check(value)
         except InvalidArgumentError:
@@ -263,6 +278,23 @@ class _Taking:
                 hint=f"Leave out {where}: {argument}= says it for the whole load.",
             )
         return True
+
+    def _for_parts(self, value: Mapping[object, object], where: str) -> None:
+        """See that each part of a model is given a way to compute attention that needs no check."""
+        for each in value.values():
+            if isinstance(each, Mapping):
+                self._for_parts(each, where)
+            elif each is not None and check_attention(each) not in _WITHOUT_NEEDS:
+                raise InvalidArgumentError(
+                    f"{where} names {quote(each)} for a part of the model, which is not checked",
+                    hint=f"Pass attention={quote(each)} for the whole model, or name one of "
+                    f"{', '.join(map(repr, _WITHOUT_NEEDS))} for its parts.",
+                )
+        if check_attention(self.call.attention) is not None:
+            raise InvalidArgumentError(
+                f"attention= and {where} are given, and the second is for parts of the model",
+                hint="Leave out one of them.",
+            )
 
     def _must_agree(self, name: str, value: object, where: str) -> None:
         argument, check = _SAME[name]

@@ -19,6 +19,7 @@ from nbloader.request.loader_kwargs import taken_over
 from nbloader.request.parts import Parts, check_inner, read_classes, read_components
 from nbloader.request.repo_ids import read_repo_id
 from nbloader.request.values import (
+    check_attention,
     check_device,
     check_dtype,
     check_endpoint,
@@ -56,6 +57,8 @@ class Request:
         local_dir: a folder of the user's own for the files; None for the Hub's cache.
         selection: how the files are chosen.
         method: the only way to place the model; None for the fastest that fits.
+        attention: how attention is computed, by a name of `libraries.ATTENTIONS`; None for the
+            library's own choice.
         token_facts: where the token comes from.
     """
 
@@ -68,6 +71,7 @@ class Request:
     device: str
     dtype: str
     method: Method | None
+    attention: str | None
     allow_pickle: bool
     cache_dir: str | None
     endpoint: str | None
@@ -169,6 +173,7 @@ def checked(call: Call) -> Request:
         device=check_device(call.device),
         dtype=_dtype(check_dtype(call.dtype), nested),
         method=check_method(call.plan),
+        attention=check_attention(call.attention),
         allow_pickle=check_flag("allow_pickle", call.allow_pickle),
         cache_dir=check_folder("cache_dir", call.cache_dir),
         endpoint=endpoint,

@@ -12,6 +12,8 @@ from nbloader.text import quote
 
 # Names that other loaders have for what is here called by another.
 _MEANT: Mapping[str, str] = {
+    "attention_backend": "attention",
+    "attn_implementation": "attention",
     "cache_folder": "cache_dir",
     "compute_dtype": "dtype",
     "force_download": "verify",
@@ -27,7 +29,6 @@ _IDS = frozenset(
 )
 _PLACES: Mapping[str, str] = {
     # Arguments of `from_pretrained` that `pipeline` and SentenceTransformer take for the model.
-    "attn_implementation": '{"model_kwargs": {"attn_implementation": ...}}',
     "ignore_mismatched_sizes": '{"model_kwargs": {"ignore_mismatched_sizes": ...}}',
     "num_labels": '{"model_kwargs": {"num_labels": ...}}',
 }

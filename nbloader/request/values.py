@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from nbloader.errors import InvalidArgumentError, InvalidRepoIdError
 from nbloader.hub_names import is_repo_id, is_revision
+from nbloader.libraries import attention_named, is_hub_kernel, near_attentions
 from nbloader.records import Method
 from nbloader.text import quote
 
@@ -154,6 +155,35 @@ def check_dtype(dtype: object) -> str:
         f"dtype={quote(dtype)} is not known",
         hint='Choose "bfloat16" (or "bf16"), "float16" ("fp16", "half"), "float32" ("fp32", '
         '"float"), or leave it out.',
+    )
+
+
+def check_attention(attention: object) -> str | None:
+    """Return the name of a way to compute attention, or None for the library's own choice.
+
+    Raises:
+        InvalidArgumentError: there is none of that name, or it is code that is fetched unchecked.
+    """
+    if attention == "auto":
+        return None
+    if isinstance(attention, str) and (way := attention_named(attention)):
+        return way.name
+    if isinstance(attention, str) and is_hub_kernel(attention):
+        line = (
+            f"pipe.model.set_attn_implementation({quote(attention)})"
+            if "/" in attention
+            else f"pipe.transformer.set_attention_backend({quote(attention)})"
+        )
+        raise InvalidArgumentError(
+            f"attention={quote(attention)} is a kernel of the Hub: code that the library itself "
+            "fetches in the middle of a load and runs, past all checks, whatever is trusted",
+            hint="Leave it out; if you trust that code, let the library fetch it afterwards: "
+            f"{line}.",
+        )
+    near = near_attentions(attention) if isinstance(attention, str) else near_attentions("")
+    raise InvalidArgumentError(
+        f"attention={quote(attention)} is not known",
+        hint=f"Choose one of {', '.join(map(repr, near))}, or leave it out.",
     )
 
 

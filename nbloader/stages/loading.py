@@ -218,6 +218,7 @@ def load(run: Run) -> tuple[Any, str]:
             folder,
             placement,
             request.loader_kwargs,
+            attention=request.attention,
             forced=request.force,
             next_method=loading.next_method(),
         )

@@ -125,7 +125,7 @@ def tried(
     from nbloader.transfer.protocol import Sketch
     from nbloader.trial import Trial, task_of
 
-    task = task_of(selection, weights, request.loader_kwargs)
+    task = task_of(selection, weights, request.loader_kwargs, request.attention)
     if isinstance(task, str):
         return task
     try:

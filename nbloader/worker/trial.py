@@ -52,7 +52,9 @@ def answer(task: Task, folder: Path, imported: Callable[[], object]) -> dict[str
     try:
         imported()
         with closing(
-            Building(task.selection, folder, task.placement, task.loader_kwargs)
+            Building(
+                task.selection, folder, task.placement, task.loader_kwargs, attention=task.attention
+            )
         ) as building:
             while building.step():
                 pass

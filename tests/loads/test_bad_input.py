@@ -275,7 +275,7 @@ def test_an_id_that_is_gone(hub: LocalHub, tmp_path: Path) -> None:
         ("safety_checker", 'loader_kwargs={"safety_checker": ...}'),
         (
             "attn_implementation",
-            'loader_kwargs={"model_kwargs": {"attn_implementation": ...}}',
+            "It is called attention here: nbloader.load(..., attention=...).",
         ),
         ("num_labels", 'loader_kwargs={"model_kwargs": {"num_labels": ...}}'),
         ("not a name", "loader_kwargs={...}"),

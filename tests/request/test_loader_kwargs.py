@@ -19,6 +19,7 @@ def request_of(loader_kwargs: dict[str, Any], **arguments: Any) -> Request:
 
 
 SET = {
+    "attn_implementation": ("attention", "flash", "flash_attention_2"),
     "cache_dir": ("cache_dir", "/models", "/models"),
     "cache_folder": ("cache_dir", "/models", "/models"),
     "device": ("device", 0, "cuda:0"),
@@ -170,14 +171,16 @@ def test_arguments_for_the_parts_are_looked_through_too() -> None:
                 "revision": "v1",
                 "token": "hf_x",
                 "cache_dir": None,
-                "attn_implementation": "sdpa",
+                "attn_implementation": "flash_attention_2",
+                "output_loading_info": False,
             },
             "tokenizer_kwargs": {"revision": "v1", "token": "hf_x", "padding_side": "left"},
         }
     )
     assert (request.revision, request.token) == ("v1", "hf_x")
+    assert request.attention == "flash_attention_2"
     assert request.loader_kwargs == {
-        "model_kwargs": {"attn_implementation": "sdpa"},
+        "model_kwargs": {"output_loading_info": False},
         "tokenizer_kwargs": {"padding_side": "left"},
     }
 
@@ -197,6 +200,40 @@ def test_arguments_for_the_parts_are_looked_through_too() -> None:
 )
 def test_what_is_the_librarys_own_is_passed_on(loader_kwargs: dict[str, Any]) -> None:
     assert request_of(loader_kwargs).loader_kwargs == loader_kwargs
+
+
+@pytest.mark.parametrize(
+    ("loader_kwargs", "arguments"),
+    [
+        ({"attn_implementation": "flash"}, {}),
+        ({"model_kwargs": {"attn_implementation": "flash_attention_2"}}, {}),
+        ({"attn_implementation": "flash_attention_2"}, {"attention": "flash"}),
+        ({"attn_implementation": None}, {"attention": "flash_attention_2"}),
+        ({}, {"attention": "flash"}),
+    ],
+)
+def test_attention_is_one_argument_by_any_of_its_names(
+    loader_kwargs: dict[str, Any], arguments: dict[str, Any]
+) -> None:
+    request = request_of(loader_kwargs, **arguments)
+    assert request.attention == "flash_attention_2"
+    assert not any(request.loader_kwargs.values())
+
+
+def test_attention_for_the_parts_of_a_model_goes_to_the_library() -> None:
+    parts = {"": "sdpa", "vision_config": "eager", "text_config": None}
+    given = {"model_kwargs": {"attn_implementation": parts}}
+    request = request_of(given)
+    assert (request.attention, request.loader_kwargs) == (None, given)
+    with pytest.raises(InvalidArgumentError, match="the second is for parts of the model"):
+        request_of(given, attention="sdpa")
+    with pytest.raises(InvalidArgumentError, match=r"\['AutoModel'\]\['attn_implementation'\]"):
+        request_of({"AutoModel": {"attn_implementation": "sdpa"}})
+    with pytest.raises(InvalidArgumentError, match="for a part of the model, which is not checked"):
+        request_of({"attn_implementation": {"": {"": "sdpa", "text": "flash_attention_2"}}})
+    for wrong in ("fast", "kernels-community/flash-attn2"):
+        with pytest.raises(InvalidArgumentError, match=f"attention='{wrong}' is"):
+            request_of({"model_kwargs": {"attn_implementation": {**parts, "": wrong}}})
 
 
 def test_a_part_may_be_handed_in_or_be_the_one_that_comes_anyway() -> None:
@@ -228,9 +265,9 @@ def test_the_older_names_of_a_cross_encoder_reach_it_by_the_newer_ones() -> None
             "tokenizer_args": {"model_max_length": 9},
         }
     )
-    assert request.revision == "v1"
+    assert (request.revision, request.attention) == ("v1", "eager")
     assert request.loader_kwargs == {
-        "model_kwargs": {"attn_implementation": "eager"},
+        "model_kwargs": {},
         "config_kwargs": {"hidden_act": "relu"},
         "tokenizer_kwargs": {"model_max_length": 9},
     }
