@@ -73,6 +73,7 @@ def apply(state: JobState, event: Event, now: float) -> JobState:
                 selection=event.selection,
                 total=event.selection.total,
                 cached=frozenset(event.cached),
+                copied=frozenset(event.copied),
                 kept=sum(there.values()),
                 completed=MappingProxyType(there),
                 done=frozenset(event.cached),

@@ -158,6 +158,7 @@ class JobState:
         selection: None until the files are known.
         total: bytes of all files of the selection.
         fit: the ways to place the model, and the one that is taken; None if nothing is loaded.
+        copied: paths of files that are not fetched, because their content is on this machine.
         completed: bytes that are there by path, files of the cache included.
         moving: paths of which bytes have arrived.
         kept: bytes that were there before, complete files and parts.
@@ -181,6 +182,7 @@ class JobState:
     selection: Selection | None = None
     total: int = 0
     cached: frozenset[str] = frozenset()
+    copied: frozenset[str] = frozenset()
     completed: Mapping[str, int] = field(default_factory=lambda: _NOTHING)
     moving: frozenset[str] = frozenset()
     done: frozenset[str] = frozenset()

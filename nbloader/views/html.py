@@ -200,7 +200,8 @@ def _stage(state: JobState, begun: StageState) -> str:
 
 
 def _bytes(state: JobState, *, speed: bool, eta: bool) -> str:
-    cached = f"{format_bytes(state.cached_bytes)} from the cache" if state.cached else ""
+    had = state.cached or state.copied
+    cached = f"{format_bytes(state.cached_bytes)} from the cache" if had else ""
     if state.status is Status.RUNNING:
         parts = [there_of(state.there, state.total), cached]
         if state.stage is Stage.DOWNLOAD:

@@ -47,7 +47,8 @@ def stage_line(state: JobState, stage: Stage) -> str:
     if stage is Stage.CONNECT:
         text += f": {plain(state.repo_id)}"
     elif stage is Stage.DOWNLOAD and selection is not None:
-        there = f", {format_bytes(state.cached_bytes)} of it cached" if state.cached else ""
+        had = state.cached or state.copied
+        there = f", {format_bytes(state.cached_bytes)} of it cached" if had else ""
         text += f": {len(selection.files)} files, {format_bytes(selection.total)}{there}"
     return text
 

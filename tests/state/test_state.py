@@ -328,3 +328,18 @@ def test_the_sums_hold_whatever_arrives(steps: list[tuple[float, Event]]) -> Non
         assert 20 <= state.percent <= 80
         assert state.speed is None or state.speed >= 0
         assert len(state.samples) <= 2 * SPEED_WINDOW_S + 3
+
+
+def test_what_is_copied_on_this_machine_is_not_fetched() -> None:
+    state = fold(
+        [
+            (101.0, Selected(selection=SELECTION, copied={WEIGHTS: 0})),
+            (102.0, StageStarted(stage=Stage.DOWNLOAD)),
+        ]
+    )
+    size = next(file.size for file in SELECTION.files if file.path == WEIGHTS)
+    assert (state.copied, state.kept, state.done) == (frozenset({WEIGHTS}), size, frozenset())
+    assert state.to_fetch == SELECTION.total - size
+    done = fold([(103.0, FileDone(path=WEIGHTS))], state)
+    assert (done.fetched, done.done) == (0, frozenset({WEIGHTS}))
+    assert done.to_fetch == state.to_fetch
