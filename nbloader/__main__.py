@@ -106,7 +106,7 @@ def _add_repo(parser: argparse.ArgumentParser, *, several: bool = False) -> None
         "repo_id",
         nargs="+" if several else None,
         metavar="REPO",
-        help="such as Qwen/Qwen-Image-Edit-2509",
+        help="such as Qwen/Qwen-Image-Edit-2509, or a folder",
     )
     parser.add_argument(
         "--cls", action="append", metavar="CLASS", help="what to make of it; may be given again"
@@ -232,7 +232,7 @@ class _Record:
     def __call__(self, event: Any) -> None:
         match event.type:
             case "selected":
-                self.told["commit_hash"] = event.selection.commit_hash
+                self.told["commit_hash"] = event.selection.commit_hash or None  # of a folder
                 self.told["kind"] = str(event.selection.kind)
                 self.told["total_bytes"] = event.selection.total
                 cached = {*event.cached, *event.copied}

@@ -100,7 +100,7 @@ def _prepare(function: str, names: Collection[str], parameters: Collection[str])
 
 @_explains
 def load(
-    repo_id: str,
+    repo_id: str | os.PathLike[str],
     *,
     cls: str | type | Sequence[str | type] | None = None,
     subfolder: str | None = None,
@@ -134,6 +134,9 @@ def load(
             in its place is read as well: the address of a page, with the revision in it, and
             `hf://org/name@revision`. A bare name such as `all-MiniLM-L6-v2` is completed as
             sentence-transformers does it; the old bare ids such as `gpt2` stay what they are.
+            Or the path of a folder of this machine, as text or as any `os.PathLike`: `./folder`,
+            `~/folder`. What could be both an id and a path, as `org/name`, is the folder where one
+            of that name holds a model, and `hf://org/name` always the repository.
         cls: what to make of it, where that is another class than the files name: the name of a
             class of diffusers, transformers, sentence-transformers or peft that has
             `from_pretrained`, or the class itself, such as `AutoPipelineForInpainting`,
@@ -225,7 +228,7 @@ def load(
 
 
 @_like(load)
-async def aload(repo_id: str, **keywords: Any) -> Any:
+async def aload(repo_id: str | os.PathLike[str], **keywords: Any) -> Any:
     """Do what `load` does without holding the event loop. Takes the same arguments.
 
     `on_event` and the view are called from another thread. Cancelling the task ends the download
@@ -253,7 +256,7 @@ async def aload(repo_id: str, **keywords: Any) -> Any:
 
 
 @_like(load)
-def start(repo_id: str, **keywords: Any) -> Job:
+def start(repo_id: str | os.PathLike[str], **keywords: Any) -> Job:
     """Begin what `load` does, and return at once. Takes the same arguments.
 
     The cell is over while the model is on its way, so the buttons of its view work: cancel, retry,
@@ -275,7 +278,7 @@ def start(repo_id: str, **keywords: Any) -> Job:
 @_or_paths
 @_explains
 def download(
-    repo_id: str,
+    repo_id: str | os.PathLike[str],
     filename: str | None = None,
     *,
     allow_patterns: str | Iterable[str] | None = None,
@@ -304,7 +307,8 @@ def download(
 
     Or the files that are named: what `snapshot_download` and `hf_hub_download` of the Hub's library
     bring, for the same arguments, and gone on with, verified and shown as a load is. Imports none
-    of the libraries that build models. Other arguments and errors are those of `load`.
+    of the libraries that build models. Other arguments and errors are those of `load`, and
+    a folder is refused: what would be fetched is there.
 
     Args:
         repo_id: as `load` takes it; or a list of such ids. Then all are checked together, the disk
@@ -357,7 +361,7 @@ def download(
 @_or_reports
 @_explains
 def preflight(
-    repo_id: str,
+    repo_id: str | os.PathLike[str],
     *,
     cls: str | type | Sequence[str | type] | None = None,
     subfolder: str | None = None,
@@ -448,7 +452,9 @@ def unload(model: Any) -> Freed:
     return loaders.unload(model)
 
 
-def _request(function: str, repo_id: str, keywords: Mapping[str, Any]) -> Request:
+def _request(
+    function: str, repo_id: str | os.PathLike[str], keywords: Mapping[str, Any]
+) -> Request:
     """Check a call that takes the arguments of `load`."""
     _prepare(function, keywords, tuple(signature(load).parameters))
     from nbloader.request import Call, checked

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -16,7 +17,13 @@ from nbloader.checks import (
     quantizations_of,
     run_checks,
 )
-from nbloader.errors import HubUnreachableError, NbloaderError, RepoNotFoundError, error_from_parts
+from nbloader.errors import (
+    HubUnreachableError,
+    NbloaderError,
+    RepoNotFoundError,
+    UnsupportedRepoError,
+    error_from_parts,
+)
 from nbloader.fit import fit, next_method
 from nbloader.libraries import (
     attention_facts,
@@ -30,6 +37,7 @@ from nbloader.machine import (
     attached_models,
     bigger_disks,
     disk_facts_or_none,
+    holds_model,
     looks_like,
     machine_facts,
     matching,
@@ -41,7 +49,6 @@ from nbloader.records import (
     AttachedModel,
     ComponentWeights,
     Fit,
-    Kind,
     LoadedModel,
     MachineFacts,
     Method,
@@ -56,13 +63,6 @@ __all__ = ["Survey", "assess", "fallback", "gather", "gather_joint", "helped", "
 
 _PLACING = ("accelerate", "bitsandbytes", "kernels", "triton")
 """Packages that decide which placements there are, and what they take."""
-
-_LOADERS = {
-    Kind.DIFFUSERS: "diffusers.DiffusionPipeline.from_pretrained({!r})",
-    Kind.SENTENCE_TRANSFORMERS: "sentence_transformers.SentenceTransformer({!r})",
-    Kind.TRANSFORMERS: "transformers.pipeline(model={!r})",
-    Kind.CLASSES: "nbloader.load({!r}, cls=...)",
-}
 
 
 class Survey(Background):
@@ -115,7 +115,7 @@ def gather(
         InvalidArgumentError: the device that was asked for is not there.
     """
     if problem is not None:
-        problem = helped(problem, request.repo_id)
+        problem = helped(problem, request)
     return _with_bigger_disks(_facts(request, survey, selected, problem))
 
 
@@ -208,6 +208,7 @@ def _facts(
     return Facts(
         repo_id=request.repo_id,
         repo_type=request.repo_type,
+        folder=request.folder,
         loads=loads,
         hub=hub,
         token=request.token_facts,
@@ -300,18 +301,25 @@ def _numbers(model: LoadedModel) -> list[int]:
     return [int(index or 0)] if kind == "cuda" else []
 
 
-def helped(error: NbloaderError, repo_id: str) -> NbloaderError:
+def helped(error: NbloaderError, request: Request) -> NbloaderError:
     """Add to the hint of an error of the worker what only this process knows.
 
     Where the Hub cannot be reached, that is the models that are attached to a Kaggle notebook;
-    where it has no such repository, the one that a well-known model has moved to.
+    where it has no such repository, the one that a well-known model has moved to; where a folder is
+    no model, those below it.
     """
-    more = ""
+    more, repo_id = "", request.repo_id
     if isinstance(error, HubUnreachableError) and place(os.environ) is Place.KAGGLE:
         more = _offer(matching(attached_models(), repo_id), repo_id)
     elif isinstance(error, RepoNotFoundError) and (successor := successor_of(repo_id)):
         more = f'This model is kept as "{successor}" now: nbloader.load("{successor}").'
         return error_from_parts(error.reference, error.message, more)
+    elif isinstance(error, UnsupportedRepoError) and request.folder is not None:
+        below = [model.folder for model in attached_models(Path(request.folder))]
+        if below and not holds_model(Path(request.folder)):
+            more = f"There is a model below it: nbloader.load({json.dumps(below[0])})"
+            more += f", and {len(below) - 1} more." if len(below) > 1 else "."
+            return error_from_parts(error.reference, error.message, more)
     return (
         error_from_parts(error.reference, error.message, f"{error.hint} {more}") if more else error
     )
@@ -322,7 +330,7 @@ def _offer(models: Sequence[AttachedModel], repo_id: str) -> str:
     if not models:
         return ""
     first = models[0]
-    line = _LOADERS[Kind(first.kind)].format(first.folder)
+    line = f"nbloader.load({json.dumps(first.folder)})"
     what = "It is attached" if looks_like(first, repo_id) else "Attached here"
     more = f" ({len(models) - 1} more are attached)" if len(models) > 1 else ""
     return f"{what} at {first.folder}: `{line}` loads it without a network{more}."

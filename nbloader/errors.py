@@ -112,8 +112,8 @@ class InputError(NbloaderError, ValueError):
 class InvalidRepoIdError(InputError):
     """The value is not a repository id of the Hub.
 
-    Cause: A file, a folder, a dataset, a page of another host, or a misspelt id was passed.
-    Cure: Pass `org/name` as it stands at the head of the model's page.
+    Cause: A file, a folder that is not there, a dataset, another host's page, or a misspelt id.
+    Cure: Pass `org/name` as it stands at the head of the model's page, or the path of a folder.
     """
 
     reference = "invalid-repo-id"

@@ -16,6 +16,7 @@ from typing import TypeGuard
 __all__ = [
     "HUB",
     "folder_and_name",
+    "is_path",
     "is_repo_id",
     "is_revision",
     "join",
@@ -29,6 +30,7 @@ HUB = "https://huggingface.co"
 # `..` forbidden; a name neither starts nor ends with `-` or `.`.
 _NAME = r"(?![-.])[\w\-.]{1,96}(?<![-.])"
 _REPO_ID = re.compile(rf"(?:{_NAME}/)?{_NAME}", re.ASCII)
+_NO_PATH = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _NO_REVISION = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|//|@\{|/\.")
 
 
@@ -42,6 +44,11 @@ def is_repo_id(value: object) -> TypeGuard[str]:
         and ".." not in value
         and not value.endswith(".git")
     )
+
+
+def is_path(value: object) -> TypeGuard[str]:
+    """Say whether a value can be the path of a folder of this machine."""
+    return isinstance(value, str) and 0 < len(value) <= 4096 and not _NO_PATH.search(value)
 
 
 def is_revision(value: object) -> TypeGuard[str]:

@@ -32,6 +32,7 @@ class Facts:
     """What the checks look at; a part that is not known is None.
 
     Attributes:
+        folder: the folder of this machine that is loaded; None for a repository.
         loads: whether a model will be built, so that packages, memory and safety matter.
         problem: the error that ended the worker before there was a selection.
         pickles: what the files of pickled weights hold that could be looked through.
@@ -58,6 +59,7 @@ class Facts:
 
     repo_id: str
     repo_type: RepoType = RepoType.MODEL
+    folder: str | None = None
     loads: bool = True
     hub: HubFacts | None = None
     token: TokenFacts = field(default_factory=TokenFacts)

@@ -26,10 +26,13 @@ def files(facts: Facts) -> CheckResult:
     origins = f", of them some from {named(others)}" if others else ""
     quantized = sorted({part.quantization for part in facts.weights if part.quantization})
     already = f", quantized already ({', '.join(quantized)})" if quantized else ""
+    missing = f"{format_bytes(facts.missing_bytes)} to download"
+    if facts.folder is not None and not facts.missing_bytes:
+        missing = "nothing to download"
     return passed(
         "files",
         f"{what}{len(selection.files)} files{origins}, {format_bytes(selection.total)}{already}, "
-        f"{format_bytes(facts.missing_bytes)} to download",
+        f"{missing}",
     )
 
 
@@ -123,5 +126,6 @@ def _elsewhere(facts: Facts, required: int) -> str:
 
 def _not_checked(name: str, facts: Facts) -> CheckResult:
     if facts.hub is None:
-        return skipped(name, "not checked")
+        nothing = facts.folder is not None and facts.problem is None
+        return skipped(name, "not needed: nothing is downloaded" if nothing else "not checked")
     return skipped(name, f"the file system of {short_path(facts.hub.cache_dir)} cannot be asked")

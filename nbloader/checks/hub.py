@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-from nbloader.checks.facts import Facts, failed_with, passed, skipped, warned
+from nbloader.checks.facts import Facts, failed_with, named, passed, skipped, warned
 from nbloader.errors import (
     GatedRepoError,
     HubUnreachableError,
@@ -13,8 +13,9 @@ from nbloader.errors import (
     RepoNotFoundError,
     RevisionNotFoundError,
 )
-from nbloader.hub_names import HUB, page_of
+from nbloader.hub_names import HUB, is_repo_id, page_of
 from nbloader.records import CheckResult, HubFacts
+from nbloader.redaction import short_path
 from nbloader.text import format_duration
 
 TOKENS = f"{HUB}/settings/tokens"
@@ -27,6 +28,8 @@ def hub(facts: Facts) -> CheckResult:
     """Does the Hub answer?"""
     if isinstance(facts.problem, (HubUnreachableError, RateLimitedError)):
         return failed_with("hub", facts.problem)
+    if facts.folder is not None and facts.hub is None:
+        return skipped("hub", "not asked: all files are on this machine")
     if not facts.check_network:
         return skipped("hub", "not checked: check_network is off")
     if facts.hub is None:
@@ -46,10 +49,12 @@ _ACCESS_ERRORS = (RepoNotFoundError, RevisionNotFoundError, GatedRepoError, Inva
 
 def access(facts: Facts) -> CheckResult:
     """May the repository be read, and with which token?"""
-    page = page_of(facts.repo_id, facts.repo_type)
     if isinstance(facts.problem, _ACCESS_ERRORS):
+        page = HUB if facts.folder is not None else page_of(facts.repo_id, facts.repo_type)
         link = TOKENS if isinstance(facts.problem, InvalidTokenError) else page
         return failed_with("access", facts.problem, link=link)
+    if facts.folder is not None:
+        return _folder(facts)
     if facts.hub is None:
         return passed("access", f"{facts.repo_id} can be read")
     if facts.hub.token_refused:
@@ -68,6 +73,26 @@ def access(facts: Facts) -> CheckResult:
     return passed("access", f"{facts.repo_id} is {kind} and can be read{token}")
 
 
+def _folder(facts: Facts) -> CheckResult:
+    """Say which folder it is, and what comes from the Hub."""
+    assert facts.folder is not None
+    selection = facts.selection
+    others = [
+        one.repo_id for one in (selection.companions if selection else ()) if one.folder is None
+    ]
+    more = f"; {named(list(dict.fromkeys(others)))} is read from the Hub" if others else ""
+    folder = short_path(facts.folder)
+    if is_repo_id(facts.repo_id):
+        return warned(
+            "access",
+            f"{facts.repo_id} is a folder here, {folder}, and is loaded in place of the repository "
+            f"of that name{more}",
+            hint=f'For the repository, pass "hf://{facts.repo_id}"; "./{facts.repo_id}" says that '
+            "the folder is meant.",
+        )
+    return passed("access", f"the folder {folder}{more}")
+
+
 def _from(facts: Facts) -> str:
     return f" ({facts.token.source})" if facts.token.source else ""
 
@@ -75,6 +100,8 @@ def _from(facts: Facts) -> str:
 def license_(facts: Facts) -> CheckResult:
     """Under which licence is it?"""
     name = facts.hub.license if facts.hub else None
+    if facts.folder is not None:
+        return skipped("license", "a folder names none")
     if name is None:
         return skipped("license", "its card names none")
     return passed("license", name)
@@ -98,7 +125,8 @@ def rate_limit(facts: Facts) -> CheckResult:
     """How many more requests does the Hub answer?"""
     found = facts.hub.rate_limit if facts.hub else None
     if found is None:
-        return skipped("rate-limit", "the Hub does not tell")
+        asked = facts.folder is None or facts.hub is not None
+        return skipped("rate-limit", "the Hub does not tell" if asked else "not asked")
     of = f" of {found.limit}" if found.limit is not None else ""
     message = (
         f"{found.remaining}{of} {found.kind} requests left, "

@@ -187,7 +187,7 @@ class PreflightReport(ShownReport):
         return {
             "repo_id": self.repo_id,
             "ok": self.ok,
-            "commit_hash": self.selection.commit_hash if self.selection else None,
+            "commit_hash": (self.selection.commit_hash or None) if self.selection else None,
             "kind": str(self.selection.kind) if self.selection else None,
             "total_bytes": self.selection.total if self.selection else None,
             "missing_bytes": self.missing_bytes,

@@ -143,7 +143,8 @@ def _doctor(repo_id: str | None, cache_dir: str | None) -> DoctorReport:
 def issue_of_job(request: Request, state: JobState) -> str:
     """Return the block to paste for a job of this process: what it was asked for and how it stands,
     before what `doctor` finds, of the cache folder that the job was given."""
-    lines = [f"job: {request.repo_id} at {request.revision}, {state.status}"]
+    at = f" at {request.revision}" if request.folder is None else ", a folder"
+    lines = [f"job: {request.repo_id}{at}, {state.status}"]
     if state.stage is not None:
         lines[0] += f" in {state.stage} after {state.elapsed:.0f} s"
     if state.failure is not None:

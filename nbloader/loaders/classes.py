@@ -72,7 +72,7 @@ def _built(
     if target.library == "diffusers":
         inner = {"subfolder": component.folder} if component.folder else {}
         model = cls.from_pretrained(str(folder), **inner, **arguments)
-        rename(model, folder, selection.repo_id)
+        rename(model, folder, selection.repo_id, own=selection.folder is not None)
         return _moved(model, placement, arguments)
     with adapted(selection, folder) as places:
         inner = _inner(component, places)
@@ -162,7 +162,7 @@ def _part(
         arguments["subfolder"] = component.folder
     if own:
         made = cls.from_pretrained(str(folder), **joined(arguments, given))
-        rename(made, folder, selection.repo_id)
+        rename(made, folder, selection.repo_id, own=selection.folder is not None)
         return made
     with adapted(selection, folder) as places:
         made = cls.from_pretrained(str(places.base), **joined(arguments, given))

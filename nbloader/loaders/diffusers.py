@@ -31,7 +31,7 @@ def build(
 ) -> BuildSteps:
     """Build a pipeline, or the parts that have to be placed by themselves first."""
     pipeline = yield from _build(selection, folder, placement, todo, loader_kwargs)
-    rename(pipeline, folder, selection.repo_id)
+    rename(pipeline, folder, selection.repo_id, own=selection.folder is not None)
     return pipeline
 
 

@@ -10,7 +10,7 @@ base.
 
 The libraries write the paths that they are given down: into configurations, and from there into
 whatever is saved of the model. After a download of their own the repository's id would stand there,
-so it is put there.
+so it is put there. Of a folder of the user's, it is the path as it was written.
 """
 
 from __future__ import annotations
@@ -31,11 +31,16 @@ def snapshot_of(selection: Selection, folder: Path, repo_id: str) -> Path:
     """Return the folder of another repository of a selection.
 
     Args:
-        folder: the snapshot of the selection's own: `<cache>/models--org--name/snapshots/<commit>`.
+        folder: that of the selection's own, such as
+            `<cache>/models--org--name/snapshots/<commit>`.
     """
-    commit = next(one.commit_hash for one in selection.companions if one.repo_id == repo_id)
+    other = next(one for one in selection.companions if one.repo_id == repo_id)
+    if other.folder is not None:
+        return Path(other.folder)
+    if repo_id == selection.repo_id:
+        return folder
     name = f"models--{repo_id.replace('/', '--')}"
-    return _cache(folder) / name / "snapshots" / commit
+    return _cache(selection, folder) / name / "snapshots" / other.commit_hash
 
 
 def code_arguments(selection: Selection, folder: Path) -> dict[str, Any]:
@@ -43,12 +48,15 @@ def code_arguments(selection: Selection, folder: Path) -> dict[str, Any]:
 
     It looks for `org/code--module.Class` in the Hub's cache; with the commit it asks nobody.
     """
-    commit = next((one.commit_hash for one in selection.companions if one.role == "code"), None)
-    return {} if commit is None else {"code_revision": commit, "cache_dir": str(_cache(folder))}
+    code = (one for one in selection.companions if one.role == "code" and one.folder is None)
+    commit = next((one.commit_hash for one in code), None)
+    if commit is None:
+        return {}
+    return {"code_revision": commit, "cache_dir": str(_cache(selection, folder))}
 
 
-def _cache(folder: Path) -> Path:
-    return folder.parents[2]
+def _cache(selection: Selection, folder: Path) -> Path:
+    return Path(selection.cache_dir) if selection.cache_dir else folder.parents[2]
 
 
 # -- adapters --------------------------------------------------------------------------------------
@@ -66,6 +74,7 @@ class Places:
         model: what `from_pretrained` of a model is given.
         base: the folder of the configuration, of the tokenizer and of the processors.
         base_id: the repository that `base` is of.
+        own: whether `base` is a folder of the user's.
         revision: what was asked for of it.
         base_name: what an adapter calls its base.
     """
@@ -73,12 +82,13 @@ class Places:
     model: Path
     base: Path
     base_id: str
+    own: bool
     revision: str
     base_name: object = None
 
     def rename(self, loaded: Any) -> None:
         """Put ids of repositories wherever a folder stands for one."""
-        rename(loaded, self.base, self.base_id)
+        rename(loaded, self.base, self.base_id, own=self.own)
         for model in (loaded, getattr(loaded, "model", loaded)):
             for config in getattr(model, "peft_config", {}).values():
                 if getattr(config, _BASE_NAME, None) == str(self.base):
@@ -98,7 +108,11 @@ def adapted(selection: Selection, folder: Path, *, beside: Iterable[str] = ()) -
     adapter = next((part for part in selection.components if part.library == "peft"), None)
     if adapter is None:
         yield Places(
-            model=folder, base=folder, base_id=selection.repo_id, revision=selection.revision
+            model=folder,
+            base=folder,
+            base_id=selection.repo_id,
+            own=selection.folder is not None,
+            revision=selection.revision,
         )
         return
     other = next((one for one in selection.companions if one.role == "base-model"), None)
@@ -122,6 +136,7 @@ def adapted(selection: Selection, folder: Path, *, beside: Iterable[str] = ()) -
             model=private,
             base=base,
             base_id=other.repo_id if other else selection.repo_id,
+            own=(other or selection).folder is not None,
             revision=other.revision if other else selection.revision,
             base_name=config.get(_BASE_NAME),
         )
@@ -216,40 +231,56 @@ _DEEPEST = 4
 has others."""
 
 
-def rename(loaded: Any, folder: Path, repo_id: str) -> None:
+def rename(loaded: Any, folder: Path, repo_id: str, *, own: bool = False) -> None:
     """Put the repository's id wherever a path of `folder` stands for it; other names stay.
 
     Args:
         loaded: a pipeline, a model, a tokenizer, a processor.
+        own: whether it is a folder of the user's. Then `repo_id` is the path as it was written, and
+            what follows it stays.
     """
     seen: set[int] = set()
-    _rename(loaded, str(folder), repo_id, seen, 0)
+    if not own or repo_id != str(folder):
+        _rename(loaded, _Name(str(folder), repo_id, own), seen, 0)
 
 
-def _rename(thing: Any, folder: str, repo_id: str, seen: set[int], depth: int) -> None:
+@dataclass(frozen=True, slots=True)
+class _Name:
+    """What stands for a folder."""
+
+    folder: str
+    repo_id: str
+    own: bool
+
+    def of(self, path: Any) -> str:
+        return f"{self.repo_id}{str(path)[len(self.folder) :]}" if self.own else self.repo_id
+
+
+def _rename(thing: Any, name: _Name, seen: set[int], depth: int) -> None:
     if id(thing) in seen or depth > _DEEPEST:
         return
     seen.add(id(thing))
     held = getattr(thing, "__dict__", {})
-    for name in _NAMES:
-        if _inside(held.get(name), folder):
-            setattr(thing, name, repo_id)
+    for key in _NAMES:
+        if _inside(held.get(key), name.folder):
+            setattr(thing, key, name.of(held[key]))
     made_of = held.get(_LOAD_ID)
-    if isinstance(made_of, str) and made_of.startswith(f"{folder}|"):
-        setattr(thing, _LOAD_ID, f"{repo_id}{made_of[len(folder) :]}")
+    if isinstance(made_of, str) and made_of.startswith(f"{name.folder}|"):
+        setattr(thing, _LOAD_ID, f"{name.repo_id}{made_of[len(name.folder) :]}")
     # A tokenizer keeps its arguments for when it is saved.
     arguments = held.get("init_kwargs")
-    if isinstance(arguments, dict) and _inside(arguments.get("name_or_path"), folder):
-        arguments["name_or_path"] = repo_id
-        arguments.update(dict.fromkeys(_OF_FOLDERS & arguments.keys(), False))
+    if isinstance(arguments, dict) and _inside(arguments.get("name_or_path"), name.folder):
+        arguments["name_or_path"] = name.of(arguments["name_or_path"])
+        if not name.own:
+            arguments.update(dict.fromkeys(_OF_FOLDERS & arguments.keys(), False))
     # diffusers: a mapping that cannot be written to, replaced as a whole by its own method.
     settings = held.get("_internal_dict")
-    if settings is not None and _inside(settings.get("_name_or_path"), folder):
-        thing.register_to_config(_name_or_path=repo_id)
+    if settings is not None and _inside(settings.get("_name_or_path"), name.folder):
+        thing.register_to_config(_name_or_path=name.of(settings["_name_or_path"]))
     for part in _parts(thing):
         # The modules of a model are on its own level, however deep they are in it.
         down = not (_is_module(thing) and _is_module(part))
-        _rename(part, folder, repo_id, seen, depth + down)
+        _rename(part, name, seen, depth + down)
 
 
 def _inside(name: Any, folder: str) -> bool:

@@ -15,7 +15,7 @@ from nbloader.errors import InvalidArgumentError, MissingTensorsError
 from nbloader.loaders.folders import code_arguments, rename, snapshot_of, whole_folder
 from nbloader.loaders.placing import WHOLE, BuildSteps, Steps, with_model_kwargs
 from nbloader.loaders.reports import LoadReport, told_of
-from nbloader.records import Notice, Placement, Selection
+from nbloader.records import Companion, Notice, Placement, Selection
 from nbloader.text import plain, quote
 
 _INSTRUCTOR = frozenset(f"hkunlp/instructor-{size}" for size in ("base", "large", "xl"))
@@ -123,9 +123,9 @@ def build(
     _align_routes(model)
     if selection.repo_id in _INSTRUCTOR:
         model.set_pooling_include_prompt(include_prompt=False)
-    rename(model, place, selection.repo_id)
+    rename(model, place, selection.repo_id, own=selection.folder is not None)
     for other in selection.companions:
-        _name_base(model, snapshot_of(selection, folder, other.repo_id), other.repo_id)
+        _name_base(model, snapshot_of(selection, folder, other.repo_id), other)
     if place != folder:
         _move_files(model, place, folder)
     asked = loader_kwargs.get("model_card_data")
@@ -166,14 +166,14 @@ def _align_routes(model: Any) -> None:
                     other.to(weight.dtype)
 
 
-def _name_base(model: Any, base: Path, repo_id: str) -> None:
+def _name_base(model: Any, base: Path, other: Companion) -> None:
     """Name the base model of an adapter after its repository."""
-    rename(model, base, repo_id)
+    rename(model, base, other.repo_id, own=other.folder is not None)
     for part in model.modules():
         configs = getattr(part, "peft_config", None)
         for config in configs.values() if isinstance(configs, dict) else ():
             if getattr(config, "base_model_name_or_path", None) == str(base):
-                config.base_model_name_or_path = repo_id
+                config.base_model_name_or_path = other.repo_id
 
 
 def _move_files(model: Any, place: Path, folder: Path) -> None:
@@ -201,6 +201,8 @@ def _fill_card(model: Any, selection: Selection) -> None:
     """
     card = model.model_card_data
     card.local_files_only = False
+    if selection.folder is not None:
+        return
     card.base_model = selection.repo_id
     card.base_model_revision = (
         selection.commit_hash if selection.revision == "main" else selection.revision

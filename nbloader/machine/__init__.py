@@ -16,6 +16,7 @@ from nbloader.machine.disk import (
     switched_on,
 )
 from nbloader.machine.facts import machine_facts
+from nbloader.machine.folders import holds_model
 from nbloader.machine.gpus import torch_facts
 from nbloader.machine.memory import memory_facts, own_bytes
 from nbloader.machine.places import (
@@ -38,6 +39,7 @@ __all__ = [
     "existing_part",
     "expanded",
     "folder_of_environment",
+    "holds_model",
     "home_of_environment",
     "how_to_add_token",
     "how_to_connect",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import time
@@ -11,8 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
+from nbloader.machine.folders import kind_of
 from nbloader.notebook import KAGGLE_RUN_TYPE, Kernel, batch_told_by, running_kernel
-from nbloader.records import AttachedModel, Interface, Kind, Place, PlaceFacts
+from nbloader.records import AttachedModel, Interface, Place, PlaceFacts
 
 _VS_CODE_NAME = "__vsc_ipynb_file__"
 """What the Jupyter extension of VS Code puts into the namespace of a notebook's kernel."""
@@ -30,7 +30,6 @@ MOST_ENTRIES = 1_000
 
 MOST_FOLDERS = 2_000
 MOST_SECONDS = 1.0
-MOST_BYTES = 1_000_000
 
 _SHORTEST = 4
 """Letters and digits of a name that are no accident inside another."""
@@ -130,7 +129,7 @@ def attached_models(
     while waiting and seen < MOST_FOLDERS and clock() <= until:
         folder, level = waiting.popleft()
         seen += 1
-        if level and (kind := _kind(Path(folder))):
+        if level and (kind := kind_of(Path(folder))):
             found.append(AttachedModel(folder=folder, kind=kind))
         elif level < MOST_LEVELS:
             waiting += [(path, level + 1) for path in _folders_in(folder)]
@@ -179,24 +178,3 @@ def _likeness(folder: str, repo_id: str) -> int:
 
 def _plain(text: str) -> str:
     return re.sub(r"[^0-9a-z]", "", text.lower())
-
-
-def _kind(folder: Path) -> str:
-    """Say which library's the folder is by the file that it begins with; empty for none."""
-    if isinstance(index := _read(folder / "model_index.json"), dict) and "_class_name" in index:
-        return Kind.DIFFUSERS
-    modules = _read(folder / "modules.json")
-    if isinstance(modules, list) and modules and all(isinstance(m, dict) for m in modules):
-        return Kind.SENTENCE_TRANSFORMERS
-    # Many things are called config.json.
-    if isinstance(config := _read(folder / "config.json"), dict) and "model_type" in config:
-        return Kind.TRANSFORMERS
-    return ""
-
-
-def _read(file: Path) -> object:
-    try:
-        with file.open("rb") as content:
-            return json.loads(content.read(MOST_BYTES))
-    except (OSError, ValueError, RecursionError):
-        return None

@@ -85,6 +85,8 @@ class Listing:
         library_name: the library that the Hub names for it, such as `peft`; None if none.
         base_models: ids of the repositories that its card says it was made from.
         described: whether the Hub was asked for these three.
+        folder: the folder of this machine that the files are in, as an absolute path; None for a
+            repository. Then `repo_id` is what its user calls it, and there is no commit.
     """
 
     repo_id: str
@@ -95,6 +97,7 @@ class Listing:
     library_name: str | None = None
     base_models: tuple[str, ...] = ()
     described: bool = False
+    folder: str | None = None
 
 
 class Form(StrEnum):
@@ -245,12 +248,14 @@ class Companion:
 
     Attributes:
         role: that of its `Reference`.
+        folder: see `Listing`.
     """
 
     repo_id: str
     role: str
     revision: str
     commit_hash: str
+    folder: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -274,6 +279,8 @@ class Selection:
             them, where its files name code of its own with its id.
         targets: the classes that the caller asks for, or that the files of `Kind.CLASSES` name.
         as_tuple: see `SelectionRequest`.
+        folder: see `Listing`.
+        cache_dir: the cache that companions lie in, where there is a `folder`; None otherwise.
     """
 
     repo_id: str
@@ -292,6 +299,8 @@ class Selection:
     companions: tuple[Companion, ...] = ()
     targets: tuple[Target, ...] = ()
     as_tuple: bool = False
+    folder: str | None = None
+    cache_dir: str | None = None
 
     @property
     def total(self) -> int:

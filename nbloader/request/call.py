@@ -23,7 +23,7 @@ class Call:
     What a call has no argument for has the default of `load`.
     """
 
-    repo_id: str
+    repo_id: str | os.PathLike[str]
     _: KW_ONLY
     revision: str | None = None
     variant: str | None = None
@@ -84,7 +84,7 @@ def load_line(call: Call, plan: str) -> str:
             left.append(f"{each.name}=...")
         else:
             kept.append(f"{each.name}={text}")
-    line = f"nbloader.load({', '.join([repr(call.repo_id), *kept, f'plan={plan!r}'])})"
+    line = f"nbloader.load({', '.join([repr(os.fspath(call.repo_id)), *kept, f'plan={plan!r}'])})"
     return f"# and {', '.join(left)} as before\n{line}" if left else line
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -11,13 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nbloader.errors import InvalidArgumentError
+from nbloader.hub_names import is_repo_id
 from nbloader.machine import switched_on
 from nbloader.records import Event, Kind, Method, RepoType, SelectionRequest, TokenFacts
 from nbloader.request.call import Call, DownloadCall
 from nbloader.request.files import file_choice
+from nbloader.request.folders import read_folder
 from nbloader.request.loader_kwargs import taken_over
 from nbloader.request.parts import Parts, check_inner, read_classes, read_components
-from nbloader.request.repo_ids import read_repo_id
+from nbloader.request.repo_ids import RepoAddress, read_repo_id
 from nbloader.request.values import (
     check_attention,
     check_device,
@@ -52,7 +55,9 @@ class Request:
     """What a call asks for; the fields are the arguments of `nbloader.load`.
 
     Attributes:
-        repo_id: the id that was meant by what the call has in its place.
+        repo_id: the id that was meant by what the call has in its place; of a folder, its path as
+            it was written.
+        folder: the absolute path of the folder to load; None for a repository.
         repo_type: what the repository is to the Hub.
         local_dir: a folder of the user's own for the files; None for the Hub's cache.
         selection: how the files are chosen.
@@ -63,6 +68,7 @@ class Request:
     """
 
     repo_id: str
+    folder: str | None = None
     revision: str
     repo_type: RepoType
     local_dir: str | None
@@ -137,9 +143,16 @@ def checked(call: Call) -> Request:
         local_dir = check_folder("local_dir", call.local_dir)
     endpoint = check_endpoint(call.endpoint)
     default = check_endpoint(os.environ.get("HF_ENDPOINT") or None, "HF_ENDPOINT")
-    address = read_repo_id(
-        call.repo_id, endpoint=endpoint or default, kind=kind, repo_type=repo_type
-    )
+    # What is fetched under an id is always the repository, also into a folder of that name.
+    fetched = isinstance(call, DownloadCall)
+    folder = None if fetched and is_repo_id(call.repo_id) else read_folder(call.repo_id)
+    if folder is not None:
+        _check_folder(folder.name, call.revision, fetched=fetched)
+        address = RepoAddress(folder.name)
+    else:
+        address = read_repo_id(
+            call.repo_id, endpoint=endpoint or default, kind=kind, repo_type=repo_type
+        )
     classes = read_classes(call.cls, kind=kind, task=call.task)
     revision = _revision(call.revision, address.revision)
     parts = read_components(
@@ -151,6 +164,7 @@ def checked(call: Call) -> Request:
     offline = check_flag("local_files_only", call.local_files_only) or _offline()
     return Request(
         repo_id=address.repo_id,
+        folder=folder.path if folder else None,
         revision=revision,
         repo_type=repo_type,
         local_dir=local_dir,
@@ -220,6 +234,25 @@ def _revision(given: object, in_address: str | None) -> str:
             hint="Leave one of the two out.",
         )
     return in_address
+
+
+def _check_folder(name: str, revision: object, *, fetched: bool) -> None:
+    """Refuse a folder where only a repository has something that could be meant.
+
+    Args:
+        fetched: whether the call is one of `download`.
+    """
+    if fetched:
+        raise InvalidArgumentError(
+            f"{quote(name)} is a folder: there is nothing to download",
+            hint=f"Load it: nbloader.load({json.dumps(name)}).",
+        )
+    if revision is not None:
+        # The libraries would pass over it without a word.
+        raise InvalidArgumentError(
+            f"revision={quote(revision)} is for a repository, and {quote(name)} is a folder",
+            hint="Leave it out, or pass the id of the repository.",
+        )
 
 
 def _dtype(dtype: str, nested: Mapping[str, Any]) -> str:

@@ -30,7 +30,7 @@ def check_repo_id(repo_id: object) -> str:
         if found:
             hint = f'Pass the id alone: "{found[1]}".'
         elif repo_id.startswith((".", "/", "~")) or "\\" in repo_id:
-            hint = f"A folder cannot be loaded, only a repository of the Hub. {_SAMPLE}"
+            hint = f"It is a path, and not an id. {_SAMPLE}"
     raise InvalidRepoIdError(f"{quote(repo_id)} is not a repository id", hint=hint)
 
 

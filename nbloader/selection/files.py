@@ -155,12 +155,14 @@ def select(
                 role=one.role,
                 revision=found.revision,
                 commit_hash=found.commit_hash,
+                folder=found.folder,
             )
             for one in family.references.values()
             for found in [listing if one.repo_id == listing.repo_id else others[one.repo_id]]
         ),
         targets=repo.targets,
         as_tuple=request.as_tuple,
+        folder=listing.folder,
     )
 
 

@@ -24,7 +24,16 @@ def filled(line: str, repo: Repo, path: str = "") -> str:
     return line.format(repo=literal(repo.repo_id), id=repo.repo_id, name=name, path=path)
 
 
+def address_of(repo: Repo, path: str) -> str:
+    """Return where a file is, as it stands in a line."""
+    if repo.folder is not None:
+        return literal(f"{repo.repo_id.rstrip('/')}/{path}")
+    return literal(f"https://huggingface.co/{repo.repo_id}/blob/main/{path}")
+
+
 def card_of(repo: Repo) -> str:
+    if repo.folder is not None:
+        return "Its README.md" if "README.md" in repo.paths else "Who made it"
     return f"Its card at https://huggingface.co/{repo.repo_id}"
 
 
@@ -95,7 +104,7 @@ def single_part(argument: str, class_name: str) -> Callable[[Repo, str], str]:
     """Make the hint for a part of a pipeline in one file, which a pipeline takes as `argument`."""
 
     def hint(repo: Repo, path: str) -> str:
-        address = literal(f"https://huggingface.co/{repo.repo_id}/blob/main/{path}")
+        address = address_of(repo, path)
         return (
             f"Load it by itself and hand it to its pipeline: {argument} = "
             f"diffusers.{class_name}.from_single_file({address}); {handing_in(repo, argument)}"
@@ -108,7 +117,7 @@ def single_file(repo: Repo, path: str) -> str:
     named = transformer(repo, path)
     if named is not None:
         return single_part("transformer", named)(repo, path)
-    address = literal(f"https://huggingface.co/{repo.repo_id}/blob/main/{path}")
+    address = address_of(repo, path)
     pipeline = "StableDiffusion" if _OF_SD.search(path) else "StableDiffusionXL"
     return (
         "Load it with the pipeline of diffusers that it is for: "
@@ -152,7 +161,7 @@ def gguf(repo: Repo, path: str) -> str:
     named = transformer(repo, path)
     unsaid = repo.pipeline_tag is None and named is not None
     if unsaid or repo.pipeline_tag in _PICTURES or repo.library_name == "diffusers":
-        address = literal(f"https://huggingface.co/{repo.repo_id}/blob/main/{path}")
+        address = address_of(repo, path)
         return (
             f"Load it with the class of diffusers that it is for{':' if named else ', such as'} "
             f"diffusers.{named or 'FluxTransformer2DModel'}.from_single_file({address}, "

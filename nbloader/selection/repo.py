@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import TypeGuard
 
 from nbloader.errors import MalformedFileError, UnsafePathError, UnsupportedRepoError
-from nbloader.hub_names import folder_and_name, is_repo_id, is_revision, join
+from nbloader.hub_names import folder_and_name, is_path, is_repo_id, is_revision, join
 from nbloader.records import Listing, Reference, SelectionRequest, Target
 from nbloader.text import quote
 
@@ -146,6 +146,7 @@ class Repo:
         depth: how many references led to it; 0 for the selection's own.
 
     Attributes:
+        folder: see `Listing`.
         root: the folder of the root: empty, or the id and a colon.
         paths: every file.
         top_folders: folders in the root.
@@ -168,6 +169,7 @@ class Repo:
     def __init__(self, listing: Listing, family: Family, *, depth: int = 0) -> None:
         request = family.request
         self.repo_id = listing.repo_id
+        self.folder = listing.folder
         self.root = f"{listing.repo_id}:" if depth else ""
         self.depth = depth
         self.family = family
@@ -296,7 +298,7 @@ def companion(repo: Repo, reference: Reference, *, where: str) -> Repo | None:
         MalformedFileError: the name, or the revision, can be none.
         UnsupportedRepoError: there are too many, or one is named at two revisions.
     """
-    if not is_repo_id(reference.repo_id):
+    if not (is_repo_id(reference.repo_id) or (repo.folder and is_path(reference.repo_id))):
         raise malformed(where, f"names {quote(reference.repo_id)}, which is not a repository")
     if reference.revision is not None and not is_revision(reference.revision):
         raise malformed(where, f"names the revision {quote(reference.revision)}, which is not one")

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import TypeGuard
 
 from nbloader.errors import NoWeightsError, UnsupportedRepoError
-from nbloader.hub_names import is_repo_id, join
+from nbloader.hub_names import is_path, is_repo_id, join
 from nbloader.records import Component, Reference
 from nbloader.selection.adapted import auto_class
 from nbloader.selection.formats import no_weights, refuse_other_libraries
@@ -336,7 +336,7 @@ def base_of(repo: Repo, folder: str) -> Repo | None:
     if repo.existing(folder, "config.json") and not _is_other(name, repo):
         # As it was saved: beside the whole model, with the name of the folder it was saved in.
         return repo
-    if not is_repo_id(name):
+    if not (is_repo_id(name) or (repo.folder and is_path(name))):
         raise UnsupportedRepoError(
             f"{quote(repo.repo_id)} is an adapter, and its base model is named by no repository: "
             f"{quote(name)}.",

@@ -51,6 +51,7 @@ def run_worker(
             token=request.token,
             local_files_only=request.local_files_only,
             verify=request.verify,
+            folder=request.folder,
             loads=loads,
             commit_hash=commit_hash,
             companions=companions,

@@ -14,7 +14,12 @@ from typing import Any, TypeVar
 
 from nbloader.assess import Survey, fallback, gather, helped, judge
 from nbloader.checks import Facts
-from nbloader.errors import DoesNotFitError, HubUnreachableError, RepoNotFoundError
+from nbloader.errors import (
+    DoesNotFitError,
+    HubUnreachableError,
+    RepoNotFoundError,
+    UnsupportedRepoError,
+)
 from nbloader.machine import HOW_TO_FREE
 from nbloader.notebook import running_kernel
 from nbloader.records import (
@@ -150,14 +155,15 @@ def _fetch(run: Run, loading: list[_Loading] | None = None) -> Path:
         if loading is not None:
             tries = report.missing_bytes >= TRIAL_FROM_BYTES and not request.force
             loading.append(_Loading(run, facts, TrialBeside(request, selected) if tries else None))
-        reporter.begin(Stage.DOWNLOAD)
+        if request.folder is None or report.missing_bytes:
+            reporter.begin(Stage.DOWNLOAD)
 
     def may_go_on() -> None:
         reporter.tick()
         if loading:
             loading[0].look()
 
-    reporter.begin(Stage.CONNECT)
+    reporter.begin(Stage.CONNECT if request.folder is None else Stage.SET_UP)
     try:
         return run_worker(
             request,
@@ -168,8 +174,8 @@ def _fetch(run: Run, loading: list[_Loading] | None = None) -> Path:
             cancelled=run.cancelled,
             loads=loading is not None,
         )
-    except (HubUnreachableError, RepoNotFoundError) as error:
-        raise helped(error, request.repo_id) from error
+    except (HubUnreachableError, RepoNotFoundError, UnsupportedRepoError) as error:
+        raise helped(error, request) from error
     finally:
         for each in loading or ():
             each.close()

@@ -119,7 +119,7 @@ def cancelled_error() -> CancelledError:
 def _is_forceable(state: JobState) -> bool:
     """Say whether the job ended at checks that `force=True` passes over."""
     failed = [each.name for each in state.checks if each.status is CheckStatus.FAILED]
-    begun = state.has_begun(Stage.DOWNLOAD)
+    begun = state.has_begun(Stage.DOWNLOAD) or state.has_begun(Stage.INITIALISE)
     return bool(failed) and not begun and FORCEABLE.issuperset(failed)
 
 

@@ -77,6 +77,7 @@ class Start:
     Attributes:
         token: a token, None for the one that is stored on this machine, False for none at all.
         verify: hash what the cache holds already, too.
+        folder: the folder to look at in place of a repository; see `Listing`.
         loads: whether a model will be built of the files, so that what pickles hold matters.
         commit_hash: the commit to go on with, where an earlier worker has found it.
         companions: the other repositories of the selection, so far as it has found them.
@@ -92,6 +93,7 @@ class Start:
     token: str | bool | None = field(default=None, repr=False)
     local_files_only: bool = False
     verify: bool = False
+    folder: str | None = None
     loads: bool = True
     commit_hash: str | None = None
     companions: tuple[Companion, ...] = ()

@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from nbloader.records import Stage
+from nbloader.records import Selection, Stage
+from nbloader.redaction import short_path
 from nbloader.state import JobState, StageState, Status
 from nbloader.text import format_bytes, format_duration, format_speed, plain
 from nbloader.views import text
@@ -175,19 +176,22 @@ def _about(state: JobState) -> list[str]:
     selection = state.selection
     if selection is None:
         return []
-    commit = selection.commit_hash[:8]
-    named = (
-        ""
-        if selection.revision == selection.commit_hash
-        else escape(selection.revision, _NAME_LIMIT)
-    )
     count = counted(len(selection.files), "file", "files")
     chosen = state.fit.chosen if state.fit else None
     return [
-        f"{named} ({escape(commit)})" if named else escape(commit),
+        _origin(selection),
         f"{count}, {format_bytes(selection.total)}",
         *([escape(placement_words(chosen))] if chosen else []),
     ]
+
+
+def _origin(selection: Selection) -> str:
+    if selection.folder is not None:
+        return escape(short_path(selection.folder), _NAME_LIMIT)
+    commit = escape(selection.commit_hash[:8])
+    if selection.revision == selection.commit_hash:
+        return commit
+    return f"{escape(selection.revision, _NAME_LIMIT)} ({commit})"
 
 
 def _stage(state: JobState, begun: StageState) -> str:
@@ -201,7 +205,8 @@ def _stage(state: JobState, begun: StageState) -> str:
 
 def _bytes(state: JobState, *, speed: bool, eta: bool) -> str:
     had = state.cached or state.copied
-    cached = f"{format_bytes(state.cached_bytes)} from the cache" if had else ""
+    where = "there already" if _is_folder(state) else "from the cache"
+    cached = f"{format_bytes(state.cached_bytes)} {where}" if had else ""
     if state.status is Status.RUNNING:
         parts = [there_of(state.there, state.total), cached]
         if state.stage is Stage.DOWNLOAD:
@@ -214,10 +219,16 @@ def _bytes(state: JobState, *, speed: bool, eta: bool) -> str:
         broken = state.status is Status.FAILED and not state.is_resumable
         parts = [
             there_of(state.there, state.total) if broken else "",
-            f"{format_bytes(state.fetched)} downloaded{average if state.fetched else ''}",
+            f"{format_bytes(state.fetched)} downloaded{average if state.fetched else ''}"
+            if state.fetched or not _is_folder(state)
+            else "",
             cached,
         ]
     return " · ".join(part for part in parts if part)
+
+
+def _is_folder(state: JobState) -> bool:
+    return state.selection is not None and state.selection.folder is not None
 
 
 def _downloads(state: JobState) -> bool:

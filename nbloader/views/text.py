@@ -44,11 +44,12 @@ def stage_line(state: JobState, stage: Stage) -> str:
     """Write the line that announces a stage."""
     text = f"[{STAGE_SPANS[stage][0]:3d} %] {stage}"
     selection = state.selection
-    if stage is Stage.CONNECT:
+    if stage is Stage.CONNECT or (stage is Stage.SET_UP and not state.has_begun(Stage.CONNECT)):
         text += f": {plain(state.repo_id)}"
     elif stage is Stage.DOWNLOAD and selection is not None:
         had = state.cached or state.copied
-        there = f", {format_bytes(state.cached_bytes)} of it cached" if had else ""
+        where = "cached" if selection.folder is None else "there already"
+        there = f", {format_bytes(state.cached_bytes)} of it {where}" if had else ""
         text += f": {len(selection.files)} files, {format_bytes(selection.total)}{there}"
     return text
 
@@ -115,7 +116,7 @@ def render(state: JobState, *, speed: bool = True, eta: bool = True) -> str:
             before, told = told, bisect_right(state.retried_at, begun.started_at)
             lines += _retry_lines(state, before, told)
             lines += _downloaded(state, state.stages[number - 1])
-        if begun.stage is Stage.DOWNLOAD:
+        if begun.stage not in (Stage.CONNECT, Stage.SET_UP):
             lines += checks
             checks = []
         lines.append(stage_line(state, begun.stage))

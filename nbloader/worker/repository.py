@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import IO
 
 from huggingface_hub import constants
 from huggingface_hub.file_download import repo_folder_name
@@ -24,6 +25,7 @@ from nbloader.hub_cache import (
     sweep,
 )
 from nbloader.records import Listing, Notice, RepoFile, TransferPolicy
+from nbloader.redaction import short_path
 from nbloader.selection import (
     FIRST_READ_BYTES,
     Header,
@@ -91,19 +93,36 @@ class Repository:
         )
 
     @property
+    def moved(self) -> object:
+        """Something that changes while work is done here, or at the same files elsewhere."""
+        return self.downloads.moved, self.cache.partial_sizes()
+
+    @property
     def repo_id(self) -> str:
         """The name that was asked for."""
         return self.hub.repo_id
 
     def files(self, listing: Listing) -> dict[str, RepoFile]:
         """Return the files of a listing by the paths that they have in a selection."""
-        if not self._is_other:
-            return {file.path: file for file in listing.files}
-        named = (
-            replace(file, path=f"{self.repo_id}:{file.path}", repo_id=self.repo_id)
-            for file in listing.files
-        )
-        return {file.path: file for file in named}
+        return named_files(listing, self.repo_id if self._is_other else "")
+
+    def place(self, commit_hash: str, path: str = "") -> Path:
+        """Return where a file of a commit is once it is there, or the folder of all of them."""
+        if not path:
+            return self.cache.snapshot(commit_hash)
+        return self.cache.pointer(commit_hash, path)
+
+    def is_there(self, commit_hash: str, file: RepoFile) -> bool:
+        """Say whether a file is in that place, with its full size."""
+        return self.cache.has_pointer(commit_hash, file)
+
+    def was_there(self, commit_hash: str, file: RepoFile) -> bool:
+        """Say whether the content of a file was there before anything was fetched."""
+        return file.path not in self.downloads.fetched and self.cache.has_bytes(commit_hash, file)
+
+    def is_right(self, commit_hash: str, file: RepoFile) -> bool:
+        """Hash a file in its place; True if its hash is not known."""
+        return not file.etag or self.downloads.is_right(commit_hash, file)
 
     # -- what is there ---------------------------------------------------------------------
 
@@ -198,9 +217,7 @@ class Repository:
         if content is None:
             return None if self.listing is None else self.hub.header_bytes(commit_hash, file)
         with content.open("rb") as opened:
-            start = opened.read(FIRST_READ_BYTES)
-            end = header_end(start, file)
-            return (start + opened.read(max(0, end - len(start))))[:end]
+            return header_of(opened, file)
 
     def look_through(self, commit_hash: str, file: RepoFile) -> LookedThrough | None:
         """Look through pickled weights where they are; None for those that cannot be read."""
@@ -236,12 +253,7 @@ class Repository:
             yield functools.partial(self.hub.read_range, commit_hash, file) if there else None
             return
         with content.open("rb") as opened:
-
-            def read(first: int, last: int) -> bytes:
-                opened.seek(first)
-                return opened.read(last - first)
-
-            yield read
+            yield functools.partial(range_of, opened)
 
     def left_bytes(self) -> dict[str, int]:
         """Say how much of which files an earlier download has left, by etag."""
@@ -286,11 +298,55 @@ class Repository:
             )
 
 
+def named_files(listing: Listing, repo_id: str) -> dict[str, RepoFile]:
+    """Return the files of a listing by the paths that they have in a selection.
+
+    Args:
+        repo_id: of another repository than that of the selection; empty for its own.
+    """
+    if not repo_id:
+        return {file.path: file for file in listing.files}
+    named = (
+        replace(file, path=f"{repo_id}:{file.path}", repo_id=repo_id) for file in listing.files
+    )
+    return {file.path: file for file in named}
+
+
+def header_of(opened: IO[bytes], file: RepoFile) -> bytes:
+    """Read an open safetensors file up to the end of its header.
+
+    Raises:
+        MalformedFileError: it does not begin like one.
+        OSError: it cannot be read.
+    """
+    start = opened.read(FIRST_READ_BYTES)
+    end = header_end(start, file)
+    return (start + opened.read(max(0, end - len(start))))[:end]
+
+
+def range_of(opened: IO[bytes], first: int, last: int) -> bytes:
+    """Read an open file from offset `first` up to `last`. Raises OSError."""
+    opened.seek(first)
+    return opened.read(last - first)
+
+
 def _renamed(asked: str, now: str) -> Notice:
     return Notice(
         reference="renamed",
         message=f"{asked} is called {now} now",
         hint="Nothing is needed: the Hub leads from the old name to the new one.",
+    )
+
+
+def files_replaced(paths: Sequence[str], folder: str) -> Notice:
+    """Make the notice of files of the user's own folder that the Hub's take the place of."""
+    more = f" and {len(paths) - 5} more" if len(paths) > 5 else ""
+    return Notice(
+        reference="file-replaced",
+        message=f"{', '.join(paths[:5])}{more} in {short_path(folder)} "
+        f"{'is' if len(paths) == 1 else 'are'} not what the Hub has, and will be replaced",
+        hint="Nothing is needed, unless you have changed a file there yourself: stop now, and keep "
+        "a copy of it under another name.",
     )
 
 

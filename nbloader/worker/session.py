@@ -23,6 +23,7 @@ from nbloader.hub_cache import SMALL_FILE_BYTES
 from nbloader.records import (
     ComponentWeights,
     FileDone,
+    HubFacts,
     Listing,
     Notice,
     Reference,
@@ -32,7 +33,6 @@ from nbloader.records import (
     Stage,
     StageStarted,
 )
-from nbloader.redaction import short_path
 from nbloader.selection import (
     Header,
     LookedThrough,
@@ -47,8 +47,9 @@ from nbloader.text import format_bytes
 from nbloader.tokens import token_in_worker
 from nbloader.transfer.protocol import Report, Start, Stuck
 from nbloader.worker.download import may_use_xet
+from nbloader.worker.folder import Folder, check_whole, folder_named, of_folder
 from nbloader.worker.hub import Hub
-from nbloader.worker.repository import Repository, write_sketch
+from nbloader.worker.repository import Repository, files_replaced, write_sketch
 
 _Made: TypeAlias = tuple[Selection, dict[str, bytes]]
 """A selection, and the content of the files that it was made from, by path."""
@@ -70,6 +71,10 @@ def fetch_order(selection: Selection) -> list[RepoFile]:
     )
 
 
+def _at_hub(one: Repository | Folder) -> bool:
+    return isinstance(one, Repository)
+
+
 class Session:
     """One request, from the first question to the complete snapshot folder.
 
@@ -89,7 +94,11 @@ class Session:
             local_dir=start.local_dir,
         )
         # By the `repo_id` of their files; that of the selection itself is empty.
-        self._repositories = {"": self._repository(self._hub, start.revision, start.commit_hash)}
+        self._repositories: dict[str, Repository | Folder] = {
+            "": Folder(Path(start.folder), start.repo_id, self._hub)
+            if start.folder is not None
+            else self._repository(self._hub, start.revision, start.commit_hash)
+        }
         self._selection: Selection | None = None
         self._changed: list[RepoFile] = []
 
@@ -106,13 +115,19 @@ class Session:
         )
 
     @property
-    def _own(self) -> Repository:
+    def _own(self) -> Repository | Folder:
         return self._repositories[""]
 
-    def _other(self, reference: Reference) -> Repository:
+    def _other(self, reference: Reference) -> Repository | Folder:
         """Return another repository, at the commit that an earlier worker has found."""
         name, revision = reference.repo_id, reference.revision or constants.DEFAULT_REVISION
         known = self._repositories.get(name)
+        if known is None and self._start.folder is not None:
+            # What a folder names is looked for on this machine first, as the libraries do.
+            place = folder_named(name)
+            if place is not None:
+                self._repositories[name] = beside = Folder(place, name, self._hub, is_other=True)
+                return beside
         if known is None or known.revision != revision:
             found = {one.repo_id: one.commit_hash for one in self._start.companions}
             hub = self._hub.beside(name)
@@ -121,10 +136,7 @@ class Session:
 
     def moved(self) -> object:
         """Return something that changes while work is done here, or at the same files elsewhere."""
-        return [
-            (one.downloads.moved, one.cache.partial_sizes())
-            for one in tuple(self._repositories.values())
-        ]
+        return [one.moved for one in tuple(self._repositories.values())]
 
     # -- the selection ---------------------------------------------------------------------
 
@@ -134,10 +146,21 @@ class Session:
         Raises:
             NbloaderError: of the tree under `RepoError` or `TransferError`.
         """
+        try:
+            return self._selected()
+        except RepoError as error:
+            if self._start.folder is None:
+                raise
+            others = {name for name, one in self._repositories.items() if _at_hub(one)}
+            raise of_folder(error, others) from error.__cause__
+
+    def _selected(self) -> Selected:
         made = self._select_from_hub() if not self._start.local_files_only else None
         if made is None:
             made = self._select_from_cache_alone()
         selection, known = made
+        if self._start.folder is not None:
+            selection = replace(selection, cache_dir=constants.HF_HUB_CACHE)
         self._selection = selection
         used = {"", *(file.repo_id for file in selection.files)}
         self._repositories = {name: one for name, one in self._repositories.items() if name in used}
@@ -146,6 +169,7 @@ class Session:
         self._ask_xet(self._wants_xet(selection, cached))
         looked_through = self._looked_through(selection)
         weights = self._weights(selection, known, looked_through)
+        check_whole(selection, self._repositories)
         self._ask_xet(False)
         return Selected(
             selection=selection,
@@ -154,12 +178,14 @@ class Session:
             copied=self._copied(selection, cached),
             weights=weights,
             pickles=tuple(found.facts for found in looked_through.values()),
-            hub=self._hub.all_facts(),
+            hub=self._facts(),
         )
 
     def _is_another(self, selection: Selection, file: RepoFile) -> bool:
         """Say whether another file than was fetched stands under its name, as far as is known."""
         one = self._repositories[file.repo_id]
+        if isinstance(one, Folder):
+            return False
         return one.downloads.recognise(selection.commit_of(file), file) is False
 
     def _copied(self, selection: Selection, cached: set[str]) -> dict[str, int]:
@@ -167,20 +193,30 @@ class Session:
         copied: dict[str, int] = {}
         coming: set[tuple[str, str]] = set()
         for file in selection.files:
-            cache = self._repositories[file.repo_id].cache
-            if file.path in cached:
+            one = self._repositories[file.repo_id]
+            if file.path in cached or isinstance(one, Folder):
                 continue
-            room = cache.takes_room(file)
-            if cache.elsewhere(file) is not None or (room and (file.repo_id, file.etag) in coming):
+            room = one.cache.takes_room(file)
+            if one.cache.elsewhere(file) is not None or (
+                room and (file.repo_id, file.etag) in coming
+            ):
                 copied[file.path] = room
             coming.add((file.repo_id, file.etag))
         return copied
 
+    def _facts(self) -> HubFacts | None:
+        """Say what is known of the Hub; None if it has nothing to do with the selection."""
+        asked = [one.hub for one in self._repositories.values() if _at_hub(one)]
+        if not asked:
+            return None
+        facts = asked[0].all_facts()
+        # The licence of a base is not that of what was made of it.
+        return facts if self._start.folder is None else replace(facts, license=None)
+
     def _was_there(self, selection: Selection, file: RepoFile) -> bool:
         """Say whether a file was in the cache before the selection was made."""
         one = self._repositories[file.repo_id]
-        fetched = file.path in one.downloads.fetched
-        return not fetched and one.cache.has_bytes(selection.commit_of(file), file)
+        return one.was_there(selection.commit_of(file), file)
 
     def _wants_xet(self, selection: Selection, cached: set[str]) -> bool:
         """Say whether files may have to come from Xet storage, which nobody has asked yet."""
@@ -208,8 +244,12 @@ class Session:
         start = self._start
         made, certain = self._select_from_cache()
         if made is None:
+            what = f"{start.repo_id} at {start.revision}"
+            if start.folder is not None:
+                names = [name for name, one in self._repositories.items() if _at_hub(one)]
+                what = f"{', '.join(names)}, which {start.repo_id} needs,"
             raise NotCachedError(
-                f"{start.repo_id} at {start.revision} is not complete in the cache",
+                f"{what} is not complete in the cache",
                 hint="Run once without `local_files_only=True` (and without HF_HUB_OFFLINE).",
             )
         if not certain:
@@ -231,6 +271,8 @@ class Session:
         """
         start = self._start
         cached, certain = self._select_from_cache()
+        if cached is not None and not any(map(_at_hub, self._repositories.values())):
+            return cached
         if not certain:
             cached = None
         if cached is not None:
@@ -239,7 +281,8 @@ class Session:
                 one.hub.policy = replace(start.policy, max_retries=1)
         try:
             listing = self._own.list_from_hub(start.policy)
-            self.publish(StageStarted(stage=Stage.SET_UP))
+            if start.folder is None:
+                self.publish(StageStarted(stage=Stage.SET_UP))
             return self._made(
                 listing,
                 lambda one: one.list_from_hub(start.policy),
@@ -251,7 +294,8 @@ class Session:
             self.publish(
                 Notice(
                     reference=error.reference,
-                    message=f"{error.message}; using the cached commit {cached[0].commit_hash[:7]}",
+                    message=f"{error.message}; using the cached commit"
+                    f" {cached[0].commit_hash[:7]}".rstrip(),
                     hint="Nothing is needed, unless you wait for a newer version of the model.",
                 )
             )
@@ -267,7 +311,7 @@ class Session:
         """
         certain: list[bool] = []
 
-        def listed(one: Repository) -> Listing:
+        def listed(one: Repository | Folder) -> Listing:
             listing, kept = one.list_from_cache()
             certain.append(kept)
             if listing is None:
@@ -279,9 +323,11 @@ class Session:
                 listed(self._own), listed, lambda one, listing, files: one.read(listing, files)
             )
         except (RepoError, OSError):
+            if not any(map(_at_hub, self._repositories.values())):
+                raise  # What is wrong with a folder, no Hub can mend.
             return None, False
         complete = all(
-            self._repositories[file.repo_id].cache.has_pointer(selection.commit_of(file), file)
+            self._repositories[file.repo_id].is_there(selection.commit_of(file), file)
             for file in selection.files
         )
         return ((selection, known), all(certain)) if complete else (None, False)
@@ -289,8 +335,8 @@ class Session:
     def _made(
         self,
         listing: Listing,
-        list_one: Callable[[Repository], Listing],
-        read: Callable[[Repository, Listing, Sequence[RepoFile]], Sequence[bytes]],
+        list_one: Callable[[Repository | Folder], Listing],
+        read: Callable[[Repository | Folder, Listing, Sequence[RepoFile]], Sequence[bytes]],
     ) -> _Made:
         """List other repositories and read the small files that decide the selection.
 
@@ -370,9 +416,9 @@ class Session:
         """
         selection = self._selection
         assert selection is not None
-        if self._own.listing is None:
+        if all(one.listing is None for one in self._repositories.values()):
             self._check_local(selection)
-            return self._own.cache.snapshot(selection.commit_hash)
+            return self._own.place(selection.commit_hash)
         self._sweep()
         self._tell_of_changed()
         order = fetch_order(selection)
@@ -384,7 +430,7 @@ class Session:
             one = self._repositories[name]
             one.fetch(batches[name], done=self._done, verify=self._start.verify)
             one.note_revision()
-        return self._own.cache.snapshot(selection.commit_hash)
+        return self._own.place(selection.commit_hash)
 
     def sketch(self, folder: Path) -> None:
         """Write the files of the selection into a folder, those of weights without what is in them.
@@ -405,7 +451,7 @@ class Session:
         read = functools.partial(one.outline, selection.commit_hash)
         with ThreadPoolExecutor(self._hub.policy.max_workers) as pool:
             outlines = dict(zip(hollow, pool.map(read, hollow), strict=True))
-        content = {file: one.cache.pointer(selection.commit_hash, file.path) for file in small}
+        content = {file: one.place(selection.commit_hash, file.path) for file in small}
         write_sketch(folder, content, outlines)
 
     def _done(self, file: RepoFile) -> None:
@@ -429,26 +475,15 @@ class Session:
 
     def _tell_of_changed(self) -> None:
         """Say which files of the user's own folder the Hub's take the place of."""
-        if not self._changed:
-            return
-        paths = [file.path for file in self._changed]
-        more = f" and {len(paths) - 5} more" if len(paths) > 5 else ""
-        folder = short_path(self._start.local_dir or "")
-        self.publish(
-            Notice(
-                reference="file-replaced",
-                message=f"{', '.join(paths[:5])}{more} in {folder} "
-                f"{'is' if len(paths) == 1 else 'are'} not what the Hub has, and will be replaced",
-                hint="Nothing is needed, unless you have changed a file there yourself: stop now, "
-                "and keep a copy of it under another name.",
-            )
-        )
+        if self._changed:
+            paths = [file.path for file in self._changed]
+            self.publish(files_replaced(paths, self._start.local_dir or ""))
 
     def _check_local(self, selection: Selection) -> None:
         """Hash the files of the cache if that was asked for."""
         for file in selection.files if self._start.verify else ():
-            downloads = self._repositories[file.repo_id].downloads
-            if file.etag and not downloads.is_right(selection.commit_of(file), file):
+            one = self._repositories[file.repo_id]
+            if not one.is_right(selection.commit_of(file), file):
                 raise IntegrityError(
                     f"{file.path} in the cache has the wrong bytes",
                     hint="Run once with a network and `verify=True`: the file will be fetched "

@@ -195,5 +195,5 @@ def test_kaggle_without_internet_says_where_to_switch_it_on(
         )
     assert caught.value.reference == "hub-unreachable"
     assert "Internet" in caught.value.hint
-    assert f"SentenceTransformer({str(attached)!r})" in caught.value.hint
+    assert f'nbloader.load("{attached}")' in caught.value.hint
     assert len(str(caught.value).splitlines()) <= MOST_LINES

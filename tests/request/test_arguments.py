@@ -31,8 +31,7 @@ def test_ids_of_the_hub_pass(repo_id: str) -> None:
         ("https://huggingface.co/org/name/tree/main", 'Pass the id alone: "org/name".'),
         (
             "./model",
-            "A folder cannot be loaded, only a repository of the Hub. "
-            'Ids look like "Qwen/Qwen-Image-Edit-2509".',
+            'It is a path, and not an id. Ids look like "Qwen/Qwen-Image-Edit-2509".',
         ),
     ],
 )

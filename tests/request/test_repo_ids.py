@@ -108,8 +108,8 @@ def test_an_address_may_be_of_the_endpoint_or_of_the_hub_that_it_stands_for(endp
         ),
         (f"{HUB}/org/name/blob/main/x.Q4_K_M.gguf", "leads to the file", "llama.cpp"),
         ("org/name@a b", "names 'a b'", "revision="),
-        ("/home/me/model", "is not a repository id", "A folder cannot be loaded"),
-        ("~/model", "is not a repository id", "A folder cannot be loaded"),
+        ("/home/me/model", "is not a repository id", "It is a path"),
+        ("~/model", "is not a repository id", "It is a path"),
         (None, "None is not a repository id", "Ids look like"),
     ],
 )
