@@ -19,7 +19,7 @@ from nbloader.loaders.placing import (
     places_itself,
 )
 from nbloader.loaders.reports import LoadReport
-from nbloader.records import ComponentLoaded, Placement, Selection
+from nbloader.records import ComponentLoaded, Placement, RepoType, Selection
 
 
 def build(
@@ -50,9 +50,8 @@ def _build(
     named = None if selection.custom_pipeline else asked
     pipeline_class = getattr(diffusers, named or "DiffusionPipeline")
     arguments = joined(todo.arguments, loader_kwargs)
-    code = next((one.repo_id for one in selection.companions if one.role == "code"), None)
-    if code is not None:
-        arguments["custom_pipeline"] = str(snapshot_of(selection, folder, code))
+    if (code := _code_elsewhere(selection, folder)) is not None:
+        arguments["custom_pipeline"] = str(code)
     itself = places_itself(loader_kwargs)
     parts = [
         part
@@ -82,6 +81,21 @@ def _build(
     for call in todo.calls:
         getattr(pipeline, call.name)(**objects_of(call.arguments))
     return pipeline
+
+
+def _code_elsewhere(selection: Selection, folder: Path) -> Path | None:
+    """Return where the code of a pipeline is that comes from another repository.
+
+    It is the folder of a repository, or the file of a pipeline of the community.
+    """
+    other = next((one for one in selection.companions if one.role == "code"), None)
+    if other is None:
+        return None
+    place = snapshot_of(selection, folder, other.repo_id)
+    if other.repo_type is RepoType.MODEL:
+        return place
+    files = (file for file in selection.files if file.repo_id == other.repo_id)
+    return place / next(files).path_in_repo
 
 
 def _as_arguments(parts: Sequence[Part], loaded: Mapping[str, Any]) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def snapshot_of(selection: Selection, folder: Path, repo_id: str) -> Path:
         return Path(other.folder)
     if repo_id == selection.repo_id:
         return folder
-    name = f"models--{repo_id.replace('/', '--')}"
+    name = f"{other.repo_type}s--{repo_id.replace('/', '--')}"
     return _cache(selection, folder) / name / "snapshots" / other.commit_hash
 
 

@@ -160,7 +160,10 @@ class SelectionRequest:
             None lets the Hub and the files decide.
         custom_pipeline: where the code of a pipeline of diffusers is: a repository, a name of the
             library's community pipelines, or a path; None for none.
-        custom_revision: the revision of that repository; None for `main`.
+        custom_revision: the revision of that repository, None for `main`; of a pipeline of the
+            community the version of diffusers that it is for, None for the installed one.
+        library_version: the installed version of diffusers, where it decides; None if it is not
+            there.
         safetensors_only: whether weights in another format are refused.
         handed_in: names that the caller passes on to the library. A component of that name is not
             loaded: it is there already, or left out.
@@ -180,6 +183,7 @@ class SelectionRequest:
     task: str | None = None
     custom_pipeline: str | None = None
     custom_revision: str | None = None
+    library_version: str | None = None
     safetensors_only: bool = False
     handed_in: tuple[str, ...] = ()
     files: FileChoice | None = None
@@ -235,11 +239,13 @@ class Reference:
     Attributes:
         role: `base-model` of an adapter, `code`, or `component` of a pipeline.
         revision: what the repository says of it; None for `main`.
+        repo_type: what it is to the Hub.
     """
 
     repo_id: str
     role: str
     revision: str | None = None
+    repo_type: RepoType = RepoType.MODEL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,7 +253,7 @@ class Companion:
     """Another repository that a selection takes files from, at a commit.
 
     Attributes:
-        role: that of its `Reference`.
+        role, repo_type: those of its `Reference`.
         folder: see `Listing`.
     """
 
@@ -256,6 +262,7 @@ class Companion:
     revision: str
     commit_hash: str
     folder: str | None = None
+    repo_type: RepoType = RepoType.MODEL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

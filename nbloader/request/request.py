@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from nbloader.errors import InvalidArgumentError
 from nbloader.hub_names import is_repo_id
+from nbloader.libraries import package_facts
 from nbloader.machine import switched_on
 from nbloader.records import Event, Kind, Method, RepoType, SelectionRequest, TokenFacts
 from nbloader.request.call import Call, DownloadCall
@@ -176,6 +177,7 @@ def checked(call: Call) -> Request:
             safetensors_only=taken.safetensors_only,
             custom_pipeline=custom_pipeline,
             custom_revision=_custom_revision(passed_on.get("custom_revision")),
+            library_version=_diffusers_version(custom_pipeline),
             handed_in=tuple(sorted(passed_on)),
             files=files,
             targets=classes.targets,
@@ -289,6 +291,11 @@ def _custom_pipeline(given: object) -> str | None:
 def _custom_revision(given: object) -> str | None:
     """Return the revision of a pipeline's code; None if it is not said."""
     return None if given is None else check_revision(given)
+
+
+def _diffusers_version(custom_pipeline: str | None) -> str | None:
+    """Return the installed version of diffusers, where code is for one; None if it is not there."""
+    return package_facts(["diffusers"])["diffusers"].installed if custom_pipeline else None
 
 
 def _settings(given: Settings | Mapping[str, Any] | None) -> Settings:

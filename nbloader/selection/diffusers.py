@@ -6,16 +6,15 @@ folder (diffusers 0.42), with less fetched where the first takes what the second
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 
 from nbloader.errors import UnsupportedRepoError
-from nbloader.hub_names import is_repo_id, join
+from nbloader.hub_names import join
 from nbloader.records import Component, Reference, Source, Target
 from nbloader.selection.classes import PROCESSING, SCHEDULER, is_one_model
 from nbloader.selection.formats import has_foreign_weights, no_weights
+from nbloader.selection.pipeline_code import check_custom_pipeline, code_at, code_elsewhere
 from nbloader.selection.repo import (
-    CODE,
     COMPONENT,
     Repo,
     check_name,
@@ -55,11 +54,6 @@ _LISTS_AT_HAND = frozenset(
     }
 )
 
-_CUSTOM_CODE = "pipeline.py"  # `CUSTOM_PIPELINE_FILE_NAME` of diffusers
-
-# `get_relative_imports` of diffusers.
-_RELATIVE_IMPORT = re.compile(r"^\s*(?:import\s+\.(\S+)\s*$|from\s+\.(\S+)\s+import)", re.MULTILINE)
-
 
 def select_diffusers(repo: Repo) -> tuple[str | None, list[Component]]:
     """The class of the pipeline, and its components in the order of `model_index.json`.
@@ -67,7 +61,7 @@ def select_diffusers(repo: Repo) -> tuple[str | None, list[Component]]:
     Raises:
         RepoError: of a kind that says why the pipeline cannot be loaded.
     """
-    _check_custom_pipeline(repo)
+    check_custom_pipeline(repo)
     index = repo.read_object(INDEX)
     if index is None:
         return None, [Component(name="config", paths=(INDEX,))]
@@ -118,10 +112,10 @@ def _pipeline_class(repo: Repo, index: dict[str, object]) -> tuple[str, list[str
     check_name(class_name, INDEX)
     custom = repo.custom_pipeline
     if custom is not None and f"{custom}.py" in repo.paths:
-        return class_name, _code(repo, f"{custom}.py")
+        return class_name, code_at(repo, f"{custom}.py")
     if custom is not None and not module:
         # The code of another place, whatever the class is here.
-        return class_name, _code_elsewhere(repo, custom) if _is_repository(custom) else []
+        return class_name, code_elsewhere(repo, custom)
     if class_name.startswith(("Onnx", "Flax")):
         raise _other_framework(repo, f"{quote(repo.repo_id)} is a pipeline", class_name)
     if not module and class_name.endswith("CombinedPipeline"):
@@ -134,62 +128,7 @@ def _pipeline_class(repo: Repo, index: dict[str, object]) -> tuple[str, list[str
     path = f"{check_name(module, INDEX, dotted=True)}.py"
     if path not in repo.paths:
         raise malformed(INDEX, f"names the pipeline code {quote(path)}, which is not there")
-    return class_name, _code(repo, path)
-
-
-def _is_repository(custom: str) -> bool:
-    """Say whether `custom_pipeline` is the id of a repository; paths are given in full."""
-    return "/" in custom and is_repo_id(custom)
-
-
-def _code_elsewhere(repo: Repo, custom: str) -> list[str]:
-    """The code of a pipeline that is in another repository: all Python files in its root.
-
-    Raises:
-        UnsupportedRepoError: it has none.
-    """
-    reference = Reference(repo_id=custom, role=CODE, revision=repo.family.request.custom_revision)
-    other = companion(repo, reference, where="custom_pipeline")
-    if other is None:
-        return []
-    if not other.existing(other.root, _CUSTOM_CODE):
-        raise UnsupportedRepoError(
-            f"custom_pipeline={quote(custom)} names a repository without a {_CUSTOM_CODE}.",
-            hint="Check its name and its revision (custom_revision).",
-        )
-    names = [name for name in other.names(other.root) if name.endswith(".py")]
-    return other.existing(other.root, *names)
-
-
-def _check_custom_pipeline(repo: Repo) -> None:
-    """Refuse code that cannot be had, or is not trusted.
-
-    `custom_pipeline` is a file of the repository by its name without the ending, a path of this
-    machine, another repository, or else the name of a pipeline of the community, whose code stands
-    in a place of its own that is asked for in the middle of a load.
-
-    Raises:
-        UnsupportedRepoError: says which.
-    """
-    custom = repo.custom_pipeline
-    if custom is None or f"{custom}.py" in repo.paths:
-        return
-    if "/" not in custom and "\\" not in custom and not custom.endswith(".py"):
-        file = f"{custom}.py" if is_name(custom) else "FILE.py"
-        raise UnsupportedRepoError(
-            f"custom_pipeline={quote(custom)} names a pipeline of the community, whose code is in "
-            f"no repository that could be checked; {quote(repo.repo_id)} has no {quote(file)} "
-            "of its own.",
-            hint="Save its file from "
-            "https://github.com/huggingface/diffusers/tree/main/examples/community, read it, and "
-            f'pass the path: loader_kwargs={{"custom_pipeline": "./{file}"}}, '
-            "trust_remote_code=True.",
-        )
-    if not repo.trust_remote_code:
-        raise UnsupportedRepoError(
-            f"custom_pipeline={quote(custom)} is code that would run.",
-            hint="Read it; if you trust it, pass trust_remote_code=True.",
-        )
+    return class_name, code_at(repo, path)
 
 
 def _declared(index: dict[str, object]) -> list[tuple[str, str, str]]:
@@ -234,7 +173,7 @@ def _component(repo: Repo, name: str, library: str, class_name: str) -> Componen
     code = [
         path
         for named in (repo.existing(folder, f"{library}.py") if in_folder else ())
-        for path in _code(repo, named)
+        for path in code_at(repo, named)
     ]
     weights, files = _contents(repo, folder, library, class_name)
     held = list(weights.files) if weights else []
@@ -431,29 +370,6 @@ def _has_variant(repo: Repo, components: list[Component]) -> bool:
         and _find(repo, component.name, component.library or "", repo.variant) is not None
         for component in components
     )
-
-
-def _code(repo: Repo, path: str) -> list[str]:
-    """The Python file at `path`, and those that it imports by relative names.
-
-    Raises:
-        UnsupportedRepoError: the repository's code is not trusted.
-    """
-    if not repo.trust_remote_code:
-        raise UnsupportedRepoError(
-            f"{quote(repo.repo_id)} brings code of its own: {quote(path)}.",
-            hint="Read that file on the Hub; if you trust it, pass trust_remote_code=True.",
-        )
-    text = repo.read_text(path) or ""
-    folder = path.rpartition("/")[0]
-    files = [path]
-    for match in _RELATIVE_IMPORT.finditer(text):
-        module = match[1] or match[2]
-        found = repo.existing(folder, f"{module.replace('.', '/')}.py")
-        if module.startswith(".") or not found:
-            raise malformed(path, f"imports {quote(f'.{module}')}, which is not there")
-        files += found
-    return list(dict.fromkeys(files))
 
 
 def _other_framework(repo: Repo, subject: str, class_name: str) -> UnsupportedRepoError:

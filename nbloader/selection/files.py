@@ -156,6 +156,7 @@ def select(
                 revision=found.revision,
                 commit_hash=found.commit_hash,
                 folder=found.folder,
+                repo_type=one.repo_type,
             )
             for one in family.references.values()
             for found in [listing if one.repo_id == listing.repo_id else others[one.repo_id]]

@@ -256,7 +256,7 @@ def _donors(found: Iterable[Found]) -> list[str]:
             continue
         cache, selection = Path(one.selected.hub.cache_dir), one.selected.selection
         names = [repo_folder(one.request.repo_id, one.request.repo_type)]
-        names += [repo_folder(other.repo_id) for other in selection.companions]
+        names += [repo_folder(other.repo_id, other.repo_type) for other in selection.companions]
         folders += [str(cache / name / "blobs") for name in names]
     return list(dict.fromkeys(folders))
 

@@ -130,12 +130,12 @@ class Hub:
             heard=self._heard,
         )
 
-    def beside(self, repo_id: str) -> Hub:
-        """Return another repository of models at the same endpoint, asked with the same token.
+    def beside(self, repo_id: str, repo_type: RepoType = RepoType.MODEL) -> Hub:
+        """Return another repository at the same endpoint, asked with the same token.
 
         What the Hub says of its rate limit counts for both, and so does Xet storage.
         """
-        return replace(self, repo_id=repo_id, repo_type=RepoType.MODEL, local_dir=None)
+        return replace(self, repo_id=repo_id, repo_type=repo_type, local_dir=None)
 
     def all_facts(self) -> HubFacts:
         """Return what all answers so far have told; waits for Xet storage if it was asked."""

@@ -130,7 +130,7 @@ class Session:
                 return beside
         if known is None or known.revision != revision:
             found = {one.repo_id: one.commit_hash for one in self._start.companions}
-            hub = self._hub.beside(name)
+            hub = self._hub.beside(name, reference.repo_type)
             self._repositories[name] = known = self._repository(hub, revision, found.get(name))
         return known
 

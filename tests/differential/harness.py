@@ -15,7 +15,7 @@ Such a module is read whenever tests are collected, so it imports its libraries 
 
 - A model card decides what the Hub says: write a README.md with `pipeline_tag` or `library_name`.
 - Other repositories that the model needs are in `companions`, by their ids; `plain` finds their
-  folders beside its own: `folder.parents[1] / "org/base"`.
+  folders beside its own: `folder.parents[1] / "org/base"`. A data set has its kind before its id.
 - What has to be refused has `refused`: the reference of the error, which has to come before a
   weight is fetched, and which `preflight` has to foresee.
 - What has to be told has `notices`: references that must be among those of the load's notices.
@@ -215,7 +215,7 @@ def seeded(make: Callable[[], Any]) -> Any:
 
 def _written(root: Path, repo_id: str, save: Callable[[Path], object]) -> Path:
     """Write a repository of the local Hub, unless it is there already."""
-    folder = root / "models" / repo_id
+    folder = root / repo_id if repo_id.startswith("datasets/") else root / "models" / repo_id
     if not folder.exists():
         folder.mkdir(parents=True)
         with _unheard():

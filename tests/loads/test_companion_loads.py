@@ -10,7 +10,9 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,10 +22,13 @@ from nbloader.checks.packages import check_packages
 from nbloader.loaders.folders import adapted
 from nbloader.localhub import LocalHub
 from nbloader.records import CheckStatus, Companion, Component, Kind, Selection
+from nbloader.selection.pipeline_code import COMMUNITY
 from tests.checks.test_packages import COLAB, installed
 from tests.differential.cases import companions as cases
+from tests.differential.cases.pipelines_special import save_community
 from tests.differential.harness import seeded
 from tests.loads.test_load import NO_SOCKETS
+from tests.models import save_pipeline
 from tests.samples import SELECTION
 
 BASE, ADAPTER, CODED, CODE = (
@@ -88,6 +93,36 @@ def test_its_names_are_those_of_the_hub_and_nothing_is_left(
     assert not list(temporary.iterdir())
     # What is mapped stays mapped.
     assert made("a good", max_new_tokens=2)[0]["generated_text"].startswith("a good")
+
+
+def test_a_pipeline_of_the_community_is_pinned_shown_and_kept(
+    hub: LocalHub, hub_root: Path, tmp_path: Path
+) -> None:
+    """Its code comes from a data set; a second load needs no network for it."""
+    for place, save in (
+        ("models/org/sd-to-prompt", save_pipeline),
+        (f"datasets/{COMMUNITY}", save_community),
+    ):
+        folder = hub_root / place
+        if not folder.exists():
+            folder.mkdir(parents=True)
+            seeded(partial(save, folder))
+    given: dict[str, Any] = {
+        "endpoint": hub.endpoint,
+        "cache_dir": tmp_path,
+        "device": "cpu",
+        "trust_remote_code": True,
+        "loader_kwargs": {"custom_pipeline": "tiny_prompt"},
+    }
+    report = nbloader.preflight("org/sd-to-prompt", **given)
+    (safety,) = (each for each in report.results if each.name == "safety")
+    file = f"{COMMUNITY}:v{version('diffusers')}/tiny_prompt.py"
+    assert safety.message == f"code of the repository will run: {file}"
+    for offline in (False, True):
+        made = nbloader.load("org/sd-to-prompt", **given, local_files_only=offline, view="none")
+        assert (type(made).__name__, made.number) == ("TinyPromptPipeline", 0)
+    (kept,) = tmp_path.glob("datasets--*/snapshots/*/*/*")
+    assert kept.name == "tiny_prompt.py"
 
 
 @pytest.mark.parametrize("links", ["symlink_to", "hardlink_to", ""])

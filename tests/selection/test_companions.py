@@ -26,10 +26,12 @@ from nbloader.records import (
     Kind,
     Listing,
     RepoFile,
+    RepoType,
     Selection,
     SelectionRequest,
 )
 from nbloader.selection import reads, references, select
+from nbloader.selection.pipeline_code import COMMUNITY
 
 OWN = "org/own"
 TRUST = SelectionRequest(trust_remote_code=True)
@@ -410,6 +412,91 @@ def test_an_adapter_that_cannot_be_loaded_is_refused_with_a_reason(
     with pytest.raises(error) as raised:
         selected({OWN: own, **others}, SelectionRequest())
     assert text in str(raised.value)
+
+
+# --- pipelines of the community -------------------------------------------------------------------
+
+PROMPTED: dict[str, object] = {
+    "model_index.json": {
+        "_class_name": "StableDiffusionPipeline",
+        "scheduler": ["diffusers", "DDIMScheduler"],
+    },
+    "scheduler/scheduler_config.json": ...,
+}
+MIRROR: dict[str, object] = {
+    "README.md": ...,
+    "main/lpw.py": b"",
+    "main/new.py": b"",
+    "v0.9.0/lpw.py": b"",
+    "v0.10.0/lpw.py": b"",
+    "v0.10.0/parted.py": b"from .gone import x",
+}
+
+
+def community(name: str, installed: str | None = None, revision: str | None = None) -> Selection:
+    request = replace(
+        TRUST, custom_pipeline=name, custom_revision=revision, library_version=installed
+    )
+    return selected({OWN: PROMPTED, COMMUNITY: MIRROR}, request)
+
+
+@pytest.mark.parametrize(
+    ("installed", "revision", "folder"),
+    [
+        ("0.10.0", None, "v0.10.0"),
+        ("0.9.0.dev0", None, "v0.9.0"),
+        ("0.11.0", None, "main"),
+        (None, None, "main"),
+        ("0.10.0", "main", "main"),
+        ("0.10.0", "0.9.0", "v0.9.0"),
+        ("0.10.0", "v0.9.0", "v0.9.0"),
+    ],
+)
+def test_a_pipeline_of_the_community_is_that_of_a_version(
+    installed: str | None, revision: str | None, folder: str
+) -> None:
+    selection = community("lpw", installed, revision)
+    assert selection.companions == (
+        Companion(
+            repo_id=COMMUNITY,
+            role="code",
+            revision="main",
+            commit_hash=listing(COMMUNITY, {}).commit_hash,
+            repo_type=RepoType.DATASET,
+        ),
+    )
+    config = next(part for part in selection.components if part.name == "config")
+    assert config.paths == (f"{COMMUNITY}:{folder}/lpw.py", "model_index.json")
+    assert (selection.custom_code, selection.custom_pipeline) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "revision", "text"),
+    [
+        ("lwp", None, "'lpw'"),
+        ("new", "0.9.0", "in 'v0.9.0'"),
+        ("lpw", "0.8.0", "'0.10.0' or '0.9.0' or 'main'"),
+        ("lpw", "refs/pr/1", "no pipelines for that version"),
+        ("not a name", None, "neither a file"),
+    ],
+)
+def test_one_that_the_community_has_not_is_refused_with_the_nearest(
+    name: str, revision: str | None, text: str
+) -> None:
+    with pytest.raises(UnsupportedRepoError) as raised:
+        community(name, "0.10.0", revision)
+    assert text in str(raised.value)
+
+
+def test_one_that_needs_another_file_is_refused() -> None:
+    with pytest.raises(MalformedFileError, match=r"imports '\.gone'"):
+        community("parted", "0.10.0")
+
+
+def test_without_trust_nothing_is_asked_of_the_community() -> None:
+    request = SelectionRequest(custom_pipeline="lpw")
+    with pytest.raises(UnsupportedRepoError, match=r"community(.|\n)*trust_remote_code=True"):
+        selected({OWN: PROMPTED}, request)
 
 
 _json = st.recursive(

@@ -820,12 +820,6 @@ def test_code_that_the_caller_names_needs_trust(custom: str, selected: list[str]
     assert (selection.custom_code, selection.custom_pipeline) == (True, True)
 
 
-def test_a_pipeline_of_the_community_is_refused_with_the_way_to_have_it() -> None:
-    request = SelectionRequest(custom_pipeline="lpw_stable_diffusion", trust_remote_code=True)
-    with pytest.raises(UnsupportedRepoError, match=r"examples/community(.|\n)*lpw_\w+\.py"):
-        selection_of(CUSTOM, request)
-
-
 NETS: dict[str, object] = {"unet": UNET, "controlnet": ["diffusers", "MultiControlNetModel"]}
 
 

@@ -20,6 +20,7 @@ from nbloader.records import Listing, RepoFile, Selection, SelectionRequest
 from nbloader.selection import reads, select
 from nbloader.selection.classes import PROCESSING as PROCESSING_CLASSES
 from nbloader.selection.diffusers import _ONE_FILE
+from nbloader.selection.pipeline_code import COMMUNITY
 from nbloader.selection.sentence_transformers import (
     _MODULE_CONFIGS,
     _TRANSFORMER_CONFIGS,
@@ -860,3 +861,9 @@ def test_the_modules_of_sentence_transformers_are_those_in_the_table() -> None:
                 weighted.add(name)
     assert weighted == set(_WEIGHTED)
     assert configs <= {*_MODULE_CONFIGS, *_TRANSFORMER_CONFIGS}
+
+
+def test_the_pipelines_of_the_community_are_where_the_library_looks() -> None:
+    from diffusers.utils import dynamic_modules_utils
+
+    assert dynamic_modules_utils.COMMUNITY_PIPELINES_MIRROR_ID == COMMUNITY

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nbloader.records import Kind
+from nbloader.selection.pipeline_code import COMMUNITY
 from tests.differential.harness import Case
 from tests.models import picture, save_pipeline
 
@@ -158,6 +159,33 @@ def _surplus(path: str) -> Change:
     return lambda folder: _rewrite(folder / path, lambda all_: all_ | {"of.another": torch.ones(2)})
 
 
+def _folder_of(version: str) -> str:
+    import diffusers
+
+    number = diffusers.__version__ if version == "installed" else version
+    return number if number == "main" else f"v{number}"
+
+
+def save_community(folder: Path) -> None:
+    """Write the pipelines of the community as the Hub has them: a folder for each version."""
+    for number, version in enumerate(("installed", "0.30.0", "main")):
+        place = folder / _folder_of(version)
+        place.mkdir()
+        (place / "tiny_prompt.py").write_text(
+            "from diffusers import StableDiffusionPipeline\n\n\n"
+            f"class TinyPromptPipeline(StableDiffusionPipeline):\n    number = {number}\n"
+        )
+        (place / "another.py").write_text("import nothing_that_is_there\n")
+
+
+def _of_the_community(folder: Path, version: str) -> str:
+    place = folder.parents[2] / f"datasets/{COMMUNITY}" / _folder_of(version)
+    return str(place / "tiny_prompt.py")
+
+
+_COMMUNITY = {f"datasets/{COMMUNITY}": save_community}
+
+
 def _case(name: str, *changes: Change, call: Any = picture, **more: Any) -> Case:
     refused = "refused" in more
     return Case(
@@ -183,9 +211,31 @@ CASES = (
     ),
     _case("named-code-untrusted", _bring_code, arguments=NAMED, refused="unsupported-repo"),
     _case("own-unet", _own_unet, plain=lambda f: _plain(f, **TRUSTED), arguments=TRUSTED),
+    *(
+        _case(
+            f"community-{name}",
+            plain=lambda f, v=version: _plain(
+                f, custom_pipeline=_of_the_community(f, v), **TRUSTED
+            ),
+            companions=_COMMUNITY,
+            arguments={"loader_kwargs": {"custom_pipeline": "tiny_prompt", **given}, **TRUSTED},
+        )
+        for name, version, given in (
+            ("installed", "installed", {}),
+            ("old", "0.30.0", {"custom_revision": "0.30.0"}),
+            ("newest", "main", {"custom_revision": "main"}),
+        )
+    ),
     _case(
-        "community",
-        arguments={"loader_kwargs": {"custom_pipeline": "lpw_stable_diffusion"}, **TRUSTED},
+        "community-untrusted",
+        companions=_COMMUNITY,
+        arguments={"loader_kwargs": {"custom_pipeline": "tiny_prompt"}},
+        refused="unsupported-repo",
+    ),
+    _case(
+        "community-without-it",
+        companions=_COMMUNITY,
+        arguments={"loader_kwargs": {"custom_pipeline": "tiny_promt"}, **TRUSTED},
         refused="unsupported-repo",
     ),
     _case(
