@@ -39,13 +39,16 @@ _OF_ALL = frozenset(
 """Modules of diffusers that name it for all classes."""
 _RELATIVE = re.compile(r"^from (\.+)([\w.]+) import", re.MULTILINE)
 
-_FLAGS: Mapping[str, str] = {
-    # `get_correct_attn_implementation` of transformers asks the class for them.
-    "flash_attention_2": "_supports_flash_attn",
-    "flash_attention_3": "_supports_flash_attn",
-    "flash_attention_4": "_supports_flash_attn",
-    "flex_attention": "_supports_flex_attn",
-    "sdpa": "_supports_sdpa",
+_OF_FLASH = ("_supports_flash_attn", "_supports_flash_attn_2")
+_FLAGS: Mapping[str, tuple[str, ...]] = {
+    # `get_correct_attn_implementation` of transformers asks the class for them; of flash attention
+    # version 4 has the second.
+    "eager": (),
+    "flash_attention_2": _OF_FLASH,
+    "flash_attention_3": _OF_FLASH,
+    "flash_attention_4": _OF_FLASH,
+    "flex_attention": ("_supports_flex_attn",),
+    "sdpa": ("_supports_sdpa",),
 }
 _FLASHES = "_compatible_flash_implementations"
 """The only ones that a class of transformers takes of the ways that are called so."""
@@ -157,7 +160,7 @@ def _taken_in_transformers(sources: Sources, name: str) -> frozenset[str] | None
         way.name
         for way in ATTENTIONS
         if way.transformers
-        and (way.name == "eager" or said.get(_FLAGS[way.name]))
+        and (way.name == "eager" or any(said.get(flag) for flag in _FLAGS[way.name]))
         and (not isinstance(flashes, list) or "flash" not in way.name or way.name in flashes)
     )
 

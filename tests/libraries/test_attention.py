@@ -212,6 +212,10 @@ UTILS = "class AttentionInterface(X):\n    _global_mapping = {\n        'x': f,\
         ("class OddModel(PreTrainedModel):\n    pass\n", {"eager"}),
         ("class OddModel(PreTrainedModel):\n    _supports_sdpa = True\n", {"eager", "sdpa"}),
         ("class OddModel(PreTrainedModel):\n    _supports_sdpa: bool = f()\n", {"eager", "sdpa"}),
+        (
+            "class OddModel(PreTrainedModel):\n    _supports_flash_attn_2 = True\n",
+            {"eager", "flash_attention_2", "flash_attention_3", "flash_attention_4"},
+        ),
         ("class OddModel(Elsewhere):\n    _supports_sdpa = True\n", None),
         ("class OddModel(OddModel):\n    pass\n", None),
         ("class OddModel(PreTrainedModel:\n", None),
