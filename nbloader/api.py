@@ -136,7 +136,8 @@ def load(
             sentence-transformers does it; the old bare ids such as `gpt2` stay what they are.
             Or the path of a folder of this machine, as text or as any `os.PathLike`: `./folder`,
             `~/folder`. What could be both an id and a path, as `org/name`, is the folder where one
-            of that name holds a model, and `hf://org/name` always the repository.
+            of that name holds a model, and `hf://org/name` always the repository. A file behind an
+            id, as `org/name/file.safetensors`, is a checkpoint or GGUF by itself.
         cls: what to make of it, where that is another class than the files name: the name of a
             class of diffusers, transformers, sentence-transformers or peft that has
             `from_pretrained`, or the class itself, such as `AutoPipelineForInpainting`,
@@ -145,9 +146,10 @@ def load(
         subfolder: the folder of the repository with what is loaded, such as `transformer`. Without
             `cls` it is of the class that the files name.
         components: parts of a pipeline of diffusers that are elsewhere, by the pipeline's names. A
-            text is a repository, as `org/name`, `org/name@revision` or `org/name/folder`, a list of
-            them several models for one part; None leaves a part out, and its files are not fetched;
-            anything else is handed to the pipeline as it is.
+            text is a repository, as `org/name`, `org/name@revision` or `org/name/folder`, or a file
+            of one, as `org/name/file.gguf`; a list of them several models for one part; None leaves
+            a part out, and its files are not fetched; anything else is handed to the pipeline as it
+            is.
         revision: a branch, a tag or a commit; `main` by default.
         variant: a variant of the weights, such as `fp16`.
         kind: `diffusers`, `sentence-transformers`, `transformers`, or `auto`: the files decide.

@@ -73,6 +73,8 @@ def task_of(
         return "the code of the repository is not run before a load"
     if selection.companions:
         return "files of several repositories are put together"
+    if selection.checkpoint:
+        return "a checkpoint of one file is not tried beforehand"
     if not files:
         return "it has no weights"
     if any(part.quantization for part in weights):

@@ -126,6 +126,8 @@ def require_parts(question: Question) -> None:
         raise Impossible("accelerate is not installed")
     if question.selection.custom_code:
         raise Impossible("the repository brings code of its own")
+    if question.selection.checkpoint:
+        raise Impossible("a checkpoint of one file is loaded as a whole")
     if question.selection.kind is Kind.DIFFUSERS and any(
         component.library not in _LIBRARIES for component, _ in question.parts
     ):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from nbloader.libraries import diffusers, transformers
 from nbloader.libraries.auto_pipelines import auto_pipeline
+from nbloader.libraries.files import gguf_families, reads_checkpoints
 from nbloader.libraries.packages import package_folder
 from nbloader.libraries.sources import Sources, is_class_name, quantizers
 from nbloader.records import ClassFacts, Kind, Selection
@@ -89,6 +90,7 @@ def class_facts(
         facts += libraries.of_task(selection)
     if selection.kind is Kind.CLASSES:
         facts += libraries.of_auto_class(selection)
+    facts += libraries.of_files(selection)
     if selection.custom_code and selection.kind is not Kind.DIFFUSERS:
         facts = [fact if fact.found else replace(fact, found=None) for fact in facts]
     facts += [libraries.quantizer(library, method) for library, method in quantizations]
@@ -109,7 +111,7 @@ def _wanted(selection: Selection) -> Iterator[tuple[str, str, bool]]:
         by_family = selection.kind is Kind.TRANSFORMERS and component.model_type
         if component.library and component.class_name and not by_family:
             yield component.library, component.class_name, False
-        if component.model_type:
+        if component.model_type and not component.checkpoint:
             yield "transformers", component.model_type, True
 
 
@@ -176,6 +178,8 @@ class _Libraries:
         model = next((part for part in selection.components if part.model_type), None)
         if sources is None or model is None or model.model_type is None or selection.custom_code:
             return []
+        if model.checkpoint:
+            return []  # The families of GGUF have names of their own.
         name = model.class_name or ""
         if not name.startswith("AutoModel") or name == "AutoModel":
             return []
@@ -183,6 +187,24 @@ class _Libraries:
             return []
         why = f"it builds no models of the family {model.model_type}"
         return [ClassFacts(library="transformers", name=name, found=False, unfit=why)]
+
+    def of_files(self, selection: Selection) -> list[ClassFacts]:
+        """Look for what reads the components that are taken from files of their own."""
+        facts = []
+        for component in selection.components:
+            library, name = component.library or "", component.class_name or ""
+            sources = self._open(library) if component.checkpoint and component.weights else None
+            if sources is None:
+                continue
+            if library == "diffusers":
+                what, found = f"reader of files for {name}", reads_checkpoints(sources, name)
+            elif library == "transformers" and component.model_type:
+                what = f"reader of GGUF for {component.model_type}"
+                found = component.model_type in gguf_families(sources)
+            else:
+                continue
+            facts.append(ClassFacts(library=library, name=what, found=found))
+        return facts
 
     def pipeline(self, name: str) -> ClassFacts:
         """Look for the class of a pipeline, and for what it cannot do without."""

@@ -14,7 +14,13 @@ from types import MappingProxyType, ModuleType
 from typing import Any
 
 from nbloader.errors import InvalidArgumentError, MissingTensorsError, ModelLoadError, NbloaderError
-from nbloader.loaders import classes, diffusers, sentence_transformers, transformers
+from nbloader.loaders import (
+    classes,
+    diffusers,
+    sentence_transformers,
+    single_files,
+    transformers,
+)
 from nbloader.loaders.attention import attend, with_attention
 from nbloader.loaders.folders import replaced_modules
 from nbloader.loaders.placing import BuildSteps, steps
@@ -316,9 +322,8 @@ def build(
     """
     todo = replace(steps(selection, placement, versions()), fills=fills)
     todo = with_attention(todo, selection, attention)
-    built = yield from _BUILDERS[selection.kind].build(
-        selection, folder, placement, todo, loader_kwargs
-    )
+    builder = single_files if selection.checkpoint else _BUILDERS[selection.kind]
+    built = yield from builder.build(selection, folder, placement, todo, loader_kwargs)
     if attention is not None:
         yield from attend(holders(built, selection), selection, attention)
     return built

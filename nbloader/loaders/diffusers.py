@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nbloader.loaders.folders import rename, snapshot_of
+from nbloader.loaders.model_files import model_from_file
 from nbloader.loaders.placing import (
     DTYPES,
     BuildSteps,
@@ -61,9 +62,9 @@ def _build(
     loaded = {}
     for part in parts:
         began = time.monotonic()
-        loaded[part.name] = _component(part, selection, folder, loader_kwargs)
+        loaded[part.name] = load_part(part, selection, folder, loader_kwargs)
         yield ComponentLoaded(name=part.name, seconds=time.monotonic() - began)
-    arguments |= _as_arguments(parts, loaded)
+    arguments |= as_arguments(parts, loaded)
     if "device_map" in loader_kwargs:
         return pipeline_class.from_pretrained(str(folder), **arguments)
     if itself:
@@ -98,7 +99,7 @@ def _code_elsewhere(selection: Selection, folder: Path) -> Path | None:
     return place / next(files).path_in_repo
 
 
-def _as_arguments(parts: Sequence[Part], loaded: Mapping[str, Any]) -> dict[str, Any]:
+def as_arguments(parts: Sequence[Part], loaded: Mapping[str, Any]) -> dict[str, Any]:
     """Return components as a pipeline takes them: several of one argument in a list."""
     arguments: dict[str, Any] = {}
     for part in parts:
@@ -109,7 +110,7 @@ def _as_arguments(parts: Sequence[Part], loaded: Mapping[str, Any]) -> dict[str,
     return arguments
 
 
-def _component(
+def load_part(
     part: Part, selection: Selection, folder: Path, loader_kwargs: Mapping[str, Any]
 ) -> Any:
     """Load a component straight to its device. Its class is imported already."""
@@ -117,11 +118,15 @@ def _component(
     has_dtype = not part.arguments.keys().isdisjoint(DTYPES)
     own_dtype = {key: value for key, value in loader_kwargs.items() if key in DTYPES and has_dtype}
     arguments = joined(objects_of(part.arguments, part.library), own_dtype)
-    other = snapshot_of(selection, folder, part.repo_id) if part.repo_id else None
-    place = other / part.folder if other is not None else folder / part.name
-    component = model_class.from_pretrained(str(place), **arguments)
-    if other is not None:
-        rename(component, other, part.repo_id)
+    source = next((each for each in selection.components if each.name == part.name), None)
+    if source is not None and source.checkpoint:
+        component = model_from_file(selection, source, folder, arguments)
+    else:
+        other = snapshot_of(selection, folder, part.repo_id) if part.repo_id else None
+        place = other / part.folder if other is not None else folder / part.name
+        component = model_class.from_pretrained(str(place), **arguments)
+        if other is not None:
+            rename(component, other, part.repo_id)
     if part.rests_on is not None:
         component = component.to(part.rests_on)
     if part.meets_inputs:

@@ -175,6 +175,10 @@ class SelectionRequest:
         subfolder: where in the repository they are; empty for its root.
         components: the components of a pipeline that are in other places, by the pipeline's names;
             several for one that is a list of models.
+        checkpoint: the one file that is loaded, from the root of the repository; empty
+            for what the files of the repository are together.
+        config: the repository that the configuration of such a checkpoint is taken from; empty for
+            the one that its tensors tell.
     """
 
     kind: Kind | None = None
@@ -191,6 +195,8 @@ class SelectionRequest:
     as_tuple: bool = False
     subfolder: str = ""
     components: Mapping[str, tuple[Source, ...]] = field(default_factory=dict)
+    checkpoint: str = ""
+    config: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,6 +223,10 @@ class Component:
             Of components that are where the repository itself says, only those of `Kind.CLASSES`
             name it.
         argument: the argument of the pipeline that it is one of several for; else its name is that.
+        checkpoint: the file that it is taken from, by its path in the selection; empty where
+            its class finds its files itself. Its configuration is then in `folder` of `config`.
+        config: the repository of that configuration; empty for the one of the selection.
+        tensors: what the names of its tensors begin with in that checkpoint; empty for all of them.
     """
 
     name: str
@@ -230,6 +240,9 @@ class Component:
     repo_id: str = ""
     folder: str = ""
     argument: str = ""
+    checkpoint: str = ""
+    config: str = ""
+    tensors: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,7 +250,8 @@ class Reference:
     """Another repository that a repository needs.
 
     Attributes:
-        role: `base-model` of an adapter, `code`, or `component` of a pipeline.
+        role: `base-model` of an adapter, `code`, `component` of a pipeline, or `configuration` of a
+            checkpoint.
         revision: what the repository says of it; None for `main`.
         repo_type: what it is to the Hub.
     """
@@ -288,6 +302,8 @@ class Selection:
         as_tuple: see `SelectionRequest`.
         folder: see `Listing`.
         cache_dir: the cache that companions lie in, where there is a `folder`; None otherwise.
+        checkpoint: the one file that is loaded, by its path; empty for what the files of the
+            repository are together.
     """
 
     repo_id: str
@@ -308,6 +324,7 @@ class Selection:
     as_tuple: bool = False
     folder: str | None = None
     cache_dir: str | None = None
+    checkpoint: str = ""
 
     @property
     def total(self) -> int:

@@ -13,6 +13,9 @@ from nbloader.hub_names import is_repo_id
 from nbloader.machine import holds_model
 from nbloader.text import quote
 
+WEIGHTS = re.compile(r".*\.(safetensors|sft|ckpt|pt|pth|bin|gguf)", re.IGNORECASE | re.DOTALL)
+"""The name of a file with a model of its own."""
+
 _MARKED = re.compile(r"[/~.]|[A-Za-z]:[\\/]|\\")
 """How a path begins that can be nothing else."""
 
@@ -72,6 +75,22 @@ def read_folder(given: object) -> NamedFolder | None:
             hint="Rename the folder, or pass a link to it that has a plain name.",
         ) from None
     return NamedFolder(name=name, path=path)
+
+
+def read_file(given: object) -> tuple[NamedFolder, str] | None:
+    """Read the path of a file of weights: its folder, and its name. None for anything else.
+
+    A text that could be a place on the Hub as well is the file, if there is one, as it is for
+    `from_single_file`; `hf://org/name/file` always is the one on the Hub.
+    """
+    text = os.fspath(given) if isinstance(given, os.PathLike) else given
+    if not isinstance(text, str) or "://" in text or not WEIGHTS.fullmatch(text):
+        return None
+    file = Path(os.path.expanduser(text))  # noqa: PTH111 - as `read_folder` does
+    if not _is(Path.is_file, file):
+        return None
+    folder = read_folder(f"{file.parent}{os.sep}")
+    return None if folder is None else (folder, file.name)
 
 
 def _is(what: Callable[[Path], bool], path: Path) -> bool:

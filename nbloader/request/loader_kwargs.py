@@ -22,6 +22,7 @@ from nbloader.request.values import (
     check_endpoint,
     check_flag,
     check_folder,
+    check_repo_id,
     check_revision,
     check_task,
     check_token,
@@ -38,11 +39,15 @@ class Taken:
         call: with them as its own arguments.
         passed_on: what is left for the library.
         safetensors_only: whether weights in another format are refused (`use_safetensors=True`).
+        filename: the file of the repository that is loaded (`gguf_file`); empty if none is named.
+        config: the repository that the configuration of a checkpoint is taken from.
     """
 
     call: Call
     passed_on: Mapping[str, Any]
     safetensors_only: bool = False
+    filename: str = ""
+    config: str = ""
 
 
 # By the name that a library has for it: the name of ours, and what makes two values comparable.
@@ -155,8 +160,6 @@ _REFUSED: Mapping[str, str] = {
     "pass verify=True to load: a wrong one is fetched again.",
     "from_flax": "Look for a repository with safetensors weights.",
     "from_tf": "Look for a repository with safetensors weights.",
-    "gguf_file": "The library loads it: transformers.AutoModelForCausalLM.from_pretrained({repo}, "
-    "gguf_file={value}).",
     "mirror": 'Pass the address of the mirror to load: endpoint="https://...".',
     "proxies": 'Set the proxy for all of it before: os.environ["HTTPS_PROXY"] = "http://...".',
     "use_flashpack": "Leave it out: safetensors weights are loaded.",
@@ -189,7 +192,13 @@ def taken_over(call: Call, loader_kwargs: Mapping[str, Any]) -> Taken:
         if name in loader_kwargs:
             given = loader_kwargs[name]
             passed_on[name] = taking.nested(name, given) if isinstance(given, Mapping) else given
-    return Taken(call=taking.call, passed_on=passed_on, safetensors_only=taking.safetensors_only)
+    return Taken(
+        call=taking.call,
+        passed_on=passed_on,
+        safetensors_only=taking.safetensors_only,
+        filename=taking.filename,
+        config=taking.config,
+    )
 
 
 def _renamed(loader_kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -207,12 +216,20 @@ def _renamed(loader_kwargs: Mapping[str, Any]) -> dict[str, Any]:
     return {_OLD_NESTED.get(name, name): value for name, value in loader_kwargs.items()}
 
 
+def _names_file(repo_id: object) -> bool:
+    """Say whether what stands in the place of an id leads to a checkpoint."""
+    text = repo_id.partition("?")[0] if isinstance(repo_id, str) else ""
+    return text.lower().endswith((".safetensors", ".sft", ".gguf", ".ckpt", ".pt", ".pth", ".bin"))
+
+
 @dataclass(slots=True)
 class _Taking:
     """The call as it is completed."""
 
     call: Call
     safetensors_only: bool = field(default=False)
+    filename: str = ""
+    config: str = ""
 
     def take(self, name: str, value: object) -> bool:
         """Take one argument over; False for one that is the library's own."""
@@ -231,6 +248,12 @@ class _Taking:
             return self._id(name, value)
         if name == "use_safetensors":
             return self._safetensors(value)
+        if name == "gguf_file":
+            self.filename = check_inner(f"loader_kwargs[{name!r}]", value)
+            return True
+        if name == "config" and isinstance(value, str) and _names_file(self.call.repo_id):
+            self.config = check_repo_id(value)
+            return True
         if name in _HANDED_IN and isinstance(value, str):
             return self._part(name, value)
         self._refuse(name, value)

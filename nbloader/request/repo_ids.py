@@ -10,6 +10,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from nbloader.errors import InvalidRepoIdError
 from nbloader.hub_names import is_repo_id
 from nbloader.records import Kind, RepoType
+from nbloader.request.folders import WEIGHTS
 from nbloader.request.values import check_repo_id, check_revision
 from nbloader.text import quote
 
@@ -43,10 +44,10 @@ _NO_OWNERS = frozenset(
         "tasks",
     }
 )
+_MAX_PATH = 1024
 _ALONE = 'Pass the id alone, such as "Qwen/Qwen-Image-Edit-2509".'
 
-# A file that cannot be opened by `from_pretrained` of its repository: it is a model by itself.
-_LONE_WEIGHTS = re.compile(r".*\.(safetensors|ckpt|pt|pth|bin|gguf|onnx)")
+# A file that `from_pretrained` of its repository opens.
 _OF_A_MODEL = re.compile(r"((diffusion_)?pytorch_model|model|adapter_model)\b.*")
 
 
@@ -56,10 +57,13 @@ class RepoAddress:
 
     Attributes:
         revision: where the text names one; else None.
+        filename: the file with a model of its own that the text leads to; empty if it leads to a
+            whole repository.
     """
 
     repo_id: str
     revision: str | None = None
+    filename: str = ""
 
 
 def read_repo_id(
@@ -69,7 +73,7 @@ def read_repo_id(
     kind: Kind | None,
     repo_type: RepoType = RepoType.MODEL,
 ) -> RepoAddress:
-    """Read an id, or what people paste in its place.
+    """Read an id, or what people paste in its place; behind it a file, where one is meant.
 
     That is the address of a page of the Hub, of the endpoint that is asked or of huggingface.co
     (which the endpoint stands for), with the revision in it; `hf://org/name@revision`; and either
@@ -100,6 +104,14 @@ def read_repo_id(
     page = _path_of_a_page(text)
     if page is not None:
         return _of_address(urlsplit(f"{HUB}/{page}"), endpoint or HUB)
+    inside = _INSIDE.fullmatch(text) if repo_type is RepoType.MODEL else None
+    if inside is not None and WEIGHTS.fullmatch(inside["path"]):
+        revision = inside["revision"]
+        return RepoAddress(
+            check_repo_id(inside["repo_id"]),
+            _revision(given, revision) if revision else None,
+            _inner(given, inside["path"]),
+        )
     repo_id, at, revision = text.partition("@")
     repo_id = check_repo_id(repo_id if at and revision else text)
     if repo_type is RepoType.MODEL:
@@ -112,6 +124,24 @@ def _without_type(text: str, repo_type: RepoType) -> str:
     return re.sub(
         rf"^((?:(?:[a-z]+:)?//)?[^/]*[.:][^/]*/|hf://|)(?:api/)?{repo_type}s/(?=.)", r"\1", text
     )
+
+
+_INSIDE = re.compile(r"(?P<repo_id>[^/@\s]+/[^/@\s]+)(?:@(?P<revision>[^/]+))?/(?P<path>[^?#]+)")
+
+
+def _inner(given: object, path: str) -> str:
+    """Return the path of a file in a repository, once it is seen to be one."""
+    if (
+        len(path) > _MAX_PATH
+        or not {"", ".", ".."}.isdisjoint(path.split("/"))
+        or not path.isprintable()
+        or not {"\\", ":"}.isdisjoint(path)
+    ):
+        raise InvalidRepoIdError(
+            f"{quote(given)} names a file that can be in no repository",
+            hint='A file is named from the root of its repository: "org/name/file.safetensors".',
+        )
+    return path
 
 
 def _unwrapped(text: str) -> str:
@@ -171,9 +201,11 @@ def _of_address(address: SplitResult, endpoint: str) -> RepoAddress:
     if revision == "refs" and len(inside) >= 2:
         # The Hub's own references, such as those of pull requests: refs/pr/1.
         revision, inside = "/".join([revision, *inside[:2]]), inside[2:]
-    if inside:
-        _check_inside(shown, repo_id, "/".join(inside), of_file=action in _OF_ONE_FILE)
-    return RepoAddress(repo_id, _revision(shown, revision))
+    path = "/".join(inside)
+    if path and action not in _OF_ONE_FILE:
+        raise _folder(shown, repo_id, path)
+    alone = WEIGHTS.fullmatch(path) and not _OF_A_MODEL.fullmatch(inside[-1])
+    return RepoAddress(repo_id, _revision(shown, revision), _inner(shown, path) if alone else "")
 
 
 def _path_at_hub(address: SplitResult, endpoint: str) -> tuple[str, bool]:
@@ -208,25 +240,14 @@ def _refuse_other_types(given: str, segments: list[str]) -> None:
         )
 
 
-def _check_inside(given: str, repo_id: str, path: str, *, of_file: bool) -> None:
-    """Refuse an address that leads to a part of a repository that the whole does not load."""
-    folder, _, name = path.rpartition("/")
-    if not of_file:
-        raise InvalidRepoIdError(
-            f"{quote(given)} leads to the folder {quote(path)}, and a model is loaded from the "
-            "root of its repository",
-            hint=f'Pass the id alone for what is in the root: "{repo_id}". The library loads the '
-            f'folder: transformers.AutoModel.from_pretrained("{repo_id}", '
-            f"subfolder={quote(path)}), or the same of diffusers.",
-        )
-    if _LONE_WEIGHTS.fullmatch(name) and not (folder or _OF_A_MODEL.fullmatch(name)):
-        raise InvalidRepoIdError(
-            f"{quote(given)} leads to the file {quote(path)}, and a model is loaded from its whole "
-            "repository",
-            hint=f'Pass the id alone for the repository: "{repo_id}". The file by itself is one '
-            "for `from_single_file` of a pipeline of diffusers, or for llama.cpp if it ends with "
-            ".gguf.",
-        )
+def _folder(given: str, repo_id: str, path: str) -> InvalidRepoIdError:
+    """The error for an address that leads to a folder: the whole does not load from there."""
+    return InvalidRepoIdError(
+        f"{quote(given)} leads to the folder {quote(path)}, and a model is loaded from the "
+        "root of its repository",
+        hint=f'Pass the id alone for what is in the root: "{repo_id}"; for what is in the folder '
+        f"that and subfolder={quote(path)}.",
+    )
 
 
 def _revision(given: str, revision: str) -> str:

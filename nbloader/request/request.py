@@ -18,7 +18,7 @@ from nbloader.machine import switched_on
 from nbloader.records import Event, Kind, Method, RepoType, SelectionRequest, TokenFacts
 from nbloader.request.call import Call, DownloadCall
 from nbloader.request.files import file_choice
-from nbloader.request.folders import read_folder
+from nbloader.request.folders import read_file, read_folder
 from nbloader.request.loader_kwargs import taken_over
 from nbloader.request.parts import Parts, check_inner, read_classes, read_components
 from nbloader.request.repo_ids import RepoAddress, read_repo_id
@@ -146,10 +146,13 @@ def checked(call: Call) -> Request:
     default = check_endpoint(os.environ.get("HF_ENDPOINT") or None, "HF_ENDPOINT")
     # What is fetched under an id is always the repository, also into a folder of that name.
     fetched = isinstance(call, DownloadCall)
-    folder = None if fetched and is_repo_id(call.repo_id) else read_folder(call.repo_id)
+    file = None if fetched else read_file(call.repo_id)
+    folder, filename = file if file is not None else (None, "")
+    if file is None and not (fetched and is_repo_id(call.repo_id)):
+        folder = read_folder(call.repo_id)
     if folder is not None:
         _check_folder(folder.name, call.revision, fetched=fetched)
-        address = RepoAddress(folder.name)
+        address = RepoAddress(folder.name, filename=filename)
     else:
         address = read_repo_id(
             call.repo_id, endpoint=endpoint or default, kind=kind, repo_type=repo_type
@@ -184,6 +187,8 @@ def checked(call: Call) -> Request:
             as_tuple=classes.as_tuple,
             subfolder=check_inner("subfolder", call.subfolder),
             components=parts.sources,
+            checkpoint=_checkpoint(call, address.filename or taken.filename) if not files else "",
+            config=taken.config,
         ),
         settings=_settings(call.settings),
         device=check_device(call.device),
@@ -211,6 +216,23 @@ def _check_said_once(parts: Parts, passed_on: Mapping[str, Any]) -> None:
             f"components[{name!r}] and loader_kwargs[{name!r}] are both given",
             hint="Leave out one of them.",
         )
+
+
+def _checkpoint(call: Call, filename: str) -> str:
+    """Return the file that is loaded; empty for a whole repository.
+
+    Raises:
+        InvalidArgumentError: the call has arguments that are for a whole repository.
+    """
+    given = {"variant": call.variant, "subfolder": call.subfolder, "task": call.task}
+    given["kind"] = None if call.kind == _KindName.AUTO else call.kind
+    for name, value in given.items():
+        if filename and value is not None:
+            raise InvalidArgumentError(
+                f"{name}= is for a whole repository, and {quote(filename)} is one file of it",
+                hint=f"Leave out {name}=, or the file.",
+            )
+    return filename
 
 
 def _kind(kind: object, task: object) -> Kind | None:

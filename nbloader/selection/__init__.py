@@ -7,6 +7,7 @@ vain. What its weights take is worked out in the same way, by `header_reads` and
 `component_weights`.
 """
 
+from nbloader.selection.described import describe, described_headers, format_of, with_taken
 from nbloader.selection.files import reads, references, select
 from nbloader.selection.pickles import LookedThrough, look_through, pickled, sketched, torch_refuses
 from nbloader.selection.sizes import (
@@ -23,6 +24,9 @@ __all__ = [
     "Header",
     "LookedThrough",
     "component_weights",
+    "describe",
+    "described_headers",
+    "format_of",
     "header_end",
     "header_reads",
     "look_through",
@@ -33,4 +37,5 @@ __all__ = [
     "select",
     "sketched",
     "torch_refuses",
+    "with_taken",
 ]

@@ -13,6 +13,7 @@ from nbloader.hub_names import join
 from nbloader.records import Component, Reference, Source, Target
 from nbloader.selection.classes import PROCESSING, SCHEDULER, is_one_model
 from nbloader.selection.formats import has_foreign_weights, no_weights
+from nbloader.selection.model_files import part_from_file
 from nbloader.selection.pipeline_code import check_custom_pipeline, code_at, code_elsewhere
 from nbloader.selection.repo import (
     COMPONENT,
@@ -74,9 +75,9 @@ def select_diffusers(repo: Repo) -> tuple[str | None, list[Component]]:
     repo.targets = (target,) if target else ()
     components: list[Component] = []
     taken = {INDEX, *code}
-    for name, library, part_class in _declared(index):
+    for name, library, part_class in declared(index):
         sources = repo.family.request.components.get(name, ())
-        if name in repo.handed_in or sources or not _takes(target, class_name, name):
+        if name in repo.handed_in or sources or not takes(target, class_name, name):
             continue
         component = _component(repo, name, library, part_class)
         if not taken.isdisjoint(component.paths):
@@ -90,7 +91,7 @@ def select_diffusers(repo: Repo) -> tuple[str | None, list[Component]]:
             )
         taken.update(component.paths)
         components.append(component)
-    components += _from_elsewhere(repo, index)
+    components += from_elsewhere(repo, index)
     if repo.variant is not None and not _has_variant(repo, components):
         raise variant_not_found(repo, [component.name for component in components])
     return class_name, [*components, Component(name="config", paths=tuple(sorted((INDEX, *code))))]
@@ -131,7 +132,7 @@ def _pipeline_class(repo: Repo, index: dict[str, object]) -> tuple[str, list[str
     return class_name, code_at(repo, path)
 
 
-def _declared(index: dict[str, object]) -> list[tuple[str, str, str]]:
+def declared(index: dict[str, object]) -> list[tuple[str, str, str]]:
     """Name, library and class of the components that are not null."""
     declared = []
     for name, value in index.items():
@@ -153,7 +154,7 @@ def _declared(index: dict[str, object]) -> list[tuple[str, str, str]]:
     return declared
 
 
-def _takes(target: Target | None, own: str | None, name: str) -> bool:
+def takes(target: Target | None, own: str | None, name: str) -> bool:
     """Say whether the class that was asked for has a component, as far as that is known.
 
     Args:
@@ -175,7 +176,7 @@ def _component(repo: Repo, name: str, library: str, class_name: str) -> Componen
         for named in (repo.existing(folder, f"{library}.py") if in_folder else ())
         for path in code_at(repo, named)
     ]
-    weights, files = _contents(repo, folder, library, class_name)
+    weights, files = contents(repo, folder, library, class_name)
     held = list(weights.files) if weights else []
     paths = {*code, *files, *(weights.paths if weights else ())}
     if library == "diffusers" and class_name in _LISTS:
@@ -221,7 +222,7 @@ def _next_of_list(repo: Repo, first: str, folder: str) -> tuple[Weights, list[st
 # -- components from other places ------------------------------------------------------------------
 
 
-def _from_elsewhere(repo: Repo, index: dict[str, object]) -> list[Component]:
+def from_elsewhere(repo: Repo, index: dict[str, object]) -> list[Component]:
     """The components that the caller has named the places of."""
     components = []
     for name, sources in repo.family.request.components.items():
@@ -248,6 +249,9 @@ def _sourced(repo: Repo, name: str, source: Source, declared: object) -> Compone
     other = companion(repo, reference, where=f"components[{name!r}]")
     if other is None:
         return None
+    if source.filename:
+        inside = join(source.subfolder, source.filename)
+        return part_from_file(repo, other, join(other.root, inside), name, declared)
     inner = source.subfolder
     if not inner and other.existing(other.root, INDEX) and name in other.top_folders:
         inner = name
@@ -256,7 +260,7 @@ def _sourced(repo: Repo, name: str, source: Source, declared: object) -> Compone
     if found is None:
         return None
     library, class_name = found
-    weights, files = _contents(other, folder, library, class_name)
+    weights, files = contents(other, folder, library, class_name)
     paths = {*files, *(weights.paths if weights else ())}
     if not paths:
         raise _nothing_there(other, name, inner)
@@ -307,7 +311,7 @@ def _nothing_there(repo: Repo, name: str, inner: str) -> UnsupportedRepoError:
     )
 
 
-def _contents(
+def contents(
     repo: Repo, folder: str, library: str, class_name: str
 ) -> tuple[Weights | None, list[str]]:
     """The weights of a component, and the files beside them that its class opens."""

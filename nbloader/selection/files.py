@@ -17,6 +17,7 @@ from nbloader.records import (
     Selection,
     SelectionRequest,
 )
+from nbloader.selection.checkpoints import select_checkpoint
 from nbloader.selection.classes import is_one_model, select_classes
 from nbloader.selection.diffusers import select_diffusers
 from nbloader.selection.formats import unsupported
@@ -164,6 +165,7 @@ def select(
         targets=repo.targets,
         as_tuple=request.as_tuple,
         folder=listing.folder,
+        checkpoint=request.checkpoint,
     )
 
 
@@ -179,6 +181,11 @@ def _selected(
 ) -> tuple[Repo, Kind, str | None, Sequence[Component]]:
     """What the selector of the kind makes of what is known so far."""
     repo = Repo(listing, family)
+    if family.request.checkpoint:
+        kind, class_name, components = select_checkpoint(repo)
+        if kind is Kind.DIFFUSERS:
+            components = with_needs(repo, kind, components)
+        return repo, kind, class_name, components
     kind = _kind(repo, family.request)
     if family.request.components and kind is not Kind.DIFFUSERS:
         raise UnsupportedRepoError(

@@ -346,17 +346,17 @@ _SINGLE_PARTS: tuple[_Format, ...] = (
     (
         "a ControlNet of diffusers in one file",
         _named(r"(.*[-_])?(control(net)?[-_](?!lora).*|controlnet)\.(safetensors|pth|ckpt)"),
-        single_part("controlnet", "ControlNetModel"),
+        single_part("controlnet"),
     ),
     (
         "a motion adapter of diffusers in one file",
         _named(r"(mm[-_]sd|.*motion[-_]?(adapter|module)).*\.(safetensors|pth|ckpt)"),
-        single_part("motion_adapter", "MotionAdapter"),
+        single_part("motion_adapter"),
     ),
     (
         "a VAE of diffusers in one file",
         _named(r"(.*[-_])?vae([-_](?!fix|baked).*)?\.(safetensors|pth|ckpt|pt)"),
-        single_part("vae", "AutoencoderKL"),
+        single_part("vae"),
     ),
     (
         "a textual inversion of diffusers",

@@ -22,7 +22,6 @@ from typing import NoReturn, TypeAlias
 from nbloader.errors import UnsupportedRepoError
 from nbloader.records import RepoFile
 from nbloader.selection.repo import malformed
-from nbloader.selection.sizes import Header, header_of
 from nbloader.text import quote
 
 FIRST_GGUF_BYTES = 64 * 1024
@@ -183,45 +182,9 @@ class GgufHeader:
             sizes[tensor.type] = sizes.get(tensor.type, 0) + tensor.size
         return sizes
 
-    @property
-    def is_quantized(self) -> bool:
-        """Whether any tensor is made of blocks."""
-        return not self.bytes_by_type.keys() <= _NUMBERS
 
-    def packed(self) -> Header:
-        """Sum up the tensors as they are in the file."""
-        header = header_of(
-            ((each.name, each.type, each.size) for each in self.tensors), self.length
-        )
-        return header if not self.is_quantized else _quantized(header)
-
-    def unpacked(self) -> Header:
-        """Sum up the tensors as they are once every block is made into float32 numbers."""
-        return header_of(
-            (
-                (each.name, *((each.type, each.size) if each.type in _NUMBERS else _float32(each)))
-                for each in self.tensors
-            ),
-            self.length,
-        )
-
-
-_NUMBERS = frozenset(name for name, numbers, _ in TYPES.values() if numbers == 1)
-
-
-def _float32(tensor: GgufTensor) -> tuple[str, int]:
-    return "F32", 4 * tensor.numbers
-
-
-def _quantized(header: Header) -> Header:
-    return Header(
-        tensors=header.tensors,
-        bytes_by_dtype=header.bytes_by_dtype,
-        length=header.length,
-        largest_tensor=header.largest_tensor,
-        blocks=header.blocks,
-        quantization="gguf",
-    )
+NUMBERS = frozenset(name for name, numbers, _ in TYPES.values() if numbers == 1)
+"""Types that are no blocks."""
 
 
 def gguf_bytes_needed(start: bytes, file: RepoFile) -> int | None:

@@ -100,33 +100,28 @@ def handing_in(repo: Repo, argument: str) -> str:
     return f'nbloader.load({base_of(repo)}, loader_kwargs={{"{argument}": {argument}}})'
 
 
-def single_part(argument: str, class_name: str) -> Callable[[Repo, str], str]:
+def single_part(argument: str) -> Callable[[Repo, str], str]:
     """Make the hint for a part of a pipeline in one file, which a pipeline takes as `argument`."""
 
     def hint(repo: Repo, path: str) -> str:
-        address = address_of(repo, path)
+        joining = _JOINING.get(argument)
+        cls = f"cls={literal(joining)}, " if joining else ""
         return (
-            f"Load it by itself and hand it to its pipeline: {argument} = "
-            f"diffusers.{class_name}.from_single_file({address}); {handing_in(repo, argument)}"
+            f"Load its pipeline with it: nbloader.load({base_of(repo)}, {cls}"
+            f'components={{"{argument}": {file_of(repo, path)}}}).'
         )
 
     return hint
 
 
+def file_of(repo: Repo, path: str) -> str:
+    """Return the place of a file, as it stands in a line."""
+    return literal(f"{repo.repo_id}/{path}")
+
+
 def single_file(repo: Repo, path: str) -> str:
-    named = transformer(repo, path)
-    if named is not None:
-        return single_part("transformer", named)(repo, path)
-    address = address_of(repo, path)
-    pipeline = "StableDiffusion" if _OF_SD.search(path) else "StableDiffusionXL"
-    return (
-        "Load it with the pipeline of diffusers that it is for: "
-        f"diffusers.{pipeline}Pipeline.from_single_file({address}), or that of another class."
-    )
+    return f"Load the file: nbloader.load({file_of(repo, path)})."
 
-
-_OF_SD = re.compile(r"\b(sd[-_]?)?v?[12][-_.][0-9]|sd[-_]?v?[12](?!\d)|768", re.IGNORECASE)
-"""In the name of a checkpoint of Stable Diffusion 1 or 2."""
 
 _PICTURES = frozenset({"image-to-image", "image-to-video", "text-to-image", "text-to-video"})
 
@@ -157,18 +152,16 @@ def transformer(repo: Repo, path: str) -> str | None:
 
 
 def gguf(repo: Repo, path: str) -> str:
-    """Language models are for llama.cpp; what makes pictures, for diffusers."""
+    """What makes pictures is a part of a pipeline; language models are for llama.cpp, too."""
     named = transformer(repo, path)
     unsaid = repo.pipeline_tag is None and named is not None
     if unsaid or repo.pipeline_tag in _PICTURES or repo.library_name == "diffusers":
-        address = address_of(repo, path)
         return (
-            f"Load it with the class of diffusers that it is for{':' if named else ', such as'} "
-            f"diffusers.{named or 'FluxTransformer2DModel'}.from_single_file({address}, "
-            "quantization_config=diffusers.GGUFQuantizationConfig()), and hand it to the pipeline "
-            f"as transformer.{made_from(repo)}"
+            f"Load its pipeline with it: nbloader.load({base_of(repo)}, "
+            f'components={{"transformer": {file_of(repo, path)}}}).'
         )
     return (
-        f"Load it with llama.cpp: llama_cpp.Llama.from_pretrained({literal(repo.repo_id)}, "
-        f"filename={literal(path)}).{made_from(repo)}"
+        f"Load the file, which transformers unpacks: nbloader.load({file_of(repo, path)}). Or, "
+        f"packed as it is, with llama.cpp: llama_cpp.Llama.from_pretrained("
+        f"{literal(repo.repo_id)}, filename={literal(path)}).{made_from(repo)}"
     )

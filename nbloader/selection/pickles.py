@@ -19,6 +19,8 @@ from nbloader.selection.sizes import Header, header_of
 from nbloader.selection.unpickler import ALLOWED, TAKEN, Refused, Tensor, value_of
 from nbloader.text import plain
 
+_NOT_PICKLED = (".safetensors", ".sft", ".gguf")
+
 _MAX_NAMES = 5
 _NAME_CHARACTERS = 80
 
@@ -74,7 +76,7 @@ def pickled(selection: Selection) -> list[str]:
         path
         for component in selection.components
         for path in component.weights
-        if not path.endswith(".safetensors")
+        if not path.endswith(_NOT_PICKLED)
     ]
 
 

@@ -276,6 +276,9 @@ CODE = "code"
 COMPONENT = "component"
 """The role of a repository that the caller names for a part of a pipeline."""
 
+CONFIGURATION = "configuration"
+"""The role of a repository that the configuration of a checkpoint is taken from."""
+
 MAX_COMPANIONS = 4
 """More than any published repository names; the caller may name more."""
 

@@ -448,10 +448,15 @@ checkpoint of a model has: sparse, quantized, nested and wrapped tensors, sets, 
 later."""
 
 
+MAX_DEPTH = 4
+"""How many dictionaries lie in each other at most; they may hold themselves."""
+
+
 def value_of(content: bytes, storages: Mapping[str, int]) -> object:
     """Return a description of what a pickle would make.
 
-    A dictionary is a `dict`, a tensor or a parameter a `Tensor`.
+    A dictionary is a `dict`, as are those in it; deeper than state dicts lie they are empty. A
+    tensor or a parameter is a `Tensor`.
 
     Args:
         storages: bytes of each storage in the archive, by its key.
@@ -465,11 +470,15 @@ def value_of(content: bytes, storages: Mapping[str, int]) -> object:
     except (IndexError, KeyError, TypeError, ValueError):
         # Too few values, nothing by that number, a key that is none, no UTF-8.
         _broken()
+    return _plain(value, MAX_DEPTH)
+
+
+def _plain(value: object, depth: int) -> object:
+    if type(value) is _Parameter:
+        return value.tensor
     if type(value) is not _Dict:
         return value
-    return {
-        key: item.tensor if type(item) is _Parameter else item for key, item in value.items.items()
-    }
+    return {key: _plain(item, depth - 1) for key, item in value.items.items()} if depth else {}
 
 
 def _broken() -> NoReturn:

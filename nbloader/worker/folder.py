@@ -30,7 +30,15 @@ from nbloader.hub_cache import Swept
 from nbloader.hub_names import is_repo_id
 from nbloader.machine import holds_model
 from nbloader.records import Listing, RepoFile, Selection, TransferPolicy
-from nbloader.selection import Header, LookedThrough, look_through, parse_header, sketched
+from nbloader.selection import (
+    Header,
+    LookedThrough,
+    describe,
+    format_of,
+    look_through,
+    parse_header,
+    sketched,
+)
 from nbloader.text import quote
 from nbloader.worker.hub import Hub
 from nbloader.worker.repository import header_of, named_files, range_of
@@ -131,12 +139,20 @@ class Folder:
             return card_of(opened.read(_CARD_BYTES).decode("utf-8", "replace"))
 
     def read_from_hub(self, files: Sequence[RepoFile], *, verify: bool) -> list[bytes]:
-        """Read files. Raises UnsupportedRepoError."""
+        """Read files; of weights only what describes them.
+
+        Raises:
+            MalformedFileError: weights are not what the name of their file says.
+            UnsupportedRepoError: one cannot be read.
+        """
         del verify
         contents = []
         for file in files:
             with self._opened(file) as opened:
-                contents.append(opened.read(file.size))
+                if format_of(file.path) is None:
+                    contents.append(opened.read(file.size))
+                else:
+                    contents.append(describe(file, functools.partial(range_of, opened)))
         return contents
 
     def read(self, listing: Listing, files: Sequence[RepoFile]) -> list[bytes]:

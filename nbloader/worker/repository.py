@@ -30,6 +30,8 @@ from nbloader.selection import (
     FIRST_READ_BYTES,
     Header,
     LookedThrough,
+    describe,
+    format_of,
     header_end,
     look_through,
     parse_header,
@@ -176,19 +178,32 @@ class Repository:
     # -- what is in it ---------------------------------------------------------------------
 
     def read_from_hub(self, files: Sequence[RepoFile], *, verify: bool) -> list[bytes]:
-        """Fetch files of the listing and read them.
+        """Fetch files of the listing and read them; of weights only what describes them.
 
         Raises:
             NbloaderError: of the tree under `RepoError` or `TransferError`.
         """
-        self.fetch(files, done=lambda file: None, verify=verify)  # noqa: ARG005 - nobody counts
+        small = [file for file in files if format_of(file.path) is None]
+        self.fetch(small, done=lambda file: None, verify=verify)  # noqa: ARG005 - nobody counts
         assert self.listing is not None
         return self.read(self.listing, files)
 
     def read(self, listing: Listing, files: Sequence[RepoFile]) -> list[bytes]:
-        """Read files of a listing where the cache has them. Raises OSError."""
-        commit = listing.commit_hash
-        return [self.cache.pointer(commit, file.path_in_repo).read_bytes() for file in files]
+        """Read files of a listing where the cache has them; of weights what describes them.
+
+        Raises:
+            NbloaderError: the weights are not what the name of their file says.
+            OSError: they are not there.
+        """
+        return [self._content(listing.commit_hash, file) for file in files]
+
+    def _content(self, commit_hash: str, file: RepoFile) -> bytes:
+        if format_of(file.path) is None:
+            return self.cache.pointer(commit_hash, file.path_in_repo).read_bytes()
+        with self._reading(commit_hash, file) as read:
+            if read is None:
+                raise FileNotFoundError(file.path)
+            return describe(file, read)
 
     def read_header(self, commit_hash: str, file: RepoFile) -> Header | None:
         """Read a header where the file is; None if the copy in the cache does not show one.

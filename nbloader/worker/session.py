@@ -37,11 +37,13 @@ from nbloader.selection import (
     Header,
     LookedThrough,
     component_weights,
+    described_headers,
     header_reads,
     pickled,
     reads,
     references,
     select,
+    with_taken,
 )
 from nbloader.text import format_bytes
 from nbloader.tokens import token_in_worker
@@ -399,12 +401,15 @@ class Session:
         def read(file: RepoFile) -> Header | None:
             return self._repositories[file.repo_id].read_header(selection.commit_of(file), file)
 
-        headers = {path: found.header for path, found in looked_through.items()}
+        headers: dict[str, Header | None] = {
+            path: found.header for path, found in looked_through.items()
+        }
+        headers |= described_headers(selection, known)
         with ThreadPoolExecutor(self._hub.policy.max_workers) as pool:
             while wanted := header_reads(selection, known, headers):
                 found = pool.map(read, [files[path] for path in wanted])
                 headers.update(zip(wanted, found, strict=True))
-        return component_weights(selection, known, headers)
+        return with_taken(selection, known, component_weights(selection, known, headers))
 
     # -- the files -------------------------------------------------------------------------
 

@@ -452,7 +452,7 @@ def test_a_pipeline_is_built_component_by_component(folder: Path) -> None:
 def made(monkeypatch: pytest.MonkeyPatch) -> list[weakref.ref[Any]]:
     """The components that are loaded by themselves, of which the third cannot be."""
     found: list[weakref.ref[Any]] = []
-    component = pipelines._component
+    component = pipelines.load_part
 
     def noted(*arguments: Any) -> Any:
         if len(found) == 2:
@@ -461,7 +461,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[weakref.ref[Any]]:
         found.append(weakref.ref(loaded))
         return loaded
 
-    monkeypatch.setattr(pipelines, "_component", noted)
+    monkeypatch.setattr(pipelines, "load_part", noted)
     return found
 
 

@@ -105,11 +105,7 @@ def test_none_says_nothing_and_is_left_out(name: str) -> None:
         ({"mirror": "https://u:s3cret@m"}, "mirror is not supported", "endpoint="),
         ({"from_tf": True}, "from_tf=True", "safetensors"),
         ({"use_onnx": True}, "use_onnx=True", "PyTorch"),
-        (
-            {"gguf_file": "x.gguf"},
-            "gguf_file='x.gguf'",
-            "AutoModelForCausalLM.from_pretrained('org/name', gguf_file='x.gguf')",
-        ),
+        ({"gguf_file": "../x.gguf"}, "is not a folder of a repository", "Name it from the root"),
         (
             {"backend": "onnx"},
             "backend='onnx'",
@@ -287,3 +283,24 @@ def test_nothing_of_ours_reaches_the_library_with_a_meaning(loader_kwargs: dict[
         return
     dtypes = {name: left[name] for name in ("dtype", "torch_dtype") if name in left}
     assert not any(value for name, value in left.items() if name not in dtypes)
+
+
+def test_a_gguf_of_a_repository_is_the_file_that_is_loaded() -> None:
+    request = checked(Call("org/name", loader_kwargs={"gguf_file": "a/x.gguf", "n": 1}))
+    assert request.selection.checkpoint == "a/x.gguf"
+    assert request.loader_kwargs == {"n": 1}
+
+
+def test_the_configuration_of_a_checkpoint_is_a_repository() -> None:
+    request = checked(Call("org/name/x.safetensors", loader_kwargs={"config": "org/base"}))
+    assert (request.selection.checkpoint, request.selection.config) == ("x.safetensors", "org/base")
+    assert request.loader_kwargs == {}
+
+
+@pytest.mark.parametrize(
+    "given", [{"variant": "fp16"}, {"subfolder": "a"}, {"task": "x"}, {"kind": "diffusers"}]
+)
+def test_what_is_for_a_whole_repository_is_refused_beside_a_file(given: dict[str, Any]) -> None:
+    (name,) = given
+    with pytest.raises(InvalidArgumentError, match=f"{name}= is for a whole repository"):
+        checked(Call("org/name/x.safetensors", **given))

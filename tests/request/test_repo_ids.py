@@ -67,6 +67,25 @@ def test_an_id_is_read_as_it_was_pasted(text: str, revision: str | None) -> None
     assert read(text) == RepoAddress("org/name", revision)
 
 
+@pytest.mark.parametrize(
+    ("text", "revision", "filename"),
+    [
+        ("org/name/x.safetensors", None, "x.safetensors"),
+        ("org/name/a/b/model.safetensors", None, "a/b/model.safetensors"),
+        ("org/name@v1/x.Q4_K_M.gguf", "v1", "x.Q4_K_M.gguf"),
+        ("hf://org/name/x.ckpt", None, "x.ckpt"),
+        (f"{HUB}/org/name/blob/main/v1-5.ckpt", "main", "v1-5.ckpt"),
+        (f"{HUB}/org/name/resolve/v1/x.gguf?download=true", "v1", "x.gguf"),
+        (f"{HUB}/org/name/blob/refs/pr/1/a/x.safetensors", "refs/pr/1", "a/x.safetensors"),
+        # What a whole repository is loaded from.
+        (f"{HUB}/org/name/blob/main/model.safetensors", "main", ""),
+        (f"{HUB}/org/name/blob/main/unet/diffusion_pytorch_model.safetensors", "main", ""),
+    ],
+)
+def test_a_file_is_read_behind_an_id(text: str, revision: str | None, filename: str) -> None:
+    assert read(text) == RepoAddress("org/name", revision, filename)
+
+
 @pytest.mark.parametrize("endpoint", [MIRROR, "http://127.0.0.1:9000"])
 def test_an_address_may_be_of_the_endpoint_or_of_the_hub_that_it_stands_for(endpoint: str) -> None:
     expected = RepoAddress("org/name", "v1")
@@ -101,12 +120,9 @@ def test_an_address_may_be_of_the_endpoint_or_of_the_hub_that_it_stands_for(endp
         (f"{HUB}/org/name/likes/1", "is not the page of a model", 'Pass the id alone: "org/name".'),
         (f"{HUB}/org/name/tree/a%20b", "names 'a b'", "revision="),
         (f"{HUB}/org/name/tree/main/fp32", "leads to the folder 'fp32'", "subfolder='fp32'"),
-        (
-            f"{HUB}/org/name/blob/main/v1-5.ckpt",
-            "leads to the file 'v1-5.ckpt'",
-            "from_single_file",
-        ),
-        (f"{HUB}/org/name/blob/main/x.Q4_K_M.gguf", "leads to the file", "llama.cpp"),
+        (f"{HUB}/org/name/blob/main/a/..%2Fx.ckpt", "can be in no repository", "from the root"),
+        ("org/name/../x.gguf", "can be in no repository", "from the root"),
+        ("org/name/a:b/x.gguf", "can be in no repository", "from the root"),
         ("org/name@a b", "names 'a b'", "revision="),
         ("/home/me/model", "is not a repository id", "It is a path"),
         ("~/model", "is not a repository id", "It is a path"),

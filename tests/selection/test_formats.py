@@ -117,17 +117,17 @@ def refusal(of: Shape, kind: Kind | None = None) -> RepoError:
         (
             shape(library="diffusers", base=True, sd_xl__safetensors=6 * GB),
             "a bare checkpoint without a configuration",
-            'from_single_file("https://huggingface.co/org/name/blob/main/sd_xl.safetensors")',
+            'nbloader.load("org/name/sd_xl.safetensors")',
         ),
         (
             shape("v1-5-pruned.ckpt"),
             "a bare checkpoint without a configuration",
-            "from_single_file(",
+            'nbloader.load("org/name/v1-5-pruned.ckpt")',
         ),
         (
             shape(library="diffusion-single-file", flux1__safetensors=12 * GB, vae__safetensors=1),
             "a bare checkpoint without a configuration",
-            "transformer = diffusers.FluxTransformer2DModel.from_single_file(",
+            'nbloader.load("org/name/flux1.safetensors")',
         ),
         (
             shape("flux/lora.safetensors", library="diffusers", base=True),
@@ -137,17 +137,18 @@ def refusal(of: Shape, kind: Kind | None = None) -> RepoError:
         (
             shape("vae-ft-mse-840000-ema-pruned.safetensors"),
             "a VAE of diffusers in one file",
-            "vae = diffusers.AutoencoderKL.from_single_file(",
+            'components={"vae": "org/name/vae-ft-mse-840000-ema-pruned.safetensors"}',
         ),
         (
             shape("control_v11p_sd15_canny.pth", "control_v11p_sd15_canny.yaml"),
             "a ControlNet of diffusers in one file",
-            "controlnet = diffusers.ControlNetModel.from_single_file(",
+            'cls="AutoPipelineForText2Image", components={"controlnet": '
+            '"org/name/control_v11p_sd15_canny.pth"}',
         ),
         (
             shape("mm_sd_v15.ckpt"),
             "a motion adapter of diffusers in one file",
-            "motion_adapter = diffusers.MotionAdapter.from_single_file(",
+            'cls="AnimateDiffPipeline", components={"motion_adapter": "org/name/mm_sd_v15.ckpt"}',
         ),
         (
             shape("EasyNegative.safetensors"),
@@ -157,7 +158,7 @@ def refusal(of: Shape, kind: Kind | None = None) -> RepoError:
         (
             shape("Wan2.1-T2V-14B-Q4_0.gguf"),
             "GGUF weights",
-            "that it is for: diffusers.WanTransformer3DModel.from_single_file(",
+            'components={"transformer": "org/name/Wan2.1-T2V-14B-Q4_0.gguf"}',
         ),
         (
             shape("tokenizer.json", "tokenizer_config.json"),
@@ -200,8 +201,7 @@ def refusal(of: Shape, kind: Kind | None = None) -> RepoError:
         (
             shape("flux1-dev-Q4_0.gguf", tag="text-to-image", library="gguf"),
             "GGUF weights",
-            'from_single_file("https://huggingface.co/org/name/blob/main/flux1-dev-Q4_0.gguf", '
-            "quantization_config=diffusers.GGUFQuantizationConfig())",
+            'components={"transformer": "org/name/flux1-dev-Q4_0.gguf"}',
         ),
         (
             shape("onnx/model.onnx", "tokenizer.json", config=BERT, library="transformers.js"),

@@ -22,7 +22,6 @@ from nbloader.selection.gguf import (
     gguf_bytes_needed,
     parse_gguf,
 )
-from nbloader.selection.sizes import Header
 from tests.gguf_files import (
     LIST,
     Typed,
@@ -91,28 +90,6 @@ def test_a_header_says_what_is_in_the_file() -> None:
     assert ends == [len(content)]
     assert header.name == "a name"
     assert header.bytes_by_type == {"Q4_K": 864, "F32": 16, "BF16": 20}
-    packed = Header(
-        tensors=4,
-        bytes_by_dtype={"Q4_K": 864, "F32": 16, "BF16": 20},
-        length=header.length,
-        largest_tensor=864,
-        blocks={"blocks.0": 876, "blocks.1": 20},
-        quantization="gguf",
-    )
-    assert header.packed() == packed
-    assert header.unpacked() == Header(
-        tensors=4,
-        bytes_by_dtype={"F32": 3 * 512 * 4 + 16, "BF16": 20},
-        length=header.length,
-        largest_tensor=3 * 512 * 4,
-        blocks={"blocks.0": 3 * 512 * 4 + 12, "blocks.1": 20},
-    )
-
-
-def test_a_file_of_plain_numbers_is_not_quantized() -> None:
-    header, _ = read(gguf_file({"general.architecture": "a"}, {"w": ("F16", (2, 3), None)}))
-    assert not header.is_quantized
-    assert header.packed().quantization is None
 
 
 def test_a_long_vocabulary_takes_a_few_reads() -> None:
