@@ -18,7 +18,12 @@ from nbloader.selection.described import GGUF, Described, described, format_of
 from nbloader.selection.diffusers import contents, declared, from_elsewhere, takes
 from nbloader.selection.gguf_models import CAUSAL, GgufModel, gguf_model
 from nbloader.selection.lines import literal
-from nbloader.selection.model_files import GGUF_NEEDS, READERS, model_from_file
+from nbloader.selection.model_files import (
+    GGUF_NEEDS,
+    READERS,
+    configuration_of,
+    model_from_file,
+)
 from nbloader.selection.repo import CONFIGURATION, Repo, check_name, companion, malformed
 from nbloader.selection.single_files import Checkpoint, checkpoint_of
 from nbloader.text import quote
@@ -120,7 +125,7 @@ def _pipeline(
 ) -> tuple[Kind, str | None, list[Component]]:
     """A pipeline, whose models come from the file as far as that has them."""
     repo.targets = (target,) if target else ()
-    asked = repo.family.request.config or checkpoint.type.repo_id
+    asked = repo.family.request.config or configuration_of(checkpoint.type)
     base = companion(repo, Reference(repo_id=asked, role=CONFIGURATION), where=path)
     own = Component(name="config", paths=(path,))
     if base is None:

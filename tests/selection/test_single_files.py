@@ -10,10 +10,12 @@ from transformers.integrations.gguf import GGUF_CONFIG_ARCHS
 from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES
 
 from nbloader.errors import UnsupportedRepoError
+from nbloader.request import successor_of
+from nbloader.selection.checkpoint_types import types
 from nbloader.selection.checkpoints import NEVER
 from nbloader.selection.described import Described, DescribedTensor
 from nbloader.selection.gguf_models import FAMILIES, GgufModel, gguf_model
-from nbloader.selection.model_files import READERS
+from nbloader.selection.model_files import READERS, configuration_of
 from nbloader.selection.single_files import CLIPS, OF_CLIP, T5, VAES, Checkpoint, checkpoint_of
 
 INPUT = "model.diffusion_model.input_blocks.0.0.weight"
@@ -131,6 +133,18 @@ def test_a_gguf_that_nothing_reads_is_named_by_its_architecture() -> None:
         caught.value
     )
     assert 'llama_cpp.Llama.from_pretrained("org/name", filename="x.gguf")' in str(caught.value)
+
+
+def test_a_configuration_that_was_withdrawn_is_taken_from_where_it_is_kept() -> None:
+    moved = {
+        type_.repo_id: configuration_of(type_)
+        for type_ in types()
+        if configuration_of(type_) != type_.repo_id
+    }
+    assert moved == {name: successor_of(name) for name in moved}
+    assert moved.keys() == {
+        type_.repo_id for type_ in types() if successor_of(type_.repo_id) is not None
+    }
 
 
 # -- against the installed libraries ---------------------------------------------------------------
