@@ -32,7 +32,13 @@ from nbloader.libraries import (
     package_facts,
     unmet_requirements,
 )
-from nbloader.loaders import devices, loaded, places_itself, spare_bytes
+from nbloader.loaders import (
+    asked_quantizations,
+    devices,
+    loaded,
+    places_itself,
+    spare_bytes,
+)
 from nbloader.machine import (
     attached_models,
     bigger_disks,
@@ -183,9 +189,10 @@ def _facts(
     required = request.settings.required_disk_space_gb
     weights = selected.weights if selected else ()
     quantized = quantizations_of(selection, weights) if selection else []
+    asked = asked_quantizations(selection, request.loader_kwargs) if selection else ()
     classes = class_facts(selection, quantized) if selection and loads else ()
     names = (
-        (*inspected_packages(selection, classes, quantized), *_PLACING)
+        (*inspected_packages(selection, classes, (*quantized, *asked)), *_PLACING)
         if selection and loads
         else ()
     )
@@ -229,6 +236,7 @@ def _facts(
         loaded=alive,
         places_itself=places_itself(request.loader_kwargs),
         attention=attention_facts(selection, way.name) if selection and way else None,
+        asked=asked,
         handed_in=frozenset(request.selection.handed_in),
         allow_pickle=request.allow_pickle,
         safe_globals=_safe_globals(),

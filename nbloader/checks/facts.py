@@ -51,6 +51,7 @@ class Facts:
         places_itself: whether the caller's own arguments settle where the model goes.
         attention: the way to compute attention that the caller asks for; None for the library's own
             choice.
+        asked: libraries, each with a method that the caller asks it to quantize with.
         handed_in: names that the caller passes on to the library.
         allow_pickle: whether weights that can run code may be loaded.
         safe_globals: names that the caller has added to what torch's restricted unpickler allows.
@@ -81,6 +82,7 @@ class Facts:
     loaded: tuple[LoadedModel, ...] = ()
     places_itself: bool = False
     attention: AttentionFacts | None = None
+    asked: tuple[tuple[str, str], ...] = ()
     handed_in: frozenset[str] = frozenset()
     allow_pickle: bool = False
     safe_globals: frozenset[str] = frozenset()

@@ -108,6 +108,7 @@ def packages(facts: Facts) -> CheckResult:
         facts.classes,
         facts.unmet,
         quantizations=quantizations_of(facts.selection, facts.weights),
+        asked=facts.asked,
         gpu=facts.machine is None or bool(facts.machine.gpus) or facts.machine.mps,
         handed_in=facts.handed_in,
         notebook=facts.in_notebook,
@@ -121,6 +122,7 @@ def check_packages(
     unmet: Iterable[UnmetRequirement] = (),
     *,
     quantizations: Quantizations = (),
+    asked: Quantizations = (),
     gpu: bool = True,
     handed_in: Collection[str] = (),
     notebook: bool = True,
@@ -132,19 +134,20 @@ def check_packages(
         classes: those that the selection names, as the installed libraries have them.
         unmet: requirements of `packages` that are not met.
         quantizations: those of `quantizations_of`.
+        asked: libraries, each with a method that the caller asks it to quantize with.
         gpu: whether there is one.
         handed_in: names that the caller passes on to the library.
         notebook: whether the line is for a cell, and not for a terminal.
     """
-    classes, quantizations = tuple(classes), tuple(quantizations)
-    required = required_packages(selection, classes, quantizations)
+    classes, quantizations, asked = tuple(classes), tuple(quantizations), tuple(asked)
+    required = required_packages(selection, classes, (*quantizations, *asked))
     faster = _FASTER.get(selection.kind, ())
     found = [
         *_missing(required, faster, packages),
         *_unsupported(
             selection, classes, packages, frozenset(method for _, method in quantizations)
         ),
-        *_without_gpu(selection, () if gpu else quantizations),
+        *(() if gpu else _without_gpu(selection, quantizations, asked)),
         *_incomplete(selection, classes, handed_in),
         *_not_taken(selection, classes),
         *_unmet(unmet, required),
@@ -335,8 +338,17 @@ def _renamed(selection: Selection, fact: ClassFacts, library: str, installed: st
     )
 
 
-def _without_gpu(selection: Selection, quantizations: Quantizations) -> Iterator[_Finding]:
-    """Find weights that cannot be loaded where there is no GPU."""
+def _without_gpu(
+    selection: Selection, quantizations: Quantizations, asked: Quantizations
+) -> Iterator[_Finding]:
+    """Find weights that cannot be loaded, or quantized, where there is no GPU."""
+    for library, method in asked:
+        if method_name(method) in _WITH_GPU.get(library, ()):
+            yield _Finding(
+                error=DoesNotFitError,
+                message=f"{library} quantizes with {quote(method)} only where there is a GPU",
+                advice="Use a machine with a GPU, or leave quantization_config out.",
+            )
     for library, method in quantizations:
         if method_name(method) in _WITH_GPU.get(library, ()):
             yield _Finding(

@@ -13,6 +13,7 @@ from nbloader.loaders.device import (
 )
 from nbloader.loaders.imports import Import
 from nbloader.loaders.placing import DTYPES, PLACING, places_itself
+from nbloader.loaders.quantization import asked_quantizations
 from nbloader.loaders.reports import quiet
 from nbloader.loaders.self_test import check_call, check_embeddings, check_modules
 from nbloader.loaders.unloading import Freed, unload
@@ -24,6 +25,7 @@ __all__ = [
     "Freed",
     "Import",
     "alive",
+    "asked_quantizations",
     "bytes_of",
     "check_arguments",
     "check_call",
