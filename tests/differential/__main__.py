@@ -46,6 +46,7 @@ def main() -> int:
                         "-p",
                         "no:cacheprovider",
                         "tests/differential/test_models.py",
+                        *([] if oldest else ["tests/differential/test_idioms.py"]),
                     ),
                     f"--models={'oldest' if oldest else f'{number}/{parts}'}",
                     f"--outcomes={file}",

@@ -9,12 +9,16 @@ from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
+from typing import TypeVar
 
 import pytest
 
 from nbloader.localhub import LocalHub
 from tests.differential import cases
 from tests.differential.harness import Case, Outcome, TrialHere, check
+from tests.differential.idioms import Idiom, idioms
+
+Chosen = TypeVar("Chosen", Case, Idiom)
 
 SAMPLED = 10
 """One case of so many is run where not all are asked for."""
@@ -28,12 +32,15 @@ def all_cases() -> list[Case]:
     return sorted(found, key=lambda case: case.id)
 
 
-def chosen(found: list[Case], which: str) -> list[Case]:
-    """Return all cases, a sample, those for the oldest versions, or one part of several (`2/3`)."""
+def chosen(found: list[Chosen], which: str) -> list[Chosen]:
+    """Return all cases, a sample, those for the oldest versions, or one part of several (`2/3`).
+
+    The same of the rows of the page of idioms; none of them is for the oldest versions.
+    """
     if which == "all":
         return found
     if which == "oldest":
-        return [case for case in found if case.oldest]
+        return [case for case in found if getattr(case, "oldest", False)]
     if which == "sample":
         return [case for case in found if zlib.crc32(case.id.encode()) % SAMPLED == 0]
     part, _, parts = which.partition("/")
@@ -41,10 +48,13 @@ def chosen(found: list[Case], which: str) -> list[Case]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test that asks for a `case` with each that is chosen."""
+    """Run a test that asks for a `case`, or an `idiom`, with each that is chosen."""
     if "case" in metafunc.fixturenames:
         found = chosen(all_cases(), metafunc.config.getoption("models"))
         metafunc.parametrize("case", found, ids=[case.id for case in found])
+    if "idiom" in metafunc.fixturenames:
+        rows = chosen(idioms(), metafunc.config.getoption("models"))
+        metafunc.parametrize("idiom", rows, ids=[row.id for row in rows])
 
 
 @pytest.fixture(scope="session")
