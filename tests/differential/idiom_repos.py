@@ -30,6 +30,8 @@ def publish(lines: str, root: Path, here: Path, hub: LocalHub) -> None:
         for repo_id in REPOS
         if f'"{repo_id}' in lines or f'"{repo_id.partition("/")[2]}"' in lines
     ]
+    if "custom_pipeline" in lines:
+        wanted.append(_COMMUNITY)
     for repo_id in wanted:
         wanted += [each for each in BESIDE.get(repo_id, ()) if each not in wanted]
         kind = "datasets" if repo_id in _DATASETS else "models"
@@ -185,6 +187,15 @@ def _embedder(case: str) -> Save:
     return save
 
 
+def _community(folder: Path) -> None:
+    """The pipelines of the community, as the Hub has them for the installed version."""
+    import diffusers
+
+    code = "from diffusers import StableDiffusionPipeline\n\n\n"
+    code += "class LongPromptPipeline(StableDiffusionPipeline):\n    longest = 3\n"
+    _files({f"v{diffusers.__version__}/lpw_stable_diffusion.py": code}, folder)
+
+
 # -- other files -----------------------------------------------------------------------------------
 
 
@@ -199,6 +210,7 @@ _SD, _SDXL = (
     "stabilityai/stable-diffusion-xl-base-1.0",
 )
 _SENTIMENT = "distilbert/distilbert-base-uncased-finetuned-sst-2-english"
+_COMMUNITY = "diffusers/community-pipelines-mirror"
 _TEXT = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
 
 REPOS: Mapping[str, Save] = {
@@ -233,13 +245,14 @@ REPOS: Mapping[str, Save] = {
     "cross-encoder/ms-marco-MiniLM-L6-v2": _embedder("ranker"),
     "naver/splade-v3": _embedder("splade"),
     "lightonai/GTE-ModernColBERT-v1": _embedder("late"),
+    _COMMUNITY: _community,
     "rajpurkar/squad": partial(
         _files, {"README.md": "# Squad\n", "plain_text/train.csv": "a\n1\n"}
     ),
 }
 """What writes a repository, by the ids of the page."""
 
-_DATASETS = frozenset({"rajpurkar/squad"})
+_DATASETS = frozenset({"rajpurkar/squad", _COMMUNITY})
 
 BESIDE: Mapping[str, tuple[str, ...]] = {
     "kandinsky-community/kandinsky-2-2-decoder": ("kandinsky-community/kandinsky-2-2-prior",),
