@@ -120,6 +120,13 @@ def _add_repo(parser: argparse.ArgumentParser, *, several: bool = False) -> None
         metavar="NAME=PLACE",
         help="a part of a pipeline from elsewhere, as vae=org/name; NAME= leaves it out",
     )
+    parser.add_argument(
+        "--adapter",
+        action="append",
+        dest="adapters",
+        metavar="PLACE",
+        help="a LoRA or IP-Adapter to put in, as org/name/file.safetensors; may be given again",
+    )
     parser.add_argument("--revision", help="a branch, a tag or a commit (default: main)")
     parser.add_argument("--variant", help="a variant of the weights, such as fp16")
     parser.add_argument("--kind", default="auto", help="diffusers, sentence-transformers, ...")

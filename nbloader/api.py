@@ -105,6 +105,7 @@ def load(
     cls: str | type | Sequence[str | type] | None = None,
     subfolder: str | None = None,
     components: Mapping[str, Any] | None = None,
+    adapters: str | os.PathLike[str] | Mapping[str, Any] | Sequence[Any] | None = None,
     revision: str | None = None,
     variant: str | None = None,
     kind: str = "auto",
@@ -150,6 +151,12 @@ def load(
             of one, as `org/name/file.gguf`; a list of them several models for one part; None leaves
             a part out, and its files are not fetched; anything else is handed to the pipeline as it
             is.
+        adapters: a LoRA, LoKr, IP-Adapter or textual inversion to put into the model, or several in
+            a list: a repository as `org/name`, `org/name@revision` or `org/name/file.safetensors`,
+            a path of this machine, or a mapping with `repo_id` and perhaps `weight_name`,
+            `subfolder`, `revision`, `adapter_name`, `scale`, of an IP-Adapter
+            `image_encoder_folder`, and of a textual inversion `token`. What each is, and whether it
+            fits the model, is read from its header before the download.
         revision: a branch, a tag or a commit; `main` by default.
         variant: a variant of the weights, such as `fp16`.
         kind: `diffusers`, `sentence-transformers`, `transformers`, or `auto`: the files decide.
@@ -204,6 +211,7 @@ def load(
         cls=cls,
         subfolder=subfolder,
         components=components,
+        adapters=adapters,
         revision=revision,
         variant=variant,
         kind=kind,
@@ -290,6 +298,7 @@ def download(
     cls: str | type | Sequence[str | type] | None = None,
     subfolder: str | None = None,
     components: Mapping[str, Any] | None = None,
+    adapters: str | os.PathLike[str] | Mapping[str, Any] | Sequence[Any] | None = None,
     revision: str | None = None,
     variant: str | None = None,
     kind: str = "auto",
@@ -336,6 +345,7 @@ def download(
         cls=cls,
         subfolder=subfolder,
         components=components,
+        adapters=adapters,
         revision=revision,
         variant=variant,
         kind=kind,
@@ -368,6 +378,7 @@ def preflight(
     cls: str | type | Sequence[str | type] | None = None,
     subfolder: str | None = None,
     components: Mapping[str, Any] | None = None,
+    adapters: str | os.PathLike[str] | Mapping[str, Any] | Sequence[Any] | None = None,
     revision: str | None = None,
     variant: str | None = None,
     kind: str = "auto",
@@ -406,6 +417,7 @@ def preflight(
         cls=cls,
         subfolder=subfolder,
         components=components,
+        adapters=adapters,
         revision=revision,
         variant=variant,
         kind=kind,

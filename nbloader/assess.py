@@ -222,6 +222,7 @@ def _facts(
         selection=selection,
         weights=weights,
         pickles=selected.pickles if selected else (),
+        adapters=selected.adapters if selected else (),
         cached=frozenset(selected.cached if selected else ()),
         partial=selected.partial if selected else {},
         copied=selected.copied if selected else {},

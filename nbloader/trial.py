@@ -71,6 +71,8 @@ def task_of(
     files = [path for component in selection.components for path in component.weights]
     if selection.custom_code:
         return "the code of the repository is not run before a load"
+    if selection.adapters:
+        return "adapters are put in"
     if selection.companions:
         return "files of several repositories are put together"
     if selection.checkpoint:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from nbloader.errors import NbloaderError
 from nbloader.records import (
+    AdapterFacts,
     AttentionFacts,
     CheckResult,
     CheckStatus,
@@ -36,6 +37,7 @@ class Facts:
         loads: whether a model will be built, so that packages, memory and safety matter.
         problem: the error that ended the worker before there was a selection.
         pickles: what the files of pickled weights hold that could be looked through.
+        adapters: whether what is put into the model fits it.
         cached: paths of the selection that the cache holds already.
         partial: bytes that an earlier download left of others, by path.
         copied: others again whose content is elsewhere on this machine, by path; each with the
@@ -67,6 +69,7 @@ class Facts:
     selection: Selection | None = None
     weights: tuple[ComponentWeights, ...] = ()
     pickles: tuple[PickleFacts, ...] = ()
+    adapters: tuple[AdapterFacts, ...] = ()
     cached: frozenset[str] = frozenset()
     partial: Mapping[str, int] = field(default_factory=dict)
     copied: Mapping[str, int] = field(default_factory=dict)

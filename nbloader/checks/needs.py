@@ -7,7 +7,14 @@ from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
 from nbloader.libraries import RELATED, conflicts, pip_hint
-from nbloader.records import ClassFacts, ComponentWeights, Kind, PackageFacts, Selection
+from nbloader.records import (
+    AdapterKind,
+    ClassFacts,
+    ComponentWeights,
+    Kind,
+    PackageFacts,
+    Selection,
+)
 
 _BY_KIND: Mapping[Kind, tuple[str, ...]] = {
     Kind.DIFFUSERS: ("torch", "diffusers"),
@@ -69,6 +76,9 @@ _BY_QUANTIZATION: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 INSTEAD: Mapping[str, tuple[str, ...]] = {"gptqmodel": ("awq", "auto_gptq")}
 """What transformers 4 takes in place of a package that version 5 wants."""
 
+_BY_PEFT = frozenset({AdapterKind.LORA, AdapterKind.LOHA, AdapterKind.LOKR})
+"""What both libraries leave to peft."""
+
 Quantizations: TypeAlias = Iterable[tuple[str, str]]
 """Libraries, each with a method that it has to read quantized weights of."""
 
@@ -115,6 +125,8 @@ def required_packages(
         more.extend(fact.needs)
     for library, method in quantizations:
         more.extend(_for_quantization(library, method))
+    if any(one.kind in _BY_PEFT for one in selection.adapters):
+        more.append("peft")
     libraries = (target.library for target in selection.targets)
     return tuple(dict.fromkeys((*_BY_KIND[selection.kind], *libraries, *more)))
 

@@ -381,7 +381,9 @@ def _incomplete(
 def _not_taken(selection: Selection, classes: Iterable[ClassFacts]) -> Iterator[_Finding]:
     """Find parts from elsewhere that the class of a pipeline has no place for."""
     given = dict.fromkeys(
-        part.argument or part.name for part in selection.components if part.repo_id
+        part.argument or part.name
+        for part in selection.components
+        if part.repo_id and part.class_name
     )
     for fact in classes:
         if fact.takes is None:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from nbloader.checks import attention, files, hub, memory, packages, safety
+from nbloader.checks import adapters, attention, files, hub, memory, packages, safety
 from nbloader.checks.facts import Facts, skipped
 from nbloader.errors import PreflightError, error_from_parts
 from nbloader.records import (
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _Given: TypeAlias = "tuple[CheckResult, ...] | Callable[[], tuple[CheckResult, ...]]"
 
-FORCEABLE = frozenset({"disk", "packages", "placement", "trial"})
+FORCEABLE = frozenset({"adapters", "disk", "packages", "placement", "trial"})
 """Checks that reckon, and may be wrong. What is not safe has an argument of its own."""
 
 
@@ -80,6 +80,7 @@ CHECKS: tuple[Check, ...] = (
     Check("rate-limit", ("access",), hub.rate_limit),
     Check("files", ("access",), files.files),
     Check("safety", ("files",), safety.safety),
+    Check("adapters", ("files",), adapters.adapters, adapters.there_are_any),
     Check("xet", ("files",), hub.xet),
     Check("cache", ("access",), files.cache),
     Check("disk", ("access",), files.disk),

@@ -113,6 +113,7 @@ def _question(
     method: Method | None,
 ) -> Question:
     components = {component.name: component for component in selection.components}
+    added = {one.component for one in selection.adapters}
     gpus = all_gpus = usable_gpus(machine)
     problems = [found for gpu in machine.gpus if (found := gpu_problem(gpu, machine))]
     if device.startswith("cuda"):
@@ -123,7 +124,9 @@ def _question(
         parts=tuple(
             (components.get(part.name, Component(name=part.name, paths=())), part)
             for part in weights
+            if part.name not in added
         ),
+        adapters=tuple(part for part in weights if part.name in added),
         family=family_of(selection),
         machine=machine,
         gpus=gpus,

@@ -44,6 +44,8 @@ class Question:
     """What is to be placed where.
 
     Attributes:
+        adapters: what is put into the components; it is never quantized, and goes where they
+            compute.
         gpus: those that torch can compute on and that were asked for.
         all_gpus: those that it can compute on.
         no_gpu: why there are none.
@@ -60,6 +62,7 @@ class Question:
     device: str
     dtype: str | None
     method: Method | None
+    adapters: tuple[ComponentWeights, ...] = ()
 
 
 Part = tuple[Component, ComponentWeights]
@@ -238,7 +241,7 @@ def total_of(placed: Sequence[PlacedComponent]) -> int:
 
 
 def computing_bytes(question: Question, dtype: str, component: str | None = None) -> int:
-    """Return what computing takes beside the weights.
+    """Return what computing takes beside the weights; adapters count here, too.
 
     The families' figures are for models of their published sizes. A small one of the same form, as
     tests and tutorials use, takes less.
@@ -248,7 +251,8 @@ def computing_bytes(question: Question, dtype: str, component: str | None = None
     alone = next((part for part, _ in question.parts if part.name == component), None)
     widest = max((width(weights) for _, weights in question.parts), default=0)
     known = activation_bytes(question.family, dtype, alone, width=widest)
-    return min(known, most) if count else known
+    added = sum(parameters(weights) for weights in question.adapters) * bits(dtype) // 8
+    return (min(known, most) if count else known) + added
 
 
 def work_bytes(question: Question, dtype: str, placed: Sequence[PlacedComponent]) -> int:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from nbloader.loaders.adapters import put_into_model
 from nbloader.loaders.folders import Places, adapted, code_arguments, rename
 from nbloader.loaders.placing import (
     PLACING,
@@ -40,6 +41,9 @@ def build(
         _built(selection, folder, placement, todo, target, _given(selection, target, loader_kwargs))
         for target in selection.targets
     ]
+    for target, made in zip(selection.targets, built, strict=True):
+        if target.form is not Form.PART:
+            put_into_model(made, selection, folder)
     return tuple(built) if selection.as_tuple else built[0]
 
 

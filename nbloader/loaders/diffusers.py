@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nbloader.loaders.adapters import put_into_pipeline
 from nbloader.loaders.folders import rename, snapshot_of
 from nbloader.loaders.model_files import model_from_file
 from nbloader.loaders.placing import (
@@ -66,10 +67,14 @@ def _build(
         yield ComponentLoaded(name=part.name, seconds=time.monotonic() - began)
     arguments |= as_arguments(parts, loaded)
     if "device_map" in loader_kwargs:
-        return pipeline_class.from_pretrained(str(folder), **arguments)
+        pipeline = pipeline_class.from_pretrained(str(folder), **arguments)
+        put_into_pipeline(pipeline, selection, folder)
+        return pipeline
     if itself:
         arguments.pop("device_map", None)
-        return pipeline_class.from_pretrained(str(folder), **arguments).to(placement.device)
+        pipeline = pipeline_class.from_pretrained(str(folder), **arguments)
+        put_into_pipeline(pipeline, selection, folder)
+        return pipeline.to(placement.device)
     pipeline = pipeline_class.from_pretrained(str(folder), **arguments)
     yield from _empty(pipeline)
     if todo.fills:
@@ -79,6 +84,7 @@ def _build(
     if any(part.meets_inputs for part in parts):
         # So that the pipeline knows it must not be moved as a whole.
         pipeline.hf_device_map = {part.name: part.arguments["device_map"][""] for part in parts}
+    put_into_pipeline(pipeline, selection, folder)
     for call in todo.calls:
         getattr(pipeline, call.name)(**objects_of(call.arguments))
     return pipeline

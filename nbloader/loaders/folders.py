@@ -171,6 +171,12 @@ def whole_folder(selection: Selection, folder: Path) -> Iterator[Path]:
         shutil.rmtree(private, ignore_errors=True)
 
 
+def as_safetensors(adapter: Path, private: Path) -> None:
+    """Make a pickled adapter of PEFT appear in another folder, in a format that is taken there."""
+    for name in (_CONFIG, _PICKLED):
+        _put(adapter / name, private / name)
+
+
 def replaced_modules(model: Any) -> frozenset[str]:
     """Name the modules of a model that an adapter brings whole, such as a new head."""
     parts = model.modules() if hasattr(model, "modules") else (model,)

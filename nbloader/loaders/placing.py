@@ -175,7 +175,7 @@ def _pipeline(selection: Selection, placement: Placement, versions: Mapping[str,
         others = tuple(
             _from_elsewhere(selection, component, placement, versions)
             for component in selection.components
-            if component.repo_id
+            if component.repo_id and component.class_name  # without one, an adapter
         )
         return Steps(arguments=arguments, parts=others, calls=calls)
     return Steps(
@@ -227,7 +227,7 @@ def _parts(
     parts = [
         _from_elsewhere(selection, component, placement, versions)
         for component in selection.components
-        if component.repo_id and component.name not in placed_names
+        if component.repo_id and component.class_name and component.name not in placed_names
     ]
     for placed in placement.components:
         component = components.get(placed.name)

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from nbloader.errors import InvalidArgumentError, MissingTensorsError
+from nbloader.loaders.adapters import put_into_model
 from nbloader.loaders.folders import code_arguments, rename, snapshot_of, whole_folder
 from nbloader.loaders.placing import WHOLE, BuildSteps, Steps, with_model_kwargs
 from nbloader.loaders.reports import LoadReport, told_of
@@ -131,6 +132,7 @@ def build(
     asked = loader_kwargs.get("model_card_data")
     if asked is None or not asked.local_files_only:
         _fill_card(model, selection)
+    put_into_model(model, selection, folder)
     heard = [message.replace(str(place), selection.repo_id) for message in told]
     yield from _notices(selection, model, folder, heard)
     return model

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nbloader.loaders import diffusers
+from nbloader.loaders.adapters import put_into_pipeline
 from nbloader.loaders.folders import rename
 from nbloader.loaders.model_files import model_from_file, place_of, without_placing
 from nbloader.loaders.placing import (
@@ -73,6 +74,7 @@ def _pipeline(
         **diffusers.as_arguments(parts, loaded),
     )
     rename(pipeline, base, taken.config)
+    put_into_pipeline(pipeline, selection, folder)
     if not places_itself(loader_kwargs):
         for call in todo.calls:
             getattr(pipeline, call.name)(**objects_of(call.arguments))

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from nbloader.errors import InvalidArgumentError, ModelLoadError
+from nbloader.loaders.adapters import put_into_model
 from nbloader.loaders.folders import Places, adapted, code_arguments, replaced_modules
 from nbloader.loaders.placing import DTYPES, WHOLE, BuildSteps, Steps, with_model_kwargs
 from nbloader.loaders.reports import Reports, lacking
@@ -74,6 +75,7 @@ def build(
             if notice is not None:
                 yield notice
     places.rename(built)
+    put_into_model(getattr(built, "model", built), selection, folder)
     return built
 
 

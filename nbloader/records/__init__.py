@@ -29,7 +29,6 @@ from nbloader.records.events import (
 )
 from nbloader.records.facts import (
     AdapterFacts,
-    AdapterKind,
     AttachedModel,
     AttentionFacts,
     ClassFacts,
@@ -61,6 +60,9 @@ from nbloader.records.fit import (
 )
 from nbloader.records.repo import (
     LARGE_FILE_BYTES,
+    AdapterKind,
+    AdapterRequest,
+    ChosenAdapter,
     Companion,
     Component,
     FileChoice,
@@ -82,11 +84,13 @@ __all__ = [
     "LARGE_FILE_BYTES",
     "AdapterFacts",
     "AdapterKind",
+    "AdapterRequest",
     "AttachedModel",
     "AttentionFacts",
     "CheckResult",
     "CheckStatus",
     "Checked",
+    "ChosenAdapter",
     "ClassFacts",
     "Companion",
     "Component",

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
-from nbloader.records.facts import HubFacts, PickleFacts
+from nbloader.records.facts import AdapterFacts, HubFacts, PickleFacts
 from nbloader.records.fit import ComponentWeights, Fit
 from nbloader.records.repo import Route, Selection
 
@@ -75,6 +75,7 @@ class Selected:
             bytes that it takes of the disk once it is at its place.
         weights: what the tensors of each component with weights take.
         pickles: what the files of pickled weights hold that could be looked through.
+        adapters: whether they fit, in the order of the selection.
     """
 
     selection: Selection
@@ -83,6 +84,7 @@ class Selected:
     copied: Mapping[str, int] = field(default_factory=dict)
     weights: tuple[ComponentWeights, ...] = ()
     pickles: tuple[PickleFacts, ...] = ()
+    adapters: tuple[AdapterFacts, ...] = ()
     hub: HubFacts | None = None
     type: Literal["selected"] = "selected"
 

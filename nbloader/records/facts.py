@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from nbloader.records.repo import AdapterKind
+
 
 class Place(StrEnum):
     """A hosted notebook service, or none of those we know."""
@@ -152,22 +154,13 @@ class PickleFacts:
     bytes_read: int = 0
 
 
-class AdapterKind(StrEnum):
-    """What an adapter is."""
-
-    LORA = "LoRA"
-    LOHA = "LoHa"
-    LOKR = "LoKr"
-    IP_ADAPTER = "IP-Adapter"
-    TEXTUAL_INVERSION = "textual inversion"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdapterFacts:
     """What a file of weights changes in the model that it is put into, as its header tells.
 
     Attributes:
-        path: of the file.
+        path: of the file, in its repository or on this machine.
+        name: as it is shown.
         kind: None if it is no adapter.
         format: who writes the names in it so, such as `kohya`; empty if that is not known.
         made_for: the models that it was trained on, such as `FLUX.1`; empty if that cannot be told.
@@ -183,6 +176,7 @@ class AdapterFacts:
     """
 
     path: str
+    name: str = ""
     kind: AdapterKind | None
     format: str = ""
     made_for: str = ""

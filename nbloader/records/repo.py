@@ -46,6 +46,71 @@ class Source:
     filename: str = ""
 
 
+class AdapterKind(StrEnum):
+    """What an adapter is."""
+
+    LORA = "LoRA"
+    LOHA = "LoHa"
+    LOKR = "LoKr"
+    IP_ADAPTER = "IP-Adapter"
+    TEXTUAL_INVERSION = "textual inversion"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterRequest:
+    """What the caller says of an adapter.
+
+    Attributes:
+        where: the argument that names it, for errors.
+        source: where it is on the Hub; None for one of this machine.
+        path: the file or, for one of PEFT, the folder of this machine; empty for one on the Hub.
+        root: the folder that `path` was found in.
+        name: what the model calls it; empty for the library's own name.
+        scale: how much it counts; None where the caller leaves it to the library.
+        image_encoder: of an IP-Adapter, the folder of its image encoder as diffusers takes it: a
+            name beside the file, or a path in the repository. None for none.
+        token: of a textual inversion, the word to use for it; empty for the one in its file.
+    """
+
+    where: str
+    source: Source | None = None
+    path: str = ""
+    root: str = ""
+    name: str = ""
+    scale: float | None = None
+    image_encoder: str | None = "image_encoder"
+    token: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChosenAdapter:
+    """An adapter of a selection, in the order in which they are put in.
+
+    Attributes:
+        component: the component with its files; empty for one of this machine.
+        kind: what its tensors show.
+        path: its file, as a selection names it; on this machine, its whole path.
+        repo_id: the repository that it comes from; empty for one of this machine.
+        folder: in that repository, empty for its root; on this machine, the whole path.
+        filename: in that folder; empty for one of PEFT, which is loaded as a folder.
+        words: of a textual inversion, the names of its tensors.
+        name, scale, image_encoder, token: those of the request; `image_encoder` is None where the
+            pipeline has one already.
+    """
+
+    component: str
+    kind: AdapterKind
+    path: str
+    repo_id: str
+    folder: str
+    filename: str
+    words: tuple[str, ...] = ()
+    name: str = ""
+    scale: float | None = None
+    image_encoder: str | None = None
+    token: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepoFile:
     """One file of a repository at a commit, as the Hub lists it.
@@ -179,6 +244,7 @@ class SelectionRequest:
             for what the files of the repository are together.
         config: the repository that the configuration of such a checkpoint is taken from; empty for
             the one that its tensors tell.
+        adapters: what is put into the model, in this order.
     """
 
     kind: Kind | None = None
@@ -197,6 +263,7 @@ class SelectionRequest:
     components: Mapping[str, tuple[Source, ...]] = field(default_factory=dict)
     checkpoint: str = ""
     config: str = ""
+    adapters: tuple[AdapterRequest, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,8 +317,8 @@ class Reference:
     """Another repository that a repository needs.
 
     Attributes:
-        role: `base-model` of an adapter, `code`, `component` of a pipeline, or `configuration` of a
-            checkpoint.
+        role: `base-model` of an adapter, `code`, `component` of a pipeline, `configuration` of a
+            checkpoint, or `adapter`.
         revision: what the repository says of it; None for `main`.
         repo_type: what it is to the Hub.
     """
@@ -304,6 +371,7 @@ class Selection:
         cache_dir: the cache that companions lie in, where there is a `folder`; None otherwise.
         checkpoint: the one file that is loaded, by its path; empty for what the files of the
             repository are together.
+        adapters: what is put into the model, in this order.
     """
 
     repo_id: str
@@ -325,6 +393,7 @@ class Selection:
     folder: str | None = None
     cache_dir: str | None = None
     checkpoint: str = ""
+    adapters: tuple[ChosenAdapter, ...] = ()
 
     @property
     def total(self) -> int:

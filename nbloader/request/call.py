@@ -35,6 +35,7 @@ class Call:
     cls: str | type | Sequence[str | type] | None = None
     subfolder: str | None = None
     components: Mapping[str, Any] | None = None
+    adapters: str | os.PathLike[str] | Mapping[str, Any] | Sequence[Any] | None = None
     attention: str = "auto"
     cache_dir: str | os.PathLike[str] | None = None
     endpoint: str | None = None

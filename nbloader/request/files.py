@@ -39,6 +39,7 @@ def file_choice(call: DownloadCall, repo_type: RepoType) -> FileChoice | None:
         "cls": call.cls,
         "subfolder": call.subfolder and filename is None,
         "components": call.components,
+        "adapters": call.adapters,
     }
     for name, given in asked.items():
         if given:

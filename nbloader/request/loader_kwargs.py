@@ -99,6 +99,7 @@ _OF_THE_WHOLE = frozenset({"revision", "subfolder", "trust_remote_code", "varian
 
 _OF_THE_CALL = frozenset(
     {
+        "adapters",
         "allow_pickle",
         "cls",
         "components",

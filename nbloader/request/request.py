@@ -16,6 +16,7 @@ from nbloader.hub_names import is_repo_id
 from nbloader.libraries import package_facts
 from nbloader.machine import switched_on
 from nbloader.records import Event, Kind, Method, RepoType, SelectionRequest, TokenFacts
+from nbloader.request.adapters import read_adapters
 from nbloader.request.call import Call, DownloadCall
 from nbloader.request.files import file_choice
 from nbloader.request.folders import read_file, read_folder
@@ -189,6 +190,7 @@ def checked(call: Call) -> Request:
             components=parts.sources,
             checkpoint=_checkpoint(call, address.filename or taken.filename) if not files else "",
             config=taken.config,
+            adapters=read_adapters(call.adapters),
         ),
         settings=_settings(call.settings),
         device=check_device(call.device),

@@ -13,12 +13,13 @@ Pure.
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from nbloader.records import AdapterFacts, AdapterKind
+from nbloader.records import AdapterFacts, AdapterKind, Kind, Selection
 from nbloader.selection import adapter_families as families
 from nbloader.selection.adapters import (
     COMPONENTS,
@@ -29,6 +30,7 @@ from nbloader.selection.adapters import (
     recognised,
     squeezed,
 )
+from nbloader.selection.sizes import Header
 from nbloader.text import quote
 
 # -- the model -------------------------------------------------------------------------------------
@@ -106,6 +108,81 @@ def layers_of(part: Part) -> list[Target]:
         for name, width in part.layers.items()
         if width is not None
     ]
+
+
+def adapter_facts(
+    selection: Selection, known: Mapping[str, bytes], headers: Mapping[str, Header | None]
+) -> tuple[AdapterFacts, ...]:
+    """Say of each adapter of a selection what it is, and whether it fits the model.
+
+    What is not known of an adapter for a model of transformers is left out: only PEFT tells it.
+
+    Args:
+        known: content of the small files of the selection, by path.
+        headers: of its weights, as far as they were read.
+    """
+    base = base_of(selection, known, headers)
+    sizes = {file.path: file.size for file in selection.files}
+    found = []
+    for one in selection.adapters:
+        header = headers.get(one.path)
+        if header is None:
+            continue
+        size = sizes.get(one.path, header.length + sum(header.bytes_by_dtype.values()))
+        name = one.component.partition(" ")[2] or one.name or one.filename
+        facts = matched(one.path, size, header.shapes, base, name=name)
+        if facts.kind is not None or base.in_diffusers:
+            found.append(facts)
+    return tuple(found)
+
+
+def base_of(
+    selection: Selection, known: Mapping[str, bytes], headers: Mapping[str, Header | None]
+) -> Base:
+    """Describe the model of a selection, as far as its headers tell."""
+    added = {one.component for one in selection.adapters}
+    in_diffusers = selection.kind is Kind.DIFFUSERS
+    parts: dict[str, Part] = {}
+    classes: dict[str, str | None] = {}
+    for component in selection.components:
+        if component.name in added or not component.weights:
+            continue
+        read = [header for path in component.weights if (header := headers.get(path)) is not None]
+        shapes = {name: shape for header in read for name, shape in header.shapes.items()}
+        names = [name for path in component.paths for name in _indexed(known.get(path))]
+        if component.checkpoint:
+            shapes, names = {}, []  # It has the names of its authors.
+        packed = any(header.quantization not in (None, "fp8") for header in read)
+        parts[component.name] = part_of(names, shapes, packed=packed)
+        classes[component.name] = component.class_name
+    base = Base(parts=parts, in_diffusers=in_diffusers)
+    if not (in_diffusers and base.denoiser):
+        return base
+    denoiser = next(part for part in selection.components if part.name == base.denoiser)
+    config = next((path for path in denoiser.paths if path.endswith("config.json")), "")
+    layers = _object(known.get(config)).get("layers_per_block")
+    return replace(
+        base,
+        family=families.of_base(classes[base.denoiser], layers_of(parts[base.denoiser])),
+        layers_per_block=layers if type(layers) is int and 0 < layers < _MAX_LAYERS else 2,
+    )
+
+
+_MAX_LAYERS = 100
+
+
+def _indexed(content: bytes | None) -> Iterable[str]:
+    """The names in an index of shards; none in another file."""
+    names = _object(content).get("weight_map")
+    return names.keys() if isinstance(names, dict) else ()
+
+
+def _object(content: bytes | None) -> Mapping[str, object]:
+    try:
+        value = json.loads(content.decode()) if content is not None else None
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 # -- the names of a model's authors ----------------------------------------------------------------
@@ -232,18 +309,19 @@ _EXPANDED = frozenset({"x_embedder"})
 """Layers of FLUX.1 that a LoRA of a control may make wider; diffusers widens the model."""
 
 
-def matched(path: str, size: int, shapes: Shapes, base: Base) -> AdapterFacts:
+def matched(path: str, size: int, shapes: Shapes, base: Base, *, name: str = "") -> AdapterFacts:
     """Say what a file is, and whether it fits a model.
 
     Args:
-        path, size: of the file.
+        path, size, name: of the facts.
         shapes: of its tensors.
     """
     adapter = recognised(shapes)
     if adapter is None:
-        return AdapterFacts(path=path, kind=None, size=size, base=base.family)
+        return AdapterFacts(path=path, name=name, kind=None, size=size, base=base.family)
     facts = AdapterFacts(
         path=path,
+        name=name,
         kind=adapter.kind,
         format=adapter.format,
         made_for=adapter.made_for,
@@ -280,9 +358,12 @@ def _match_layers(adapter: Adapter, base: Base) -> Iterator[tuple[str, str]]:
         if part is None:
             yield _UNMATCHED, f"{quote(_told(target))} is in no part of this model"
             continue
+        if not part.layers:
+            yield _UNKNOWN, ""
+            continue
         layers = _layers(module, part, adapter, base)
         if layers is None:
-            if adapter.format in ("diffusers", "PEFT") or not part.layers:
+            if adapter.format in ("diffusers", "PEFT"):
                 yield _UNMATCHED, f"this model has no {quote(_told(target))}"
             elif _is_as_wide(target, widths[component]):
                 yield _MATCHED, ""

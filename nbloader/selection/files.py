@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from nbloader.errors import NoWeightsError, UnsupportedRepoError
 from nbloader.records import (
@@ -17,6 +18,7 @@ from nbloader.records import (
     Selection,
     SelectionRequest,
 )
+from nbloader.selection.adapter_files import select_adapters
 from nbloader.selection.checkpoints import select_checkpoint
 from nbloader.selection.classes import is_one_model, select_classes
 from nbloader.selection.diffusers import select_diffusers
@@ -27,6 +29,12 @@ from nbloader.selection.repo import Family, Repo, check_portable
 from nbloader.selection.sentence_transformers import is_encoder, select_sentence_transformers
 from nbloader.selection.transformers import ADAPTER_CONFIG, select_adapted
 from nbloader.text import quote
+
+if TYPE_CHECKING:
+    from nbloader.selection.sizes import Header
+
+_Headers = Mapping[str, "Header | None"]
+_NO_HEADERS: _Headers = MappingProxyType({})
 
 _SELECTORS = {
     Kind.DIFFUSERS: select_diffusers,
@@ -48,18 +56,19 @@ def references(
     request: SelectionRequest,
     known: Mapping[str, bytes],
     others: Mapping[str, Listing] = MappingProxyType({}),
+    headers: _Headers = _NO_HEADERS,
 ) -> tuple[Reference, ...]:
     """The other repositories to list next before the selection can be made.
 
     Args:
-        known, others: those of `reads`.
+        known, others, headers: those of `reads`.
 
     Raises:
         RepoError: as `reads` does.
     """
     if request.files is not None:
         return ()
-    family = Family(request=request, known=known, listings=others)
+    family = Family(request=request, known=known, listings=others, headers=headers)
     _selected(listing, family)
     return _unlisted(listing, family)
 
@@ -69,21 +78,48 @@ def reads(
     request: SelectionRequest,
     known: Mapping[str, bytes],
     others: Mapping[str, Listing] = MappingProxyType({}),
+    headers: _Headers = _NO_HEADERS,
 ) -> tuple[str, ...]:
     """The files to read next before the selection can be made, sorted; empty when enough is known.
 
     Args:
         known: content of the files that were read so far, by path; see `RepoFile.path`.
         others: the listings of other repositories that `references` named so far, by id.
+        headers: those that `first_headers` named so far.
 
     Raises:
         RepoError: what is known already shows that there can be no selection; see `select`.
     """
     if request.files is not None:
         return ()
-    family = Family(request=request, known=known, listings=others)
+    family = Family(request=request, known=known, listings=others, headers=headers)
     _selected(listing, family)
     return tuple(sorted(family.missing))
+
+
+def first_headers(
+    listing: Listing,
+    request: SelectionRequest,
+    known: Mapping[str, bytes],
+    others: Mapping[str, Listing] = MappingProxyType({}),
+    headers: _Headers = _NO_HEADERS,
+) -> tuple[str, ...]:
+    """The files whose headers to read next before the selection can be made, sorted.
+
+    They are adapters, which may bring other files with them. Those of this machine are named by
+    their whole paths.
+
+    Args:
+        known, others, headers: those of `reads`; None for a header that cannot be read.
+
+    Raises:
+        RepoError: as `reads` does.
+    """
+    if request.files is not None:
+        return ()
+    family = Family(request=request, known=known, listings=others, headers=headers)
+    _selected(listing, family)
+    return tuple(sorted(family.unread_headers))
 
 
 def select(
@@ -91,6 +127,7 @@ def select(
     request: SelectionRequest,
     known: Mapping[str, bytes],
     others: Mapping[str, Listing] = MappingProxyType({}),
+    headers: _Headers = _NO_HEADERS,
 ) -> Selection:
     """Exactly the files that the library will open to load the model, and their parts.
 
@@ -99,6 +136,7 @@ def select(
     Args:
         known: content of every file that `reads` asked for, by path.
         others: the listing of every repository that `references` named, by id.
+        headers: every one that `first_headers` named, by path.
 
     Raises:
         UnsupportedRepoError: no loader fits, or the load would run code that is not trusted.
@@ -107,15 +145,16 @@ def select(
         VariantNotFoundError: nothing has weights of the variant.
         MalformedFileError: a file that decides the selection is wrong.
         UnsafePathError: a file name could leave its folder.
-        ValueError: `reads` still asks for a file, or `references` for a repository.
+        ValueError: `reads` still asks for a file, `first_headers` for a header, or `references`
+            for a repository.
     """
     if request.files is not None:
         return select_plain(listing, request.files)
-    family = Family(request=request, known=known, listings=others)
+    family = Family(request=request, known=known, listings=others, headers=headers)
     repo, kind, class_name, components = _selected(listing, family)
     unlisted = [one.repo_id for one in _unlisted(listing, family)]
-    if family.missing or unlisted:
-        raise ValueError(f"not read yet: {', '.join(sorted([*family.missing, *unlisted]))}")
+    if unread := [*family.missing, *family.unread_headers, *unlisted]:
+        raise ValueError(f"not read yet: {', '.join(sorted(unread))}")
     wanted = {path for component in components for path in component.paths}
     files = [
         *(file for file in listing.files if file.path in wanted),
@@ -166,6 +205,7 @@ def select(
         as_tuple=request.as_tuple,
         folder=listing.folder,
         checkpoint=request.checkpoint,
+        adapters=repo.adapters,
     )
 
 
@@ -185,7 +225,8 @@ def _selected(
         kind, class_name, components = select_checkpoint(repo)
         if kind is Kind.DIFFUSERS:
             components = with_needs(repo, kind, components)
-        return repo, kind, class_name, components
+        adapters, repo.adapters = select_adapters(repo, kind, components)
+        return repo, kind, class_name, [*components, *adapters]
     kind = _kind(repo, family.request)
     if family.request.components and kind is not Kind.DIFFUSERS:
         raise UnsupportedRepoError(
@@ -194,7 +235,9 @@ def _selected(
             hint="Leave it out, or name the class of the pipeline: cls=...",
         )
     class_name, components = _SELECTORS[kind](repo)
-    return repo, kind, class_name, with_needs(repo, kind, components)
+    components = with_needs(repo, kind, components)
+    adapters, repo.adapters = select_adapters(repo, kind, components)
+    return repo, kind, class_name, [*components, *adapters]
 
 
 def _is_part(component: Component) -> bool:

@@ -51,35 +51,27 @@ def made_from(repo: Repo) -> str:
     return f" Or load what it was made from: nbloader.load({literal(bases[0])})." if bases else ""
 
 
-def pipe(repo: Repo, call: str) -> str:
-    return f"Add it to its base model: pipe = nbloader.load({base_of(repo)}); pipe.{call}"
+def with_adapter(repo: Repo, adapter: str) -> str:
+    return f"Add it to its base model: pipe = nbloader.load({base_of(repo)}, adapters={adapter})"
 
 
 def lora(repo: Repo, path: str) -> str:
     folder, name = folder_and_name(path)
-    more = "" if name.startswith("pytorch_lora_weights.") else f", weight_name={literal(name)}"
-    more += f", subfolder={literal(folder)}" if folder else ""
-    return pipe(repo, f"load_lora_weights({literal(repo.repo_id)}{more})")
+    usual = name.startswith("pytorch_lora_weights.") and not folder
+    return with_adapter(repo, literal(repo.repo_id if usual else f"{repo.repo_id}/{path}"))
 
 
 def ip_adapter(repo: Repo, path: str) -> str:
-    folder, name = folder_and_name(path)
-    return pipe(
-        repo,
-        f"load_ip_adapter({literal(repo.repo_id)}, subfolder={literal(folder)}, "
-        f"weight_name={literal(name)})",
-    )
+    return with_adapter(repo, literal(f"{repo.repo_id}/{path}"))
 
 
 def textual_inversion(repo: Repo, path: str) -> str:
     del path
-    return pipe(repo, f"load_textual_inversion({literal(repo.repo_id)})")
+    return with_adapter(repo, literal(repo.repo_id))
 
 
 def textual_inversion_of(repo: Repo, path: str) -> str:
-    folder, name = folder_and_name(path)
-    more = f", weight_name={literal(name)}" + (f", subfolder={literal(folder)}" if folder else "")
-    return pipe(repo, f"load_textual_inversion({literal(repo.repo_id)}{more})")
+    return with_adapter(repo, literal(f"{repo.repo_id}/{path}"))
 
 
 # What makes a pipeline that takes such a part of one that does not, and would ignore it.

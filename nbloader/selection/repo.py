@@ -16,12 +16,15 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeGuard
+from typing import TYPE_CHECKING, TypeGuard
 
 from nbloader.errors import MalformedFileError, UnsafePathError, UnsupportedRepoError
 from nbloader.hub_names import folder_and_name, is_path, is_repo_id, is_revision, join
-from nbloader.records import Listing, Reference, SelectionRequest, Target
+from nbloader.records import ChosenAdapter, Listing, Reference, SelectionRequest, Target
 from nbloader.text import quote
+
+if TYPE_CHECKING:
+    from nbloader.selection.sizes import Header
 
 # -- names from outside, checked before they become a path -----------------------------------------
 
@@ -126,6 +129,8 @@ class Family:
         references: what the selectors asked for, by id and role, in that order.
         repos: the repositories by id, that of the selection first.
         missing: files that a selector asked for and that are not known yet.
+        headers: of the files of weights that decide, by path; None for one that cannot be read.
+        unread_headers: those that a selector asked for and that are not known yet.
     """
 
     request: SelectionRequest
@@ -134,6 +139,8 @@ class Family:
     references: dict[tuple[str, str], Reference] = field(default_factory=dict)
     repos: dict[str, Repo] = field(default_factory=dict)
     missing: set[str] = field(default_factory=set)
+    headers: Mapping[str, Header | None] = field(default_factory=dict)
+    unread_headers: set[str] = field(default_factory=set)
 
 
 class Repo:
@@ -159,6 +166,7 @@ class Repo:
         written_with: the version of the library that wrote the repository, where a selector has
             read it.
         targets: the classes to build, once a selector has chosen them.
+        adapters: what is put into the model, once that is chosen.
         runs_code: whether a selector has found that the load imports what the repository names,
             from its own files or from an installed package.
 
@@ -184,6 +192,7 @@ class Repo:
         self.custom_pipeline = request.custom_pipeline
         self.written_with: str | None = None
         self.targets: tuple[Target, ...] = ()
+        self.adapters: tuple[ChosenAdapter, ...] = ()
         self.runs_code = False
         self._sizes: dict[str, int] = {}
         self._names: dict[str, set[str]] = {}
@@ -278,6 +287,10 @@ COMPONENT = "component"
 
 CONFIGURATION = "configuration"
 """The role of a repository that the configuration of a checkpoint is taken from."""
+ADAPTER = "adapter"
+"""The role of a repository that the caller names for what is put into a model."""
+
+_NAMED_BY_CALLER = frozenset({COMPONENT, ADAPTER})
 
 MAX_COMPANIONS = 4
 """More than any published repository names; the caller may name more."""
@@ -317,7 +330,9 @@ def companion(repo: Repo, reference: Reference, *, where: str) -> Repo | None:
 def _check_bounds(repo: Repo, reference: Reference, where: str) -> None:
     family = repo.family
     own = next(iter(family.repos))
-    by_files = {one.repo_id for one in family.references.values() if one.role != COMPONENT} - {own}
+    by_files = {
+        one.repo_id for one in family.references.values() if one.role not in _NAMED_BY_CALLER
+    } - {own}
     revisions = {
         one.revision for one in family.references.values() if one.repo_id == reference.repo_id
     }
@@ -327,7 +342,7 @@ def _check_bounds(repo: Repo, reference: Reference, where: str) -> None:
             "names another one than before.",
             hint="Load it with the library itself.",
         )
-    if reference.repo_id in {own, *by_files} or reference.role == COMPONENT:
+    if reference.repo_id in {own, *by_files} or reference.role in _NAMED_BY_CALLER:
         return
     if len(by_files) >= MAX_COMPANIONS:
         raise UnsupportedRepoError(

@@ -371,7 +371,8 @@ def _check_base(repo: Repo, base: Repo) -> None:
         raise UnsupportedRepoError(
             f"{quote(repo.repo_id)} is an adapter for {quote(base.repo_id)}, a pipeline of "
             "diffusers.",
-            hint=f'Load that one, then pipe.load_lora_weights("{repo.repo_id}").',
+            hint=f'Load that one with it: nbloader.load("{base.repo_id}", '
+            f'adapters="{repo.repo_id}").',
         )
     what = "an adapter itself" if base.existing(base.root, ADAPTER_CONFIG) else "not a model"
     raise UnsupportedRepoError(

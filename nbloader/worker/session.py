@@ -21,7 +21,6 @@ from nbloader.errors import (
 )
 from nbloader.hub_cache import SMALL_FILE_BYTES
 from nbloader.records import (
-    ComponentWeights,
     FileDone,
     HubFacts,
     Listing,
@@ -36,9 +35,10 @@ from nbloader.records import (
 from nbloader.selection import (
     Header,
     LookedThrough,
+    adapter_facts,
     component_weights,
     described_headers,
-    header_reads,
+    first_headers,
     pickled,
     reads,
     references,
@@ -50,11 +50,12 @@ from nbloader.tokens import token_in_worker
 from nbloader.transfer.protocol import Report, Start, Stuck
 from nbloader.worker.download import may_use_xet
 from nbloader.worker.folder import Folder, check_whole, folder_named, of_folder
+from nbloader.worker.headers import first_header, read_headers
 from nbloader.worker.hub import Hub
 from nbloader.worker.repository import Repository, files_replaced, write_sketch
 
-_Made: TypeAlias = tuple[Selection, dict[str, bytes]]
-"""A selection, and the content of the files that it was made from, by path."""
+_Made: TypeAlias = tuple[Selection, dict[str, bytes], dict[str, Header | None]]
+"""A selection, and what it was made from, by path: small files, and headers of weights."""
 
 
 def fetch_order(selection: Selection) -> list[RepoFile]:
@@ -160,7 +161,7 @@ class Session:
         made = self._select_from_hub() if not self._start.local_files_only else None
         if made is None:
             made = self._select_from_cache_alone()
-        selection, known = made
+        selection, known, first = made
         if self._start.folder is not None:
             selection = replace(selection, cache_dir=constants.HF_HUB_CACHE)
         self._selection = selection
@@ -170,7 +171,10 @@ class Session:
         cached = {file.path for file in selection.files if self._was_there(selection, file)}
         self._ask_xet(self._wants_xet(selection, cached))
         looked_through = self._looked_through(selection)
-        weights = self._weights(selection, known, looked_through)
+        headers = dict(first) | {path: found.header for path, found in looked_through.items()}
+        headers |= described_headers(selection, known)
+        at_once = self._hub.policy.max_workers
+        read_headers(selection, known, headers, self._repositories, at_once)
         check_whole(selection, self._repositories)
         self._ask_xet(False)
         return Selected(
@@ -178,7 +182,8 @@ class Session:
             cached=tuple(sorted(cached)),
             partial=self._partial(selection, cached),
             copied=self._copied(selection, cached),
-            weights=weights,
+            weights=with_taken(selection, known, component_weights(selection, known, headers)),
+            adapters=adapter_facts(selection, known, headers),
             pickles=tuple(found.facts for found in looked_through.values()),
             hub=self._facts(),
         )
@@ -321,7 +326,7 @@ class Session:
             return listing
 
         try:
-            selection, known = self._made(
+            selection, known, first = self._made(
                 listed(self._own), listed, lambda one, listing, files: one.read(listing, files)
             )
         except (RepoError, OSError):
@@ -332,7 +337,7 @@ class Session:
             self._repositories[file.repo_id].is_there(selection.commit_of(file), file)
             for file in selection.files
         )
-        return ((selection, known), all(certain)) if complete else (None, False)
+        return ((selection, known, first), all(certain)) if complete else (None, False)
 
     def _made(
         self,
@@ -346,16 +351,17 @@ class Session:
         """
         request = self._start.request
         known: dict[str, bytes] = {}
+        headers: dict[str, Header | None] = {}
         listings = {"": listing}
         files = self._own.files(listing)
         while True:
             others = {name: other for name, other in listings.items() if name}
-            unlisted = references(listing, request, known, others)
+            unlisted = references(listing, request, known, others, headers)
             for reference in unlisted:
                 other = self._other(reference)
                 listings[reference.repo_id] = found = list_one(other)
                 files |= other.files(found)
-            wanted = [files[path] for path in reads(listing, request, known, others)]
+            wanted = [files[path] for path in reads(listing, request, known, others, headers)]
             for name, one in self._repositories.items():
                 batch = [file for file in wanted if file.repo_id == name]
                 if batch:
@@ -363,8 +369,11 @@ class Session:
                     known.update(
                         (file.path, content) for file, content in zip(batch, contents, strict=True)
                     )
-            if not wanted and not unlisted:
-                return select(listing, request, known, others), known
+            unread = first_headers(listing, request, known, others, headers)
+            for path in unread:
+                headers[path] = first_header(path, files, listings, self._repositories)
+            if not wanted and not unlisted and not unread:
+                return select(listing, request, known, others, headers), known, headers
 
     def _looked_through(self, selection: Selection) -> Mapping[str, LookedThrough]:
         """Look through the pickled weights that will be loaded, by path.
@@ -382,34 +391,6 @@ class Session:
         with ThreadPoolExecutor(self._hub.policy.max_workers) as pool:
             found = pool.map(look, [files[path] for path in paths])
             return {path: one for path, one in zip(paths, found, strict=True) if one is not None}
-
-    def _weights(
-        self,
-        selection: Selection,
-        known: Mapping[str, bytes],
-        looked_through: Mapping[str, LookedThrough],
-    ) -> tuple[ComponentWeights, ...]:
-        """Find out what the tensors of each component take, from as few headers as tell it.
-
-        A file whose header is read over the network is seen to be whole, too.
-
-        Raises:
-            MalformedFileError: such a header is wrong.
-        """
-        files = {file.path: file for file in selection.files}
-
-        def read(file: RepoFile) -> Header | None:
-            return self._repositories[file.repo_id].read_header(selection.commit_of(file), file)
-
-        headers: dict[str, Header | None] = {
-            path: found.header for path, found in looked_through.items()
-        }
-        headers |= described_headers(selection, known)
-        with ThreadPoolExecutor(self._hub.policy.max_workers) as pool:
-            while wanted := header_reads(selection, known, headers):
-                found = pool.map(read, [files[path] for path in wanted])
-                headers.update(zip(wanted, found, strict=True))
-        return with_taken(selection, known, component_weights(selection, known, headers))
 
     # -- the files -------------------------------------------------------------------------
 

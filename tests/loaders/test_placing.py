@@ -419,7 +419,12 @@ def on_cpu(selection: Selection, method: Method, *quantized: str) -> Placement:
 
 
 def load(folder: Path, wanted: Placement, **loader_kwargs: Any) -> Any:
-    selection = selection_of(folder)
+    return load_selection(selection_of(folder), folder, wanted, **loader_kwargs)
+
+
+def load_selection(
+    selection: Selection, folder: Path, wanted: Placement, **loader_kwargs: Any
+) -> Any:
     model = built(selection, folder, wanted, loader_kwargs)
     loaders.check_modules(loaders.modules_of(model, selection), wanted)
     return model

@@ -401,7 +401,7 @@ def test_the_task_is_that_of_the_adapter_or_else_of_its_base(
             adapter(),
             {"org/base": {"model_index.json": ...}},
             UnsupportedRepoError,
-            'pipe.load_lora_weights("org/own")',
+            'nbloader.load("org/base", adapters="org/own")',
         ),
         (adapter(), {"org/base": {"config.json": CONFIG}}, NoWeightsError, "'org/base'"),
     ],

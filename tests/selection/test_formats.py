@@ -85,17 +85,17 @@ def refusal(of: Shape, kind: Kind | None = None) -> RepoError:
         (
             shape("pytorch_lora_weights.safetensors", library="diffusers", base=True),
             "a LoRA of diffusers",
-            'pipe = nbloader.load("org/base"); pipe.load_lora_weights("org/name")',
+            'pipe = nbloader.load("org/base", adapters="org/name")',
         ),
         (
             shape(library="diffusers", base=True, pixel__safetensors=200_000_000),
             "a LoRA of diffusers",
-            'pipe.load_lora_weights("org/name", weight_name="pixel.safetensors")',
+            'nbloader.load("org/base", adapters="org/name/pixel.safetensors")',
         ),
         (
             shape("Hyper-SD15-1step-lora.safetensors", "comfyui/flow.json"),
             "a LoRA of diffusers",
-            'nbloader.load("the base model that its card names")',
+            'nbloader.load("the base model that its card names", adapters=',
         ),
         (
             shape(
@@ -106,13 +106,12 @@ def refusal(of: Shape, kind: Kind | None = None) -> RepoError:
                 "sdxl_models/ip-adapter_sdxl.bin",
             ),
             "an IP-Adapter of diffusers",
-            'pipe.load_ip_adapter("org/name", subfolder="models", '
-            'weight_name="ip-adapter_sd15.bin")',
+            'adapters="org/name/models/ip-adapter_sd15.bin")',
         ),
         (
             shape("learned_embeds.bin", "token_identifier.txt", "concept_images/0.jpeg"),
             "a textual inversion of diffusers",
-            'pipe.load_textual_inversion("org/name")',
+            'adapters="org/name")',
         ),
         (
             shape(library="diffusers", base=True, sd_xl__safetensors=6 * GB),
@@ -132,7 +131,7 @@ def refusal(of: Shape, kind: Kind | None = None) -> RepoError:
         (
             shape("flux/lora.safetensors", library="diffusers", base=True),
             "a LoRA of diffusers",
-            'load_lora_weights("org/name", weight_name="lora.safetensors", subfolder="flux")',
+            'adapters="org/name/flux/lora.safetensors")',
         ),
         (
             shape("vae-ft-mse-840000-ema-pruned.safetensors"),
@@ -153,7 +152,7 @@ def refusal(of: Shape, kind: Kind | None = None) -> RepoError:
         (
             shape("EasyNegative.safetensors"),
             "a textual inversion of diffusers",
-            'load_textual_inversion("org/name", weight_name="EasyNegative.safetensors")',
+            'adapters="org/name/EasyNegative.safetensors")',
         ),
         (
             shape("Wan2.1-T2V-14B-Q4_0.gguf"),
