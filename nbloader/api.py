@@ -147,10 +147,10 @@ def load(
         subfolder: the folder of the repository with what is loaded, such as `transformer`. Without
             `cls` it is of the class that the files name.
         components: parts of a pipeline of diffusers that are elsewhere, by the pipeline's names. A
-            text is a repository, as `org/name`, `org/name@revision` or `org/name/folder`, or a file
-            of one, as `org/name/file.gguf`; a list of them several models for one part; None leaves
-            a part out, and its files are not fetched; anything else is handed to the pipeline as it
-            is.
+            text is a repository, as `org/name`, `org/name@revision` or `org/name/folder`, a file of
+            one, as `org/name/file.gguf`, or a folder of this machine; a list of them several models
+            for one part. None leaves a part out, and its files are not fetched; anything else is
+            handed to the pipeline as it is.
         adapters: a LoRA, LoKr, IP-Adapter or textual inversion to put into the model, or several in
             a list: a repository as `org/name`, `org/name@revision` or `org/name/file.safetensors`,
             a path of this machine, or a mapping with `repo_id` and perhaps `weight_name`,

@@ -132,7 +132,8 @@ def load_part(
         place = other / part.folder if other is not None else folder / part.name
         component = model_class.from_pretrained(str(place), **arguments)
         if other is not None:
-            rename(component, other, part.repo_id)
+            own = any(one.repo_id == part.repo_id and one.folder for one in selection.companions)
+            rename(component, other, part.repo_id, own=own)
     if part.rests_on is not None:
         component = component.to(part.rests_on)
     if part.meets_inputs:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from nbloader.errors import InvalidArgumentError
+from nbloader.errors import InvalidArgumentError, InvalidRepoIdError
 from nbloader.hub_names import is_repo_id, is_revision
 from nbloader.libraries import look_up
 from nbloader.records import Form, Kind, Source, Target
+from nbloader.request.folders import read_folder
 from nbloader.text import quote
 
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f\\\\:*?\"<>|]")
 _PLACE = re.compile(r"([^/@]+/[^/@]+)(?:@(refs/pr/\d+|[^/]+))?(?:/(.+))?")
 _MAX_PATH = 1024
 _FILES = (".safetensors", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
+_PLACES = (str, os.PathLike, Mapping)
 _KEYS = ("repo_id", "revision", "subfolder", "filename")
 _SAMPLE = '"org/name", "org/name@revision" or "org/name/folder"'
 
@@ -109,7 +112,7 @@ def read_components(given: Mapping[str, Any], *, repo_id: str, revision: str) ->
         if places is None:
             handed_in[name] = value
             continue
-        read = tuple(read_source(where, place) for place in places)
+        read = tuple(_read_part(where, place) for place in places)
         for source in read:
             if source.repo_id == repo_id and source.revision not in (None, revision):
                 raise InvalidArgumentError(
@@ -127,12 +130,24 @@ def read_components(given: Mapping[str, Any], *, repo_id: str, revision: str) ->
 
 def _places(value: object) -> list[object] | None:
     """The places that a value names; None for an object that is handed in, or left out."""
-    if isinstance(value, (str, Mapping)):
+    if isinstance(value, _PLACES):
         return [value]
     if isinstance(value, (list, tuple)) and value:
-        named = [isinstance(each, (str, Mapping)) for each in value]
+        named = [isinstance(each, _PLACES) for each in value]
         return list(value) if all(named) else None
     return None
+
+
+def _read_part(where: str, given: object) -> Source:
+    """Read the place of a component: as `read_source` does, or the path of a folder."""
+    try:
+        folder = read_folder(given)
+    except InvalidRepoIdError as error:
+        raise InvalidArgumentError(f"{where}: {error.message}", hint=error.hint) from None
+    if folder is None:
+        return read_source(where, given)
+    # As it was written, unless that could be an id.
+    return Source(repo_id=folder.path if is_repo_id(folder.name) else folder.name)
 
 
 def read_source(where: str, given: object) -> Source:

@@ -314,7 +314,9 @@ def companion(repo: Repo, reference: Reference, *, where: str) -> Repo | None:
         MalformedFileError: the name, or the revision, can be none.
         UnsupportedRepoError: there are too many, or one is named at two revisions.
     """
-    if not (is_repo_id(reference.repo_id) or (repo.folder and is_path(reference.repo_id))):
+    # Only what lies on this machine, or its user, may name a folder of it.
+    may_be_folder = repo.folder is not None or reference.role == COMPONENT
+    if not (is_repo_id(reference.repo_id) or (may_be_folder and is_path(reference.repo_id))):
         raise malformed(where, f"names {quote(reference.repo_id)}, which is not a repository")
     if reference.revision is not None and not is_revision(reference.revision):
         raise malformed(where, f"names the revision {quote(reference.revision)}, which is not one")

@@ -363,9 +363,9 @@ def folder_named(name: str) -> Path | None:
         return path if is_folder and holds_model(path) else None
     if not is_folder:
         raise UnsupportedRepoError(
-            f"the folder names {quote(name)}, and there is no such folder on this machine",
-            hint="Write where it is now into adapter_config.json (base_model_name_or_path), or the "
-            "id of its repository.",
+            f"{quote(name)} is named, and there is no such folder on this machine",
+            hint="Check the path. Where an adapter names it, write into its adapter_config.json "
+            "where it is now (base_model_name_or_path), or the id of its repository.",
         )
     return path
 

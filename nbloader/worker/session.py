@@ -20,6 +20,7 @@ from nbloader.errors import (
     RepoError,
 )
 from nbloader.hub_cache import SMALL_FILE_BYTES
+from nbloader.hub_names import is_repo_id
 from nbloader.records import (
     FileDone,
     HubFacts,
@@ -125,7 +126,7 @@ class Session:
         """Return another repository, at the commit that an earlier worker has found."""
         name, revision = reference.repo_id, reference.revision or constants.DEFAULT_REVISION
         known = self._repositories.get(name)
-        if known is None and self._start.folder is not None:
+        if known is None and (self._start.folder is not None or not is_repo_id(name)):
             # What a folder names is looked for on this machine first, as the libraries do.
             place = folder_named(name)
             if place is not None:

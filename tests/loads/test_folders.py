@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 import nbloader
+from nbloader.__main__ import main
 from nbloader.checks import PreflightReport
 from nbloader.errors import (
     InvalidArgumentError,
@@ -176,6 +178,56 @@ def test_classes_that_are_named(made: Path, monkeypatch: pytest.MonkeyPatch) -> 
     own = LOAD("./pipeline", subfolder="unet")
     assert differences(own, unet) == []
     assert paths_in(own, Path("pipeline")) == paths_in(unet, Path("pipeline"))
+
+
+def test_a_part_in_another_folder(
+    made: Path, hub: LocalHub, publish: Publish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a pipeline in a folder, and of one in the Hub."""
+    import diffusers
+
+    vae = Path(shutil.copytree(made / "pipeline" / "vae", tmp_path / "vae"))
+    config = json.loads((vae / "config.json").read_text())
+    (vae / "config.json").write_text(json.dumps(config | {"scaling_factor": 0.5}))
+    monkeypatch.chdir(tmp_path)
+    ours = LOAD(made / "pipeline", components={"vae": "./vae"})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        own = diffusers.AutoencoderKL.from_pretrained("./vae")
+        theirs = diffusers.DiffusionPipeline.from_pretrained(str(made / "pipeline"), vae=own)
+    assert differences(ours, theirs) == []
+    assert ours.vae.config.scaling_factor == 0.5
+    assert ours.vae.config._name_or_path == own.config._name_or_path == "./vae"
+    repo_id = publish(
+        {
+            path.relative_to(made / "pipeline").as_posix(): path.read_bytes()
+            for path in (made / "pipeline").rglob("*")
+            if path.is_file()
+        }
+    )
+    load = partial(LOAD, repo_id, endpoint=hub.endpoint, cache_dir=tmp_path / "cache")
+    assert differences(load(components={"vae": vae}), theirs) == []
+    with pytest.raises(InvalidArgumentError, match=r"there is no folder '\./nothing'"):
+        load(components={"vae": "./nothing"})
+
+
+def test_in_the_background_awaited_and_by_the_command_line(
+    made: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(made)
+    folder = "./classifier"
+    job = nbloader.start(folder, device="cpu", view="none")
+    assert job.result(timeout=120).model.name_or_path == folder
+    assert "./classifier, a folder, ready" in job.diagnostics()
+    built = asyncio.run(nbloader.aload(Path(folder), device="cpu", view="none"))
+    assert built.model.name_or_path == "classifier"
+    assert main(["load", folder, "--device", "cpu", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["repo_id"], told["commit_hash"], told["fetched_bytes"]) == (folder, None, 0)
+    assert nbloader.load(folder, device="cpu", view="text") is not None
+    out = capsys.readouterr().out
+    assert out.startswith("[ 10 %] set up: ./classifier\n")
+    assert "download" not in out
 
 
 # -- no network ------------------------------------------------------------------------------------
@@ -375,7 +427,7 @@ def test_a_base_that_is_not_there(tmp_path: Path) -> None:
     folder = saved(tmp_path / "lora", lambda f: companions.save_lora(f, "/workspace/llama"))
     with pytest.raises(UnsupportedRepoError) as caught:
         LOAD(folder)
-    assert "'/workspace/llama', and there is no such folder" in caught.value.message
+    assert "'/workspace/llama' is named, and there is no such folder" in caught.value.message
     assert "base_model_name_or_path" in caught.value.hint
 
 
