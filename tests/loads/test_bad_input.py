@@ -268,7 +268,6 @@ def test_an_id_that_is_gone(hub: LocalHub, tmp_path: Path) -> None:
         ("trust_remotecode", "Is trust_remote_code meant?"),
         ("model", 'The id stands first, without a name: nbloader.load("org/name").'),
         ("repo_type", "Only models can be loaded: leave it out."),
-        ("subfolder", "subfolder="),
         ("device_map", 'loader_kwargs={"device_map": ...}'),
         ("load_in_4bit", 'Pass plan="4-bit".'),
         ("quantization_config", 'loader_kwargs={"quantization_config": ...}'),
