@@ -5,18 +5,19 @@ from __future__ import annotations
 import dataclasses
 import os
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from functools import partial, wraps
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from nbloader.notebook import import_modules
+from nbloader.signatures import explains, like, or_paths, or_reports, prepare
 
 if TYPE_CHECKING:
     import torch
 
-    from nbloader.checks import JointReport, PreflightReport
+    from nbloader.checks import PreflightReport
     from nbloader.job import Job
     from nbloader.loaders import Freed
     from nbloader.records import Event
@@ -26,10 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["aload", "download", "load", "preflight", "start", "unload"]
 
-P = ParamSpec("P")
-R = TypeVar("R")
-R_co = TypeVar("R_co", covariant=True)
-S_co = TypeVar("S_co", covariant=True)
 T = TypeVar("T")
 
 WAKE_EVERY_S = 0.2
@@ -38,67 +35,7 @@ MAX_IDS = 3
 """So many of several repositories are named in the head of their view."""
 
 
-def _explains(function: Callable[P, R]) -> Callable[P, R]:
-    """Have a function name the argument that is meant, where it is called by one it does not have.
-
-    Type checkers and notebooks see the function as it is.
-    """
-    parameters = tuple(signature(function).parameters)
-
-    @wraps(function)
-    def call(*args: P.args, **keywords: P.kwargs) -> R:
-        _prepare(function.__name__, keywords, parameters)
-        return function(*args, **keywords)
-
-    return call
-
-
-if TYPE_CHECKING:
-
-    class _OneOrSeveral(Protocol[P, R_co, S_co]):
-        """A function of one repository, or of a list of them in its place."""
-
-        @overload
-        def __call__(self, *args: P.args, **keywords: P.kwargs) -> R_co: ...
-
-        @overload
-        def __call__(
-            self, repo_id: list[str] | tuple[str, ...], *args: Any, **keywords: Any
-        ) -> S_co: ...
-
-
-def _or_paths(function: Callable[P, Path]) -> _OneOrSeveral[P, Path, list[Path]]:
-    """Show type checkers that a function takes a list of ids, too, and gives a list of paths."""
-    return cast("_OneOrSeveral[P, Path, list[Path]]", function)
-
-
-def _or_reports(
-    function: Callable[P, PreflightReport],
-) -> _OneOrSeveral[P, PreflightReport, JointReport]:
-    """Show type checkers that a function takes a list of ids, too, and gives one report."""
-    return cast("_OneOrSeveral[P, PreflightReport, JointReport]", function)
-
-
-def _like(other: Callable[P, object]) -> Callable[[Callable[..., R]], Callable[P, R]]:
-    """Show a function with the parameters of another one, which it takes as its keywords."""
-
-    def show(function: Callable[..., R]) -> Callable[P, R]:
-        result = signature(function).return_annotation
-        vars(function)["__signature__"] = signature(other).replace(return_annotation=result)
-        return function
-
-    return show
-
-
-def _prepare(function: str, names: Collection[str], parameters: Collection[str]) -> None:
-    """Import what a call needs, where an interrupt cannot break it, and refuse unknown names."""
-    import_modules("nbloader.stages", "nbloader.transfer.supervisor", "nbloader.settings")
-    from nbloader.request import refuse_unknown
-
-    refuse_unknown(function, names, parameters)
-
-
-@_explains
+@explains
 def load(
     repo_id: str | os.PathLike[str],
     *,
@@ -237,7 +174,7 @@ def load(
     return _run(checked(call), stages.load)
 
 
-@_like(load)
+@like(load)
 async def aload(repo_id: str | os.PathLike[str], **keywords: Any) -> Any:
     """Do what `load` does without holding the event loop. Takes the same arguments.
 
@@ -265,7 +202,7 @@ async def aload(repo_id: str | os.PathLike[str], **keywords: Any) -> Any:
     return work.result()
 
 
-@_like(load)
+@like(load)
 def start(repo_id: str | os.PathLike[str], **keywords: Any) -> Job:
     """Begin what `load` does, and return at once. Takes the same arguments.
 
@@ -285,8 +222,8 @@ def start(repo_id: str | os.PathLike[str], **keywords: Any) -> Job:
     return Job(request)
 
 
-@_or_paths
-@_explains
+@or_paths
+@explains
 def download(
     repo_id: str | os.PathLike[str],
     filename: str | None = None,
@@ -370,8 +307,8 @@ def download(
     return _run(checked(call), stages.download) if calls is None else _download_all(calls)
 
 
-@_or_reports
-@_explains
+@or_reports
+@explains
 def preflight(
     repo_id: str | os.PathLike[str],
     *,
@@ -470,7 +407,7 @@ def _request(
     function: str, repo_id: str | os.PathLike[str], keywords: Mapping[str, Any]
 ) -> Request:
     """Check a call that takes the arguments of `load`."""
-    _prepare(function, keywords, tuple(signature(load).parameters))
+    prepare(function, keywords, tuple(signature(load).parameters))
     from nbloader.request import Call, checked
 
     return checked(Call(repo_id, **keywords))
