@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nbloader.localhub import LocalHub
+from tests import adapters
 from tests.differential.cases import companions, embedders
 from tests.differential.harness import seeded
 from tests.differential.pipeline_parts import make, parts_of
@@ -196,6 +197,55 @@ def _community(folder: Path) -> None:
     _files({f"v{diffusers.__version__}/lpw_stable_diffusion.py": code}, folder)
 
 
+# -- adapters --------------------------------------------------------------------------------------
+
+
+def _sdxl_lora(filename: str, seed: int, kohya: bool, folder: Path) -> None:
+    import diffusers
+
+    pipe = diffusers.StableDiffusionXLPipeline(
+        **parts_of(diffusers.StableDiffusionXLPipeline, _TEXT)
+    )
+    parts = {name: getattr(pipe, name) for name in ("unet", "text_encoder", "text_encoder_2")}
+    made = adapters.kohya_lora(parts, seed=seed) if kohya else adapters.lora(parts, seed=seed)
+    adapters.write(folder / filename, made)
+
+
+def _lightning(folder: Path) -> None:
+    """With the names of diffusers, without the component, and with alphas."""
+    import torch
+
+    made = adapters.lora({"transformer": make("QwenImageTransformer2DModel")})
+    sides = {"lora_A": "lora_down", "lora_B": "lora_up"}
+    tensors: dict[str, Any] = {}
+    for name, tensor in made.items():
+        layer, side, end = name.removeprefix("transformer.").rsplit(".", 2)
+        tensors[f"{layer}.{sides[side]}.{end}"] = tensor
+    alphas = {f"{name[: -len('.lora_down.weight')]}.alpha" for name in tensors if "down" in name}
+    tensors |= {name: torch.tensor(8.0) for name in alphas}
+    adapters.write(folder / "Qwen-Image-Lightning-8steps-V1.0.safetensors", tensors)
+    adapters.write(folder / "Qwen-Image-Lightning-4steps-V1.0.safetensors", tensors)
+
+
+def _seeing(folder: Path) -> None:
+    """An IP-Adapter for the small Stable Diffusion, with its image encoder."""
+    import diffusers
+
+    base = folder.with_name(f"{folder.name}-parts")
+    save_pipeline(base)
+    unet = diffusers.StableDiffusionPipeline.from_pretrained(base).unet
+    adapters.write(
+        folder / "models" / "ip-adapter_sd15.bin", adapters.nested(adapters.ip_adapter(unet))
+    )
+    adapters.save_image_encoder(folder / "models" / "image_encoder")
+
+
+def _word(folder: Path) -> None:
+    import torch
+
+    adapters.write(folder / "learned_embeds.bin", {"<cat-toy>": torch.randn(64)})
+
+
 # -- other files -----------------------------------------------------------------------------------
 
 
@@ -233,6 +283,11 @@ REPOS: Mapping[str, Save] = {
     "TencentARC/t2i-adapter-canny-sdxl-1.0": _model("T2IAdapter"),
     "kandinsky-community/kandinsky-2-2-decoder": _decoder,
     "kandinsky-community/kandinsky-2-2-prior": _of("KandinskyV22PriorPipeline"),
+    "jbilcke-hf/sdxl-cinematic-1": partial(_sdxl_lora, adapters.LORA, 0, False),
+    "nerijs/pixel-art-xl": partial(_sdxl_lora, "pixel-art-xl.safetensors", 5, True),
+    "lightx2v/Qwen-Image-Lightning": _lightning,
+    "h94/IP-Adapter": _seeing,
+    "sd-concepts-library/cat-toy": _word,
     _SENTIMENT: _carded(save_classifier, pipeline_tag="text-classification"),
     "google-bert/bert-base-uncased": _masked,
     "facebook/opt-350m": companions.save_llama,
