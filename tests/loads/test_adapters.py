@@ -315,6 +315,12 @@ def test_files_of_this_machine(load: Callable[..., Any], models: Mapping[str, Pa
     assert differences(ours, theirs) == []
 
 
+def test_the_model_may_be_a_folder_of_this_machine(
+    load: Callable[..., Any], models: Mapping[str, Path]
+) -> None:
+    assert differences(load(models[SD], adapters=[INK, OIL]), load(SD, adapters=[INK, OIL])) == []
+
+
 def test_download_and_preflight_know_them(
     hub: LocalHub, models: Mapping[str, Path], tmp_path: Path
 ) -> None:

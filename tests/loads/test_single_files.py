@@ -15,9 +15,10 @@ import nbloader
 from nbloader.errors import NbloaderError, UnsupportedClassError, UnsupportedRepoError
 from nbloader.localhub import LocalHub
 from nbloader.records import Event, Selected
-from tests import checkpoints
+from tests import adapters, checkpoints
 from tests.checkpoints import SD, WAN
 from tests.conftest import WriteRepo
+from tests.differential.comparison import differences
 from tests.differential.harness import seeded
 from tests.differential.pipeline_parts import parts_of
 from tests.gguf_files import gguf_file
@@ -420,3 +421,18 @@ def test_a_language_model_is_the_pipeline_for_text(
     )[0]
     same(model, theirs)
     assert own.encode("ab") == tokenizer.encode("ab")
+
+
+def test_a_lora_in_a_checkpoint(hub_of_files: LocalHub, made: Path, tmp_path: Path) -> None:
+    import diffusers
+
+    base = diffusers.StableDiffusionPipeline.from_pretrained(made / "base")
+    file = tmp_path / "lora.safetensors"
+    adapters.write(file, adapters.lora({"unet": base.unet}))
+    ours, told = load(hub_of_files, tmp_path / "cache", f"{FILE}/sd.safetensors", adapters=file)
+    theirs, _ = load(hub_of_files, tmp_path / "cache", f"{FILE}/sd.safetensors")
+    assert told.adapters[0].unknown > 0  # The file has the names of its authors.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs.load_lora_weights(str(tmp_path), weight_name=file.name)
+    assert differences(ours, theirs) == []
