@@ -56,7 +56,10 @@ def safety(facts: Facts) -> CheckResult:
         return warned("safety", "; ".join(risks), hint="You have allowed it; nothing is needed.")
     if paths:
         return passed("safety", f"pickled, looked through: tensors only ({named(paths)}); no code")
-    return passed("safety", "safetensors weights, no code")
+    weights = [path for part in facts.selection.components for path in part.weights]
+    packed = any(path.lower().endswith(".gguf") for path in weights)
+    what = "GGUF weights" if packed else "safetensors weights"
+    return passed("safety", f"{what}, no code")
 
 
 def _old_torch(facts: Facts) -> str | None:

@@ -122,6 +122,8 @@ def cast_bytes(part: ComponentWeights, component: Component, dtype: str) -> int:
 
     Those that are stored in it already are mapped from the file, and take no memory of their own.
     """
+    if component.checkpoint.lower().endswith(".gguf"):
+        return bytes_as(part, component, dtype)  # Both libraries copy all of it out of the file.
     if part.quantization is not None:
         return 0
     stored = sum(size for name, size in part.bytes_by_dtype.items() if _NAMES.get(name) == dtype)

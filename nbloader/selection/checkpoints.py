@@ -16,7 +16,13 @@ from nbloader.records import Component, Form, Kind, Reference, Target
 from nbloader.selection.classes import CONFIG, INDEX, MODEL
 from nbloader.selection.described import GGUF, Described, described, format_of
 from nbloader.selection.diffusers import contents, declared, from_elsewhere, takes
-from nbloader.selection.gguf_models import CAUSAL, GgufModel, gguf_model
+from nbloader.selection.gguf_models import (
+    CAUSAL,
+    GgufModel,
+    check_parts,
+    check_vocabulary,
+    gguf_model,
+)
 from nbloader.selection.lines import literal
 from nbloader.selection.model_files import (
     GGUF_NEEDS,
@@ -43,8 +49,11 @@ def select_checkpoint(repo: Repo) -> tuple[Kind, str | None, list[Component]]:
     found = described(repo, path)
     if found is None:
         return Kind.DIFFUSERS, None, [Component(name="config", paths=(path,))]
-    if found.format == GGUF and (model := gguf_model(found.metadata)) is not None:
-        return _language_model(repo, path, model)
+    if found.format == GGUF:
+        check_parts(path, found.metadata)
+        model = gguf_model(found.metadata)
+        if model is not None:
+            return _language_model(repo, path, model, found)
     target = _target(repo)
     if target is not None and target.form is Form.MODEL:
         return _model(repo, path, found, target)
@@ -233,7 +242,7 @@ def _with_file(
 
 
 def _language_model(
-    repo: Repo, path: str, model: GgufModel
+    repo: Repo, path: str, model: GgufModel, found: Described
 ) -> tuple[Kind, str | None, list[Component]]:
     """A model of transformers in a GGUF, which has its configuration and vocabulary inside."""
     asked = repo.family.request.targets
@@ -255,6 +264,8 @@ def _language_model(
     if alone:
         targets = [Target(library="transformers", class_name=class_name, form=Form.MODEL)]
     repo.targets = tuple(targets)
+    if not targets or any(each.form is Form.PART for each in targets):
+        check_vocabulary(path, found.metadata)
     parts = [
         Component(
             name=each.class_name,

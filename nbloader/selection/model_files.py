@@ -11,7 +11,7 @@ from nbloader.records import Component, Reference
 from nbloader.selection.checkpoint_types import Type, types
 from nbloader.selection.classes import CONFIG, MODEL
 from nbloader.selection.described import GGUF, Described, described, format_of
-from nbloader.selection.gguf_models import gguf_model
+from nbloader.selection.gguf_models import check_parts, check_types, gguf_model
 from nbloader.selection.repo import CONFIGURATION, Repo, companion, is_name
 from nbloader.selection.single_files import checkpoint_of, refuse_scaled
 from nbloader.text import quote
@@ -72,6 +72,8 @@ def model_from_file(
             to be.
     """
     asked = repo.family.request.config
+    if found.format == GGUF:
+        check_types(path, (tensor.dtype for tensor in found.tensors.values()))
     if base is not None:
         refuse_scaled(path, found.tensors)
         inner, prefix = name, ""
@@ -134,6 +136,8 @@ def part_from_file(
     found = described(other, path)
     if found is None:
         return None
+    if found.format == GGUF:
+        check_parts(path, found.metadata)
     match declared:
         case ["transformers", str(class_name)] if is_name(class_name):
             model = gguf_model(found.metadata) if found.format == GGUF else None

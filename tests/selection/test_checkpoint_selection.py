@@ -38,6 +38,13 @@ def tensors(*names: str) -> bytes:
     return save({name: torch.zeros(4, 4, 1, 1) for name in names})
 
 
+def gguf(*, tokenizer: str = "", **metadata: object) -> bytes:
+    known = {"tokenizer.ggml.model": tokenizer} if tokenizer else {}
+    return gguf_file(
+        {"general.architecture": "llama", **known, **metadata}, {"w": ("F32", (2,), None)}
+    )
+
+
 INDEX = json.dumps(
     {
         "_class_name": "StableDiffusionPipeline",
@@ -55,7 +62,18 @@ REPOS: dict[str, dict[str, bytes]] = {
         "sd.safetensors": tensors(INPUT, CLIP, "first_stage_model.encoder.conv_in.weight"),
         "unet.safetensors": tensors(INPUT),
         "wan.safetensors": tensors("head.modulation", "patch_embedding.weight"),
-        "llama.gguf": gguf_file({"general.architecture": "llama"}, {"w": ("F32", (2,), None)}),
+        "llama.gguf": gguf(tokenizer="gpt2"),
+        "bare.gguf": gguf(),
+        "bert.gguf": gguf(tokenizer="bert"),
+        "split.gguf": gguf(tokenizer="gpt2", **{"split.count": 3}),
+        "adapter.gguf": gguf(**{"general.type": "adapter"}),
+        "wan.gguf": gguf_file(
+            {"general.architecture": "wan"},
+            {
+                "head.modulation": ("F32", (2,), None),
+                "patch_embedding.weight": ("IQ2_XXS", (256,), None),
+            },
+        ),
         "t5.gguf": gguf_file({"general.architecture": "t5encoder"}, {"w": ("F32", (2,), None)}),
         "random.safetensors": tensors("a"),
         "model.onnx": b"x",
@@ -210,6 +228,13 @@ def test_a_language_model_is_one_file() -> None:
     )
 
 
+def test_a_model_without_a_vocabulary_is_loaded_alone() -> None:
+    selection = selected(
+        "bare.gguf", targets=(target("AutoModelForCausalLM", Form.MODEL, "transformers"),)
+    )
+    assert (selection.kind, selection.class_name) == (Kind.CLASSES, "AutoModelForCausalLM")
+
+
 def test_what_writes_no_text_is_loaded_by_its_class() -> None:
     selection = selected("t5.gguf")
     assert (selection.kind, selection.class_name) == (Kind.CLASSES, "T5EncoderModel")
@@ -257,6 +282,11 @@ def test_what_writes_no_text_is_loaded_by_its_class() -> None:
             UnsupportedClassError,
             "a GGUF of the architecture 'llama', which is for transformers",
         ),
+        ("split.gguf", {}, UnsupportedRepoError, "is one of 3 files of one model"),
+        ("adapter.gguf", {}, UnsupportedRepoError, "is no model by itself"),
+        ("bare.gguf", {}, UnsupportedRepoError, "has no vocabulary"),
+        ("bert.gguf", {}, UnsupportedRepoError, "has a vocabulary of the kind 'bert'"),
+        ("wan.gguf", {}, UnsupportedRepoError, "holds tensors of IQ2_XXS"),
         ("sd.safetensors", {"config": WAN}, UnsupportedRepoError, "is no pipeline of diffusers"),
         (
             "wan.safetensors",

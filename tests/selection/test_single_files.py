@@ -14,7 +14,13 @@ from nbloader.request import successor_of
 from nbloader.selection.checkpoint_types import types
 from nbloader.selection.checkpoints import NEVER
 from nbloader.selection.described import Described, DescribedTensor
-from nbloader.selection.gguf_models import FAMILIES, GgufModel, gguf_model
+from nbloader.selection.gguf_models import (
+    FAMILIES,
+    UNPACKED,
+    VOCABULARIES,
+    GgufModel,
+    gguf_model,
+)
 from nbloader.selection.model_files import READERS, configuration_of
 from nbloader.selection.single_files import CLIPS, OF_CLIP, T5, VAES, Checkpoint, checkpoint_of
 
@@ -179,6 +185,19 @@ def test_the_names_of_parts_are_those_of_the_library() -> None:
 def test_the_families_are_those_of_the_library() -> None:
     theirs = {*GGUF_SUPPORTED_ARCHITECTURES, *GGUF_CONFIG_ARCHS} - {"general", "tokenizer"}
     assert set(FAMILIES.values()) == theirs
+
+
+def test_the_vocabularies_are_those_of_the_library() -> None:
+    from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_TOKENIZER_TYPES
+
+    assert GGUF_TOKENIZER_TYPES.keys() == VOCABULARIES
+
+
+def test_the_types_that_are_unpacked_are_those_of_the_library() -> None:
+    pytest.importorskip("gguf")
+    from diffusers.quantizers.gguf.utils import SUPPORTED_GGUF_QUANT_TYPES
+
+    assert {each.name for each in SUPPORTED_GGUF_QUANT_TYPES} | {"F16", "F32"} == UNPACKED
 
 
 @pytest.mark.parametrize(
