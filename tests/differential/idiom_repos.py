@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from nbloader.localhub import LocalHub
-from tests import adapters
+from tests import adapters, checkpoints
 from tests.differential.cases import companions, embedders
 from tests.differential.harness import seeded
 from tests.differential.pipeline_parts import make, parts_of
@@ -26,24 +27,26 @@ GATED = frozenset({"meta-llama/Llama-3.2-1B-Instruct"})
 
 def publish(lines: str, root: Path, here: Path, hub: LocalHub) -> None:
     """Write what lines of the page name, unless it is there: repositories, folders of `here`."""
-    wanted = [
+    named = [
         repo_id
         for repo_id in REPOS
-        if f'"{repo_id}' in lines or f'"{repo_id.partition("/")[2]}"' in lines
+        if f'"{repo_id}' in lines
+        or f'"{repo_id.partition("/")[2]}"' in lines
+        or f"huggingface.co/{repo_id}/" in lines
     ]
     if "custom_pipeline" in lines:
-        wanted.append(_COMMUNITY)
-    for repo_id in wanted:
-        wanted += [each for each in BESIDE.get(repo_id, ()) if each not in wanted]
+        named.append(_COMMUNITY)
+    folders = [name for name in FOLDERS if f'"./{name}' in lines]
+    beside = [other for name in (*folders, *named) for other in BESIDE.get(name, ())]
+    for repo_id in dict.fromkeys((*beside, *named)):
         kind = "datasets" if repo_id in _DATASETS else "models"
         if _write(root / kind / repo_id, REPOS[repo_id]):
             if repo_id in GATED:
                 hub.set_access(repo_id, gated="manual")
             for name in REFS.get(repo_id, ()):
                 hub.set_ref(repo_id, name)
-    for name, save in FOLDERS.items():
-        if f'"./{name}' in lines:
-            _write(here / name, save)
+    for name in folders:
+        _write(here / name, FOLDERS[name])
 
 
 def _write(folder: Path, save: Save) -> bool:
@@ -147,6 +150,35 @@ def _decoder(folder: Path) -> None:
     (folder / "README.md").write_text(
         "---\nprior:\n- kandinsky-community/kandinsky-2-2-prior\n---\n", "utf-8"
     )
+
+
+def _checkpoint(file: str, folder: Path, *, part: str | None = None) -> None:
+    """Write a Stable Diffusion, or a part of one, as a file of its authors."""
+    import diffusers
+
+    with tempfile.TemporaryDirectory() as place:
+        save_pipeline(Path(place))
+        pipeline = diffusers.StableDiffusionPipeline.from_pretrained(place)
+        state = (
+            checkpoints.sd_checkpoint(pipeline)
+            if part is None
+            else checkpoints.ldm_vae(pipeline.components[part])
+        )
+    checkpoints.safetensors_of(state, folder / file)
+
+
+def _wan(folder: Path) -> None:
+    _pipeline("WanPipeline", folder, transformer=checkpoints.wan())
+
+
+def _wan_gguf(folder: Path) -> None:
+    state = checkpoints.wan_checkpoint(checkpoints.wan())
+    file = folder / "wan2.1-t2v-14b-Q4_K_S.gguf"
+    file.write_bytes(checkpoints.gguf_of(state, "wan"))
+
+
+def _llama_gguf(folder: Path) -> None:
+    (folder / "Llama-3.2-1B-Instruct-Q4_K_M.gguf").write_bytes(checkpoints.llama_gguf())
 
 
 # -- transformers, sentence-transformers -----------------------------------------------------------
@@ -276,6 +308,13 @@ REPOS: Mapping[str, Save] = {
         _of("FluxPipeline", *_TEXT), quant_method="bitsandbytes", load_in_4bit=True
     ),
     "stabilityai/stable-diffusion-3-medium-diffusers": _of("StableDiffusion3Pipeline"),
+    "Lykon/DreamShaper": partial(_checkpoint, "DreamShaper_8_pruned.safetensors"),
+    "stabilityai/sd-vae-ft-mse-original": partial(
+        _checkpoint, "vae-ft-mse-840000-ema-pruned.safetensors", part="vae"
+    ),
+    "Wan-AI/Wan2.1-T2V-14B-Diffusers": _wan,
+    "city96/Wan2.1-T2V-14B-gguf": _wan_gguf,
+    "bartowski/Llama-3.2-1B-Instruct-GGUF": _llama_gguf,
     "madebyollin/sdxl-vae-fp16-fix": _model("AutoencoderKL"),
     "diffusers/controlnet-canny-sdxl-1.0": _model("ControlNetModel"),
     "diffusers/controlnet-depth-sdxl-1.0": _model("ControlNetModel"),
@@ -310,6 +349,9 @@ REPOS: Mapping[str, Save] = {
 _DATASETS = frozenset({"rajpurkar/squad", _COMMUNITY})
 
 BESIDE: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("Lykon/DreamShaper", "stabilityai/sd-vae-ft-mse-original"), (_SD,)),
+    "my-model": (_SD,),
+    "city96/Wan2.1-T2V-14B-gguf": ("Wan-AI/Wan2.1-T2V-14B-Diffusers",),
     "kandinsky-community/kandinsky-2-2-decoder": ("kandinsky-community/kandinsky-2-2-prior",),
     "Alibaba-NLP/gte-multilingual-reranker-base": ("Alibaba-NLP/new-impl",),
     "ybelkada/opt-350m-lora": ("facebook/opt-350m",),
@@ -322,5 +364,8 @@ REFS: Mapping[str, tuple[str, ...]] = {
 }
 """Names of the newest commit."""
 
-FOLDERS: Mapping[str, Save] = {"my-pipeline": save_pipeline}
+FOLDERS: Mapping[str, Save] = {
+    "my-pipeline": save_pipeline,
+    "my-model": partial(_checkpoint, "model.safetensors"),
+}
 """Folders of this machine."""

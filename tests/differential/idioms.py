@@ -13,8 +13,8 @@ What is compared is what nbloader's lines assign: the library's lines leave thei
 names. This machine has no GPU, so the words of the page that ask for one stand for the CPU
 (`HERE`): nbloader's own choice there is float32.
 
-A row that cannot run here says so at the end of its first cell: `(needs a GPU)`, or
-`(needs gguf)` for a package. Of such a row nbloader's line is checked by `preflight`.
+A row that may not run here says so at the end of its first cell: `(needs a GPU)`, or `(needs gguf)`
+for a package, without which nbloader's line is checked by `preflight`.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -191,7 +192,7 @@ class _Runner:
 
         publish(idiom.theirs + idiom.ours, self._root, Path.cwd(), self._hub)
         try:
-            if idiom.needs:
+            if idiom.needs and find_spec(idiom.needs.split()[-1]) is None:
                 return Outcome(id=idiom.id, refused=self._foreseen(idiom))
             return self._compared(idiom)
         except BaseException as error:
@@ -258,18 +259,27 @@ class _Runner:
         """Give the references of what `preflight` says of nbloader's lines, up to the first."""
         import nbloader
 
-        found: list[str] = []
-
         def load(*where: Any, **given: Any) -> Any:
             report = nbloader.preflight(*where, **given)
-            found.extend(each.reference for each in report.failures if each.reference)
+            if report.failures:
+                raise _StoppedError(tuple(str(each.reference) for each in report.failures))
             return report
 
         try:
             _done(idiom.ours, Names(nbloader=SimpleNamespace(load=load)))
-        except ModuleNotFoundError as error:  # of an object that is made before it is called
-            found.append(f"no {error.name}")
-        return tuple(found)
+        except _StoppedError as error:
+            return error.references
+        except ModuleNotFoundError as error:  # of an object that is made before the call
+            return (f"no {error.name}",)
+        return ()
+
+
+class _StoppedError(Exception):
+    """The checks fail."""
+
+    def __init__(self, references: tuple[str, ...]) -> None:
+        super().__init__(*references)
+        self.references = references
 
 
 def _done(lines: str, names: Names) -> Names:
