@@ -188,7 +188,7 @@ class InvalidTokenError(RepoError):
 class UnsupportedRepoError(RepoError):
     """The repository cannot be loaded, or not in the way that was asked for.
 
-    Cause: It holds a LoRA, GGUF, ONNX or another thing, or asks for a `kind` that it is not.
+    Cause: It holds a LoRA, ONNX or another thing, is of another `kind`, or an adapter misfits it.
     Cure: The hint has the line that loads it, or asks for `trust_remote_code=True`.
     """
 

@@ -113,6 +113,26 @@ def ip_adapter(unet: Any, *, seen: int = 16, seed: int = 0) -> dict[str, Any]:
     return tensors
 
 
+def xlabs_ip_adapter(transformer: Any, *, seen: int = 16, seed: int = 0) -> dict[str, Any]:
+    """An IP-Adapter of FLUX.1 in the format of XLabs."""
+    import torch
+
+    noise = torch.Generator().manual_seed(seed)
+    width, inner = transformer.config.joint_attention_dim, transformer.inner_dim
+    tensors = {
+        "ip_adapter_proj_model.proj.weight": torch.randn((4 * width, seen), generator=noise),
+        "ip_adapter_proj_model.proj.bias": torch.zeros(4 * width),
+        "ip_adapter_proj_model.norm.weight": torch.ones(width),
+        "ip_adapter_proj_model.norm.bias": torch.zeros(width),
+    }
+    for block in range(len(transformer.transformer_blocks)):
+        for side in "kv":
+            key = f"double_blocks.{block}.processor.ip_adapter_double_stream_{side}_proj"
+            tensors[f"{key}.weight"] = torch.randn((inner, width), generator=noise)
+            tensors[f"{key}.bias"] = torch.zeros(inner)
+    return tensors
+
+
 def nested(tensors: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """An IP-Adapter as it is pickled: by its two parts."""
     made: dict[str, dict[str, Any]] = {"image_proj": {}, "ip_adapter": {}}

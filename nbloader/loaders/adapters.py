@@ -8,6 +8,7 @@ the hooks taken off and set again.
 
 from __future__ import annotations
 
+import inspect
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -108,13 +109,26 @@ def _ip_adapters(
         "weight_name": [one.filename for one in adapters] if several else first.filename,
         "local_files_only": True,
     }
-    if not hasattr(pipeline, "transformer"):  # Those of FLUX.1 take it from elsewhere.
-        arguments["image_encoder_folder"] = encoders[0] if encoders else None
+    encoder = encoders[0] if encoders else None
+    takes = inspect.signature(pipeline.load_ip_adapter).parameters
+    if "image_encoder_folder" in takes:
+        arguments["image_encoder_folder"] = encoder
+    else:  # Those of FLUX.1 take a repository, and a folder in it.
+        place = snapshot_of(selection, folder, first.repo_id) if first.repo_id else None
+        named = str(place or first.folder) if encoder else None
+        arguments["image_encoder_pretrained_model_name_or_path"] = named
+        arguments["image_encoder_subfolder"] = _inner(encoder or "", first)
     pipeline.load_ip_adapter(roots if several else roots[0], **arguments)
     scales = [one.scale for one in adapters]
     if any(scale is not None for scale in scales):
         known = [1.0 if scale is None else scale for scale in scales]
         pipeline.set_ip_adapter_scale(known if several else known[0])
+
+
+def _inner(encoder: str, one: ChosenAdapter) -> str:
+    """Return where an image encoder is in the repository of an adapter."""
+    beside = one.folder if one.repo_id and encoder and "/" not in encoder else ""
+    return "/".join(filter(None, (beside, encoder)))
 
 
 def _loras(

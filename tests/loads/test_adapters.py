@@ -79,6 +79,9 @@ def models(_server: tuple[LocalHub, Path]) -> Mapping[str, Path]:
     readable = make.lora({"transformer": flux.transformer})
     make.write(root / ZOO / "flux" / "diffusers.safetensors", readable)
     make.write(root / ZOO / "flux" / "xlabs.safetensors", make.xlabs_lora(flux.transformer))
+    seeing = make.xlabs_ip_adapter(flux.transformer)
+    make.write(root / ZOO / "seeing" / "ip_adapter.safetensors", seeing)
+    make.save_image_encoder(root / ZOO / "seeing" / "image_encoder")
     unread = {f"diffusion_model.{name[12:]}": tensor for name, tensor in readable.items()}
     make.write(root / ZOO / "flux" / "unread.safetensors", unread)
     make.write(root / ZOO / "whole" / "model.safetensors", dict(sd.unet.state_dict()))
@@ -152,6 +155,16 @@ def flux_lora(pipe: Any, at: Mapping[str, Path], *, name: str = "diffusers.safet
     pipe.load_lora_weights(str(at[ZOO] / "flux"), weight_name=name)
 
 
+def flux_seeing(pipe: Any, at: Mapping[str, Path], *, encoder: bool) -> None:
+    pipe.load_ip_adapter(
+        str(at[ZOO]),
+        weight_name="ip_adapter.safetensors",
+        subfolder="seeing",
+        image_encoder_pretrained_model_name_or_path=str(at[ZOO]) if encoder else None,
+        image_encoder_subfolder="seeing/image_encoder",
+    )
+
+
 INK = {"repo_id": STYLE, "adapter_name": "ink", "scale": 0.7}
 OIL = {"repo_id": KOHYA, "weight_name": "style-v1.safetensors", "adapter_name": "oil"}
 SEEING = {
@@ -178,6 +191,16 @@ CASES: Mapping[str, tuple[str, Any, _Lines]] = {
         sdxl_loras,
     ),
     "FLUX": (FLUX, f"{ZOO}/flux/diffusers.safetensors", flux_lora),
+    "an IP-Adapter of XLabs": (
+        FLUX,
+        f"{ZOO}/seeing/ip_adapter.safetensors",
+        partial(flux_seeing, encoder=True),
+    ),
+    "one without an image encoder": (
+        FLUX,
+        {"repo_id": f"{ZOO}/seeing/ip_adapter.safetensors", "image_encoder_folder": None},
+        partial(flux_seeing, encoder=False),
+    ),
     "XLabs": (
         FLUX,
         {"repo_id": ZOO, "subfolder": "flux", "weight_name": "xlabs.safetensors"},
