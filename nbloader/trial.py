@@ -73,6 +73,8 @@ def task_of(
         return "the code of the repository is not run before a load"
     if selection.adapters:
         return "adapters are put in"
+    if selection.backend:
+        return f"{selection.backend} builds nothing without the numbers"
     if selection.companions:
         return "files of several repositories are put together"
     if selection.checkpoint:

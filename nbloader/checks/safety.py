@@ -58,8 +58,8 @@ def safety(facts: Facts) -> CheckResult:
         return passed("safety", f"pickled, looked through: tensors only ({named(paths)}); no code")
     weights = [path for part in facts.selection.components for path in part.weights]
     packed = any(path.lower().endswith(".gguf") for path in weights)
-    what = "GGUF weights" if packed else "safetensors weights"
-    return passed("safety", f"{what}, no code")
+    what = facts.selection.backend or ("GGUF" if packed else "safetensors")
+    return passed("safety", f"{what} weights, no code")
 
 
 def _old_torch(facts: Facts) -> str | None:

@@ -38,6 +38,8 @@ _DISTRIBUTIONS = {
     "imwatermark": ("invisible-watermark",),
     "modelopt": ("nvidia-modelopt",),
     "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
+    "optimum.intel": ("optimum-intel",),
+    "optimum.onnxruntime": ("optimum-onnx",),
     "optimum.quanto": ("optimum-quanto",),
     "quark": ("amd-quark",),
     "sklearn": ("scikit-learn",),

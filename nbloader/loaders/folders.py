@@ -229,7 +229,7 @@ _LOAD_ID = "_diffusers_load_id"
 _OF_FOLDERS = frozenset({"is_local", "local_files_only"})
 """What a tokenizer writes down, and saves, of having been read from a folder."""
 
-_LIBRARIES = ("diffusers", "transformers", "sentence_transformers", "peft")
+_LIBRARIES = ("diffusers", "optimum", "peft", "sentence_transformers", "transformers")
 """With the modules that they make of a repository's own code, such as `diffusers_modules`."""
 
 _DEEPEST = 4

@@ -320,10 +320,10 @@ def _has_variant(component: Component, variant: str) -> bool:
 
 
 def _embeddings(selection: Selection, placement: Placement, versions: Mapping[str, str]) -> Steps:
+    own = {_dtype_name("transformers", versions): placement.dtype, **_model_placing(placement)}
     model_kwargs = {
-        _dtype_name("transformers", versions): placement.dtype,
         **({} if selection.variant is None else {"variant": selection.variant}),
-        **_model_placing(placement),
+        **({} if selection.backend else own),
     }
     arguments: dict[str, Any] = {
         "local_files_only": True,

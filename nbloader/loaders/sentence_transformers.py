@@ -103,7 +103,6 @@ def build(
     loader_kwargs: Mapping[str, Any],
 ) -> BuildSteps:
     """Build a model of the class that the repository is for."""
-    del placement
     import sentence_transformers
 
     model_class = getattr(sentence_transformers, selection.class_name or "SentenceTransformer")
@@ -112,6 +111,9 @@ def build(
         key: dict(each) if isinstance(each, dict) else each for key, each in loader_kwargs.items()
     }
     arguments = with_model_kwargs(todo.arguments, given)
+    if selection.backend == "onnx" and placement.device == "cpu":
+        # Else the library takes the first that onnxruntime was built with.
+        arguments["model_kwargs"].setdefault("provider", "CPUExecutionProvider")
     if code := code_arguments(selection, folder):
         arguments["cache_folder"] = code["cache_dir"]
         for key in ("model_kwargs", "config_kwargs"):

@@ -214,6 +214,21 @@ class FileChoice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Backend:
+    """What runs a model of sentence-transformers in the place of torch.
+
+    Attributes:
+        name: `onnx` or `openvino`.
+        file_name: the file that the caller names; None for the usual one.
+        export: whether the file is made anew of the PyTorch weights; None where none is there.
+    """
+
+    name: str
+    file_name: str | None = None
+    export: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SelectionRequest:
     """What the caller wants of a repository.
 
@@ -245,6 +260,7 @@ class SelectionRequest:
         config: the repository that the configuration of such a checkpoint is taken from; empty for
             the one that its tensors tell.
         adapters: what is put into the model, in this order.
+        backend: what runs a model of sentence-transformers; None for torch.
     """
 
     kind: Kind | None = None
@@ -264,6 +280,7 @@ class SelectionRequest:
     checkpoint: str = ""
     config: str = ""
     adapters: tuple[AdapterRequest, ...] = ()
+    backend: Backend | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -367,6 +384,7 @@ class Selection:
             them, where its files name code of its own with its id.
         targets: the classes that the caller asks for, or that the files of `Kind.CLASSES` name.
         as_tuple: see `SelectionRequest`.
+        backend: the name of what runs the model in the place of torch; None for torch.
         folder: see `Listing`.
         cache_dir: the cache that companions lie in, where there is a `folder`; None otherwise.
         checkpoint: the one file that is loaded, by its path; empty for what the files of the
@@ -390,6 +408,7 @@ class Selection:
     companions: tuple[Companion, ...] = ()
     targets: tuple[Target, ...] = ()
     as_tuple: bool = False
+    backend: str | None = None
     folder: str | None = None
     cache_dir: str | None = None
     checkpoint: str = ""

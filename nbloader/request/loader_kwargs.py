@@ -366,12 +366,6 @@ class _Taking:
                 f"{name} is an argument of load, not of the library",
                 hint=f"Pass it beside loader_kwargs: nbloader.load(..., {name}=...).",
             )
-        if name == "backend" and value not in (None, "torch"):
-            raise InvalidArgumentError(
-                f"backend={quote(value)} is not supported: its files are not fetched",
-                hint="The library loads it: sentence_transformers.SentenceTransformer("
-                f"{self._repo}, backend={quote(value)}).",
-            )
         if name in _REFUSED and value:
             # An address of these may hold a password.
             shown = name if name in ("mirror", "proxies") else f"{name}={quote(value)}"

@@ -17,6 +17,7 @@ from nbloader.libraries import package_facts
 from nbloader.machine import switched_on
 from nbloader.records import Event, Kind, Method, RepoType, SelectionRequest, TokenFacts
 from nbloader.request.adapters import read_adapters
+from nbloader.request.backends import read_backend, runs_on_cpu
 from nbloader.request.call import Call, DownloadCall
 from nbloader.request.files import file_choice
 from nbloader.request.folders import read_file, read_folder
@@ -137,6 +138,7 @@ def checked(call: Call) -> Request:
     if custom_pipeline is not None:
         # The library takes no path but a text, and the trial runs in another folder.
         passed_on["custom_pipeline"] = custom_pipeline
+    backend = read_backend(passed_on, nested)
     kind = _kind(call.kind, call.task)
     repo_type, files, local_dir = RepoType.MODEL, None, None
     if isinstance(call, DownloadCall):
@@ -191,9 +193,10 @@ def checked(call: Call) -> Request:
             checkpoint=_checkpoint(call, address.filename or taken.filename) if not files else "",
             config=taken.config,
             adapters=read_adapters(call.adapters),
+            backend=backend,
         ),
         settings=_settings(call.settings),
-        device=check_device(call.device),
+        device="cpu" if runs_on_cpu(backend, call.device, nested) else check_device(call.device),
         dtype=_dtype(check_dtype(call.dtype), nested),
         method=check_method(call.plan),
         attention=check_attention(call.attention),

@@ -203,6 +203,7 @@ def select(
         ),
         targets=repo.targets,
         as_tuple=request.as_tuple,
+        backend=request.backend.name if request.backend else None,
         folder=listing.folder,
         checkpoint=request.checkpoint,
         adapters=repo.adapters,
@@ -233,6 +234,12 @@ def _selected(
             f"components= is for pipelines of diffusers, and {quote(repo.repo_id)} is loaded as "
             f"{kind}.",
             hint="Leave it out, or name the class of the pipeline: cls=...",
+        )
+    if family.request.backend and kind is not Kind.SENTENCE_TRANSFORMERS:
+        raise UnsupportedRepoError(
+            f"backend= is for models of sentence-transformers, and {quote(repo.repo_id)} is loaded "
+            f"as {kind}.",
+            hint='Leave it out, or name the class: cls="SentenceTransformer".',
         )
     class_name, components = _SELECTORS[kind](repo)
     components = with_needs(repo, kind, components)

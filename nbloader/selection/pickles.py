@@ -9,6 +9,7 @@ file enters the cache only once its hash is that of the listing of the same comm
 from __future__ import annotations
 
 import pickletools
+import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -76,8 +77,15 @@ def pickled(selection: Selection) -> list[str]:
         path
         for component in selection.components
         for path in component.weights
-        if not path.endswith(_NOT_PICKLED)
+        if not path.endswith(_NOT_PICKLED) and not _is_graph(path, component.weights)
     ]
+
+
+def _is_graph(path: str, weights: Collection[str]) -> bool:
+    """Say whether a file is one of another backend than torch; `.bin` is so beside its `.xml`."""
+    if path.endswith(".bin"):
+        return f"{path.removesuffix('.bin')}.xml" in weights
+    return path.endswith(".xml") or re.search(r"\.onnx(?:[._]data[^/]*)?\Z", path) is not None
 
 
 def look_through(file: RepoFile, read: Read) -> LookedThrough:

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from nbloader.errors import UnsupportedRepoError
 from nbloader.hub_names import join
 from nbloader.records import Component
+from nbloader.selection.backends import NEEDS, backend_weights
 from nbloader.selection.formats import no_weights
 from nbloader.selection.repo import (
     Repo,
@@ -254,6 +255,8 @@ def select_sentence_transformers(repo: Repo) -> tuple[str | None, list[Component
         code, needs = _outside(repo, folder, class_ref)
         shared.update(code)
         taken.update(code)
+        if (backend := repo.family.request.backend) and _is_own(class_ref, _TRANSFORMERS):
+            needs += NEEDS[backend.name]
         name = folder or "model"
         if name in names or name == "config":
             name = f"{name}-{position}"
@@ -388,6 +391,13 @@ def _model_config(repo: Repo, folder: str, class_ref: str) -> Mapping[str, objec
 
 
 def _transformer(repo: Repo, folder: str) -> tuple[set[str], Weights]:
+    backend = repo.family.request.backend
+    if backend is not None and repo.existing(folder, ADAPTER_CONFIG):
+        raise UnsupportedRepoError(
+            f"{quote(repo.repo_id)} is an adapter, which backend={quote(backend.name)} does not "
+            "take.",
+            hint="Leave out backend=: adapters are loaded with torch.",
+        )
     home, place = _home(repo, folder)
     files = {*processing_files(repo, folder), *repo.existing(folder, *_TRANSFORMER_CONFIGS)}
     if home is None:
@@ -395,6 +405,8 @@ def _transformer(repo: Repo, folder: str) -> tuple[set[str], Weights]:
     if not home.existing(place, "config.json"):
         raise malformed(MODULES, f"has a Transformer in {quote(folder)} without a config.json")
     files.update(config_files(home, place), code_files(home, place))
+    if backend is not None and (graph := backend_weights(repo, folder, backend)) is not None:
+        return files, graph
     config = home.read_object(join(place, "config.json"))
     if config is None:
         # What else will be read is asked for in the same round.
