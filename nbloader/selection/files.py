@@ -22,11 +22,12 @@ from nbloader.selection.adapter_files import select_adapters
 from nbloader.selection.checkpoints import select_checkpoint
 from nbloader.selection.classes import is_one_model, select_classes
 from nbloader.selection.diffusers import select_diffusers
+from nbloader.selection.encoder_classes import is_encoder
 from nbloader.selection.formats import unsupported
 from nbloader.selection.needs import with_needs
 from nbloader.selection.plain import select_plain
 from nbloader.selection.repo import Family, Repo, check_portable
-from nbloader.selection.sentence_transformers import is_encoder, select_sentence_transformers
+from nbloader.selection.sentence_transformers import select_sentence_transformers
 from nbloader.selection.transformers import ADAPTER_CONFIG, select_adapted
 from nbloader.text import quote
 
