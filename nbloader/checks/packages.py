@@ -80,8 +80,7 @@ _ENFORCED: Mapping[str, frozenset[str]] = {
             "tqdm",
         }
     ),
-    # Its export imports what later ones have no more (`get_parameter_dtype`, in optimum-onnx 0.1).
-    "optimum-onnx": frozenset({"transformers"}),
+    "optimum-onnx": frozenset({"transformers"}),  # It imports what later ones have no more.
     # Its operators are compiled for one version of torch; with another one they are not there.
     "torchvision": frozenset({"torch"}),
 }
