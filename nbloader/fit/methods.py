@@ -110,6 +110,8 @@ def _spread(question: Question, to: Quantization | None, method: Method) -> Plac
     parts = [(part, put(part, "", dtype, to)) for part in question.parts]
     if question.selection.kind is Kind.DIFFUSERS:
         loads, placed = _whole_components(parts, gpus)
+        if sum(1 for size in loads.values() if size) < 2:
+            raise Impossible("it has no second component for another GPU")
     else:
         loads, placed = _layers(parts, gpus)
     if to is not None:
