@@ -1,4 +1,4 @@
-"""A pipeline whose parts are in four repositories: one plan, one download, one disk."""
+"""A pipeline with parts and adapters of four other repositories: one plan, download and disk."""
 
 from __future__ import annotations
 
@@ -35,12 +35,13 @@ CALL: dict[str, Any] = {
     "cls": "StableDiffusionControlNetPipeline",
     "components": {
         "vae": "parts/vae",
-        "controlnet": ["parts/canny", "parts/depth"],
+        "controlnet": "parts/canny",
         "safety_checker": None,
     },
+    "adapters": ["parts/style", {"repo_id": "parts/fast", "adapter_name": "fast", "scale": 0.5}],
 }
 REPO = "parts/base"
-ORIGINS = ("parts/vae", "parts/canny", "parts/depth")
+ORIGINS = ("parts/vae", "parts/canny", "parts/style", "parts/fast")
 
 PARENT = """
 import json, sys
@@ -64,8 +65,31 @@ nbloader.download(
 
 def weights(seed: str, size: int = SIZE) -> bytes:
     """Weights of safetensors whose numbers are nowhere else."""
-    header = json.dumps({"w": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}})
-    text = header.encode().ljust(-(-len(header) // 8) * 8)
+    return _file(seed, size, {"w": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}})
+
+
+def lora(seed: str) -> dict[str, bytes]:
+    """A LoRA for one layer, as wide as it takes to be as large as the others."""
+    layer = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+    half, width = SIZE // 2, SIZE // 2 // 4 // 4
+    header = {
+        f"{layer}.lora_A.weight": {
+            "dtype": "F32",
+            "shape": [4, width],
+            "data_offsets": [0, half],
+        },
+        f"{layer}.lora_B.weight": {
+            "dtype": "F32",
+            "shape": [width, 4],
+            "data_offsets": [half, SIZE],
+        },
+    }
+    return {"pytorch_lora_weights.safetensors": _file(seed, SIZE, header)}
+
+
+def _file(seed: str, size: int, header: dict[str, object]) -> bytes:
+    text = json.dumps(header).encode()
+    text = text.ljust(-(-len(text) // 8) * 8)
     return struct.pack("<Q", len(text)) + text + Random(seed).randbytes(size)
 
 
@@ -102,7 +126,8 @@ def repositories() -> dict[str, dict[str, bytes]]:
         REPO: base,
         "parts/vae": model("vae", "AutoencoderKL"),
         "parts/canny": model("canny", "ControlNetModel"),
-        "parts/depth": model("depth", "ControlNetModel"),
+        "parts/style": lora("style"),
+        "parts/fast": lora("fast"),
     }
 
 
@@ -184,7 +209,7 @@ def test_it_goes_on_after_a_kill_and_names_its_origins(parts: LocalHub, tmp_path
         assert found == wanted
 
 
-def test_a_disk_with_room_for_three_of_them_is_told_at_once(parts: LocalHub, disk: Disk) -> None:
+def test_a_disk_with_room_for_all_but_one_is_told_at_once(parts: LocalHub, disk: Disk) -> None:
     disk.remount(f"size={total() - SIZE // 2}")
     before, began = parts.counters().file_bytes, time.monotonic()
     with pytest.raises(DiskSpaceError):
