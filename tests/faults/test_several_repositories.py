@@ -8,7 +8,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -87,7 +87,7 @@ def lora(seed: str) -> dict[str, bytes]:
     return {"pytorch_lora_weights.safetensors": _file(seed, SIZE, header)}
 
 
-def _file(seed: str, size: int, header: dict[str, object]) -> bytes:
+def _file(seed: str, size: int, header: Mapping[str, object]) -> bytes:
     text = json.dumps(header).encode()
     text = text.ljust(-(-len(text) // 8) * 8)
     return struct.pack("<Q", len(text)) + text + Random(seed).randbytes(size)
