@@ -16,7 +16,7 @@ from nbloader.records import (
     Selection,
     SelectionRequest,
 )
-from nbloader.selection import reads, select
+from nbloader.selection import needed, select
 from nbloader.selection.sizes import (
     FIRST_READ_BYTES,
     Header,
@@ -49,7 +49,7 @@ def selected(folder: Path) -> tuple[Selection, tuple[ComponentWeights, ...]]:
         ),
     )
     known: dict[str, bytes] = {}
-    while wanted := reads(listing, SelectionRequest(), known):
+    while wanted := needed(listing, SelectionRequest(), known).reads:
         known |= {path: (folder / path).read_bytes() for path in wanted}
     selection = select(listing, SelectionRequest(), known)
     files = {file.path: file for file in selection.files}

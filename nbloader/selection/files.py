@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -52,75 +52,58 @@ _MARKS = {
 }
 
 
-def references(
-    listing: Listing,
-    request: SelectionRequest,
-    known: Mapping[str, bytes],
-    others: Mapping[str, Listing] = MappingProxyType({}),
-    headers: _Headers = _NO_HEADERS,
-) -> tuple[Reference, ...]:
-    """The other repositories to list next before the selection can be made.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needed:
+    """What has to be found out next before the selection can be made; nothing once it can.
 
-    Args:
-        known, others, headers: those of `reads`.
-
-    Raises:
-        RepoError: as `reads` does.
+    Attributes:
+        references: the other repositories to list, each once.
+        reads: the files to read, sorted.
+        headers: the files of weights whose headers to read, sorted. They are adapters, which may
+            bring other files with them; those of this machine are named by their whole paths.
     """
-    if request.files is not None:
-        return ()
-    family = Family(request=request, known=known, listings=others, headers=headers)
-    _selected(listing, family)
-    return _unlisted(listing, family)
+
+    references: tuple[Reference, ...] = ()
+    reads: tuple[str, ...] = ()
+    headers: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.references or self.reads or self.headers)
 
 
-def reads(
+def needed(
     listing: Listing,
     request: SelectionRequest,
     known: Mapping[str, bytes],
     others: Mapping[str, Listing] = MappingProxyType({}),
     headers: _Headers = _NO_HEADERS,
-) -> tuple[str, ...]:
-    """The files to read next before the selection can be made, sorted; empty when enough is known.
+) -> Needed:
+    """Say what has to be found out next before the selection can be made.
 
     Args:
         known: content of the files that were read so far, by path; see `RepoFile.path`.
-        others: the listings of other repositories that `references` named so far, by id.
-        headers: those that `first_headers` named so far.
+        others: the listings of other repositories that were named so far, by id.
+        headers: those that were named so far, by path; None for one that cannot be read.
 
     Raises:
         RepoError: what is known already shows that there can be no selection; see `select`.
     """
     if request.files is not None:
-        return ()
+        return Needed()
     family = Family(request=request, known=known, listings=others, headers=headers)
     _selected(listing, family)
-    return tuple(sorted(family.missing))
+    return _needed(listing, family)
 
 
-def first_headers(
-    listing: Listing,
-    request: SelectionRequest,
-    known: Mapping[str, bytes],
-    others: Mapping[str, Listing] = MappingProxyType({}),
-    headers: _Headers = _NO_HEADERS,
-) -> tuple[str, ...]:
-    """The files whose headers to read next before the selection can be made, sorted.
-
-    They are adapters, which may bring other files with them. Those of this machine are named by
-    their whole paths.
-
-    Args:
-        known, others, headers: those of `reads`; None for a header that cannot be read.
-
-    Raises:
-        RepoError: as `reads` does.
-    """
-    if request.files is not None:
-        return ()
-    family = Family(request=request, known=known, listings=others, headers=headers)
-    _selected(listing, family)
-    return tuple(sorted(family.unread_headers))
+def _needed(listing: Listing, family: Family) -> Needed:
+    """What the selectors have asked for and is not known yet."""
+    listed = {listing.repo_id, *family.listings}
+    unlisted = {one.repo_id: one for one in family.references.values() if one.repo_id not in listed}
+    return Needed(
+        references=tuple(unlisted.values()),
+        reads=tuple(sorted(family.missing)),
+        headers=tuple(sorted(family.unread_headers)),
+    )
 
 
 def select(
@@ -135,9 +118,7 @@ def select(
     Where the caller chooses files by their names, it is those.
 
     Args:
-        known: content of every file that `reads` asked for, by path.
-        others: the listing of every repository that `references` named, by id.
-        headers: every one that `first_headers` named, by path.
+        known, others, headers: all that `needed` has named.
 
     Raises:
         UnsupportedRepoError: no loader fits, or the load would run code that is not trusted.
@@ -146,15 +127,14 @@ def select(
         VariantNotFoundError: nothing has weights of the variant.
         MalformedFileError: a file that decides the selection is wrong.
         UnsafePathError: a file name could leave its folder.
-        ValueError: `reads` still asks for a file, `first_headers` for a header, or `references`
-            for a repository.
+        ValueError: something is needed still.
     """
     if request.files is not None:
         return select_plain(listing, request.files)
     family = Family(request=request, known=known, listings=others, headers=headers)
     repo, kind, class_name, components = _selected(listing, family)
-    unlisted = [one.repo_id for one in _unlisted(listing, family)]
-    if unread := [*family.missing, *family.unread_headers, *unlisted]:
+    if left := _needed(listing, family):
+        unread = [*left.reads, *left.headers, *(one.repo_id for one in left.references)]
         raise ValueError(f"not read yet: {', '.join(sorted(unread))}")
     wanted = {path for component in components for path in component.paths}
     files = [
@@ -209,13 +189,6 @@ def select(
         checkpoint=request.checkpoint,
         adapters=repo.adapters,
     )
-
-
-def _unlisted(listing: Listing, family: Family) -> tuple[Reference, ...]:
-    """The other repositories that are not listed yet, each once."""
-    listed = {listing.repo_id, *family.listings}
-    wanted = {one.repo_id: one for one in family.references.values() if one.repo_id not in listed}
-    return tuple(wanted.values())
 
 
 def _selected(

@@ -39,10 +39,8 @@ from nbloader.selection import (
     adapter_facts,
     component_weights,
     described_headers,
-    first_headers,
+    needed,
     pickled,
-    reads,
-    references,
     select,
     with_taken,
 )
@@ -357,12 +355,14 @@ class Session:
         files = self._own.files(listing)
         while True:
             others = {name: other for name, other in listings.items() if name}
-            unlisted = references(listing, request, known, others, headers)
-            for reference in unlisted:
+            asked = needed(listing, request, known, others, headers)
+            if not asked:
+                return select(listing, request, known, others, headers), known, headers
+            for reference in asked.references:
                 other = self._other(reference)
                 listings[reference.repo_id] = found = list_one(other)
                 files |= other.files(found)
-            wanted = [files[path] for path in reads(listing, request, known, others, headers)]
+            wanted = [files[path] for path in asked.reads]
             for name, one in self._repositories.items():
                 batch = [file for file in wanted if file.repo_id == name]
                 if batch:
@@ -370,11 +370,8 @@ class Session:
                     known.update(
                         (file.path, content) for file, content in zip(batch, contents, strict=True)
                     )
-            unread = first_headers(listing, request, known, others, headers)
-            for path in unread:
+            for path in asked.headers:
                 headers[path] = first_header(path, files, listings, self._repositories)
-            if not wanted and not unlisted and not unread:
-                return select(listing, request, known, others, headers), known, headers
 
     def _looked_through(self, selection: Selection) -> Mapping[str, LookedThrough]:
         """Look through the pickled weights that will be loaded, by path.

@@ -25,7 +25,7 @@ from nbloader.records import (
     SelectionRequest,
     Target,
 )
-from nbloader.selection import describe, format_of, reads, references, select
+from nbloader.selection import describe, format_of, needed, select
 from tests.gguf_files import gguf_file
 
 SD = "stable-diffusion-v1-5/stable-diffusion-v1-5"
@@ -116,19 +116,19 @@ def selected(checkpoint: str, **request: Any) -> Selection:
     known: dict[str, bytes] = {}
     others: dict[str, Listing] = {}
     for _ in range(20):
-        for reference in references(own, wanted, known, others):
+        asked = needed(own, wanted, known, others)
+        if not asked:
+            return select(own, wanted, known, others)
+        for reference in asked.references:
             others[reference.repo_id] = listing_of(reference.repo_id)
-        paths = reads(own, wanted, known, others)
-        for path in paths:
+        for path in asked.reads:
             repo_id, _, inner = path.rpartition(":")
             content = REPOS[repo_id or "org/files"][inner]
             if format_of(path):
                 file = RepoFile(path=path, size=len(content), etag="0" * 40)
                 content = describe(file, lambda first, last, whole=content: whole[first:last])  # type: ignore[misc]
             known[path] = content
-        if not paths and not references(own, wanted, known, others):
-            return select(own, wanted, known, others)
-    raise AssertionError(f"it never ends: {paths}")
+    raise AssertionError(f"it never ends: {asked}")
 
 
 def target(name: str, form: Form, library: str = "diffusers") -> tuple[Target, ...]:

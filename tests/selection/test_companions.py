@@ -30,7 +30,7 @@ from nbloader.records import (
     Selection,
     SelectionRequest,
 )
-from nbloader.selection import reads, references, select
+from nbloader.selection import needed, select
 from nbloader.selection.pipeline_code import COMMUNITY
 
 OWN = "org/own"
@@ -62,17 +62,17 @@ def selected(
 
     own = listed(OWN, None)
     for _ in range(6):
-        for reference in (unlisted := references(own, request, known, others)):
+        asked = needed(own, request, known, others)
+        for reference in asked.references:
             assert reference.repo_id not in others
             others[reference.repo_id] = listed(reference.repo_id, reference.revision)
-        wanted = reads(own, request, known, others)
-        assert not known.keys() & set(wanted)
-        for path in wanted:
+        assert not known.keys() & set(asked.reads)
+        for path in asked.reads:
             repo_id, colon, inner = path.rpartition(":")
             content = repositories[repo_id if colon else OWN][inner]
             assert content is not ..., f"{path} was read in vain"
             known[path] = content if isinstance(content, bytes) else json.dumps(content).encode()
-        if not wanted and not unlisted:
+        if not asked:
             break
     selection = select(own, request, known, others)
     assert sorted(path for part in selection.components for path in part.paths) == [

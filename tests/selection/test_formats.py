@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from nbloader.errors import NbloaderError, RepoError, UnsupportedRepoError
 from nbloader.records import Kind, Listing, RepoFile, SelectionRequest
-from nbloader.selection import reads, select
+from nbloader.selection import needed, select
 from nbloader.selection.formats import _OURS, libraries
 from nbloader.text import quote
 
@@ -70,7 +70,7 @@ def refusal(of: Shape, kind: Kind | None = None) -> RepoError:
     def selection() -> None:
         known: dict[str, bytes] = {}
         for _ in range(3):
-            wanted = reads(listing, request, known)
+            wanted = needed(listing, request, known).reads
             known |= {path: json.dumps(of.config or {}).encode() for path in wanted}
         select(listing, request, known)
 

@@ -17,7 +17,7 @@ from nbloader.records import (
     Selection,
     SelectionRequest,
 )
-from nbloader.selection import reads, references, select
+from nbloader.selection import Needed, needed, select
 
 COMMIT = "c" * 40
 ALL = FileChoice()
@@ -30,7 +30,7 @@ def listing(*paths: str) -> Listing:
 
 def chosen(found: Listing, choice: FileChoice) -> Selection:
     request = SelectionRequest(files=choice)
-    assert (references(found, request, {}), reads(found, request, {})) == ((), ())
+    assert needed(found, request, {}) == Needed()
     return select(found, request, {})
 
 

@@ -23,7 +23,7 @@ from nbloader.errors import (
     VariantNotFoundError,
 )
 from nbloader.records import Kind, Listing, RepoFile, Selection, SelectionRequest
-from nbloader.selection import reads, select
+from nbloader.selection import needed, select
 from nbloader.selection.sizes import component_weights
 
 # Path to content: a JSON value, or bytes as they are. `...` is a file that no selection may read.
@@ -61,7 +61,7 @@ def selection_of(
     listing = listing_of(files)
     known: dict[str, bytes] = {}
     for _ in range(rounds):
-        wanted = reads(listing, request, known)
+        wanted = needed(listing, request, known).reads
         if not wanted:
             break
         assert not known.keys() & set(wanted)
@@ -542,7 +542,7 @@ def test_the_class_of_sentence_transformers_that_a_repository_is_for(
 ) -> None:
     listing = replace(listing_of(files), **described)  # type: ignore[arg-type]
     known: dict[str, bytes] = {}
-    while wanted := reads(listing, SelectionRequest(), known):
+    while wanted := needed(listing, SelectionRequest(), known).reads:
         known |= {path: content(files[path]) for path in wanted}
     selection = select(listing, SelectionRequest(), known)
     if class_name is None:
@@ -1091,7 +1091,7 @@ def test_a_file_that_is_too_large_to_be_json_is_not_even_asked_for() -> None:
         files=(RepoFile(path="model_index.json", size=10**10, etag="0" * 40),),
     )
     with pytest.raises(MalformedFileError, match="too large"):
-        reads(listing, SelectionRequest(), {})
+        needed(listing, SelectionRequest(), {})
 
 
 UNSAFE = [
@@ -1153,7 +1153,7 @@ def test_a_listing_that_names_a_file_twice_is_refused() -> None:
         repo_id="a/b", revision="main", commit_hash="0" * 40, files=listing.files + listing.files
     )
     with pytest.raises(UnsafePathError, match="twice"):
-        reads(twice, SelectionRequest(), {})
+        needed(twice, SelectionRequest(), {})
 
 
 # --- invariants ---------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from nbloader.records import Listing, RepoFile, Selection, SelectionRequest
-from nbloader.selection import reads, select
+from nbloader.selection import needed, select
 from nbloader.selection.classes import PROCESSING as PROCESSING_CLASSES
 from nbloader.selection.diffusers import _ONE_FILE
 from nbloader.selection.pipeline_code import COMMUNITY
@@ -54,7 +54,7 @@ def selection_of(folder: Path, request: SelectionRequest | None = None) -> Selec
     request = request or SelectionRequest()
     listing = listing_of(folder)
     known: dict[str, bytes] = {}
-    while wanted := reads(listing, request, known):
+    while wanted := needed(listing, request, known).reads:
         known |= {path: (folder / path).read_bytes() for path in wanted}
     return select(listing, request, known)
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save, save_file
 
 from nbloader.localhub.demo import MINILM, QWEN_IMAGE_EDIT, repo_folder
 from nbloader.records import ComponentWeights, Listing, RepoFile, Selection, SelectionRequest
-from nbloader.selection import reads, select
+from nbloader.selection import needed, select
 from nbloader.selection.sizes import Header, component_weights, header_reads, parse_header
 
 INDEX = "model.safetensors.index.json"
@@ -57,7 +57,7 @@ class Repo:
             if path.is_file()
         )
         listing = Listing(repo_id="a/b", revision="main", commit_hash="0" * 40, files=files)
-        while wanted := reads(listing, SelectionRequest(), self.known):
+        while wanted := needed(listing, SelectionRequest(), self.known).reads:
             self.known |= {path: (self.folder / path).read_bytes() for path in wanted}
         return select(listing, SelectionRequest(), self.known)
 
