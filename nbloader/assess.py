@@ -25,6 +25,7 @@ from nbloader.errors import (
     error_from_parts,
 )
 from nbloader.fit import fit, next_method
+from nbloader.hub_names import successor_of
 from nbloader.libraries import (
     attention_facts,
     attention_named,
@@ -63,7 +64,7 @@ from nbloader.records import (
     Selected,
     Selection,
 )
-from nbloader.request import Request, successor_of
+from nbloader.request import Request
 
 __all__ = ["Survey", "assess", "fallback", "gather", "gather_joint", "helped", "judge"]
 

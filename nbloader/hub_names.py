@@ -11,6 +11,7 @@ in the root is `org/base:`. No file of the selection's own repository may have a
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import TypeGuard
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "join",
     "page_of",
     "repo_folder",
+    "successor_of",
 ]
 
 HUB = "https://huggingface.co"
@@ -85,3 +87,36 @@ def folder_and_name(path: str) -> tuple[str, str]:
     repository, colon, inner = path.rpartition(":")
     folder, _, name = inner.rpartition("/")
     return f"{repository}{colon}{folder}", name
+
+
+# -- ids that are gone -----------------------------------------------------------------------------
+
+_SUCCESSORS: Mapping[str, str] = {
+    # Deleted with their organization in August 2024:
+    # https://github.com/lllyasviel/ControlNet-v1-1-nightly/issues/155
+    # https://github.com/ZhanxyR/SHERT/issues/5
+    "runwayml/stable-diffusion-v1-5": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+    "runwayml/stable-diffusion-inpainting": "stable-diffusion-v1-5/stable-diffusion-inpainting",
+    # Withdrawn in November 2025, and kept by the community:
+    # https://github.com/huggingface/optimum-habana/pull/2363
+    # https://github.com/CompVis/cleandift/issues/17
+    # https://github.com/Nerogar/OneTrainer/pull/1140
+    **{
+        f"stabilityai/{name}": f"sd2-community/{name}"
+        for name in (
+            "stable-diffusion-2",
+            "stable-diffusion-2-1",
+            "stable-diffusion-2-1-base",
+            "stable-diffusion-2-1-unclip",
+            "stable-diffusion-2-1-unclip-small",
+            "stable-diffusion-2-base",
+            "stable-diffusion-2-depth",
+            "stable-diffusion-2-inpainting",
+        )
+    },
+}
+
+
+def successor_of(repo_id: str) -> str | None:
+    """Return the id under which a model that is gone can still be found; None if none is known."""
+    return _SUCCESSORS.get(repo_id.lower())

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from nbloader.errors import InvalidRepoIdError
-from nbloader.hub_names import is_repo_id
+from nbloader.hub_names import HUB, is_repo_id
 from nbloader.records import Kind, RepoType
 from nbloader.request.folders import WEIGHTS
 from nbloader.request.values import check_repo_id, check_revision
 from nbloader.text import quote
-
-HUB = "https://huggingface.co"
 
 _HUB_HOSTS = frozenset({"huggingface.co", "www.huggingface.co", "hf.co"})
 """The names of the Hub itself; a mirror (`endpoint`) serves what stands there."""
@@ -304,36 +301,3 @@ def _completed(repo_id: str, kind: Kind | None) -> str:
         return repo_id
     organization = "cross-encoder" if _CROSS_ENCODERS.fullmatch(repo_id) else _ORGANIZATION
     return f"{organization}/{repo_id}"
-
-
-# -- ids that are gone -----------------------------------------------------------------------------
-
-_SUCCESSORS: Mapping[str, str] = {
-    # Deleted with their organization in August 2024:
-    # https://github.com/lllyasviel/ControlNet-v1-1-nightly/issues/155
-    # https://github.com/ZhanxyR/SHERT/issues/5
-    "runwayml/stable-diffusion-v1-5": "stable-diffusion-v1-5/stable-diffusion-v1-5",
-    "runwayml/stable-diffusion-inpainting": "stable-diffusion-v1-5/stable-diffusion-inpainting",
-    # Withdrawn in November 2025, and kept by the community:
-    # https://github.com/huggingface/optimum-habana/pull/2363
-    # https://github.com/CompVis/cleandift/issues/17
-    # https://github.com/Nerogar/OneTrainer/pull/1140
-    **{
-        f"stabilityai/{name}": f"sd2-community/{name}"
-        for name in (
-            "stable-diffusion-2",
-            "stable-diffusion-2-1",
-            "stable-diffusion-2-1-base",
-            "stable-diffusion-2-1-unclip",
-            "stable-diffusion-2-1-unclip-small",
-            "stable-diffusion-2-base",
-            "stable-diffusion-2-depth",
-            "stable-diffusion-2-inpainting",
-        )
-    },
-}
-
-
-def successor_of(repo_id: str) -> str | None:
-    """Return the id under which a model that is gone can still be found; None if none is known."""
-    return _SUCCESSORS.get(repo_id.lower())

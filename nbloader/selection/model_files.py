@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from nbloader.errors import UnsupportedRepoError
-from nbloader.hub_names import join
+from nbloader.hub_names import join, successor_of
 from nbloader.records import Component, Reference
 from nbloader.selection.checkpoint_types import Type, types
 from nbloader.selection.classes import CONFIG, MODEL
@@ -38,17 +38,9 @@ READERS: Mapping[str, str] = {
 }
 
 
-# Withdrawn in November 2025, and kept by the community:
-# https://github.com/huggingface/optimum-habana/pull/2363
-_MOVED: Mapping[str, str] = {
-    f"stabilityai/{name}": f"sd2-community/{name}"
-    for name in ("stable-diffusion-2-1", "stable-diffusion-2-inpainting")
-}
-
-
 def configuration_of(type_: Type) -> str:
     """Return the repository that the configuration of a checkpoint is taken from."""
-    return _MOVED.get(type_.repo_id, type_.repo_id)
+    return successor_of(type_.repo_id) or type_.repo_id
 
 
 def model_from_file(

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbloader.errors import InvalidRepoIdError
-from nbloader.hub_names import is_repo_id, is_revision
+from nbloader.hub_names import is_repo_id, is_revision, successor_of
 from nbloader.records import Kind
-from nbloader.request import RepoAddress, read_repo_id, successor_of
+from nbloader.request import RepoAddress, read_repo_id
 from nbloader.request.repo_ids import _WITHOUT_ORGANIZATION
 
 HUB = "https://huggingface.co"

@@ -10,7 +10,7 @@ from transformers.integrations.gguf import GGUF_CONFIG_ARCHS
 from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES
 
 from nbloader.errors import UnsupportedRepoError
-from nbloader.request import successor_of
+from nbloader.hub_names import successor_of
 from nbloader.selection.checkpoint_types import types
 from nbloader.selection.checkpoints import NEVER
 from nbloader.selection.described import Described, DescribedTensor
