@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from nbloader.records import Kind, Selection
+from nbloader.records import Selection
 
 _FLASH = "https://github.com/Dao-AILab/flash-attention"
 _SAGE = "https://github.com/thu-ml/SageAttention"
@@ -216,10 +216,7 @@ def is_hub_kernel(name: str) -> bool:
 
 def attention_library(selection: Selection) -> str:
     """Return which of `diffusers` and `transformers` computes the attention of a selection."""
-    if selection.kind is not Kind.CLASSES:
-        return "diffusers" if selection.kind is Kind.DIFFUSERS else "transformers"
-    own = any(part.weights and part.library == "diffusers" for part in selection.components)
-    return "diffusers" if own else "transformers"
+    return "diffusers" if selection.of_diffusers else "transformers"
 
 
 def is_denoiser(class_name: str) -> bool:

@@ -153,7 +153,7 @@ class _Libraries:
 
     def of_pipeline(self, selection: Selection) -> list[ClassFacts]:
         """Look for the class that a pipeline will be of: the caller's, else that of the files."""
-        name = next((target.class_name for target in selection.targets), selection.class_name)
+        name = selection.built_class
         if name is None:
             return []
         if not name.startswith(_AUTO_PIPELINE) or not selection.class_name:

@@ -241,7 +241,6 @@ _AUTO_CLASS = re.compile(r"\bAutoModel\w*\b")
 _ALIAS = re.compile(r'^    "([\w-]+)": "([\w-]+)",', re.MULTILINE)
 _REPLACED = re.compile(r'if task == "([\w-]+)":.*?return "([\w-]+)"', re.DOTALL)
 _INCLUDED = re.compile(r"\*list\((\w+)\.items\(\)\)")
-_MAPPING = re.compile(r"^    _model_mapping = (\w+)", re.MULTILINE)
 _ALWAYS_REQUIRED = re.compile(r'^        requires_backends\(self, "(\w+)"\)', re.MULTILINE)
 
 

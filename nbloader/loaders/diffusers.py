@@ -48,8 +48,7 @@ def _build(
 
     # Where the class comes from code, only the base class looks for it. Otherwise the class itself
     # is better: it knows which of what the caller hands in is a component.
-    asked = next((target.class_name for target in selection.targets), selection.class_name)
-    named = None if selection.custom_pipeline else asked
+    named = None if selection.custom_pipeline else selection.built_class
     pipeline_class = getattr(diffusers, named or "DiffusionPipeline")
     arguments = joined(todo.arguments, loader_kwargs)
     if (code := _code_elsewhere(selection, folder)) is not None:
@@ -60,21 +59,15 @@ def _build(
         for part in todo.parts
         if part.name not in loader_kwargs and (part.repo_id or not itself)
     ]
-    loaded = {}
-    for part in parts:
-        began = time.monotonic()
-        loaded[part.name] = load_part(part, selection, folder, loader_kwargs)
-        yield ComponentLoaded(name=part.name, seconds=time.monotonic() - began)
-    arguments |= as_arguments(parts, loaded)
-    if "device_map" in loader_kwargs:
-        pipeline = pipeline_class.from_pretrained(str(folder), **arguments)
-        put_into_pipeline(pipeline, selection, folder)
-        return pipeline
+    loaded = yield from load_parts(parts, selection, folder, loader_kwargs)
+    arguments |= loaded
     if itself:
-        arguments.pop("device_map", None)
+        placed = "device_map" in loader_kwargs
+        if not placed:
+            arguments.pop("device_map", None)
         pipeline = pipeline_class.from_pretrained(str(folder), **arguments)
         put_into_pipeline(pipeline, selection, folder)
-        return pipeline.to(placement.device)
+        return pipeline if placed else pipeline.to(placement.device)
     pipeline = pipeline_class.from_pretrained(str(folder), **arguments)
     yield from _empty(pipeline)
     if todo.fills:
@@ -105,18 +98,23 @@ def _code_elsewhere(selection: Selection, folder: Path) -> Path | None:
     return place / next(files).path_in_repo
 
 
-def as_arguments(parts: Sequence[Part], loaded: Mapping[str, Any]) -> dict[str, Any]:
-    """Return components as a pipeline takes them: several of one argument in a list."""
+def load_parts(
+    parts: Sequence[Part], selection: Selection, folder: Path, loader_kwargs: Mapping[str, Any]
+) -> BuildSteps:
+    """Load components, and return them as a pipeline takes them: several of one name in a list."""
     arguments: dict[str, Any] = {}
     for part in parts:
+        began = time.monotonic()
+        component = _component(part, selection, folder, loader_kwargs)
         if part.argument:
-            arguments.setdefault(part.argument, []).append(loaded[part.name])
+            arguments.setdefault(part.argument, []).append(component)
         else:
-            arguments[part.name] = loaded[part.name]
+            arguments[part.name] = component
+        yield ComponentLoaded(name=part.name, seconds=time.monotonic() - began)
     return arguments
 
 
-def load_part(
+def _component(
     part: Part, selection: Selection, folder: Path, loader_kwargs: Mapping[str, Any]
 ) -> Any:
     """Load a component straight to its device. Its class is imported already."""

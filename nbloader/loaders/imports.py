@@ -28,8 +28,7 @@ def targets(selection: Selection) -> tuple[tuple[str, str], ...]:
     """
     match selection.kind:
         case Kind.DIFFUSERS:
-            asked = next((target.class_name for target in selection.targets), None)
-            pipeline = asked or selection.class_name or "DiffusionPipeline"
+            pipeline = selection.built_class or "DiffusionPipeline"
             parts = (
                 (part.library, part.class_name)
                 for part in selection.components

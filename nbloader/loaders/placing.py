@@ -17,7 +17,6 @@ import importlib
 import re
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from packaging.version import Version
@@ -61,8 +60,6 @@ _DTYPE_SINCE = {"diffusers": "0.40", "transformers": "4.56"}
 _DEVICE_MAP_SINCE = "6.2"
 """The version of sentence-transformers that leaves a model where `device_map` has put it; those
 before it move the whole model to one device afterwards."""
-
-_NONE: Arguments = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -362,10 +359,9 @@ def _task(selection: Selection, placement: Placement, versions: Mapping[str, str
 
 def _classes(selection: Selection, placement: Placement, versions: Mapping[str, str]) -> Steps:
     """Say how the one model of the classes is loaded; what has no weights needs nothing of it."""
-    model = next((part for part in selection.components if part.weights), None)
-    if model is None:
+    if not any(part.weights for part in selection.components):
         return Steps(arguments={"trust_remote_code": selection.custom_code})
-    library = "diffusers" if model.library == "diffusers" else "transformers"
+    library = "diffusers" if selection.of_diffusers else "transformers"
     arguments: dict[str, Any] = {
         _dtype_name(library, versions): placement.dtype,
         "local_files_only": True,

@@ -6,7 +6,6 @@ checkpoint lacks is loaded before, and handed in.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -55,23 +54,18 @@ def _pipeline(
     """Build a pipeline of the checkpoint, and of what comes from elsewhere."""
     import diffusers as library
 
-    asked = next((target.class_name for target in selection.targets), selection.class_name)
-    pipeline_class = getattr(library, asked or "")
+    pipeline_class = getattr(library, selection.built_class or "")
     taken = next(part for part in selection.components if part.checkpoint == selection.checkpoint)
     base = place_of(selection, folder, taken.config)
     parts = [part for part in todo.parts if part.name not in loader_kwargs]
-    loaded = {}
-    for part in parts:
-        began = time.monotonic()
-        loaded[part.name] = diffusers.load_part(part, selection, folder, loader_kwargs)
-        yield ComponentLoaded(name=part.name, seconds=time.monotonic() - began)
+    loaded = yield from diffusers.load_parts(parts, selection, folder, loader_kwargs)
     arguments = joined(_of_one_dtype(without_placing(todo.arguments)), loader_kwargs)
     pipeline = pipeline_class.from_single_file(
         str(folder / selection.checkpoint),
         config=str(base),
         local_files_only=True,
         **arguments,
-        **diffusers.as_arguments(parts, loaded),
+        **loaded,
     )
     rename(pipeline, base, taken.config)
     put_into_pipeline(pipeline, selection, folder)

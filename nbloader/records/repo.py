@@ -419,6 +419,19 @@ class Selection:
         """Bytes of all files."""
         return sum(file.size for file in self.files)
 
+    @property
+    def built_class(self) -> str | None:
+        """The class of what comes whole: the one that was asked for, else that of the files."""
+        return self.targets[0].class_name if self.targets else self.class_name
+
+    @property
+    def of_diffusers(self) -> bool:
+        """Whether it is diffusers that builds what has weights."""
+        return self.kind is Kind.DIFFUSERS or (
+            self.kind is Kind.CLASSES
+            and any(part.weights and part.library == "diffusers" for part in self.components)
+        )
+
     def commit_of(self, file: RepoFile) -> str:
         """The commit that a file of the selection is taken from."""
         found = (one.commit_hash for one in self.companions if one.repo_id == file.repo_id)

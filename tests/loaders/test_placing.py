@@ -457,7 +457,7 @@ def test_a_pipeline_is_built_component_by_component(folder: Path) -> None:
 def made(monkeypatch: pytest.MonkeyPatch) -> list[weakref.ref[Any]]:
     """The components that are loaded by themselves, of which the third cannot be."""
     found: list[weakref.ref[Any]] = []
-    component = pipelines.load_part
+    component = pipelines._component
 
     def noted(*arguments: Any) -> Any:
         if len(found) == 2:
@@ -466,7 +466,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[weakref.ref[Any]]:
         found.append(weakref.ref(loaded))
         return loaded
 
-    monkeypatch.setattr(pipelines, "load_part", noted)
+    monkeypatch.setattr(pipelines, "_component", noted)
     return found
 
 
