@@ -127,7 +127,7 @@ def load(
         on_event: called with every record of `records.Event`, from the thread that loads.
         loader_kwargs: passed on to the library's own loader. What is an argument of `load` under
             the library's name for it (`revision`, `torch_dtype`, `use_auth_token`, ...) is taken as
-            that, and what would be for nothing there (`subfolder`, `proxies`, ...) is refused.
+            that, and what would be for nothing there (`proxies`, `mirror`, ...) is refused.
 
     Returns:
         What `cls` names, in a tuple where it is one. Else the diffusers pipeline, or model of a

@@ -26,6 +26,11 @@ _NAME = "attention"
 _WIDE = "float32"
 
 
+def is_asked(facts: Facts) -> bool:
+    """Say whether the call names a way."""
+    return facts.attention is not None
+
+
 def attention(facts: Facts) -> CheckResult:
     """Can attention be computed in the way that the caller asks for?"""
     way = attention_named(facts.attention.name) if facts.attention else None

@@ -69,10 +69,6 @@ def _unmet(result: CheckResult) -> bool:
     return result.status is CheckStatus.FAILED
 
 
-def _asks_for_attention(facts: Facts) -> bool:
-    return facts.attention is not None
-
-
 CHECKS: tuple[Check, ...] = (
     Check("hub", (), hub.hub),
     Check("access", ("hub",), hub.access),
@@ -86,7 +82,7 @@ CHECKS: tuple[Check, ...] = (
     Check("disk", ("access",), files.disk),
     Check("packages", ("files",), packages.packages),
     Check("placement", ("files",), memory.placement),
-    Check("attention", ("files",), attention.attention, asked=_asks_for_attention),
+    Check("attention", ("files",), attention.attention, attention.is_asked),
     Check("vram", ("placement",), memory.vram),
     Check("ram", ("placement",), memory.ram),
 )

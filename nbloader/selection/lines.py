@@ -24,13 +24,6 @@ def filled(line: str, repo: Repo, path: str = "") -> str:
     return line.format(repo=literal(repo.repo_id), id=repo.repo_id, name=name, path=path)
 
 
-def address_of(repo: Repo, path: str) -> str:
-    """Return where a file is, as it stands in a line."""
-    if repo.folder is not None:
-        return literal(f"{repo.repo_id.rstrip('/')}/{path}")
-    return literal(f"https://huggingface.co/{repo.repo_id}/blob/main/{path}")
-
-
 def card_of(repo: Repo) -> str:
     if repo.folder is not None:
         return "Its README.md" if "README.md" in repo.paths else "Who made it"
@@ -80,16 +73,6 @@ _JOINING = {
     "controlnet": "AutoPipelineForText2Image",
     "motion_adapter": "AnimateDiffPipeline",
 }
-
-
-def handing_in(repo: Repo, argument: str) -> str:
-    """Return the line that loads the base model with a part, which is in a variable `argument`."""
-    if (joining := _JOINING.get(argument)) is not None:
-        return (
-            f"pipe = nbloader.load({base_of(repo)}); "
-            f"pipe = diffusers.{joining}.from_pipe(pipe, {argument}={argument})"
-        )
-    return f'nbloader.load({base_of(repo)}, loader_kwargs={{"{argument}": {argument}}})'
 
 
 def single_part(argument: str) -> Callable[[Repo, str], str]:
