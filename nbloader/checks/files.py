@@ -23,7 +23,7 @@ def files(facts: Facts) -> CheckResult:
     selection = facts.selection
     what = "" if selection.kind is Kind.FILES else f"{_what(selection)}: "
     others = list(dict.fromkeys(part.repo_id for part in selection.components if part.repo_id))
-    origins = f", of them some from {named(others)}" if others else ""
+    origins = f", some of them from {named(others)}" if others else ""
     quantized = sorted({part.quantization for part in facts.weights if part.quantization})
     already = f", quantized already ({', '.join(quantized)})" if quantized else ""
     missing = f"{format_bytes(facts.missing_bytes)} to download"
