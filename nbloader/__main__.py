@@ -263,7 +263,7 @@ def _run_job(job: Callable[..., Any], options: argparse.Namespace, **more: Any) 
         on_event=record,
     )
     if isinstance(result, Path):
-        record.told["file" if more.get("filename") else "folder"] = str(result)
+        record.told["file" if result.is_file() else "folder"] = str(result)
     if options.json:
         seconds = round(time.monotonic() - started, 3)
         _write_json({"ok": True, "repo_id": options.repo_id, "seconds": seconds, **record.told})

@@ -230,7 +230,7 @@ def download(
     *,
     allow_patterns: str | Iterable[str] | None = None,
     ignore_patterns: str | Iterable[str] | None = None,
-    repo_type: str = "model",
+    repo_type: str | None = "model",
     local_dir: str | os.PathLike[str] | None = None,
     cls: str | type | Sequence[str | type] | None = None,
     subfolder: str | None = None,
@@ -261,6 +261,8 @@ def download(
     Args:
         repo_id: as `load` takes it; or a list of such ids. Then all are checked together, the disk
             for their sum, before they come one after the other; what two of them have comes once.
+            The page of a file or a folder stands for that alone, the page of a model's weights for
+            the model.
         filename: the only file to bring, by its path inside the repository.
         allow_patterns: bring the files whose paths match one of these, such as `*.json`; a folder
             ends with a slash, and `*` is all of them.
@@ -418,7 +420,7 @@ def _each_once(calls: Iterable[Call]) -> list[Request]:
     from nbloader.request import checked
 
     requests = [checked(call) for call in calls]
-    return list({(each.repo_id, each.revision): each for each in requests}.values())
+    return list({each.key: each for each in requests}.values())
 
 
 def _download_all(calls: Sequence[Call]) -> Any:
@@ -434,9 +436,8 @@ def _download_all(calls: Sequence[Call]) -> Any:
         partial(stages.download_several, requests=requests),
         name=f"{shown} and {more} more" if more > 0 else shown,
     )
-    found = {(r.repo_id, r.revision): place for r, place in zip(requests, places, strict=True)}
-    asked = [checked(call) for call in calls]
-    return [found[each.repo_id, each.revision] for each in asked]
+    found = {each.key: place for each, place in zip(requests, places, strict=True)}
+    return [found[checked(call).key] for call in calls]
 
 
 def _run(

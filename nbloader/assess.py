@@ -20,6 +20,7 @@ from nbloader.checks import (
 from nbloader.errors import (
     HubUnreachableError,
     NbloaderError,
+    NoWeightsError,
     RepoNotFoundError,
     UnsupportedRepoError,
     error_from_parts,
@@ -122,7 +123,7 @@ def gather(
         InvalidArgumentError: the device that was asked for is not there.
     """
     if problem is not None:
-        problem = helped(problem, request)
+        problem = helped(problem, request, fetched=survey is None)
     return _with_bigger_disks(_facts(request, survey, selected, problem))
 
 
@@ -311,12 +312,16 @@ def _numbers(model: LoadedModel) -> list[int]:
     return [int(index or 0)] if kind == "cuda" else []
 
 
-def helped(error: NbloaderError, request: Request) -> NbloaderError:
+def helped(error: NbloaderError, request: Request, *, fetched: bool = False) -> NbloaderError:
     """Add to the hint of an error of the worker what only this process knows.
 
     Where the Hub cannot be reached, that is the models that are attached to a Kaggle notebook;
     where it has no such repository, the one that a well-known model has moved to; where a folder is
-    no model, those below it.
+    no model, those below it; where files are fetched for a load that cannot be, the line for the
+    files alone.
+
+    Args:
+        fetched: whether the call is one of `download`.
     """
     more, repo_id = "", request.repo_id
     if isinstance(error, HubUnreachableError) and place(os.environ) is Place.KAGGLE:
@@ -330,9 +335,23 @@ def helped(error: NbloaderError, request: Request) -> NbloaderError:
             more = f"There is a model below it: nbloader.load({json.dumps(below[0])})"
             more += f", and {len(below) - 1} more." if len(below) > 1 else "."
             return error_from_parts(error.reference, error.message, more)
+    elif fetched and request.selection.files is None and isinstance(error, _NO_LOAD):
+        more = _for_the_files(request)
     return (
         error_from_parts(error.reference, error.message, f"{error.hint} {more}") if more else error
     )
+
+
+_NO_LOAD = (UnsupportedRepoError, NoWeightsError)
+"""What is said of files that cannot be loaded, and can be fetched."""
+
+
+def _for_the_files(request: Request) -> str:
+    one = request.selection.checkpoint
+    at = "" if request.revision == "main" else f", revision={json.dumps(request.revision)}"
+    what = json.dumps(one, ensure_ascii=False) if one else 'allow_patterns="*"'
+    words = "For the file itself" if one else "For all of its files"
+    return f"{words}: nbloader.download({json.dumps(request.repo_id)}, {what}{at})."
 
 
 def _offer(models: Sequence[AttachedModel], repo_id: str) -> str:

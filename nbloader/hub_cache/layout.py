@@ -101,6 +101,17 @@ class RepoCache:
         places = (donor / file.etag for donor in self.donors)
         return next((place for place in places if _size(place) == file.size), None)
 
+    def in_the_way(self, file: RepoFile) -> Path | None:  # noqa: ARG002
+        """Return what stands where a file, or a folder that it lies in, has to be.
+
+        In the cache that is nobody's but the libraries'.
+        """
+        return None
+
+    def takes_name(self, file: RepoFile) -> bool:  # noqa: ARG002
+        """Say whether a file would take the name of what is noted about others."""
+        return False
+
     def takes_room(self, file: RepoFile) -> int:  # noqa: ARG002
         """Return the bytes that `adopt` takes of the disk for a file: none for a second link."""
         return 0

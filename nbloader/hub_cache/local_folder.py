@@ -12,6 +12,7 @@ takes the disk twice. Until then the older file of that name stays.
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -121,6 +122,20 @@ class LocalFolder(RepoCache):
         if there is not None and _size(there) == file.size:
             return there
         return RepoCache.elsewhere(self, file)
+
+    def in_the_way(self, file: RepoFile) -> Path | None:
+        place = self.pointer("", file.path_in_repo)
+        above = [each for each in place.parents if self.root in each.parents]
+        for folder in reversed(above):
+            if not os.path.lexists(folder):
+                return None
+            if not folder.is_dir():
+                return folder
+        return place if place.is_dir() and not place.is_symlink() else None
+
+    def takes_name(self, file: RepoFile) -> bool:
+        # Some file systems do not tell letters by their case.
+        return file.path_in_repo.lower().startswith(".cache/huggingface/")
 
     def takes_room(self, file: RepoFile) -> int:
         return file.size

@@ -57,7 +57,7 @@ class DownloadCall(Call):
     """The arguments of `nbloader.download`, which says what each of them means."""
 
     _: KW_ONLY
-    repo_type: str = "model"
+    repo_type: str | None = "model"
     allow_patterns: str | Iterable[str] | None = None
     ignore_patterns: str | Iterable[str] | None = None
     filename: str | None = None

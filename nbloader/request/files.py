@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
+from glob import escape
 
 from nbloader.errors import InvalidArgumentError
 from nbloader.records import FileChoice, RepoType
 from nbloader.request.call import DownloadCall
+from nbloader.request.folders import WEIGHTS
 from nbloader.request.parts import check_inner
+from nbloader.request.repo_ids import RepoAddress
+from nbloader.request.values import is_text
 from nbloader.text import quote
 
 _ALL = FileChoice()
 
 
-def file_choice(call: DownloadCall, repo_type: RepoType) -> FileChoice | None:
+def file_choice(call: DownloadCall, repo_type: RepoType, address: RepoAddress) -> FileChoice | None:
     """Return which files are wanted; None for those that a load would use.
+
+    Args:
+        address: where they are. Where it is the page of a file or a folder, that is wanted, unless
+            the arguments say something else; the page of a model's weights stands for the model.
 
     Raises:
         InvalidArgumentError: a pattern or a name is none, or two arguments contradict each other.
@@ -25,13 +34,38 @@ def file_choice(call: DownloadCall, repo_type: RepoType) -> FileChoice | None:
     if filename is not None and call.subfolder:  # as hf_hub_download takes them
         filename = f"{check_inner('subfolder', call.subfolder)}/{filename}"
     choice = FileChoice(allow=allow, ignore=ignore or (), filename=filename)
-    if choice == _ALL and ignore is None and repo_type is RepoType.MODEL:
-        return None
+    is_model = repo_type is RepoType.MODEL
+    loads = _of_a_load(call, filename)
+    if choice == _ALL and ignore is None:
+        page = address.page
+        if is_model and (not page or WEIGHTS.fullmatch(page) or (loads and page[-1] != "/")):
+            return None
+        choice = _of_page(page) if page else choice
+    elif address.page.endswith("/"):
+        raise InvalidArgumentError(
+            f"the page is of the folder {quote(address.page)}, and other files are named as well",
+            hint=f"Pass the id alone, {quote(address.repo_id)}, and the files from the root of the "
+            "repository.",
+        )
     if filename is not None and (allow is not None or ignore is not None):
         raise InvalidArgumentError(
             "filename= is one file, and allow_patterns= and ignore_patterns= choose among all",
             hint="Leave out filename=, or the patterns.",
         )
+    for name in loads:
+        raise InvalidArgumentError(
+            f"{name}= says how a model would be loaded, and here files are chosen by their names",
+            hint=f"Leave out {name}=, or the patterns, the file and repo_type= for the files that "
+            "a load would use."
+            if not address.page
+            else f"Leave out {name}=, or pass the id alone for the files that a load would use: "
+            f"{quote(address.repo_id)}.",
+        )
+    return choice
+
+
+def _of_a_load(call: DownloadCall, filename: str | None) -> list[str]:
+    """Return the names of the arguments that say how a model would be loaded."""
     asked = {
         "kind": call.kind != "auto",
         "task": call.task,
@@ -41,15 +75,12 @@ def file_choice(call: DownloadCall, repo_type: RepoType) -> FileChoice | None:
         "components": call.components,
         "adapters": call.adapters,
     }
-    for name, given in asked.items():
-        if given:
-            raise InvalidArgumentError(
-                f"{name}= says how a model would be loaded, and here files are chosen by their "
-                "names",
-                hint=f"Leave out {name}=, or the patterns, the file and repo_type= for the files "
-                "that a load would use.",
-            )
-    return choice
+    return [name for name, given in asked.items() if given]
+
+
+def _of_page(page: str) -> FileChoice:
+    """Return what the page of a file or a folder shows."""
+    return FileChoice(allow=(escape(page),)) if page[-1] == "/" else FileChoice(filename=page)
 
 
 def _patterns(name: str, given: object) -> tuple[str, ...] | None:
@@ -58,8 +89,9 @@ def _patterns(name: str, given: object) -> tuple[str, ...] | None:
         return None
     patterns = (given,) if isinstance(given, str) else given
     if isinstance(patterns, Iterable) and not isinstance(patterns, (bytes, dict)):
-        found = tuple(patterns)
-        if all(isinstance(each, str) and each for each in found):
+        # A path of pathlib is the pattern that it is written as: the Hub's library takes it, too.
+        found = tuple(os.fspath(p) if isinstance(p, os.PathLike) else p for p in patterns)
+        if all(isinstance(each, str) and each and is_text(each) for each in found):
             return found
     raise InvalidArgumentError(
         f"{name}={quote(given)} is not a pattern, nor a list of them",
@@ -68,8 +100,9 @@ def _patterns(name: str, given: object) -> tuple[str, ...] | None:
 
 
 def _filename(given: object) -> str | None:
-    if given is None or (isinstance(given, str) and given):
-        return given
+    name = os.fspath(given) if isinstance(given, os.PathLike) else given
+    if name is None or (isinstance(name, str) and name and is_text(name)):
+        return name
     raise InvalidArgumentError(
         f"filename={quote(given)} is not the path of a file",
         hint='Pass its path inside the repository, such as filename="config.json"; several files '

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from glob import escape
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from nbloader.errors import InvalidRepoIdError
@@ -56,11 +57,14 @@ class RepoAddress:
         revision: where the text names one; else None.
         filename: the file with a model of its own that the text leads to; empty if it leads to a
             whole repository.
+        page: the file that the page is of, or with a slash at its end the folder; empty if it is
+            the page of a repository, and where no files are fetched by their names.
     """
 
     repo_id: str
     revision: str | None = None
     filename: str = ""
+    page: str = ""
 
 
 def read_repo_id(
@@ -69,6 +73,7 @@ def read_repo_id(
     endpoint: str | None,
     kind: Kind | None,
     repo_type: RepoType = RepoType.MODEL,
+    fetched: bool = False,
 ) -> RepoAddress:
     """Read an id, or what people paste in its place; behind it a file, where one is meant.
 
@@ -81,6 +86,7 @@ def read_repo_id(
         endpoint: the address of the Hub that will be asked; None for huggingface.co.
         kind: the library that was asked for; None lets the files decide.
         repo_type: what it is to the Hub; a dataset or a space is never completed.
+        fetched: whether files are fetched, of which the page of one names that.
 
     Raises:
         InvalidRepoIdError: it is no id, or leads to something that is no model of that Hub.
@@ -92,7 +98,7 @@ def read_repo_id(
         text = _without_type(text, repo_type)
     address = _address(text)
     if address is not None:
-        return _of_address(address, endpoint or HUB)
+        return _of_address(address, endpoint or HUB, fetched=fetched)
     for scheme in _SCHEMES:
         if text.startswith(scheme):
             path = text.removeprefix(scheme)
@@ -100,15 +106,17 @@ def read_repo_id(
             text = path.removeprefix("models/").removesuffix(".git")
     page = _path_of_a_page(text)
     if page is not None:
-        return _of_address(urlsplit(f"{HUB}/{page}"), endpoint or HUB)
-    inside = _INSIDE.fullmatch(text) if repo_type is RepoType.MODEL else None
-    if inside is not None and WEIGHTS.fullmatch(inside["path"]):
+        return _of_address(urlsplit(f"{HUB}/{page}"), endpoint or HUB, fetched=fetched)
+    inside = _INSIDE.fullmatch(text)
+    if inside is not None and repo_type is RepoType.MODEL and WEIGHTS.fullmatch(inside["path"]):
         revision = inside["revision"]
         return RepoAddress(
             check_repo_id(inside["repo_id"]),
             _revision(given, revision) if revision else None,
             _inner(given, inside["path"]),
         )
+    if inside is not None and is_repo_id(inside["repo_id"]):
+        raise _with_more(given, inside, repo_type, fetched=fetched)
     repo_id, at, revision = text.partition("@")
     repo_id = check_repo_id(repo_id if at and revision else text)
     if repo_type is RepoType.MODEL:
@@ -141,6 +149,32 @@ def _inner(given: object, path: str) -> str:
     return path
 
 
+def _with_more(
+    given: object, inside: re.Match[str], repo_type: RepoType, *, fetched: bool
+) -> InvalidRepoIdError:
+    """The error for a path behind an id, with the line in which it is an argument of its own."""
+    repo_id, path = inside["repo_id"], inside["path"].rstrip("/")
+    if repo_type is RepoType.MODEL:
+        _refuse_other_types(str(given), [*repo_id.split("/"), *path.split("/")])
+    arguments = [quote(repo_id)]
+    if "." in path.rpartition("/")[2]:
+        arguments.append(quote(path))
+    elif fetched:
+        arguments.append(f"allow_patterns={quote(f'{escape(path)}/')}")
+    else:
+        arguments.append(f"subfolder={quote(path)}")
+    if inside["revision"]:
+        arguments.append(f"revision={quote(inside['revision'])}")
+    if repo_type is not RepoType.MODEL:
+        arguments.append(f"repo_type={quote(repo_type.value)}")
+    loads = "subfolder" in arguments[1]
+    return InvalidRepoIdError(
+        f"{quote(given)} is not a repository id",
+        hint=f"What stands behind an id is an argument of its own: nbloader."
+        f"{'load' if loads else 'download'}({', '.join(arguments)}).",
+    )
+
+
 def _unwrapped(text: str) -> str:
     text = text.strip()
     while len(text) > 1 and _WRAPPERS.get(text[0]) == text[-1]:
@@ -169,7 +203,7 @@ def _address(text: str) -> SplitResult | None:
         return None
 
 
-def _of_address(address: SplitResult, endpoint: str) -> RepoAddress:
+def _of_address(address: SplitResult, endpoint: str, *, fetched: bool) -> RepoAddress:
     path, public = _path_at_hub(address, endpoint)
     # Neither a password nor a signature in the address is shown.
     shown = f"{address.scheme}://{address.hostname}{address.path}"
@@ -199,10 +233,18 @@ def _of_address(address: SplitResult, endpoint: str) -> RepoAddress:
         # The Hub's own references, such as those of pull requests: refs/pr/1.
         revision, inside = "/".join([revision, *inside[:2]]), inside[2:]
     path = "/".join(inside)
-    if path and action not in _OF_ONE_FILE:
+    if path and action not in _OF_ONE_FILE and not (fetched and action == "tree"):
         raise _folder(shown, repo_id, path)
-    alone = WEIGHTS.fullmatch(path) and not _OF_A_MODEL.fullmatch(inside[-1])
-    return RepoAddress(repo_id, _revision(shown, revision), _inner(shown, path) if alone else "")
+    alone = (
+        action in _OF_ONE_FILE and WEIGHTS.fullmatch(path) and not _OF_A_MODEL.fullmatch(inside[-1])
+    )
+    page = _inner(shown, path) if path and (fetched or alone) else ""
+    return RepoAddress(
+        repo_id,
+        _revision(shown, revision),
+        filename=page if alone else "",
+        page=f"{page}/" if page and action == "tree" else page if fetched else "",
+    )
 
 
 def _path_at_hub(address: SplitResult, endpoint: str) -> tuple[str, bool]:

@@ -94,6 +94,20 @@ class Request:
     view: ViewName
     on_event: Callable[[Event], object] | None
 
+    @property
+    def named(self) -> str:
+        """What of its repository is meant: a file, or a folder; empty for all that is needed."""
+        choice = self.selection.files
+        if choice is None:
+            return self.selection.checkpoint
+        one = choice.allow if choice.allow is not None and len(choice.allow) == 1 else ("",)
+        return choice.filename or one[0]
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What tells it from the others of one list, whose other arguments are the same."""
+        return self.repo_id, self.revision, self.named
+
     def place_in(self, folder: Path) -> Path:
         """Return what a download gives: the folder of its files, or the path of the only one."""
         choice = self.selection.files
@@ -142,8 +156,8 @@ def checked(call: Call) -> Request:
     kind = _kind(call.kind, call.task)
     repo_type, files, local_dir = RepoType.MODEL, None, None
     if isinstance(call, DownloadCall):
-        repo_type = one_of("repo_type", call.repo_type, RepoType)
-        files = file_choice(call, repo_type)
+        if call.repo_type is not None:  # as the Hub's library takes it
+            repo_type = one_of("repo_type", call.repo_type, RepoType)
         local_dir = check_folder("local_dir", call.local_dir)
     endpoint = check_endpoint(call.endpoint)
     default = check_endpoint(os.environ.get("HF_ENDPOINT") or None, "HF_ENDPOINT")
@@ -158,8 +172,14 @@ def checked(call: Call) -> Request:
         address = RepoAddress(folder.name, filename=filename)
     else:
         address = read_repo_id(
-            call.repo_id, endpoint=endpoint or default, kind=kind, repo_type=repo_type
+            call.repo_id,
+            endpoint=endpoint or default,
+            kind=kind,
+            repo_type=repo_type,
+            fetched=fetched,
         )
+    if isinstance(call, DownloadCall):
+        files = file_choice(call, repo_type, address)
     classes = read_classes(call.cls, kind=kind, task=call.task)
     revision = _revision(call.revision, address.revision)
     parts = read_components(

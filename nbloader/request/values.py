@@ -201,6 +201,15 @@ def check_method(plan: object) -> Method | None:
         ) from None
 
 
+def is_text(value: str) -> bool:
+    """Say whether a name can be one of a file: it is text in UTF-8, and has no zero in it."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in value
+
+
 def check_folder(name: str, folder: object) -> str | None:
     """Return the absolute path of a folder, or None. Raises InvalidArgumentError."""
     if folder is None:
@@ -209,7 +218,7 @@ def check_folder(name: str, folder: object) -> str | None:
         path = os.fspath(folder)  # type: ignore[call-overload]
     except TypeError:
         path = b""
-    if not isinstance(path, str) or not path or "\0" in path:
+    if not isinstance(path, str) or not path or not is_text(path):
         raise InvalidArgumentError(
             f"{name}={quote(folder)} is not a folder", hint=f'Pass a path, as {name}="models".'
         )

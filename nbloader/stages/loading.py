@@ -17,8 +17,7 @@ from nbloader.checks import Facts
 from nbloader.errors import (
     DoesNotFitError,
     HubUnreachableError,
-    RepoNotFoundError,
-    UnsupportedRepoError,
+    RepoError,
 )
 from nbloader.machine import HOW_TO_FREE
 from nbloader.notebook import running_kernel
@@ -174,8 +173,8 @@ def _fetch(run: Run, loading: list[_Loading] | None = None) -> Path:
             cancelled=run.cancelled,
             loads=loading is not None,
         )
-    except (HubUnreachableError, RepoNotFoundError, UnsupportedRepoError) as error:
-        raise helped(error, request) from error
+    except (HubUnreachableError, RepoError) as error:
+        raise helped(error, request, fetched=loading is None) from error
     finally:
         for each in loading or ():
             each.close()

@@ -63,14 +63,19 @@ class Found:
 
 
 def labels(requests: Sequence[Request]) -> list[str]:
-    """Name each request: by its id, and by the revision as well where one id comes twice."""
-    ids = [request.repo_id for request in requests]
-    return [
-        f"{request.repo_id}@{request.revision}"
-        if ids.count(request.repo_id) > 1
-        else request.repo_id
-        for request in requests
-    ]
+    """Name each request: by its id, and by what tells it from those of the same id."""
+    revisions: dict[str, set[str]] = {}
+    inside: dict[str, set[str]] = {}
+    for request in requests:
+        revisions.setdefault(request.repo_id, set()).add(request.revision)
+        inside.setdefault(request.repo_id, set()).add(request.named)
+
+    def label(request: Request) -> str:
+        at = f"@{request.revision}" if len(revisions[request.repo_id]) > 1 else ""
+        path = f"/{request.named}" if len(inside[request.repo_id]) > 1 and request.named else ""
+        return f"{request.repo_id}{at}{path}"
+
+    return [label(request) for request in requests]
 
 
 # -- all as one ------------------------------------------------------------------------------------

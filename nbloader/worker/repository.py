@@ -15,7 +15,12 @@ from typing import IO
 from huggingface_hub import constants
 from huggingface_hub.file_download import repo_folder_name
 
-from nbloader.errors import CacheNotWritableError, DownloadError, MalformedFileError
+from nbloader.errors import (
+    CacheNotWritableError,
+    DownloadError,
+    MalformedFileError,
+    UnsafePathError,
+)
 from nbloader.hub_cache import (
     ListingStore,
     LocalFolder,
@@ -24,7 +29,7 @@ from nbloader.hub_cache import (
     found_partials,
     sweep,
 )
-from nbloader.records import Listing, Notice, RepoFile, TransferPolicy
+from nbloader.records import Listing, Notice, RepoFile, Selection, TransferPolicy
 from nbloader.redaction import short_path
 from nbloader.selection import (
     FIRST_READ_BYTES,
@@ -37,6 +42,7 @@ from nbloader.selection import (
     parse_header,
     sketched,
 )
+from nbloader.text import quote
 from nbloader.transfer.protocol import Report, Tried
 from nbloader.worker.download import Downloads
 from nbloader.worker.hub import Hub
@@ -325,6 +331,34 @@ def named_files(listing: Listing, repo_id: str) -> dict[str, RepoFile]:
         replace(file, path=f"{repo_id}:{file.path}", repo_id=repo_id) for file in listing.files
     )
     return {file.path: file for file in named}
+
+
+def check_places(selection: Selection, repositories: Mapping[str, object]) -> None:
+    """See that nothing of the user's own stands where the files go.
+
+    Args:
+        repositories: those that are fetched from are looked at, by the `repo_id` of their files.
+
+    Raises:
+        CacheNotWritableError: something does.
+        UnsafePathError: a file would take the place of what is noted of the others.
+    """
+    for file in selection.files:
+        one = repositories[file.repo_id]
+        if not isinstance(one, Repository):
+            continue
+        if one.cache.takes_name(file):
+            raise UnsafePathError(
+                f"The file {quote(file.path)} of the repository would be taken for what the Hub's "
+                "library notes in a folder.",
+                hint='Leave it out: ignore_patterns=[".cache/"].',
+            )
+        if (path := one.cache.in_the_way(file)) is not None:
+            what = "a file" if path.is_dir() else "a folder"
+            raise CacheNotWritableError(
+                f"{short_path(path)} is in the way: the repository has {what} of that name",
+                hint="Move it away, or pass another folder as `local_dir=`.",
+            )
 
 
 def header_of(opened: IO[bytes], file: RepoFile) -> bytes:

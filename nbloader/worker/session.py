@@ -51,7 +51,7 @@ from nbloader.worker.download import may_use_xet
 from nbloader.worker.folder import Folder, check_whole, folder_named, of_folder
 from nbloader.worker.headers import first_header, read_headers
 from nbloader.worker.hub import Hub
-from nbloader.worker.repository import Repository, files_replaced, write_sketch
+from nbloader.worker.repository import Repository, check_places, files_replaced, write_sketch
 
 _Made: TypeAlias = tuple[Selection, dict[str, bytes], dict[str, Header | None]]
 """A selection, and what it was made from, by path: small files, and headers of weights."""
@@ -166,6 +166,7 @@ class Session:
         self._selection = selection
         used = {"", *(file.repo_id for file in selection.files)}
         self._repositories = {name: one for name, one in self._repositories.items() if name in used}
+        check_places(selection, self._repositories)
         self._changed = [file for file in selection.files if self._is_another(selection, file)]
         cached = {file.path for file in selection.files if self._was_there(selection, file)}
         self._ask_xet(self._wants_xet(selection, cached))

@@ -20,6 +20,7 @@ from nbloader.errors import (
 from nbloader.localhub import LocalHub
 from nbloader.records import Event, FileDone, Kind, Selected
 from tests.conftest import WriteRepo
+from tests.gguf_files import gguf_file
 
 Publish = Callable[[Mapping[str, bytes]], str]
 
@@ -149,6 +150,23 @@ def test_a_file_that_is_not_there_is_told_before_a_byte(
         )
     assert caught.value.hint == "Is 'README.md' meant?"
     assert hub.counters().file_bytes == 0
+
+
+def test_what_no_load_can_use_can_be_fetched_by_the_line_that_is_told(
+    hub: LocalHub, publish: Publish, tmp_path: Path
+) -> None:
+    repo_id = publish({"model.onnx": b"x", "odd.gguf": gguf_file({"general.architecture": "odd"})})
+    where: dict[str, Any] = {"endpoint": hub.endpoint, "cache_dir": tmp_path, "view": "none"}
+    for place, line in (
+        (repo_id, f'nbloader.download("{repo_id}", allow_patterns="*")'),
+        (f"{repo_id}/odd.gguf", f'nbloader.download("{repo_id}", "odd.gguf")'),
+    ):
+        with pytest.raises(UnsupportedRepoError) as caught:
+            nbloader.download(place, **where)
+        assert line in caught.value.hint
+        with pytest.raises(UnsupportedRepoError) as caught:
+            nbloader.load(place, **where)
+        assert line not in caught.value.hint
 
 
 def test_the_checks_hold_for_files_too(

@@ -16,7 +16,12 @@ import pytest
 from huggingface_hub import hf_hub_download, snapshot_download
 
 import nbloader
-from nbloader.errors import DiskSpaceError, NotCachedError
+from nbloader.errors import (
+    CacheNotWritableError,
+    DiskSpaceError,
+    NotCachedError,
+    UnsafePathError,
+)
 from nbloader.localhub import Fault, LocalHub, RequestClass
 from nbloader.records import Event, Notice, Selected
 from tests.conftest import WriteRepo
@@ -201,6 +206,37 @@ def test_a_file_that_the_user_has_changed_is_not_replaced_in_silence(
     assert call.hub.counters().file_bytes - before == len(FILES["config.json"])
     (notice,) = [event for event in call.events if isinstance(event, Notice)]
     assert (notice.reference, notice.message.split()[0]) == ("file-replaced", "config.json")
+
+
+@pytest.mark.parametrize(("name", "is_folder"), [("config.json", True), ("data", False)])
+def test_what_is_in_the_way_is_told_before_a_byte(
+    call: Caller, publish: Publish, tmp_path: Path, name: str, is_folder: bool
+) -> None:
+    repo_id = publish(FILES)
+    place = tmp_path / "local" / name
+    place.parent.mkdir()
+    if is_folder:
+        place.mkdir()
+    else:
+        place.write_bytes(b"of the user")
+    with (
+        call.nothing_fetched(),
+        pytest.raises(CacheNotWritableError, match=f"{name} is in the way"),
+    ):
+        call.ours(repo_id, local_dir=tmp_path / "local")
+    place.rename(tmp_path / "away")
+    assert tree(call.ours(repo_id, local_dir=tmp_path / "local")) == FILES
+
+
+def test_no_repository_writes_the_notes_of_others(
+    call: Caller, publish: Publish, tmp_path: Path
+) -> None:
+    repo_id = publish({**FILES, ".cache/huggingface/download/config.json.metadata": b"x"})
+    with pytest.raises(UnsafePathError) as caught:
+        call.ours(repo_id, local_dir=tmp_path / "local")
+    assert 'ignore_patterns=[".cache/"]' in caught.value.hint
+    folder = call.ours(repo_id, local_dir=tmp_path / "local", ignore_patterns=[".cache/"])
+    assert tree(folder) == FILES
 
 
 def test_a_folder_that_was_copied_without_notes_is_hashed_and_kept(

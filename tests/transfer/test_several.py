@@ -34,6 +34,7 @@ from nbloader.selection import FIRST_READ_BYTES
 from nbloader.stages.several import Found, joined, joint_report, labels
 from nbloader.state import JobState, apply
 from tests.conftest import WriteRepo
+from tests.gguf_files import gguf_file
 from tests.transfer.test_transfer import files, weights
 
 SHARED = weights(3_000_000, seed=11)
@@ -140,6 +141,28 @@ def test_files_of_several_datasets_are_chosen_by_the_same_patterns(
     folders = nbloader.download(ids, allow_patterns="*.csv", **where)
     assert [contents(folder) for folder in folders] == [{"x.csv": b"1"}] * 2
     assert nbloader.download(ids, filename="y.bin", **where)[1].read_bytes() == b"2"
+
+
+def test_two_files_of_one_repository_are_two(
+    hub: LocalHub, hub_root: Path, write_repo: WriteRepo, tmp_path: Path
+) -> None:
+    write_repo(hub_root, "datasets/org/files-of-several", {"x.csv": b"1", "y.csv": b"2"})
+    page = f"{hub.endpoint}/datasets/org/files-of-several/blob/main/"
+    where = arguments(hub, tmp_path, view="none", repo_type="dataset")
+    paths = nbloader.download([f"{page}x.csv", f"{page}y.csv", f"{page}x.csv"], **where)
+    assert [path.read_bytes() for path in paths] == [b"1", b"2", b"1"]
+
+
+def test_two_checkpoints_of_one_repository_have_two_reports(
+    hub: LocalHub, hub_root: Path, write_repo: WriteRepo, tmp_path: Path
+) -> None:
+    small = gguf_file({"general.architecture": "clip"}, {"a": ("F32", (4, 4), None)})
+    other = gguf_file({"general.architecture": "bert"}, {"a": ("F32", (4, 4), None)})
+    write_repo(hub_root, "org/ggufs-of-several", {"a.gguf": small, "b.gguf": other})
+    ids = [f"org/ggufs-of-several/{name}.gguf" for name in "ab"]
+    report = nbloader.preflight(ids, **arguments(hub, tmp_path))
+    told = [next(each.message for each in one.results if each.name == "files") for one in report]
+    assert ["'a.gguf'" in told[0], "'b.gguf'" in told[1]] == [True, True]
 
 
 def test_one_that_is_not_there_ends_all_before_a_weight(
@@ -288,6 +311,8 @@ def test_what_is_shared_takes_the_disk_once_whoever_has_it() -> None:
 def test_repositories_are_told_apart_by_their_revisions_where_that_is_needed() -> None:
     requests = [checked(Call(each)) for each in ("org/a@v1", "org/a", "org/b")]
     assert labels(requests) == ["org/a@v1", "org/a@main", "org/b"]
+    files = [checked(Call(each)) for each in ("org/a/x.gguf", "org/a@v1/y.gguf", "org/b/x.gguf")]
+    assert labels(files) == ["org/a@main/x.gguf", "org/a@v1/y.gguf", "org/b"]
 
 
 def test_nothing_is_joined_of_nothing() -> None:
