@@ -241,6 +241,7 @@ def _facts(
         attention=attention_facts(selection, way.name) if selection and way else None,
         asked=asked,
         handed_in=frozenset(request.selection.handed_in),
+        named=request.selection.component_names,
         allow_pickle=request.allow_pickle,
         safe_globals=_safe_globals(),
         check_network=request.settings.check_network,

@@ -55,6 +55,7 @@ class Facts:
             choice.
         asked: libraries, each with a method that the caller asks it to quantize with.
         handed_in: names that the caller passes on to the library.
+        named: the components that the caller names.
         allow_pickle: whether weights that can run code may be loaded.
         safe_globals: names that the caller has added to what torch's restricted unpickler allows.
         required_disk_bytes: free space to ask for; None for the exact missing bytes.
@@ -87,6 +88,7 @@ class Facts:
     attention: AttentionFacts | None = None
     asked: tuple[tuple[str, str], ...] = ()
     handed_in: frozenset[str] = frozenset()
+    named: tuple[str, ...] = ()
     allow_pickle: bool = False
     safe_globals: frozenset[str] = frozenset()
     check_network: bool = True

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 
 from packaging.version import InvalidVersion, Version
 
 from nbloader.checks.facts import Facts, failed, passed, skipped, warned
+from nbloader.checks.findings import Finding
 from nbloader.checks.needs import (
     INSTEAD,
     Quantizations,
@@ -17,13 +16,12 @@ from nbloader.checks.needs import (
     quantizations_of,
     required_packages,
 )
+from nbloader.checks.parts import incomplete, not_taken, of_other_kinds
 from nbloader.errors import (
     ConflictingPackagesError,
     DoesNotFitError,
     InvalidArgumentError,
-    MissingComponentError,
     MissingPackageError,
-    NbloaderError,
     RestartNeededError,
     UnsupportedClassError,
     UnsupportedRepoError,
@@ -112,6 +110,7 @@ def packages(facts: Facts) -> CheckResult:
         asked=facts.asked,
         gpu=facts.machine is None or bool(facts.machine.gpus) or facts.machine.mps,
         handed_in=facts.handed_in,
+        named=facts.named,
         notebook=facts.in_notebook,
     )
 
@@ -126,6 +125,7 @@ def check_packages(
     asked: Quantizations = (),
     gpu: bool = True,
     handed_in: Collection[str] = (),
+    named: Collection[str] = (),
     notebook: bool = True,
 ) -> CheckResult:
     """Judge the installed packages; all that stops the load is mended by the one line of the hint.
@@ -138,6 +138,7 @@ def check_packages(
         asked: libraries, each with a method that the caller asks it to quantize with.
         gpu: whether there is one.
         handed_in: names that the caller passes on to the library.
+        named: the components that the caller names.
         notebook: whether the line is for a cell, and not for a terminal.
     """
     classes, quantizations, asked = tuple(classes), tuple(quantizations), tuple(asked)
@@ -149,8 +150,9 @@ def check_packages(
             selection, classes, packages, frozenset(method for _, method in quantizations)
         ),
         *(() if gpu else _without_gpu(selection, quantizations, asked)),
-        *_incomplete(selection, classes, handed_in),
-        *_not_taken(selection, classes),
+        *incomplete(selection, classes, handed_in),
+        *not_taken(selection, classes, named),
+        *of_other_kinds(selection),
         *_unmet(unmet, required),
         *_conflicting(selection, packages),
         *_upgraded(selection, packages),
@@ -171,28 +173,7 @@ def check_packages(
 # -- what can be wrong -----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Finding:
-    """One thing that is wrong.
-
-    Attributes:
-        stops: whether the load cannot work with it.
-        change: versions to install by the name of the import; empty where nothing is to be
-            installed.
-        restart: whether a restart of the process mends it.
-        advice: what to do besides, or instead.
-    """
-
-    error: type[NbloaderError]
-    message: str
-    stops: bool = True
-    change: Mapping[str, str] = field(default_factory=dict)
-    restart: bool = False
-    advice: str = ""
-    link: str = ""
-
-
-def _hint(told: Iterable[_Finding], packages: Mapping[str, PackageFacts], *, notebook: bool) -> str:
+def _hint(told: Iterable[Finding], packages: Mapping[str, PackageFacts], *, notebook: bool) -> str:
     """Say what mends all of it: one line to run, and one of advice."""
     change = merged(finding.change for finding in told)
     advice = " ".join(dict.fromkeys(finding.advice for finding in told if finding.advice))
@@ -203,17 +184,17 @@ def _hint(told: Iterable[_Finding], packages: Mapping[str, PackageFacts], *, not
 
 def _missing(
     required: Iterable[str], faster: Iterable[str], packages: Mapping[str, PackageFacts]
-) -> Iterator[_Finding]:
+) -> Iterator[Finding]:
     missing = _not_installed(required, packages)
     slow = [name for name in _not_installed(faster, packages) if name not in missing]
     if missing:
-        yield _Finding(
+        yield Finding(
             error=MissingPackageError,
             message=f"not installed: {_names(missing)}",
             change=dict.fromkeys((*missing, *slow), ""),
         )
     if slow:
-        yield _Finding(
+        yield Finding(
             error=MissingPackageError,
             message=f"not installed: {_names(slow)}; without it, loading is slower and takes more "
             "memory",
@@ -240,7 +221,7 @@ def _unsupported(
     classes: Iterable[ClassFacts],
     packages: Mapping[str, PackageFacts],
     methods: Collection[str] = (),
-) -> Iterator[_Finding]:
+) -> Iterator[Finding]:
     families = {component.model_type for component in selection.components}
     code = {
         name: part.code
@@ -258,14 +239,14 @@ def _unsupported(
             kind = "quantization " if fact.name in methods else kind
             what = f"{kind}{quote(fact.name)}"
             if fact.unfit:
-                yield _Finding(
+                yield Finding(
                     error=UnsupportedRepoError,
                     message=f"{fact.name} does not take {selection.repo_id}: {fact.unfit}",
                     advice="Leave cls= out for what the files name, or name another class.",
                 )
                 continue
             if selection.task_asked and fact.name == selection.task:
-                yield _Finding(
+                yield Finding(
                     error=InvalidArgumentError,
                     message=f"transformers {_version(packages, library) or '?'} has no pipeline "
                     f"for the task {what}",
@@ -285,7 +266,7 @@ def _unsupported(
             if library == "diffusers" and _is_older(selection.written_with, installed):
                 yield _removed(selection, message)
                 continue
-            yield _Finding(
+            yield Finding(
                 error=UnsupportedClassError,
                 message=message,
                 change={library: "" if installed == "?" else f">{installed.partition('+')[0]}"},
@@ -304,10 +285,10 @@ def _is_older(written_with: str | None, installed: str) -> bool:
         return False
 
 
-def _removed(selection: Selection, lacking: str) -> _Finding:
+def _removed(selection: Selection, lacking: str) -> Finding:
     """Say of a class that an upgrade brings no more where an older version had it."""
     before = Version(selection.written_with or "").base_version
-    return _Finding(
+    return Finding(
         error=UnsupportedClassError,
         message=f"{lacking}: {selection.repo_id} was written with diffusers "
         f"{selection.written_with}, and the class was renamed or taken out since",
@@ -316,7 +297,7 @@ def _removed(selection: Selection, lacking: str) -> _Finding:
     )
 
 
-def _renamed(selection: Selection, fact: ClassFacts, library: str, installed: str) -> _Finding:
+def _renamed(selection: Selection, fact: ClassFacts, library: str, installed: str) -> Finding:
     """Say of a class that is gone what took its place, and how to load it so."""
     successor = quote(fact.successor)
     part = next((each.name for each in selection.components if each.class_name == fact.name), None)
@@ -331,7 +312,7 @@ def _renamed(selection: Selection, fact: ClassFacts, library: str, installed: st
             f"pipe.register_modules({part}=transformers.{fact.successor}.from_pretrained("
             f'"{selection.repo_id}", subfolder="{part}"))'
         )
-    return _Finding(
+    return Finding(
         error=UnsupportedClassError,
         message=f"{distribution_name(library)} {installed} has no {quote(fact.name)}: {successor} "
         "took its place",
@@ -341,18 +322,18 @@ def _renamed(selection: Selection, fact: ClassFacts, library: str, installed: st
 
 def _without_gpu(
     selection: Selection, quantizations: Quantizations, asked: Quantizations
-) -> Iterator[_Finding]:
+) -> Iterator[Finding]:
     """Find weights that cannot be loaded, or quantized, where there is no GPU."""
     for library, method in asked:
         if method_name(method) in _WITH_GPU.get(library, ()):
-            yield _Finding(
+            yield Finding(
                 error=DoesNotFitError,
                 message=f"{library} quantizes with {quote(method)} only where there is a GPU",
                 advice="Use a machine with a GPU, or leave quantization_config out.",
             )
     for library, method in quantizations:
         if method_name(method) in _WITH_GPU.get(library, ()):
-            yield _Finding(
+            yield Finding(
                 error=DoesNotFitError,
                 message=f"weights of {selection.repo_id} are quantized with {quote(method)}, which "
                 f"{library} loads only where there is a GPU",
@@ -361,71 +342,11 @@ def _without_gpu(
             )
 
 
-def _incomplete(
-    selection: Selection, classes: Iterable[ClassFacts], handed_in: Collection[str]
-) -> Iterator[_Finding]:
-    """Find what the class of a pipeline asks for and neither repository nor caller brings."""
-    there = {component.name for component in selection.components}.union(handed_in)
-    for fact in classes:
-        lacking = [(name, kind) for name, kind in fact.components if name not in there]
-        if lacking:
-            parts = ", ".join(f'"{name}": {_made(kind)}' for name, kind in lacking)
-            yield _Finding(
-                error=MissingComponentError,
-                message=f"{quote(fact.name)} needs {', '.join(quote(name) for name, _ in lacking)},"
-                f" and {selection.repo_id} has none",
-                advice="Load it from where it is, as the repository's card says, and hand it in: "
-                f"loader_kwargs={{{parts}}}",
-            )
-
-
-def _not_taken(selection: Selection, classes: Iterable[ClassFacts]) -> Iterator[_Finding]:
-    """Find parts from elsewhere that the class of a pipeline has no place for."""
-    given = dict.fromkeys(
-        part.argument or part.name
-        for part in selection.components
-        if part.repo_id and part.class_name
-    )
-    for fact in classes:
-        if fact.takes is None:
-            continue
-        for name in (name for name in given if name not in fact.takes):
-            near = difflib.get_close_matches(name, fact.takes, n=3, cutoff=0.5)
-            other = _JOINING.get(name)
-            advice = (
-                f'A class that takes it has to be named, such as cls="{other}".' if other else ""
-            )
-            advice = advice or f"It takes {', '.join(near or fact.takes)}."
-            yield _Finding(
-                error=InvalidArgumentError,
-                message=f"components[{name!r}]: {fact.name} has no such component",
-                advice=advice,
-            )
-
-
-_JOINING: Mapping[str, str] = {
-    "adapter": "StableDiffusionXLAdapterPipeline",
-    "controlnet": "AutoPipelineForText2Image",
-    "motion_adapter": "AnimateDiffPipeline",
-}
-"""Parts that make another pipeline of the same files, with one that takes them."""
-
-
-# Pipelines name with it that they take one of several schedulers; it is no class by itself.
-_ONE_OF: Mapping[str, str] = {"KarrasDiffusionSchedulers": "DPMSolverMultistepScheduler"}
-
-
-def _made(kind: str) -> str:
-    """Return how a component of the type that a pipeline's class names is made."""
-    named = _ONE_OF.get(kind, kind)
-    return f"{named}.from_pretrained(...)" if named[:1].isupper() and named != "Any" else "..."
-
-
-def _own_code(selection: Selection, lacking: str, code: tuple[str, ...]) -> _Finding:
+def _own_code(selection: Selection, lacking: str, code: tuple[str, ...]) -> Finding:
     """Say that the repository names code for what transformers lacks."""
     files = ", ".join(quote(path) for path in code[:4])
     elsewhere = ", in another repository" if any("--" in path for path in code) else ""
-    return _Finding(
+    return Finding(
         error=UnsupportedRepoError,
         message=f"{lacking}, and {selection.repo_id} names code of its own for it{elsewhere}: "
         f"{files}",
@@ -433,7 +354,7 @@ def _own_code(selection: Selection, lacking: str, code: tuple[str, ...]) -> _Fin
     )
 
 
-def _unmet(unmet: Iterable[UnmetRequirement], required: Iterable[str]) -> Iterator[_Finding]:
+def _unmet(unmet: Iterable[UnmetRequirement], required: Iterable[str]) -> Iterator[Finding]:
     # What torch requires is its build's own affair: Colab and Kaggle bring CUDA in other ways than
     # by the packages that its metadata name.
     own = {normal_name(distribution_name(name)) for name in (*required, *_UNDERNEATH)} - {"torch"}
@@ -441,7 +362,7 @@ def _unmet(unmet: Iterable[UnmetRequirement], required: Iterable[str]) -> Iterat
         package = normal_name(fact.package)
         wanted = re.split(r"[^\w.-]", fact.requirement, maxsplit=1)[0]
         is_there = f"{fact.installed} is installed" if fact.installed else "it is not installed"
-        yield _Finding(
+        yield Finding(
             error=ConflictingPackagesError,
             message=f"{fact.package} {fact.version} requires {fact.requirement}, but {is_there}",
             stops=package in own and normal_name(wanted) in _ENFORCED.get(package, ()),
@@ -449,14 +370,14 @@ def _unmet(unmet: Iterable[UnmetRequirement], required: Iterable[str]) -> Iterat
         )
 
 
-def _conflicting(selection: Selection, packages: Mapping[str, PackageFacts]) -> Iterator[_Finding]:
+def _conflicting(selection: Selection, packages: Mapping[str, PackageFacts]) -> Iterator[Finding]:
     for conflict in found_conflicts(packages):
         if conflict.kinds and selection.kind not in conflict.kinds:
             continue
         versions = " and ".join(
             f"{distribution_name(name)} {_version(packages, name)}" for name in conflict.packages
         )
-        yield _Finding(
+        yield Finding(
             error=ConflictingPackagesError,
             message=f"{versions}: {conflict.why}",
             stops=bool(conflict.kinds),
@@ -465,12 +386,12 @@ def _conflicting(selection: Selection, packages: Mapping[str, PackageFacts]) -> 
         )
 
 
-def _upgraded(selection: Selection, packages: Mapping[str, PackageFacts]) -> Iterator[_Finding]:
+def _upgraded(selection: Selection, packages: Mapping[str, PackageFacts]) -> Iterator[Finding]:
     # Others may write their version differently in their metadata and in their code (`cv2`).
     for name in RELATED:
         fact = packages.get(name)
         if fact is not None and changed_since_import(fact):
-            yield _Finding(
+            yield Finding(
                 error=RestartNeededError,
                 message=f"{distribution_name(name)} {fact.imported} is imported, but "
                 f"{fact.installed} is installed",

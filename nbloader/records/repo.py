@@ -255,6 +255,8 @@ class SelectionRequest:
         subfolder: where in the repository they are; empty for its root.
         components: the components of a pipeline that are in other places, by the pipeline's names;
             several for one that is a list of models.
+        component_lists: those of `components` that are given as a list, also of one.
+        component_names: all that the caller names, with those that are handed in or left out.
         checkpoint: the one file that is loaded, from the root of the repository; empty
             for what the files of the repository are together.
         config: the repository that the configuration of such a checkpoint is taken from; empty for
@@ -277,6 +279,8 @@ class SelectionRequest:
     as_tuple: bool = False
     subfolder: str = ""
     components: Mapping[str, tuple[Source, ...]] = field(default_factory=dict)
+    component_lists: tuple[str, ...] = ()
+    component_names: tuple[str, ...] = ()
     checkpoint: str = ""
     config: str = ""
     adapters: tuple[AdapterRequest, ...] = ()

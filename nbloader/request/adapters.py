@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -204,13 +205,23 @@ def _name(where: str, given: object) -> str:
 
 
 def _scale(where: str, given: object) -> float | None:
-    if given is None or (isinstance(given, (int, float)) and not isinstance(given, bool)):
-        return None if given is None else float(given)
+    if given is None:
+        return None
+    is_number = isinstance(given, (int, float)) and not isinstance(given, bool)
+    if isinstance(given, (int, float)) and is_number and _is_finite(given):
+        return float(given)
     raise InvalidArgumentError(
-        f"{where}: scale={quote(given)} is not a number",
+        f"{where}: scale={quote(given)} is not a {'finite ' if is_number else ''}number",
         hint="Pass a number such as 0.8. Scales for single blocks are set on the pipeline: "
         "pipe.set_adapters(...), pipe.set_ip_adapter_scale(...).",
     )
+
+
+def _is_finite(number: float) -> bool:
+    try:
+        return math.isfinite(number)
+    except OverflowError:  # of a huge int
+        return False
 
 
 def _image_encoder(where: str, mapping: Mapping[str, Any]) -> str | None:

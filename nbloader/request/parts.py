@@ -20,6 +20,8 @@ _PLACE = re.compile(r"([^/@]+/[^/@]+)(?:@(refs/pr/\d+|[^/]+))?(?:/(.+))?")
 _MAX_PATH = 1024
 _FILES = (".safetensors", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
 _PLACES = (str, os.PathLike, Mapping)
+_SEVERAL = ("controlnet", "adapter")
+"""The components that a pipeline of diffusers takes several models for."""
 _KEYS = ("repo_id", "revision", "subfolder", "filename")
 _SAMPLE = '"org/name", "org/name@revision" or "org/name/folder"'
 
@@ -83,14 +85,16 @@ class Parts:
 
     Attributes:
         sources: those that are in other places, by the pipeline's names.
+        lists: those of `sources` that were given as a list, also of one.
         handed_in: those that are objects, or None for one that is left out.
     """
 
     sources: Mapping[str, tuple[Source, ...]] = field(default_factory=dict)
+    lists: tuple[str, ...] = ()
     handed_in: Mapping[str, Any] = field(default_factory=dict)
 
 
-def read_components(given: Mapping[str, Any], *, repo_id: str, revision: str) -> Parts:
+def read_components(given: Any, *, repo_id: str, revision: str) -> Parts:
     """Read `components`.
 
     Args:
@@ -98,9 +102,16 @@ def read_components(given: Mapping[str, Any], *, repo_id: str, revision: str) ->
         repo_id, revision: those of the call.
 
     Raises:
-        InvalidArgumentError: a place can be none.
+        InvalidArgumentError: a place can be none, or an object no component.
     """
-    sources, handed_in = {}, {}
+    if given is None:
+        return Parts()
+    if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
+        raise InvalidArgumentError(
+            f"components={quote(given)} does not say by names what the parts are",
+            hint='Pass components={"vae": "org/name"}.',
+        )
+    sources, lists, handed_in = {}, [], {}
     for name, value in given.items():
         where = f"components[{name!r}]"
         if not name.isidentifier() or name.startswith("_"):
@@ -110,8 +121,16 @@ def read_components(given: Mapping[str, Any], *, repo_id: str, revision: str) ->
             )
         places = _places(value)
         if places is None:
+            _check_object(where, value)
             handed_in[name] = value
             continue
+        if isinstance(value, (list, tuple)):
+            if name not in _SEVERAL:
+                raise InvalidArgumentError(
+                    f"{where} is a list, and a pipeline has one {name}",
+                    hint=f"Name one place; lists are for {' and '.join(_SEVERAL)}.",
+                )
+            lists.append(name)
         read = tuple(_read_part(where, place) for place in places)
         for source in read:
             if source.repo_id == repo_id and source.revision not in (None, revision):
@@ -125,7 +144,7 @@ def read_components(given: Mapping[str, Any], *, repo_id: str, revision: str) ->
                 hint="Load it by itself, and hand in the object as often as you like.",
             )
         sources[name] = read
-    return Parts(sources=sources, handed_in=handed_in)
+    return Parts(sources=sources, lists=tuple(lists), handed_in=handed_in)
 
 
 def _places(value: object) -> list[object] | None:
@@ -136,6 +155,32 @@ def _places(value: object) -> list[object] | None:
         named = [isinstance(each, _PLACES) for each in value]
         return list(value) if all(named) else None
     return None
+
+
+def _check_object(where: str, value: object) -> None:
+    """Refuse what can be handed in as no component. Raises InvalidArgumentError."""
+    hint = f"Pass {_SAMPLE}, None to leave it out, or an object that is loaded."
+    if isinstance(value, type):
+        raise InvalidArgumentError(
+            f"{where} is the class {value.__name__}, and no object of it",
+            hint=f"Hand in an object: {value.__name__}.from_pretrained(...). Or name a place, such "
+            f"as {_SAMPLE}.",
+        )
+    if isinstance(value, (list, tuple)):
+        if any(isinstance(each, _PLACES) for each in value):
+            raise InvalidArgumentError(
+                f"{where} has places and objects side by side",
+                hint="Name the places of all, or hand in the objects of all.",
+            )
+        if not value:
+            raise InvalidArgumentError(f"{where} is an empty list", hint=hint)
+        for each in value:
+            _check_object(where, each)
+    elif isinstance(value, (bool, int, float, bytes)):
+        raise InvalidArgumentError(
+            f"{where}={quote(value)} is no component",
+            hint=f"{hint} What the class takes beside its components goes into loader_kwargs=.",
+        )
 
 
 def _read_part(where: str, given: object) -> Source:

@@ -182,9 +182,7 @@ def checked(call: Call) -> Request:
         files = file_choice(call, repo_type, address)
     classes = read_classes(call.cls, kind=kind, task=call.task)
     revision = _revision(call.revision, address.revision)
-    parts = read_components(
-        _mapping("components", call.components), repo_id=address.repo_id, revision=revision
-    )
+    parts = read_components(call.components, repo_id=address.repo_id, revision=revision)
     _check_said_once(parts, passed_on)
     passed_on |= parts.handed_in
     token = _token(check_token(call.token))
@@ -210,6 +208,8 @@ def checked(call: Call) -> Request:
             as_tuple=classes.as_tuple,
             subfolder=check_inner("subfolder", call.subfolder),
             components=parts.sources,
+            component_lists=parts.lists,
+            component_names=(*parts.sources, *parts.handed_in),
             checkpoint=_checkpoint(call, address.filename or taken.filename) if not files else "",
             config=taken.config,
             adapters=read_adapters(call.adapters),

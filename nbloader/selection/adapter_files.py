@@ -12,7 +12,7 @@ import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from nbloader.errors import NoWeightsError, UnsupportedRepoError
+from nbloader.errors import InvalidArgumentError, NoWeightsError, UnsupportedRepoError
 from nbloader.hub_names import folder_and_name, join
 from nbloader.records import (
     AdapterKind,
@@ -56,6 +56,7 @@ def select_adapters(
         components: those of the model.
 
     Raises:
+        InvalidArgumentError: two have one name, or one is told what is for others.
         NoWeightsError: there is no file of the name, or none that could be meant.
         UnsupportedRepoError: several files could be meant, or the model takes no adapters.
     """
@@ -76,6 +77,7 @@ def select_adapters(
             first = "default_0" if kind is Kind.DIFFUSERS else "default"
             choice = replace(choice, name=f"default_{loras}" if loras else first)
         loras += choice.kind not in _NAMELESS
+        _check_settings(one, choice, chosen)
         if part is not None:
             part = _named(part, [*components, *found])
             choice = replace(choice, component=part.name)
@@ -92,6 +94,31 @@ def select_adapters(
 
 
 _NAMELESS = frozenset({AdapterKind.IP_ADAPTER, AdapterKind.TEXTUAL_INVERSION})
+
+
+def _check_settings(
+    wanted: AdapterRequest, choice: ChosenAdapter, before: Iterable[ChosenAdapter]
+) -> None:
+    """Refuse what the library would pass over, or stumble on. Raises InvalidArgumentError."""
+    if choice.kind not in _NAMELESS and choice.name in {each.name for each in before}:
+        raise InvalidArgumentError(
+            f"adapters= has two with the name {quote(choice.name)}: one is called so because it "
+            "has none",
+            hint="Give each of them an adapter_name of its own.",
+        )
+    of_words = choice.kind is AdapterKind.TEXTUAL_INVERSION
+    if of_words and wanted.scale is not None:
+        raise InvalidArgumentError(
+            f"{wanted.where}: scale= is for adapters that change layers, and "
+            f"{quote(choice.filename)} brings words",
+            hint="Leave scale out; how much a word counts is said in the prompt.",
+        )
+    if wanted.token and not of_words:
+        raise InvalidArgumentError(
+            f"{wanted.where}: token= is for a textual inversion, and {quote(choice.filename)} is "
+            "none",
+            hint="Leave token out.",
+        )
 
 
 def _check_model(repo: Repo, kind: Kind) -> None:

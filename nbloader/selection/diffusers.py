@@ -229,7 +229,8 @@ def from_elsewhere(repo: Repo, index: dict[str, object]) -> list[Component]:
         declared = index.get(name)
         for position, source in enumerate(sources):
             part = _sourced(repo, name, source, declared)
-            if part is not None and len(sources) > 1:
+            listed = len(sources) > 1 or name in repo.family.request.component_lists
+            if part is not None and listed:
                 part = replace(part, name=f"{name}_{position}" if position else name, argument=name)
             if part is not None:
                 components.append(part)

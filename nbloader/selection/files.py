@@ -203,7 +203,7 @@ def _selected(
         adapters, repo.adapters = select_adapters(repo, kind, components)
         return repo, kind, class_name, [*components, *adapters]
     kind = _kind(repo, family.request)
-    if family.request.components and kind is not Kind.DIFFUSERS:
+    if family.request.component_names and kind is not Kind.DIFFUSERS:
         raise UnsupportedRepoError(
             f"components= is for pipelines of diffusers, and {quote(repo.repo_id)} is loaded as "
             f"{kind}.",
@@ -242,6 +242,12 @@ _OF_FORMS = {Form.PIPELINE: Kind.DIFFUSERS, Form.ENCODER: Kind.SENTENCE_TRANSFOR
 
 def _kind(repo: Repo, request: SelectionRequest) -> Kind:
     """The kind that was asked for, or that the files show."""
+    if request.subfolder and request.task is not None:
+        raise UnsupportedRepoError(
+            f"task= is for the model in the root of a repository, and "
+            f"subfolder={quote(request.subfolder)} was given.",
+            hint="Leave out task=: what is in the folder comes by itself.",
+        )
     if request.targets or request.subfolder:
         forms = {group[0].form for group in request.targets}
         kind = _OF_FORMS.get(forms.pop(), Kind.CLASSES) if len(forms) == 1 else Kind.CLASSES

@@ -15,7 +15,12 @@ import torch
 import transformers
 
 import nbloader
-from nbloader.errors import NbloaderError, NoWeightsError, UnsupportedRepoError
+from nbloader.errors import (
+    InvalidArgumentError,
+    NbloaderError,
+    NoWeightsError,
+    UnsupportedRepoError,
+)
 from nbloader.localhub import LocalHub
 from nbloader.records import (
     AdapterKind,
@@ -382,6 +387,21 @@ _ONE_OF_MANY = "Name the file, such as 'org/zoo-of-adapters/flux/diffusers.safet
             UnsupportedRepoError,
             "has no image encoder in 'models/elsewhere'",
         ),
+        # What the library would stumble on, or pass over.
+        (
+            SD,
+            [STYLE, {**OIL, "adapter_name": "default_0"}],
+            InvalidArgumentError,
+            "two with the name 'default_0'",
+        ),
+        (
+            SD,
+            [{**OIL, "adapter_name": "default_1"}, STYLE],
+            InvalidArgumentError,
+            "two with the name 'default_1'",
+        ),
+        (SD, {"repo_id": WORDS, "scale": 0.5}, InvalidArgumentError, "brings words"),
+        (SD, {"repo_id": STYLE, "token": "<x>"}, InvalidArgumentError, "for a textual inversion"),
         (LLAMA, STYLE, UnsupportedRepoError, "has no adapter_config.json"),
         (SD, "org/not-there", NbloaderError, "org/not-there"),
     ],

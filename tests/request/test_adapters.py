@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,8 @@ def test_places_on_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         ({"weight_name": "a"}, "names no adapter", "Pass"),
         ({"repo_id": "org/name", "weight_name": 3}, "weight_name=3 is not a text", "weight_name"),
         ({"repo_id": "org/name", "scale": "big"}, "scale='big' is not a number", "0.8"),
+        ({"repo_id": "org/name", "scale": math.nan}, "nan is not a finite number", "0.8"),
+        ({"repo_id": "org/name", "scale": 10**400}, "is not a finite number", "0.8"),
         ({"repo_id": "org/name", "scale": True}, "scale=True is not a number", "0.8"),
         ({"repo_id": "org/name", "adapter_name": "a.b"}, "can be no name", "letters, digits"),
         ({"repo_id": "org/name", "token": ""}, "is no word for a prompt", "<cat-toy>"),

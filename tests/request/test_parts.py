@@ -114,6 +114,7 @@ def test_components_are_places_objects_or_left_out() -> None:
             "vae": (Source(repo_id="org/vae"),),
             "controlnet": (Source(repo_id="org/a"), Source(repo_id="org/b")),
         },
+        lists=("controlnet",),
         handed_in={"safety_checker": None, "text_encoder": made, "image_encoder": [made]},
     )
 
@@ -125,9 +126,18 @@ def test_components_are_places_objects_or_left_out() -> None:
         ({"_class_name": "org/x"}, "not the name of a component"),
         ({"vae": "org/base@v1"}, "another revision"),
         ({"controlnet": ["org/a", "org/a"]}, "names a place twice"),
+        ({"vae": ["org/a", "org/b"]}, "a pipeline has one vae"),
+        ({"controlnet": ["org/a", object()]}, "places and objects side by side"),
+        ({"controlnet": []}, "is an empty list"),
+        ({"controlnet": [object(), 1.5]}, "=1.5 is no component"),
+        ({"safety_checker": False}, "=False is no component"),
+        ({"vae": dict}, "is the class dict, and no object of it"),
+        ({1: "org/vae"}, "does not say by names"),
+        ([("vae", "org/vae")], "does not say by names"),
+        ("org/vae", "does not say by names"),
     ],
 )
-def test_components_that_cannot_be_are_refused(given: dict[str, Any], message: str) -> None:
+def test_components_that_cannot_be_are_refused(given: Any, message: str) -> None:
     with pytest.raises(InvalidArgumentError, match=message):
         read_components(given, repo_id="org/base", revision="main")
 

@@ -319,6 +319,21 @@ _COMPONENTS = (
         },
     ),
     Case(
+        name="list-of-one-controlnet",
+        kind=Kind.DIFFUSERS,
+        save=save_pipeline,
+        companions={_other("one"): _controlnet},
+        plain=lambda f: _sd(
+            f,
+            "StableDiffusionControlNetPipeline",
+            controlnet=[_loaded("diffusers.ControlNetModel", _part(f, "one"))],
+        ),
+        arguments={
+            "cls": "StableDiffusionControlNetPipeline",
+            "components": {"controlnet": [_other("one")]},
+        },
+    ),
+    Case(
         name="auto-with-controlnet",
         kind=Kind.DIFFUSERS,
         save=save_pipeline,
@@ -371,6 +386,31 @@ _REFUSED = (
         refused="invalid-argument",
         arguments={"components": {"controlnet": _other("canny")}},
     ),
+    *(
+        Case(
+            name=f"component-{case}",
+            kind=Kind.DIFFUSERS,
+            save=save_pipeline,
+            companions=made,
+            refused="invalid-argument",
+            arguments={"components": components},
+        )
+        for case, made, components in (
+            ("of-no-name", {}, {"vea": None}),
+            ("of-another-kind", {_other("canny"): _controlnet}, {"vae": _other("canny")}),
+            ("of-another-folder", {_other("sd"): _of_other_pipeline},
+             {"unet": f"{_other('sd')}/vae"}),
+        )
+    ),
+    Case(
+        name="task-of-a-folder",
+        kind=Kind.CLASSES,
+        save=save_pipeline,
+        refused="unsupported-repo",
+        arguments={"subfolder": "text_encoder", "task": "fill-mask"},
+    ),
+    _refused("with-what-it-leaves-out", save_classifier, "unsupported-repo",
+             components={"vae": None}),
     _refused("a-pipeline", save_classifier, "unsupported-repo", cls="AutoPipelineForText2Image"),
     _refused("there", save_pipeline, "unsupported-repo", cls="AutoModel", subfolder="prior"),
     _refused("in-root", save_pipeline, "unsupported-repo", cls="UNet2DConditionModel"),
