@@ -58,6 +58,7 @@ def read_folder(given: object) -> NamedFolder | None:
     name = os.path.expanduser(text)  # noqa: PTH111 - a path of pathlib loses how it was written
     folder = Path(name)
     if not _is(Path.is_dir, folder):
+        is_path = is_path or ("/" not in text and WEIGHTS.fullmatch(text) is not None)
         if is_path and not _is(Path.is_file, folder):
             raise _missing(given, folder)
         return None
@@ -106,7 +107,7 @@ def _missing(given: object, folder: Path) -> InvalidRepoIdError:
         above = above.parent
     missing = folder.relative_to(above).parts[:1]
     return InvalidRepoIdError(
-        f"there is no folder {quote(str(given))}",
+        f"there is no {'file' if WEIGHTS.fullmatch(str(given)) else 'folder'} {quote(str(given))}",
         hint=f"{quote(str(above.absolute()))} has no {quote(missing[0] if missing else '')}: check "
         "the path, and the folder that this process runs in (os.getcwd()). "
         'Ids of the Hub look like "Qwen/Qwen-Image-Edit-2509".',

@@ -152,6 +152,7 @@ def checked(call: Call) -> Request:
     if custom_pipeline is not None:
         # The library takes no path but a text, and the trial runs in another folder.
         passed_on["custom_pipeline"] = custom_pipeline
+    _check_original_config(passed_on.get("original_config"))
     backend = read_backend(passed_on, nested)
     kind = _kind(call.kind, call.task)
     repo_type, files, local_dir = RepoType.MODEL, None, None
@@ -333,6 +334,19 @@ def _custom_pipeline(given: object) -> str | None:
             hint="Pass the path of a Python file, or of a folder with a pipeline.py.",
         )
     return name
+
+
+def _check_original_config(given: object) -> None:
+    """See that the configuration of a checkpoint's authors is there. An address is not looked at.
+
+    Raises:
+        InvalidArgumentError: it is a path, and there is no such file.
+    """
+    if isinstance(given, str) and "://" not in given and not Path(given).is_file():
+        raise InvalidArgumentError(
+            f"loader_kwargs['original_config']={quote(given)}: there is no such file",
+            hint="Pass the path of the YAML file of the checkpoint's authors, or its address.",
+        )
 
 
 def _custom_revision(given: object) -> str | None:

@@ -31,7 +31,7 @@ from nbloader.selection.model_files import (
     model_from_file,
 )
 from nbloader.selection.repo import CONFIGURATION, Repo, check_name, companion, malformed
-from nbloader.selection.single_files import Checkpoint, checkpoint_of
+from nbloader.selection.single_files import Checkpoint, check_ending, checkpoint_of
 from nbloader.text import quote
 
 NEVER = frozenset({"safety_checker"})
@@ -58,6 +58,7 @@ def select_checkpoint(repo: Repo) -> tuple[Kind, str | None, list[Component]]:
     if target is not None and target.form is Form.MODEL:
         return _model(repo, path, found, target)
     checkpoint = checkpoint_of(repo.repo_id, path, found)
+    check_ending(repo.repo_id, path, found.format)
     if target is None and checkpoint.alone:
         name = checkpoint.type.class_name
         return _model(
@@ -167,7 +168,7 @@ def _pipeline(
         part = _part(base, path, checkpoint, texts, name, library, part_class)
         taken.update(part.paths)
         components.append(part)
-    components += from_elsewhere(repo, index)
+    components += from_elsewhere(repo, index, home=base)
     components = _with_file(components, path, checkpoint)
     return (
         Kind.DIFFUSERS,

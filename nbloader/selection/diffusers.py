@@ -222,13 +222,19 @@ def _next_of_list(repo: Repo, first: str, folder: str) -> tuple[Weights, list[st
 # -- components from other places ------------------------------------------------------------------
 
 
-def from_elsewhere(repo: Repo, index: dict[str, object]) -> list[Component]:
-    """The components that the caller has named the places of."""
+def from_elsewhere(
+    repo: Repo, index: dict[str, object], *, home: Repo | None = None
+) -> list[Component]:
+    """The components that the caller has named the places of.
+
+    Args:
+        home: where the configurations of the pipeline are, if not in `repo`.
+    """
     components = []
     for name, sources in repo.family.request.components.items():
         declared = index.get(name)
         for position, source in enumerate(sources):
-            part = _sourced(repo, name, source, declared)
+            part = _sourced(repo, name, source, declared, home or repo)
             listed = len(sources) > 1 or name in repo.family.request.component_lists
             if part is not None and listed:
                 part = replace(part, name=f"{name}_{position}" if position else name, argument=name)
@@ -237,7 +243,9 @@ def from_elsewhere(repo: Repo, index: dict[str, object]) -> list[Component]:
     return components
 
 
-def _sourced(repo: Repo, name: str, source: Source, declared: object) -> Component | None:
+def _sourced(
+    repo: Repo, name: str, source: Source, declared: object, home: Repo
+) -> Component | None:
     """A component from another place; None as long as its repository is not listed.
 
     Its class is the one that its own configuration names, or for models of transformers, whose
@@ -245,6 +253,7 @@ def _sourced(repo: Repo, name: str, source: Source, declared: object) -> Compone
 
     Args:
         declared: what `model_index.json` says of the component.
+        home: where the configurations of the pipeline are.
     """
     reference = Reference(repo_id=source.repo_id, role=COMPONENT, revision=source.revision)
     other = companion(repo, reference, where=f"components[{name!r}]")
@@ -252,7 +261,7 @@ def _sourced(repo: Repo, name: str, source: Source, declared: object) -> Compone
         return None
     if source.filename:
         inside = join(source.subfolder, source.filename)
-        return part_from_file(repo, other, join(other.root, inside), name, declared)
+        return part_from_file(home, other, join(other.root, inside), name, declared)
     inner = source.subfolder
     if not inner and other.existing(other.root, INDEX) and name in other.top_folders:
         inner = name

@@ -13,7 +13,7 @@ from nbloader.selection.classes import CONFIG, MODEL
 from nbloader.selection.described import GGUF, Described, described, format_of
 from nbloader.selection.gguf_models import check_parts, check_types, gguf_model
 from nbloader.selection.repo import CONFIGURATION, Repo, companion, is_name
-from nbloader.selection.single_files import checkpoint_of, refuse_scaled
+from nbloader.selection.single_files import check_ending, checkpoint_of, refuse_scaled
 from nbloader.text import quote
 
 GGUF_NEEDS = ("accelerate", "gguf")
@@ -64,6 +64,7 @@ def model_from_file(
             to be.
     """
     asked = repo.family.request.config
+    check_ending(repo.repo_id, path.removeprefix(repo.root), found.format)
     if found.format == GGUF:
         check_types(path, (tensor.dtype for tensor in found.tensors.values()))
     if base is not None:

@@ -76,27 +76,42 @@ def _parts(files: Iterable[RepoFile]) -> tuple[Component, ...]:
     )
 
 
+_EMPTY = "It has no files at all."
+
+
 def _nothing(listing: Listing, choice: FileChoice) -> UnsupportedRepoError:
     paths = [file.path for file in listing.files]
     if choice.filename is not None:
-        near = _near(choice.filename, paths)
+        near, pattern = _near(choice.filename, paths), _meant(choice.filename, paths)
         return UnsupportedRepoError(
             f"{quote(listing.repo_id)} has no file {quote(choice.filename)}.",
-            hint=f"Is {quote(near)} meant?"
+            hint=f"For several files: allow_patterns={quote(pattern)}."
+            if pattern is not None and pattern not in paths
+            else f"Is {quote(near)} meant?"
             if near
             else f"It has {_some(paths)}."
             if paths
-            else "It has no files at all.",
+            else _EMPTY,
         )
     patterns = [f"allow_patterns={list(choice.allow)!r}"] if choice.allow is not None else []
     patterns += [f"ignore_patterns={list(choice.ignore)!r}"] if choice.ignore else []
+    meant = next((each for name in choice.allow or () if (each := _meant(name, paths))), None)
     return UnsupportedRepoError(
         f"No file of {quote(listing.repo_id)} matches {' and '.join(patterns)}.",
-        hint=f"It has {_some(paths)}. Letters count as they are written, and `*` goes across "
+        hint=f"Is allow_patterns={quote(meant)} meant?"
+        if meant and not choice.ignore
+        else f"It has {_some(paths)}. Letters count as they are written, and `*` goes across "
         "folders."
         if paths
-        else "It has no files at all.",
+        else _EMPTY,
     )
+
+
+def _meant(name: str, paths: list[str]) -> str | None:
+    """Return the pattern that was meant by a name that is none: that of a folder, or from it on."""
+    bare = name.replace("\\", "/").removeprefix("./").strip("/")
+    patterns = (bare, f"{bare}/") if bare else ()
+    return next((each for each in patterns if any(_matches(path, [each]) for path in paths)), None)
 
 
 def _near(filename: str, paths: list[str]) -> str | None:

@@ -80,6 +80,8 @@ _MODULE_CONFIGS = (
 # Written by the authors of ColBERT: the lengths and markers of their models.
 _COLBERT_SETTINGS = "artifact.metadata"
 
+# Modules of the library that cannot be made without one, and have no weights to be missed first.
+_CONFIGURED = frozenset({"BoW", "CNN", "LSTM", "LayerNorm", "Pooling", "WeightedLayerPooling"})
 # `_CLASS_REF_ALIASES` of MultiVectorEncoder: what it takes for modules of the package pylate.
 _OF_PYLATE = {"pylate.models.Dense.Dense": "sentence_transformers.base.modules.dense.Dense"}
 # Packages that modules of the library import only when they are made.
@@ -188,6 +190,8 @@ def _module(repo: Repo, folder: str, class_ref: str) -> tuple[set[str], set[str]
     if own and kind in _ROUTERS:
         return set(repo.existing(folder, *_ROUTER_CONFIGS)[:1]), set()
     files = set(repo.existing(folder, *_MODULE_CONFIGS))
+    if own and kind in _CONFIGURED and not files:
+        raise malformed(MODULES, f"has a {kind} in {quote(folder)} without a configuration")
     weights: Weights | None = None
     if own and kind in _TRANSFORMERS:
         files, weights = _transformer(repo, folder)

@@ -12,8 +12,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from nbloader.errors import UnsupportedRepoError
+from nbloader.hub_names import is_repo_id, join
 from nbloader.selection.checkpoint_types import DENOISER, Type, type_of
-from nbloader.selection.described import GGUF, Described
+from nbloader.selection.described import GGUF, SAFETENSORS, Described
 from nbloader.selection.lines import literal
 from nbloader.text import quote
 
@@ -143,8 +144,8 @@ _NAMED: tuple[tuple[str, str, str], ...] = (
         r"(down_blocks|up_blocks|transformer_blocks|single_transformer_blocks|mid_block|"
         r"encoder\.down_blocks|decoder\.up_blocks)\..*",
         "one model in the format of diffusers, and not a checkpoint in that of its authors",
-        "Load the folder that it is in: nbloader.load({repo}, subfolder=...), or, for the class "
-        "that reads such files, name it: cls=...",
+        "Load the folder that it is in: nbloader.load({folder}), or, for the class that reads such "
+        "files, name it: cls=...",
     ),
 )
 """What a file is that is no checkpoint, by the names of tensors; the first counts."""
@@ -160,6 +161,30 @@ def refuse_scaled(path: str, names: Iterable[str]) -> None:
         )
 
 
+_ENDINGS = {SAFETENSORS: ".safetensors", GGUF: ".gguf"}
+
+
+def check_ending(repo_id: str, path: str, format_: str) -> None:
+    """Refuse a file whose format diffusers does not see by its name: it would unpickle it.
+
+    Raises:
+        UnsupportedRepoError: it is one.
+    """
+    ending = _ENDINGS.get(format_, "")
+    if path.endswith(ending):
+        return
+    name = f"{path.rpartition('/')[2].rpartition('.')[0]}{ending}"
+    fetched = f"nbloader.download({literal(repo_id)}, {literal(path)})"
+    raise UnsupportedRepoError(
+        f"{quote(path)} holds {format_}, which diffusers reads only of files that end with "
+        f"{ending!r}.",
+        hint=f"Give it such a name: os.symlink({fetched}, {literal(name)}), and load "
+        f"{literal(f'./{name}')}."
+        if is_repo_id(repo_id)
+        else f"Rename it to {quote(name)}.",
+    )
+
+
 def _no_checkpoint(repo_id: str, path: str, described: Described) -> UnsupportedRepoError:
     if described.format == GGUF:
         architecture = quote(described.metadata.get("general.architecture"))
@@ -170,10 +195,15 @@ def _no_checkpoint(repo_id: str, path: str, described: Described) -> Unsupported
             f"llama_cpp.Llama.from_pretrained({literal(repo_id)}, filename={literal(path)}).",
         )
     what, hint = _seems(described.tensors)
+    inner = path.rpartition("/")[0]
     return UnsupportedRepoError(
         f"{quote(path)} is no checkpoint that diffusers can tell."
         + (f" It seems to be {what}." if what else ""),
-        hint=hint.format(place=literal(f"{repo_id}/{path}"), repo=literal(repo_id))
+        hint=hint.format(
+            place=literal(join(repo_id.rstrip("/"), path)),
+            repo=literal(repo_id),
+            folder=f"{literal(repo_id)}, subfolder={literal(inner)}" if inner else literal(repo_id),
+        )
         or "If a class of diffusers reads it, name that and where its configuration is: "
         'cls=..., loader_kwargs={"config": "org/name"}.',
     )

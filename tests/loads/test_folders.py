@@ -342,6 +342,8 @@ def test_the_home_folder_and_a_separator_at_the_end(
         ("/nothing/at/all", "there is no folder '/nothing/at/all'"),
         (Path("nothing"), "there is no folder 'nothing'"),
         (Path("x" * 5000), "there is no folder"),
+        ("nothing.safetensors", "there is no file 'nothing.safetensors'"),
+        ("./nothing.gguf", "there is no file './nothing.gguf'"),
         (os.fsencode("./bytes"), "is not a repository id"),
     ],
 )
@@ -524,6 +526,25 @@ def test_a_part_that_was_not_copied(copy_of: Callable[[str], Path]) -> None:
         LOAD(folder)
     assert "declares a 'UNet2DConditionModel', which has no folder" in caught.value.message
     assert caught.value.hint.startswith("The folder may be half copied")
+
+
+def test_a_module_that_was_not_copied(copy_of: Callable[[str], Path]) -> None:
+    folder = copy_of("embedder")
+    shutil.rmtree(folder / "1_Pooling")
+    with pytest.raises(NbloaderError) as caught:
+        LOAD(folder)
+    assert "has a Pooling in '1_Pooling' without a configuration" in caught.value.message
+    assert caught.value.hint.startswith("The folder may be half copied")
+
+
+def test_the_file_of_one_model_is_told_the_line_for_its_folder(
+    copy_of: Callable[[str], Path],
+) -> None:
+    folder = copy_of("pipeline") / "unet"
+    with pytest.raises(UnsupportedRepoError) as caught:
+        LOAD(folder / "diffusion_pytorch_model.safetensors")
+    assert f'nbloader.load("{folder}/")' in caught.value.hint
+    assert type(LOAD(f"{folder}/")).__name__ == "UNet2DConditionModel"
 
 
 # -- hostile and odd folders -----------------------------------------------------------------------

@@ -256,6 +256,30 @@ def test_nothing_is_fetched_twice(hub_of_files: LocalHub, tmp_path: Path) -> Non
 # -- parts of a pipeline ---------------------------------------------------------------------------
 
 
+def test_a_part_of_a_checkpoint_comes_from_another_file(
+    hub_of_files: LocalHub, tmp_path: Path, made: Path
+) -> None:
+    from diffusers import AutoencoderKL, StableDiffusionPipeline
+
+    ours, selected = load(
+        hub_of_files,
+        tmp_path,
+        f"{FILE}/sd.safetensors",
+        components={"vae": f"{FILE}/vae.safetensors"},
+    )
+    base = str(made / "base")
+    vae = AutoencoderKL.from_single_file(
+        str(made / "vae.safetensors"), config=base, subfolder="vae", dtype=torch.float32
+    )
+    theirs = StableDiffusionPipeline.from_single_file(
+        str(made / "sd.safetensors"), config=base, dtype=torch.float32, vae=vae
+    )
+    for name in ("unet", "vae", "text_encoder"):
+        same(getattr(ours, name), getattr(theirs, name))
+    weights = {file.path for file in selected.selection.files if file.path.endswith("tensors")}
+    assert weights == {"sd.safetensors", "vae.safetensors"}
+
+
 def test_a_part_comes_from_a_file(hub_of_files: LocalHub, tmp_path: Path, made: Path) -> None:
     from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 
@@ -338,6 +362,8 @@ def of(*names: str) -> bytes:
         ("sd.safetensor.ckpt", {}, UnsupportedRepoError, "has no file 'sd.safetensor.ckpt'"),
         ("lora.safetensors", {}, UnsupportedRepoError, "It seems to be a LoRA"),
         ("rwkv.gguf", {}, UnsupportedRepoError, "of the architecture 'rwkv6'"),
+        ("vae.sft", {}, UnsupportedRepoError, "files that end with '.safetensors'"),
+        ("vae.SAFETENSORS", {}, UnsupportedRepoError, "files that end with '.safetensors'"),
         ("harmful.ckpt", {}, UnsupportedRepoError, "cannot be told without running it"),
         (
             "sd.safetensors",
@@ -352,6 +378,7 @@ def test_what_cannot_be_loaded_is_named_before_a_byte_of_weights(
     hub_root: Path,
     write_repo: WriteRepo,
     tmp_path: Path,
+    made: Path,
     place: str,
     arguments: dict[str, Any],
     error: type[NbloaderError],
@@ -363,6 +390,8 @@ def test_what_cannot_be_loaded_is_named_before_a_byte_of_weights(
             "lora.safetensors": of("unet.a.lora_A.weight", "unet.a.lora_B.weight"),
             "rwkv.gguf": gguf_file({"general.architecture": "rwkv6"}, {"w": ("F32", (2,), None)}),
             "harmful.ckpt": archive(HARM["GLOBAL"][0]),
+            "vae.sft": (made / "vae.safetensors").read_bytes(),
+            "vae.SAFETENSORS": (made / "vae.safetensors").read_bytes(),
         }
         write_repo(hub_root, wrong, files)
     repo_id = FILE if place.startswith(("sd.", "wan.", "llama.")) else wrong

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -311,3 +312,13 @@ def test_what_is_for_a_whole_repository_is_refused_beside_a_file(given: dict[str
     (name,) = given
     with pytest.raises(InvalidArgumentError, match=f"{name}= is for a whole repository"):
         checked(Call("org/name/x.safetensors", **given))
+
+
+def test_the_configuration_of_a_checkpoints_authors_has_to_be_there(tmp_path: Path) -> None:
+    place = "org/name/x.safetensors"
+    with pytest.raises(InvalidArgumentError, match="there is no such file"):
+        checked(Call(place, loader_kwargs={"original_config": str(tmp_path / "x.yaml")}))
+    (tmp_path / "x.yaml").write_text("model: {}")
+    for place_of in (str(tmp_path / "x.yaml"), "https://example.org/x.yaml"):
+        passed_on = checked(Call(place, loader_kwargs={"original_config": place_of})).loader_kwargs
+        assert passed_on["original_config"] == place_of

@@ -18,7 +18,9 @@ from nbloader.errors import (
     UnsupportedRepoError,
 )
 from nbloader.localhub import LocalHub
-from nbloader.records import Event, FileDone, Kind, Selected
+from nbloader.records import Event, FileDone, Kind, Listing, RepoFile, Selected
+from nbloader.request import DownloadCall, checked
+from nbloader.selection.plain import select_plain
 from tests.conftest import WriteRepo
 from tests.gguf_files import gguf_file
 
@@ -150,6 +152,30 @@ def test_a_file_that_is_not_there_is_told_before_a_byte(
         )
     assert caught.value.hint == "Is 'README.md' meant?"
     assert hub.counters().file_bytes == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        ({"filename": "data"}, "For several files: allow_patterns='data/'."),
+        ({"filename": "*.json"}, "For several files: allow_patterns='*.json'."),
+        ({"filename": "./config.json"}, "Is 'config.json' meant?"),
+        ({"allow_patterns": "data"}, "Is allow_patterns='data/' meant?"),
+        ({"allow_patterns": ["./data/*"]}, "Is allow_patterns='data/*' meant?"),
+    ],
+)
+def test_what_was_meant_is_told(arguments: dict[str, Any], hint: str) -> None:
+    listing = Listing(
+        repo_id="org/name",
+        revision="main",
+        commit_hash="0" * 40,
+        files=tuple(RepoFile(path=path, size=1, etag="0" * 40) for path in FILES),
+    )
+    choice = checked(DownloadCall("org/name", **arguments)).selection.files
+    assert choice is not None
+    with pytest.raises(UnsupportedRepoError) as caught:
+        select_plain(listing, choice)
+    assert caught.value.hint == hint
 
 
 def test_what_no_load_can_use_can_be_fetched_by_the_line_that_is_told(
