@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from nbloader.libraries import diffusers, transformers
+from nbloader.libraries import diffusers, peft, transformers
 from nbloader.libraries.auto_pipelines import auto_pipeline
 from nbloader.libraries.files import gguf_families, reads_checkpoints
 from nbloader.libraries.packages import package_folder
@@ -222,6 +222,7 @@ class _Libraries:
         top = library.partition(".")[0]
         look = {
             "diffusers": self._in_diffusers,
+            "peft": self._in_peft,
             "transformers": self._in_transformers,
             "sentence_transformers": self._in_sentence_transformers,
         }.get(top, self._in_pipeline)
@@ -314,6 +315,10 @@ class _Libraries:
         if found is None and others and diffusers.adds_to_transformers(others, name):
             return True, ()
         return found is not None, transformers.needs_of(sources, found, name) if found else ()
+
+    def _in_peft(self, _library: str, name: str) -> tuple[bool | None, Iterable[str]]:
+        sources = self._open("peft")
+        return None if sources is None else peft.form_of(sources, name) is not None, ()
 
     def _in_sentence_transformers(
         self, library: str, name: str

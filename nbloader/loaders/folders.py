@@ -105,7 +105,8 @@ def adapted(selection: Selection, folder: Path, *, beside: Iterable[str] = ()) -
         beside: further files that are to lie in the folder of the adapter, where they do so in the
             repository.
     """
-    adapter = next((part for part in selection.components if part.library == "peft"), None)
+    parts = [part for part in selection.components if part.library == "peft"]
+    adapter = next((part for part in parts if part.weights), None)
     if adapter is None:
         yield Places(
             model=folder,
@@ -116,7 +117,8 @@ def adapted(selection: Selection, folder: Path, *, beside: Iterable[str] = ()) -
         )
         return
     other = next((one for one in selection.companions if one.role == "base-model"), None)
-    place = next(path for path in adapter.paths if path.rpartition("/")[2] == _CONFIG)
+    paths = (path for part in parts for path in part.paths)  # It may be asked for by itself, too.
+    place = next(path for path in paths if path.rpartition("/")[2] == _CONFIG)
     inner = place.rpartition("/")[0]
     own = folder / inner
     base = snapshot_of(selection, folder, other.repo_id) if other else own

@@ -319,6 +319,8 @@ def _part(repo: Repo, folder: str, target: Target) -> Component:
 
 def _part_files(repo: Repo, folder: str, target: Target) -> list[str]:
     name = target.class_name
+    if target.library == "peft":
+        return repo.existing(folder, ADAPTER_CONFIG)
     if target.library == "diffusers":
         return repo.existing(folder, SCHEDULER if "Scheduler" in name else CONFIG)
     if name.endswith("Config"):

@@ -134,6 +134,12 @@ def _logits(made: Any) -> Any:
     return getattr(out, "logits", None) if hasattr(out, "logits") else out.last_hidden_state
 
 
+def _config(cls: str, folder: Path) -> Any:
+    import peft
+
+    return getattr(peft, cls).from_pretrained(str(folder))
+
+
 def _both(folder: Path) -> Any:
     import transformers
 
@@ -192,6 +198,14 @@ CASES = (
           lambda f: _auto_inside(f), arguments={"subfolder": "inner/adapter"}),
     _case("auto-beside-its-base", _CAUSAL, _save_beside,
           lambda f: _auto(_CAUSAL, f"{f.parent.name}/{f.name}", f)),
+    *(
+        _case(f"config-{cls.lower()}", cls, companions.save_lora, partial(_config, cls),
+              call=None)
+        for cls in ("PeftConfig", "LoraConfig")
+    ),
+    _case("tuple-config-first", ("PeftConfig", _CAUSAL), companions.save_lora,
+          lambda f: (_config("PeftConfig", f), _auto(_CAUSAL, _LLAMA, f)), call=None),
+    _case("no-config", "LoraConfig", save_llama, None, refused="no-weights"),
     _case("tuple", (_CAUSAL, "AutoTokenizer"), _save_grown, _both, call=_both_logits),
     _case("tuple-tokenizer-first", ("AutoTokenizer", _CAUSAL), _save_grown,
           lambda f: _both(f)[::-1], call=lambda made: _both_logits(made[::-1])),
