@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from nbloader.request import Call, Request
     from nbloader.settings import Settings
     from nbloader.stages import Work
+    from nbloader.transfer.child import Standby
 
 __all__ = ["aload", "download", "load", "preflight", "start", "unload"]
 
@@ -140,38 +141,39 @@ def load(
         NbloaderError: with a reference and a hint; see `nbloader.errors`.
         KeyboardInterrupt: passed on after the download process was ended.
     """
-    from nbloader import stages
-    from nbloader.request import Call, checked
+    with _standby(endpoint, cache_dir) as standby:
+        from nbloader import stages
+        from nbloader.request import Call, checked
 
-    call = Call(
-        repo_id,
-        cls=cls,
-        subfolder=subfolder,
-        components=components,
-        adapters=adapters,
-        revision=revision,
-        variant=variant,
-        kind=kind,
-        task=task,
-        device=device,
-        dtype=dtype,
-        plan=plan,
-        attention=attention,
-        cache_dir=cache_dir,
-        endpoint=endpoint,
-        token=token,
-        local_files_only=local_files_only,
-        trust_remote_code=trust_remote_code,
-        allow_pickle=allow_pickle,
-        verify=verify,
-        force=force,
-        replace=replace,
-        settings=settings,
-        view=view,
-        on_event=on_event,
-        loader_kwargs=loader_kwargs,
-    )
-    return _run(checked(call), stages.load)
+        call = Call(
+            repo_id,
+            cls=cls,
+            subfolder=subfolder,
+            components=components,
+            adapters=adapters,
+            revision=revision,
+            variant=variant,
+            kind=kind,
+            task=task,
+            device=device,
+            dtype=dtype,
+            plan=plan,
+            attention=attention,
+            cache_dir=cache_dir,
+            endpoint=endpoint,
+            token=token,
+            local_files_only=local_files_only,
+            trust_remote_code=trust_remote_code,
+            allow_pickle=allow_pickle,
+            verify=verify,
+            force=force,
+            replace=replace,
+            settings=settings,
+            view=view,
+            on_event=on_event,
+            loader_kwargs=loader_kwargs,
+        )
+        return _run(checked(call), stages.load, standby=standby)
 
 
 @like(load)
@@ -405,6 +407,15 @@ def unload(model: Any) -> Freed:
     return loaders.unload(model)
 
 
+def _standby(endpoint: object, cache_dir: object) -> Standby:
+    """Start a worker as the first act of a call; it ends if the arguments turn out to be wrong."""
+    from nbloader.transfer.child import Standby
+
+    places = (endpoint, cache_dir)
+    texts = [str(place) if isinstance(place, (str, os.PathLike)) else None for place in places]
+    return Standby(endpoint=texts[0], cache_dir=texts[1])
+
+
 def _request(
     function: str, repo_id: str | os.PathLike[str], keywords: Mapping[str, Any]
 ) -> Request:
@@ -446,10 +457,16 @@ def _run(
     cancelled: threading.Event | None = None,
     *,
     name: str | None = None,
+    standby: Standby | None = None,
 ) -> T:
     from nbloader import stages
     from nbloader.reporter import Reporter
 
     reporter = Reporter(name or request.repo_id, stages.view_of(request), request.on_event)
-    run = stages.Run(request=request, reporter=reporter, cancelled=cancelled or threading.Event())
+    run = stages.Run(
+        request=request,
+        reporter=reporter,
+        cancelled=cancelled or threading.Event(),
+        standby=standby,
+    )
     return stages.carry_out(run, work)

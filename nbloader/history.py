@@ -146,7 +146,9 @@ def entry_of(
         ),
         retries=tuple(map(retry, state.retries[-MAX_RETRIES:])),
         retry_count=len(state.retries),
-        notices=tuple(clean(each.reference, 60) for each in state.notices[-_MAX_NOTICES:]),
+        notices=tuple(
+            clean(each.reference, 60) for each in (*state.remarks, *state.notices)[-_MAX_NOTICES:]
+        ),
         versions=dict(versions),
     )
 

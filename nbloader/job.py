@@ -51,12 +51,17 @@ class JobReport(ShownReport):
     def __str__(self) -> str:
         from nbloader.views.text import render
 
-        return render(self.state)
+        return render(self._told)
 
     def _repr_html_(self) -> str:
         from nbloader.views.html import render
 
-        return render(self.state)
+        return render(self._told)
+
+    @property
+    def _told(self) -> JobState:
+        """The state with what only a report tells."""
+        return replace(self.state, notices=(*self.state.remarks, *self.state.notices))
 
 
 class _Spool(io.StringIO):

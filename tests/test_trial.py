@@ -23,7 +23,7 @@ from nbloader.localhub import Fault, LocalHub, RequestClass
 from nbloader.records import CheckStatus, Companion, ComponentWeights, Kind, RepoFile, Selection
 from nbloader.stages import loading
 from nbloader.trial import MAX_SHARDS, Task, Trial, task_of, verdict
-from nbloader.worker.repository import write_sketch
+from nbloader.worker.sketch import write_sketch
 from nbloader.worker.trial import answer
 from tests.models import save_classifier, save_embedder, save_pipeline, selected
 

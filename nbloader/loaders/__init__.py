@@ -1,5 +1,7 @@
 """From a folder of files to a model that works."""
 
+from nbloader.loaders.ahead import Arrivals
+from nbloader.loaders.arguments import DTYPES, PLACING, places_itself
 from nbloader.loaders.build import Building, check_arguments, holders, modules_of
 from nbloader.loaders.device import (
     alive,
@@ -12,19 +14,20 @@ from nbloader.loaders.device import (
     spare_bytes,
 )
 from nbloader.loaders.imports import Import
-from nbloader.loaders.placing import DTYPES, PLACING, places_itself
 from nbloader.loaders.quantization import asked_quantizations
 from nbloader.loaders.reports import quiet
-from nbloader.loaders.self_test import check_call, check_embeddings, check_modules
+from nbloader.loaders.self_test import as_it_was, check_call, check_embeddings, check_modules
 from nbloader.loaders.unloading import Freed, unload
 
 __all__ = [
     "DTYPES",
     "PLACING",
+    "Arrivals",
     "Building",
     "Freed",
     "Import",
     "alive",
+    "as_it_was",
     "asked_quantizations",
     "bytes_of",
     "check_arguments",

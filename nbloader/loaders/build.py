@@ -7,8 +7,6 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
-from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any
@@ -21,21 +19,25 @@ from nbloader.loaders import (
     single_files,
     transformers,
 )
+from nbloader.loaders.ahead import Arrivals
 from nbloader.loaders.attention import attend, with_attention
+from nbloader.loaders.collector import collector_off
 from nbloader.loaders.folders import replaced_modules
-from nbloader.loaders.placing import BuildSteps, steps
+from nbloader.loaders.placing import BuildSteps, Built, Waiting, steps
 from nbloader.loaders.reports import (
     LoadReport,
+    is_full,
+    is_full_memory,
     lacking,
     missing_tensors,
     parse_report,
     quiet,
     told_of,
 )
+from nbloader.loaders.self_test import check_finite, check_part
+from nbloader.loaders.versions import versions
 from nbloader.notebook import clear_frames
 from nbloader.records import ComponentLoaded, Kind, Method, Notice, Placement, Selection
-
-_PACKAGES = ("accelerate", "bitsandbytes", "diffusers", "sentence-transformers", "transformers")
 
 _BUILDERS: Mapping[Kind, ModuleType] = MappingProxyType(
     {
@@ -61,6 +63,11 @@ class Building:
             library's own choice.
         forced: whether to go on with a model whose files lack tensors.
         next_method: the one to name should a GPU be full; None if no other fits.
+        arrivals: the files that are there, while others still arrive; None for all.
+
+    Attributes:
+        tested: the components that were built by themselves, and whose weights are finite.
+        called: those that were called, too.
     """
 
     def __init__(
@@ -73,7 +80,11 @@ class Building:
         attention: str | None = None,
         forced: bool = False,
         next_method: Method | None = None,
+        arrivals: Arrivals | None = None,
     ) -> None:
+        self.tested: set[str] = set()
+        self.called: set[str] = set()
+        self._attention = attention
         self._selection = selection
         self._folder = folder
         self._forced = forced
@@ -85,15 +96,23 @@ class Building:
             given.get("ignore_mismatched_sizes") is True for given in (loader_kwargs, nested)
         )
         self._steps = build(
-            selection, folder, placement, loader_kwargs, attention=attention, fills=forced
+            selection,
+            folder,
+            placement,
+            loader_kwargs,
+            attention=attention,
+            fills=forced,
+            arrivals=arrivals,
         )
         self._given = tuple(loader_kwargs)
         self._built: list[Any] = []
         self._left: list[Notice] = []
         self._holds = True
 
-    def step(self) -> ComponentLoaded | Notice | None:
+    def step(self) -> ComponentLoaded | Notice | Waiting | None:
         """Load the next component; None once the model is complete.
+
+        A component that is built by itself is tested by itself. `Waiting` is for more files.
 
         Raises:
             MissingTensorsError: the files lack tensors of the model.
@@ -101,6 +120,7 @@ class Building:
         """
         with (
             _BUILDING,
+            collector_off(),
             quiet() as reports,
             _globals_kept(),
             current(self._placement.device),
@@ -113,13 +133,13 @@ class Building:
                 try:
                     while isinstance(made := next(self._steps), LoadReport):
                         self._reports.append(made)
-                    return made
                 finally:
                     self._reports += reports.found
+                return self._tested(made) if isinstance(made, Built) else made
             except StopIteration as end:
                 self._built.append(end.value)
                 judged = self._judged(end.value)
-                self._left = [judged] if judged else []
+                self._left += [judged] if judged else []
                 self._left += self._ignored(reports.ignored, end.value)
                 return self._left.pop(0) if self._left else None
             except BaseException as error:
@@ -131,6 +151,25 @@ class Building:
                 if told is None:
                     raise
                 raise told from error
+
+    def _tested(self, built: Built) -> ComponentLoaded:
+        """Test a component by itself, as far as that can be done before it is where it will be.
+
+        Raises:
+            MissingTensorsError: the files lack tensors of it.
+            SelfTestError: it holds numbers that are not finite.
+        """
+        found = [each for each in self._lacking({built.name: built.component}) if each.missing]
+        if found and not (self._forced or self._selection.targets):
+            raise missing_tensors(self._selection.repo_id, found, self._folder, forceable=True)
+        check_finite(built.name, built.component)
+        self.tested.add(built.name)
+        if self._selection.kind is Kind.DIFFUSERS and not self._attention:
+            called = check_part(built.name, built.component, self._placement)
+            if called is not None:
+                self.called.add(built.name)
+                self._left += called
+        return ComponentLoaded(name=built.name, seconds=built.seconds)
 
     def _ignored(self, told: list[str], model: Any) -> list[Notice]:
         """Tell of the arguments that the library says it passes over."""
@@ -148,21 +187,12 @@ class Building:
 
     def _judged(self, model: Any) -> Notice | None:
         """Refuse a model that lacks tensors, or tell of them. Call it once more if it tells."""
-        modules = modules_of(model, self._selection).values()
-        names = {
-            type(part).__name__
-            for module in modules
-            for part in (module.modules() if hasattr(module, "modules") else (module,))
-        }
-        judged = partial(
-            lacking,
-            classes=names,
-            pooled=uses_pooler(model, self._selection),
-            replaced={name for module in modules for name in replaced_modules(module)},
-        )
-        found = judged(self._reports)
+        modules = modules_of(model, self._selection)
+        pooled = uses_pooler(model, self._selection)
+        found = self._lacking(modules, pooled=pooled)
         if self._selection.targets and found:
-            found, new = judged(classes.without_new_heads(self._reports, model)), found
+            self._reports, new = classes.without_new_heads(self._reports, model), found
+            found = self._lacking(modules, pooled=pooled)
             if not found:
                 return self._new_head(new)
         self._reports.clear()
@@ -181,6 +211,16 @@ class Building:
             f"`{'ignore_mismatched_sizes=True' if meant else 'force=True'}`: that part is random.",
         )
 
+    def _lacking(self, modules: Mapping[str, Any], *, pooled: bool = True) -> list[LoadReport]:
+        """Return what was reported of modules, and counts."""
+        names = {
+            type(part).__name__
+            for module in modules.values()
+            for part in (module.modules() if hasattr(module, "modules") else (module,))
+        }
+        replaced = {name for module in modules.values() for name in replaced_modules(module)}
+        return lacking(self._reports, names, pooled=pooled, replaced=replaced)
+
     def _new_head(self, new: Sequence[LoadReport]) -> Notice:
         """Tell of a head that the files have none of."""
         self._reports.clear()
@@ -195,7 +235,7 @@ class Building:
         """Return the error to raise if the library stumbled over missing tensors, else None."""
         if not isinstance(error, Exception) or isinstance(error, (NbloaderError, ImportError)):
             return None
-        if _is_full(error):
+        if is_full(error):
             return None
         last = parse_report(str(error))
         reports = [*self._reports, last] if last else self._reports
@@ -236,7 +276,7 @@ def _told(
             else "No slower plan fits here: take a larger GPU or a smaller model."
         )
         hint += " Models of before may fill the GPU: a restart frees it."
-    elif _is_full_memory(error):
+    elif is_full_memory(error):
         message = f"{selection.repo_id} does not fit into the memory of this machine"
         hint = "Restart the kernel to free what is taken, or use a machine with more memory."
         if placement.method is Method.CPU and placement.dtype == "float32":
@@ -246,15 +286,6 @@ def _told(
     else:
         hint = "The model may need a newer library: upgrade it, restart the kernel, and load again."
     return ModelLoadError(message, hint=hint)
-
-
-def _is_full(error: BaseException) -> bool:
-    """Say whether there was no room, on a GPU or in memory."""
-    return type(error).__name__ == "OutOfMemoryError" or _is_full_memory(error)
-
-
-def _is_full_memory(error: BaseException) -> bool:
-    return isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def _release(error: BaseException) -> None:
@@ -279,15 +310,13 @@ def _globals_kept() -> Iterator[None]:
     """Restore what a failed construction can leave changed: both libraries patch it meanwhile."""
     import torch
 
-    dtype, collecting = torch.get_default_dtype(), gc.isenabled()
+    dtype = torch.get_default_dtype()
     register = torch.nn.Module.register_parameter
     try:
         yield
     finally:
         torch.set_default_dtype(dtype)
         torch.nn.Module.register_parameter = register  # type: ignore[method-assign]
-        if collecting:
-            gc.enable()
 
 
 # -- by the library of the selection
@@ -302,6 +331,7 @@ def build(
     *,
     attention: str | None = None,
     fills: bool = False,
+    arrivals: Arrivals | None = None,
 ) -> BuildSteps:
     """Build the model that `selection` describes from `folder`, without the network.
 
@@ -309,6 +339,7 @@ def build(
         attention: how attention is computed, by a name of `libraries.ATTENTIONS`; None for the
             library's own choice.
         fills: whether tensors that no file has are made up, so that the model can be used.
+        arrivals: the files that are there; None for all.
 
     Yields:
         Each component that is loaded by itself, once it is where it belongs, notices, and reports
@@ -322,8 +353,15 @@ def build(
     """
     todo = replace(steps(selection, placement, versions()), fills=fills)
     todo = with_attention(todo, selection, attention)
-    builder = single_files if selection.checkpoint else _BUILDERS[selection.kind]
-    built = yield from builder.build(selection, folder, placement, todo, loader_kwargs)
+    if selection.kind is Kind.DIFFUSERS and not selection.checkpoint:
+        built = yield from diffusers.build(
+            selection, folder, placement, todo, loader_kwargs, arrivals
+        )
+    else:
+        while arrivals is not None and not arrivals.all_there:
+            yield Waiting()
+        builder = single_files if selection.checkpoint else _BUILDERS[selection.kind]
+        built = yield from builder.build(selection, folder, placement, todo, loader_kwargs)
     if attention is not None:
         yield from attend(holders(built, selection), selection, attention)
     return built
@@ -357,17 +395,6 @@ def uses_pooler(model: Any, selection: Selection) -> bool:
     if selection.kind is Kind.SENTENCE_TRANSFORMERS:
         return sentence_transformers.uses_pooler(model)
     return selection.kind is Kind.DIFFUSERS
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of the packages that a placement depends on, of those that are there."""
-    found = {}
-    for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def current(device: str) -> AbstractContextManager[None]:

@@ -10,16 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from nbloader.loaders.adapters import put_into_model
+from nbloader.loaders.arguments import PLACING, Arguments, joined, places_itself
 from nbloader.loaders.folders import Places, adapted, code_arguments, rename
-from nbloader.loaders.placing import (
-    PLACING,
-    WHOLE,
-    Arguments,
-    BuildSteps,
-    Steps,
-    joined,
-    places_itself,
-)
+from nbloader.loaders.placing import WHOLE, BuildSteps, Steps
 from nbloader.loaders.reports import LoadReport
 from nbloader.records import Component, Form, Placement, Selection, Target
 

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
 from nbloader.loaders.adapters import put_into_pipeline
+from nbloader.loaders.ahead import Arrivals, parts_ahead
+from nbloader.loaders.arguments import DTYPES, joined, objects_of, places_itself
 from nbloader.loaders.folders import rename, snapshot_of
 from nbloader.loaders.model_files import model_from_file
-from nbloader.loaders.placing import (
-    DTYPES,
-    BuildSteps,
-    Part,
-    Steps,
-    joined,
-    objects_of,
-    places_itself,
-)
-from nbloader.loaders.reports import LoadReport
-from nbloader.records import ComponentLoaded, Placement, RepoType, Selection
+from nbloader.loaders.placing import BuildSteps, Built, Part, Steps, Waiting
+from nbloader.loaders.reports import LoadReport, is_full
+from nbloader.notebook import clear_frames
+from nbloader.records import Notice, Placement, RepoType, Selection
+from nbloader.text import plain
 
 
 def build(
@@ -30,9 +26,16 @@ def build(
     placement: Placement,
     todo: Steps,
     loader_kwargs: Mapping[str, Any],
+    arrivals: Arrivals | None = None,
 ) -> BuildSteps:
-    """Build a pipeline, or the parts that have to be placed by themselves first."""
-    pipeline = yield from _build(selection, folder, placement, todo, loader_kwargs)
+    """Build the components of a pipeline that can be loaded by themselves, and put it together.
+
+    Args:
+        arrivals: the files that are there; None for all. Each component is built as soon as its
+            own are.
+    """
+    arrivals = arrivals or Arrivals(selection)
+    pipeline = yield from _build(selection, folder, placement, todo, loader_kwargs, arrivals)
     rename(pipeline, folder, selection.repo_id, own=selection.folder is not None)
     return pipeline
 
@@ -43,6 +46,7 @@ def _build(
     placement: Placement,
     todo: Steps,
     loader_kwargs: Mapping[str, Any],
+    arrivals: Arrivals,
 ) -> BuildSteps:
     import diffusers
 
@@ -59,7 +63,12 @@ def _build(
         for part in todo.parts
         if part.name not in loader_kwargs and (part.repo_id or not itself)
     ]
-    loaded = yield from load_parts(parts, selection, folder, loader_kwargs)
+    # Pipelines that are connected with others look for those in the folder.
+    if not itself and not pipeline_class._load_connected_pipes:  # noqa: SLF001 - a class's switch
+        parts = [*parts, *parts_ahead(selection, placement, loader_kwargs, others=parts)]
+    loaded = yield from load_parts(parts, selection, folder, loader_kwargs, arrivals)
+    while not arrivals.all_there:
+        yield Waiting()
     arguments |= loaded
     if itself:
         placed = "device_map" in loader_kwargs
@@ -73,10 +82,11 @@ def _build(
     if todo.fills:
         _fill(pipeline)
     if todo.others is not None:
-        _place_others(pipeline, loaded, todo.others)
-    if any(part.meets_inputs for part in parts):
+        _place_others(pipeline, {part.name for part in parts if not part.is_plain}, todo.others)
+    spread = [part for part in parts if part.meets_inputs]
+    if spread:
         # So that the pipeline knows it must not be moved as a whole.
-        pipeline.hf_device_map = {part.name: part.arguments["device_map"][""] for part in parts}
+        pipeline.hf_device_map = {part.name: part.arguments["device_map"][""] for part in spread}
     put_into_pipeline(pipeline, selection, folder)
     for call in todo.calls:
         getattr(pipeline, call.name)(**objects_of(call.arguments))
@@ -99,19 +109,54 @@ def _code_elsewhere(selection: Selection, folder: Path) -> Path | None:
 
 
 def load_parts(
-    parts: Sequence[Part], selection: Selection, folder: Path, loader_kwargs: Mapping[str, Any]
+    parts: Sequence[Part],
+    selection: Selection,
+    folder: Path,
+    loader_kwargs: Mapping[str, Any],
+    arrivals: Arrivals,
 ) -> BuildSteps:
-    """Load components, and return them as a pipeline takes them: several of one name in a list."""
+    """Load components, and return them as a pipeline takes them: several of one name in a list.
+
+    What the pipeline can load itself is left to it where it fails here.
+    """
+    made: dict[str, Any] = {}
+    left = list(parts)
+    while left:
+        part = next((each for each in left if arrivals.has(each.name)), None)
+        if part is None:
+            yield Waiting()
+            continue
+        left.remove(part)
+        began = time.monotonic()
+        try:
+            component = _component(part, selection, folder, loader_kwargs)
+        except Exception as error:
+            if not part.is_plain or is_full(error):
+                raise
+            clear_frames(error)
+            yield _left_to_the_pipeline(part, error)
+            continue
+        made[part.name] = component
+        yield Built(name=part.name, component=component, seconds=time.monotonic() - began)
+        del component
+    # In the order of the pipeline, however they came.
     arguments: dict[str, Any] = {}
     for part in parts:
-        began = time.monotonic()
-        component = _component(part, selection, folder, loader_kwargs)
-        if part.argument:
-            arguments.setdefault(part.argument, []).append(component)
-        else:
-            arguments[part.name] = component
-        yield ComponentLoaded(name=part.name, seconds=time.monotonic() - began)
+        if part.name in made and part.argument:
+            arguments.setdefault(part.argument, []).append(made[part.name])
+        elif part.name in made:
+            arguments[part.name] = made[part.name]
     return arguments
+
+
+def _left_to_the_pipeline(part: Part, error: Exception) -> Notice:
+    return Notice(
+        reference="whole-folder",
+        message=f"{part.name} could not be built by itself ({type(error).__name__}: "
+        f"{plain(str(error), 200)}), and is left to the pipeline",
+        hint="Nothing is needed: it comes a little later.",
+        quiet=True,
+    )
 
 
 def _component(
@@ -129,6 +174,8 @@ def _component(
         other = snapshot_of(selection, folder, part.repo_id) if part.repo_id else None
         place = other / part.folder if other is not None else folder / part.name
         component = model_class.from_pretrained(str(place), **arguments)
+        if part.is_plain and not isinstance(component, model_class):
+            raise TypeError(f"it is a {type(component).__name__}, not a {part.class_name}")
         if other is not None:
             own = any(one.repo_id == part.repo_id and one.folder for one in selection.companions)
             rename(component, other, part.repo_id, own=own)
@@ -188,12 +235,12 @@ def _fill(pipeline: Any) -> None:
                     setattr(module, name, parameter)
 
 
-def _place_others(pipeline: Any, loaded: Mapping[str, Any], device: str) -> None:
-    """Move what was not loaded to its device; what is quantized stays where it was put."""
+def _place_others(pipeline: Any, placed: Set[str], device: str) -> None:
+    """Move all others to their device; what is quantized stays where it was put."""
     import torch
 
     for name, component in pipeline.components.items():
-        if name in loaded or not isinstance(component, torch.nn.Module):
+        if name in placed or not isinstance(component, torch.nn.Module):
             continue
         if not getattr(component, "is_quantized", False):  # as both libraries mark a model
             component.to(device)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import importlib
 import time
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from functools import partial
 from nbloader.checks import inspected_packages, install_hint
 from nbloader.errors import LoadError, MissingPackageError, UnsupportedClassError
 from nbloader.libraries import NOT_RELEASED, package_facts, pip_hint
+from nbloader.loaders.collector import collector_off
 from nbloader.loaders.reports import quiet_loggers
 from nbloader.notebook import IMPORTING, Background
 from nbloader.records import Kind, PackageFacts, Selection
@@ -108,14 +108,8 @@ def _steps(selection: Selection, forced: bool, notebook: bool) -> list[Callable[
 
 
 def _step(selection: Selection, target: tuple[str, str], forced: bool, notebook: bool) -> None:
-    collecting = gc.isenabled()
-    gc.disable()  # A third of the time of these imports is the garbage collector's.
-    try:
-        with quiet_loggers(), suppress(LoadError) if forced else nullcontext():
-            _import(selection, *target, notebook)
-    finally:
-        if collecting:
-            gc.enable()
+    with collector_off(), quiet_loggers(), suppress(LoadError) if forced else nullcontext():
+        _import(selection, *target, notebook)
 
 
 def _import(selection: Selection, module: str, name: str, notebook: bool) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from nbloader.loaders.arguments import DTYPES, PLACING, Arguments, objects_of
 from nbloader.loaders.folders import rename, snapshot_of
-from nbloader.loaders.placing import DTYPES, PLACING, Arguments, objects_of
 from nbloader.records import Component, Selection
 
 GGUF = ".gguf"

@@ -1,8 +1,8 @@
 """From a placement and the caller's arguments to what the libraries are asked for, call by call.
 
-Pure: number formats and devices stand by torch's names, quantization by its settings. Only
-`objects_of`, at the end, makes objects of them. Read in diffusers 0.37 to 0.42, transformers 5.0 to
-5.23, sentence-transformers 5.0 to 6.2, accelerate 1.15.
+Pure: number formats and devices stand by torch's names, quantization by its settings; objects are
+made of them in `arguments`. Read in diffusers 0.37 to 0.42, transformers 5.0 to 5.23,
+sentence-transformers 5.0 to 6.2, accelerate 1.15.
 
 A pipeline that is spread over GPUs or quantized is put together from components that are loaded one
 by one, each straight to where it belongs. The library's own `device_map="balanced"` deals the
@@ -13,7 +13,6 @@ first can be moved away.
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
@@ -22,10 +21,10 @@ from typing import Any, TypeAlias
 from packaging.version import Version
 
 from nbloader.errors import ModelLoadError
+from nbloader.loaders.arguments import Arguments
 from nbloader.loaders.reports import LoadReport
 from nbloader.records import (
     Component,
-    ComponentLoaded,
     Kind,
     Method,
     Notice,
@@ -35,8 +34,6 @@ from nbloader.records import (
     Selection,
 )
 from nbloader.text import quote
-
-Arguments = Mapping[str, Any]
 
 OFFLOADING = frozenset(
     {
@@ -72,6 +69,7 @@ class Part:
         folder: the one that its class is given, of another repository; else its name is that.
         rests_on: the device that it is moved to when it is loaded; None if it stays.
         meets_inputs: whether its inputs have to be brought to its device, and its outputs back.
+        is_plain: whether the pipeline would load it in the same way.
     """
 
     name: str
@@ -83,6 +81,7 @@ class Part:
     repo_id: str = ""
     folder: str = ""
     argument: str = ""
+    is_plain: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,7 +144,7 @@ def _pipeline(selection: Selection, placement: Placement, versions: Mapping[str,
             hint='Choose plan="group-offload" or plan="cpu".',
         )
     arguments: dict[str, Any] = {
-        _dtype_name("diffusers", versions): _dtypes(placement),
+        dtype_name("diffusers", versions): _dtypes(placement),
         "local_files_only": True,
     }
     if selection.variant is not None:
@@ -232,7 +231,7 @@ def _parts(
             if component is not None and component.repo_id:
                 parts.append(_from_elsewhere(selection, component, placement, versions))
             continue  # The pipeline loads it to where it waits.
-        if component is not None and _by_itself(selection, component):
+        if component is not None and by_itself(selection, component):
             parts.append(_part(selection, component, placed, placement, versions))
         elif placed.quantization is not None or placement.method in _SPREADING:
             raise ModelLoadError(
@@ -255,8 +254,8 @@ def _from_elsewhere(
     arguments: dict[str, Any] = {"local_files_only": True}
     placed = next((part for part in placement.components if part.name == component.name), None)
     if placed is not None:
-        arguments[_dtype_name(component.library, versions)] = placed.dtype
-        if selection.variant is not None and _has_variant(component, selection.variant):
+        arguments[dtype_name(component.library, versions)] = placed.dtype
+        if selection.variant is not None and has_variant(component, selection.variant):
             arguments["variant"] = selection.variant
     return Part(
         name=component.name,
@@ -269,7 +268,8 @@ def _from_elsewhere(
     )
 
 
-def _by_itself(selection: Selection, component: Component) -> bool:
+def by_itself(selection: Selection, component: Component) -> bool:
+    """Say whether a component of a pipeline is of a class that can be found without it."""
     known = component.library in ("diffusers", "transformers")
     return known and component.class_name is not None and not selection.custom_code
 
@@ -286,11 +286,11 @@ def _part(
     assert component.class_name is not None
     quantized = placed.quantization is not None
     arguments: dict[str, Any] = {
-        _dtype_name(component.library, versions): placement.dtype if quantized else placed.dtype,
+        dtype_name(component.library, versions): placement.dtype if quantized else placed.dtype,
         "local_files_only": True,
         "device_map": {"": placement.device if waits else placed.device},
     }
-    if selection.variant is not None and _has_variant(component, selection.variant):
+    if selection.variant is not None and has_variant(component, selection.variant):
         arguments["variant"] = selection.variant
     if placed.quantization is not None:
         arguments["quantization_config"] = _quantization(placed.quantization, placement.dtype)
@@ -307,8 +307,11 @@ def _part(
     )
 
 
-def _has_variant(component: Component, variant: str) -> bool:
-    """A repository may have a variant of some components only; the others come plain."""
+def has_variant(component: Component, variant: str) -> bool:
+    """Say whether a component has files of a variant.
+
+    A repository may have a variant of some components only; the others come plain.
+    """
     part_of_name = re.compile(rf"\.{re.escape(variant)}[.-][^/]*$")
     return any(part_of_name.search(path) for path in component.weights)
 
@@ -317,7 +320,7 @@ def _has_variant(component: Component, variant: str) -> bool:
 
 
 def _embeddings(selection: Selection, placement: Placement, versions: Mapping[str, str]) -> Steps:
-    own = {_dtype_name("transformers", versions): placement.dtype, **_model_placing(placement)}
+    own = {dtype_name("transformers", versions): placement.dtype, **_model_placing(placement)}
     model_kwargs = {
         **({} if selection.variant is None else {"variant": selection.variant}),
         **({} if selection.backend else own),
@@ -348,7 +351,7 @@ def _task(selection: Selection, placement: Placement, versions: Mapping[str, str
     dealt = placement.method in _DEALING
     return Steps(
         arguments={
-            _dtype_name("transformers", versions): placement.dtype,
+            dtype_name("transformers", versions): placement.dtype,
             "trust_remote_code": selection.custom_code,
             "model_kwargs": model_kwargs,
             # A model that lies on several devices refuses to be given one.
@@ -363,7 +366,7 @@ def _classes(selection: Selection, placement: Placement, versions: Mapping[str, 
         return Steps(arguments={"trust_remote_code": selection.custom_code})
     library = "diffusers" if selection.of_diffusers else "transformers"
     arguments: dict[str, Any] = {
-        _dtype_name(library, versions): placement.dtype,
+        dtype_name(library, versions): placement.dtype,
         "local_files_only": True,
         **({} if selection.variant is None else {"variant": selection.variant}),
         **_model_placing(placement),
@@ -409,7 +412,8 @@ def _number(device: str) -> int | str:
 # -- what both have in common ----------------------------------------------------------------------
 
 
-def _dtype_name(library: str, versions: Mapping[str, str]) -> str:
+def dtype_name(library: str, versions: Mapping[str, str]) -> str:
+    """Return the name that a library's version has for the number format."""
     since = Version(_DTYPE_SINCE[library])
     return "dtype" if Version(versions[library]) >= since else "torch_dtype"
 
@@ -425,65 +429,28 @@ def _quantization(to: Quantization, dtype: str) -> dict[str, Any]:
     }
 
 
-# -- ours and the caller's put together ------------------------------------------------------------
-
 WHOLE = "model"
 """The name of a model that is one module."""
 
-BuildSteps: TypeAlias = Generator[ComponentLoaded | LoadReport | Notice, None, Any]
-"""What a build gives: the components that are loaded by themselves, what is to be told, what a
-model lacks without the library's word, and at the end the model."""
 
-PLACING = ("device_map", "quantization_config")
-DTYPES = ("dtype", "torch_dtype")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """A component that was built by itself.
 
-
-def places_itself(loader_kwargs: Mapping[str, Any]) -> bool:
-    """Say whether the caller's own arguments settle where the tensors go, or what they are."""
-    nested = loader_kwargs.get("model_kwargs") or {}
-    return any(key in given for given in (loader_kwargs, nested) for key in PLACING)
-
-
-def with_model_kwargs(ours: Arguments, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Join arguments as `joined` does, those for the model inside them too.
-
-    Where the caller places or quantizes the model, our placing is left out.
+    Attributes:
+        component: a `torch.nn.Module`, a tokenizer, a scheduler.
+        seconds: that it took.
     """
-    nested = dict(ours["model_kwargs"])
-    wanted = given.get("model_kwargs") or {}
-    arguments = joined(ours, given)
-    if places_itself(given):
-        placing = {*PLACING, "max_memory"}
-        nested = {key: value for key, value in nested.items() if key not in placing}
-        if ("device_map" in given or "device_map" in wanted) and "device" not in given:
-            arguments.pop("device", None)  # The libraries take one of the two.
-    return {**arguments, "model_kwargs": joined(nested, wanted)}
+
+    name: str
+    component: Any
+    seconds: float
 
 
-def joined(ours: Arguments, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Put the caller's arguments over ours; either name of the dtype replaces the other."""
-    own_dtype = given.keys() & set(DTYPES)
-    kept = {key: value for key, value in ours.items() if not (own_dtype and key in DTYPES)}
-    return {**objects_of(kept), **given}
+class Waiting:
+    """A build goes on once more files are there."""
 
 
-def objects_of(arguments: Arguments, library: str = "transformers") -> dict[str, Any]:
-    """Replace the names of dtypes and devices, and settings of quantization, by the objects.
-
-    Args:
-        library: whose `BitsAndBytesConfig` is meant.
-    """
-    import torch
-
-    def objects(key: str, value: Any) -> Any:
-        if key in DTYPES and isinstance(value, str):
-            return getattr(torch, value)
-        if key in DTYPES and isinstance(value, Mapping):
-            return {name: getattr(torch, dtype) for name, dtype in value.items()}
-        if key.endswith("load_device"):
-            return torch.device(value)
-        if key == "quantization_config" and isinstance(value, Mapping):
-            return importlib.import_module(library).BitsAndBytesConfig(**value)
-        return value
-
-    return {key: objects(key, value) for key, value in arguments.items()}
+BuildSteps: TypeAlias = Generator[Built | LoadReport | Notice | Waiting, None, Any]
+"""What a build gives: the components that are built by themselves, what is to be told, what a model
+lacks without the library's word, that it waits for files, and at the end the model."""

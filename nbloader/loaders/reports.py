@@ -339,3 +339,13 @@ def _silent_hub() -> Iterator[None]:
         yield
     finally:
         hub.enable_progress_bars()
+
+
+def is_full(error: BaseException) -> bool:
+    """Say whether there was no room, on a GPU or in memory."""
+    return type(error).__name__ == "OutOfMemoryError" or is_full_memory(error)
+
+
+def is_full_memory(error: BaseException) -> bool:
+    """Say whether the memory of the machine had no room."""
+    return isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error)

@@ -13,8 +13,9 @@ from typing import Any
 
 from nbloader.errors import InvalidArgumentError, MissingTensorsError
 from nbloader.loaders.adapters import put_into_model
+from nbloader.loaders.arguments import with_model_kwargs
 from nbloader.loaders.folders import code_arguments, rename, snapshot_of, whole_folder
-from nbloader.loaders.placing import WHOLE, BuildSteps, Steps, with_model_kwargs
+from nbloader.loaders.placing import WHOLE, BuildSteps, Steps
 from nbloader.loaders.reports import LoadReport, told_of
 from nbloader.records import Companion, Notice, Placement, Selection
 from nbloader.text import plain, quote

@@ -6,24 +6,19 @@ checkpoint lacks is loaded before, and handed in.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from nbloader.loaders import diffusers
 from nbloader.loaders.adapters import put_into_pipeline
+from nbloader.loaders.ahead import Arrivals
+from nbloader.loaders.arguments import DTYPES, PLACING, joined, objects_of, places_itself
 from nbloader.loaders.folders import rename
 from nbloader.loaders.model_files import model_from_file, place_of, without_placing
-from nbloader.loaders.placing import (
-    DTYPES,
-    PLACING,
-    BuildSteps,
-    Steps,
-    joined,
-    objects_of,
-    places_itself,
-)
-from nbloader.records import ComponentLoaded, Form, Kind, Placement, Selection
+from nbloader.loaders.placing import BuildSteps, Built, Steps
+from nbloader.records import Form, Kind, Placement, Selection
 
 
 def build(
@@ -40,8 +35,9 @@ def build(
     if component.library == "transformers":
         return _language_model(selection, folder, placement, todo, loader_kwargs)
     arguments = joined(without_placing(todo.arguments), loader_kwargs)
+    began = time.monotonic()
     model = model_from_file(selection, component, folder, arguments)
-    yield ComponentLoaded(name=component.name, seconds=0.0)
+    yield Built(name=component.name, component=model, seconds=time.monotonic() - began)
     return model if "device_map" in arguments else model.to(placement.device)
 
 
@@ -49,7 +45,10 @@ def build(
 
 
 def _pipeline(
-    selection: Selection, folder: Path, todo: Steps, loader_kwargs: Mapping[str, Any]
+    selection: Selection,
+    folder: Path,
+    todo: Steps,
+    loader_kwargs: Mapping[str, Any],
 ) -> BuildSteps:
     """Build a pipeline of the checkpoint, and of what comes from elsewhere."""
     import diffusers as library
@@ -58,7 +57,9 @@ def _pipeline(
     taken = next(part for part in selection.components if part.checkpoint == selection.checkpoint)
     base = place_of(selection, folder, taken.config)
     parts = [part for part in todo.parts if part.name not in loader_kwargs]
-    loaded = yield from diffusers.load_parts(parts, selection, folder, loader_kwargs)
+    loaded = yield from diffusers.load_parts(
+        parts, selection, folder, loader_kwargs, Arrivals(selection)
+    )
     arguments = joined(_of_one_dtype(without_placing(todo.arguments)), loader_kwargs)
     pipeline = pipeline_class.from_single_file(
         str(folder / selection.checkpoint),

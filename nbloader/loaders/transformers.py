@@ -13,8 +13,9 @@ from typing import Any
 
 from nbloader.errors import InvalidArgumentError, ModelLoadError
 from nbloader.loaders.adapters import put_into_model
+from nbloader.loaders.arguments import DTYPES, with_model_kwargs
 from nbloader.loaders.folders import Places, adapted, code_arguments, replaced_modules
-from nbloader.loaders.placing import DTYPES, WHOLE, BuildSteps, Steps, with_model_kwargs
+from nbloader.loaders.placing import WHOLE, BuildSteps, Steps
 from nbloader.loaders.reports import Reports, lacking
 from nbloader.loaders.tasks import Choice, Offer, Wanted, decide, processors_of
 from nbloader.notebook import clear_frames

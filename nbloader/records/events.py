@@ -76,6 +76,7 @@ class Selected:
         weights: what the tensors of each component with weights take.
         pickles: what the files of pickled weights hold that could be looked through.
         adapters: whether they fit, in the order of the selection.
+        folder: where the files of the selection's own repository will be, as an absolute path.
     """
 
     selection: Selection
@@ -86,6 +87,7 @@ class Selected:
     pickles: tuple[PickleFacts, ...] = ()
     adapters: tuple[AdapterFacts, ...] = ()
     hub: HubFacts | None = None
+    folder: str = ""
     type: Literal["selected"] = "selected"
 
 
@@ -162,11 +164,16 @@ class Retry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notice:
-    """Something that the user should know, and that stops nothing."""
+    """Something that the user should know, and that stops nothing.
+
+    Attributes:
+        quiet: whether only reports tell it: nothing is to be done, and nothing is lost.
+    """
 
     reference: str
     message: str
     hint: str
+    quiet: bool = False
     type: Literal["notice"] = "notice"
 
 

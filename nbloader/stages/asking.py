@@ -12,6 +12,7 @@ from nbloader.records import Companion, Event, Selected, TransferPolicy
 
 if TYPE_CHECKING:
     from nbloader.request import Request
+    from nbloader.transfer.child import Standby
     from nbloader.transfer.protocol import Fetch, Sketch
 
 
@@ -28,6 +29,8 @@ def run_worker(
     companions: tuple[Companion, ...] = (),
     donors: Sequence[str] = (),
     order: Fetch | Sketch | None = None,
+    sketch: Callable[[], Path | None] = lambda: None,
+    standby: Standby | None = None,
 ) -> Path:
     """Run the worker for a request.
 
@@ -36,6 +39,8 @@ def run_worker(
         companions: the other repositories of the selection, where they are known.
         donors: folders of blobs, of which files are taken that are wanted here, too.
         order: what to do with the selection; None to fetch its files.
+        sketch: asked for the folder in which a copy without weights is to appear meanwhile.
+        standby: a worker that has been started already; None for none.
     """
     from nbloader.transfer.protocol import Start
     from nbloader.transfer.supervisor import transfer
@@ -64,6 +69,8 @@ def run_worker(
         check=check,
         cancelled=cancelled,
         order=order,
+        sketch=sketch,
+        standby=standby,
     )
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from queue import Empty
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from nbloader.assess import Survey, fallback, gather, helped, judge
 from nbloader.checks import Facts
@@ -34,10 +33,15 @@ from nbloader.records import (
     Stage,
 )
 from nbloader.redaction import short_path
+from nbloader.stages.ahead import Ahead
 from nbloader.stages.asking import run_worker
 from nbloader.stages.preflight import TrialBeside
 from nbloader.stages.run import Run, cancelled_error
+from nbloader.stages.warm import import_early
 from nbloader.text import format_bytes
+
+if TYPE_CHECKING:
+    from nbloader.loaders import Arrivals, Building, Import
 
 T = TypeVar("T")
 
@@ -53,30 +57,56 @@ class _Loading:
         trial: of the build, beside the download; None for none.
 
     Attributes:
-        importing: the import of the libraries, which begins with the download.
         placement: where the model goes.
+        ahead: the build, which begins beside the download.
     """
 
-    def __init__(self, run: Run, facts: Facts, trial: TrialBeside | None) -> None:
-        from nbloader.loaders import Import, check_arguments
+    def __init__(
+        self, run: Run, selected: Selected, facts: Facts, trial: TrialBeside | None
+    ) -> None:
+        from nbloader.loaders import check_arguments
 
-        assert facts.selection is not None
         assert facts.fit is not None
-        check_arguments(facts.selection, run.request.loader_kwargs)
+        self._selection = selected.selection
+        check_arguments(self._selection, run.request.loader_kwargs)
         placement = facts.fit.chosen or facts.fit.nearest  # the second only if it is forced
         if placement is None:
             raise DoesNotFitError(facts.fit.problem, hint=facts.fit.hint)
         self.placement: Placement = placement
-        self.importing = Import(
-            facts.selection,
-            forced=run.request.force,
-            notebook=running_kernel() is not None,
-            take=run.take if run.turns else None,
-        )
+        self.ahead = Ahead(run, selected, self._building)
+        self._importing: Import | None = None
         self._run = run
         self._facts = facts
         self._trial = trial
         self._imported = self._device_is_there = False
+
+    def begin(self) -> Import:
+        """Begin the import of the libraries: once the order to fetch is out, not to hold it up."""
+        from nbloader.loaders import Import
+
+        if self._importing is None:
+            self._importing = Import(
+                self._selection,
+                forced=self._run.request.force,
+                notebook=running_kernel() is not None,
+                take=self._run.take if self._run.turns else None,
+            )
+        return self._importing
+
+    def _building(self, folder: Path, arrivals: Arrivals) -> Building:
+        from nbloader.loaders import Building
+
+        request = self._run.request
+        return Building(
+            self._selection,
+            folder,
+            self.placement,
+            request.loader_kwargs,
+            attention=request.attention,
+            forced=request.force,
+            next_method=self.next_method(),
+            arrivals=arrivals,
+        )
 
     def look(self) -> None:
         """Take over what the user has chosen, and say early what cannot work.
@@ -88,7 +118,7 @@ class _Loading:
         if self._trial is not None:
             self._trial.look(self._run.reporter.state.done)
         self._choose()
-        if not self.importing.check():
+        if not self.begin().check():
             return
         self._tell()
         if not self._device_is_there:
@@ -97,16 +127,18 @@ class _Loading:
 
             check_device(self.placement)
             self._device_is_there = True
+        if not self._run.request.replace:  # What is loaded goes only once all files are there.
+            self.ahead.look()
 
     def wait(self) -> None:
         """Wait for the libraries. Raises as `look` does, and CancelledError."""
         self._choose()
-        if not self.importing.wait(self._run.cancelled, self._run.reporter.tick):
+        if not self.begin().wait(self._run.cancelled, self._run.reporter.tick):
             raise cancelled_error()
         self._tell()
 
-    def close(self) -> None:
-        """End what goes on beside the download, which is over."""
+    def end_trial(self) -> None:
+        """End the trial beside the download, which is over."""
         if self._trial is not None:
             self._trial.close()
 
@@ -118,7 +150,7 @@ class _Loading:
         if not self._imported:
             self._imported = True
             now = time.monotonic()
-            seconds = now - (self.importing.begun_at or now)
+            seconds = now - (self.begin().begun_at or now)
             self._run.reporter.publish(LibrariesImported(seconds=seconds))
 
     def _choose(self) -> None:
@@ -131,6 +163,7 @@ class _Loading:
             )
             if chosen is None or chosen is self.placement:
                 return
+            self.ahead.forget()
             self.placement = chosen
             self._device_is_there = False
             report = judge(replace(self._facts, fit=replace(fit, chosen=chosen)))
@@ -153,7 +186,8 @@ def _fetch(run: Run, loading: list[_Loading] | None = None) -> Path:
         report.raise_for_failures(force=request.force)
         if loading is not None:
             tries = report.missing_bytes >= TRIAL_FROM_BYTES and not request.force
-            loading.append(_Loading(run, facts, TrialBeside(request, selected) if tries else None))
+            beside = TrialBeside(request, selected) if tries else None
+            loading.append(_Loading(run, selected, facts, beside))
         if request.folder is None or report.missing_bytes:
             reporter.begin(Stage.DOWNLOAD)
 
@@ -172,12 +206,14 @@ def _fetch(run: Run, loading: list[_Loading] | None = None) -> Path:
             check=may_go_on,
             cancelled=run.cancelled,
             loads=loading is not None,
+            sketch=lambda: loading[0].ahead.sketch if loading else None,
+            standby=run.standby,
         )
     except (HubUnreachableError, RepoError) as error:
         raise helped(error, request, fetched=loading is None) from error
     finally:
         for each in loading or ():
-            each.close()
+            each.end_trial()
 
 
 def download(run: Run) -> tuple[Path, str]:
@@ -189,12 +225,23 @@ def download(run: Run) -> tuple[Path, str]:
 
 def load(run: Run) -> tuple[Any, str]:
     """Bring the files into the cache, and return the model that was built of them and tested."""
+    learned: list[_Loading] = []
+    if run.turns is None:
+        import_early(run.request)
+    try:
+        folder = _fetch(run, learned)
+        return _built(run, learned[0], folder)
+    finally:
+        for each in learned:
+            each.ahead.close()
+
+
+def _built(run: Run, loading: _Loading, folder: Path) -> tuple[Any, str]:
+    """Build what is not built yet, test it, and return it."""
     from nbloader import loaders
 
     request, reporter = run.request, run.reporter
-    learned: list[_Loading] = []
-    folder = _fetch(run, learned)
-    selection, loading = reporter.state.selection, learned[0]
+    selection = reporter.state.selection
     assert selection is not None
     reporter.begin(Stage.INITIALISE)
     loading.wait()
@@ -217,22 +264,7 @@ def load(run: Run) -> tuple[Any, str]:
             reporter.publish(notice)
     for size in in_turn(lambda: loaders.copies(key))[:1]:
         reporter.publish(_second_copy(selection, placement.device, size))
-    with closing(
-        loaders.Building(
-            selection,
-            folder,
-            placement,
-            request.loader_kwargs,
-            attention=request.attention,
-            forced=request.force,
-            next_method=loading.next_method(),
-        )
-    ) as building:
-        while (loaded := in_turn(building.step)) is not None:
-            reporter.publish(loaded)
-            if run.cancelled.is_set():
-                raise cancelled_error()
-        model = building.model()
+    model = loading.ahead.model(folder)
     modules = loaders.modules_of(model, selection)
     size = loaders.bytes_of(modules.values())
     for holder in loaders.holders(model, selection):
@@ -241,10 +273,11 @@ def load(run: Run) -> tuple[Any, str]:
         )
     reporter.begin(Stage.SELF_TEST)
     known = None if loaders.places_itself(request.loader_kwargs) else placement
-    in_turn(partial(loaders.check_modules, modules, known))
+    finite, called = loading.ahead.tested
+    in_turn(partial(loaders.check_modules, modules, known, finite))
     if selection.kind is Kind.SENTENCE_TRANSFORMERS:
         reporter.begin(Stage.TEST_EMBEDDINGS)
-    for notice in in_turn(partial(loaders.check_call, model, selection, known)):
+    for notice in in_turn(partial(loaders.check_call, model, selection, known, called)):
         reporter.publish(notice)
     if run.cancelled.is_set():
         raise cancelled_error()

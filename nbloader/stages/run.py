@@ -21,6 +21,7 @@ from nbloader.views import View, choose_view, front_end, make_view
 
 if TYPE_CHECKING:
     from nbloader.request import Request
+    from nbloader.transfer.child import Standby
     from nbloader.views.controls import Actions
 
 T = TypeVar("T")
@@ -34,6 +35,7 @@ class Run:
         cancelled: set to stop it.
         turns: when it may import and build; None for at any time, in the thread that asks.
         choices: plans that the user has chosen meanwhile; None for the fastest that fits.
+        standby: a worker that has been started already; None for none.
     """
 
     request: Request
@@ -41,6 +43,7 @@ class Run:
     cancelled: threading.Event = field(default_factory=threading.Event)
     turns: Turns | None = None
     choices: SimpleQueue[Method | None] = field(default_factory=SimpleQueue)
+    standby: Standby | None = None
 
     def take(self, work: Callable[[], T], tick: Callable[[], object] = lambda: None) -> T:
         """Do work that must not run beside a cell.

@@ -97,6 +97,8 @@ def apply(state: JobState, event: Event, now: float) -> JobState:
                 retries=(*state.retries, event),
                 retried_at=(*state.retried_at, state.updated_at),
             )
+        case Notice() if event.quiet:
+            return replace(state, remarks=(*state.remarks, event))
         case Notice():
             return replace(state, notices=(*state.notices, event))
         case ComponentLoaded():

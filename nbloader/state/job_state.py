@@ -169,6 +169,7 @@ class JobState:
         stalls: times of at least `STALL_S` in the download in which no byte arrived.
         retried_at: when each of `retries` was told of.
         downloads: by component, from its first byte to the last of its files.
+        remarks: notices that reports tell, and a view does not.
         importing: from the first import of the libraries to the last.
         waited_for: whether a cell waits for the result, so that no button can be pressed.
         turn: of work that is done where the cells run; None if there is none.
@@ -192,6 +193,7 @@ class JobState:
     loaded: tuple[ComponentLoaded, ...] = ()
     retries: tuple[Retry, ...] = ()
     notices: tuple[Notice, ...] = ()
+    remarks: tuple[Notice, ...] = ()
     samples: tuple[tuple[float, int], ...] = ()
     summary: str = ""
     failure: Failed | None = None

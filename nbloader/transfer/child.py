@@ -19,14 +19,20 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, TYPE_CHECKING, Self
 
 from nbloader import tokens
-from nbloader.limits import CONNECT_TIMEOUT_S
+from nbloader.errors import RUN_AGAIN, WorkerDiedError
+from nbloader.limits import CONNECT_TIMEOUT_S, KILL_LIMIT_S
 from nbloader.records import TransferPolicy
-from nbloader.transfer.protocol import MAX_LINE_BYTES
 
-__all__ = ["Child", "environment"]
+if TYPE_CHECKING:
+    from nbloader.transfer.protocol import Command, Report
+
+__all__ = ["Child", "Standby", "Worker", "environment"]
+
+MAX_LINE_BYTES = 64 * 1024 * 1024
+"""The longest line that is read of a child: the selection of a repository of many files."""
 
 STDERR_LINES = 40
 
@@ -149,6 +155,11 @@ class Child:
             thread.start()
 
     @property
+    def is_running(self) -> bool:
+        """Whether the process has not ended."""
+        return self._process.poll() is None
+
+    @property
     def pid(self) -> int:
         """The process id."""
         return self._process.pid
@@ -216,3 +227,77 @@ class Child:
     def _listen(self, stream: IO[bytes]) -> None:
         for line in stream:
             self._stderr.append(line.decode("utf-8", "replace").rstrip()[:500])
+
+
+class Worker(Child):
+    """The process that downloads."""
+
+    def __init__(self, env: Mapping[str, str]) -> None:
+        super().__init__("nbloader.worker", env, kill_limit_s=KILL_LIMIT_S)
+
+    def send(self, command: Command) -> None:
+        """Send a command; one that is gone is noticed by `receive`."""
+        from nbloader.transfer.protocol import encode
+
+        self.write(encode(command))
+
+    def receive(self, timeout_s: float) -> Report | None:
+        """Return what the worker says next; None if it says nothing for so long.
+
+        Raises:
+            WorkerDiedError: the process ended.
+            ProtocolError: it sent something that is no message.
+        """
+        from nbloader.transfer.protocol import decode_report
+
+        line = self.read(timeout_s)
+        if line is None:
+            return None
+        if not line:
+            raise self._death()
+        return decode_report(line)
+
+    def _death(self) -> WorkerDiedError:
+        code = self.ended()
+        how = f"by signal {-code}" if code < 0 else f"with exit status {code}"
+        hint = RUN_AGAIN
+        if code == -9:
+            hint = f"The system may have run out of memory. {hint}"
+        tail = self.stderr_tail()
+        error = WorkerDiedError(
+            f"the download process ended {how}" + (f":\n{tail}" if tail else ""), hint=hint
+        )
+        error.by_signal = code < 0
+        return error
+
+
+class Standby:
+    """A worker that starts before it is known what it will be asked for. To be closed.
+
+    Its own start, the Hub's library and a first connection take a quarter of a second, in which
+    this process imports and checks what it needs itself.
+    """
+
+    def __init__(self, *, endpoint: str | None, cache_dir: str | None) -> None:
+        self._env = environment(os.environ, endpoint=endpoint, cache_dir=cache_dir)
+        self._worker: Worker | None = Worker(self._env)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def take(self, env: Mapping[str, str]) -> Worker | None:
+        """Hand it over, once, if it was started in that environment, and still runs."""
+        worker, self._worker = self._worker, None
+        if worker is not None and (env != self._env or not worker.is_running):
+            worker.kill()
+            return None
+        return worker
+
+    def close(self) -> None:
+        """End it, if nobody has taken it."""
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.kill()

@@ -50,7 +50,6 @@ __all__ = [
 
 PROTOCOL_VERSION = 7
 
-MAX_LINE_BYTES = 64 * 1024 * 1024
 """A selection of 100,000 files takes about 20 MB; a longer line is a fault, not a message."""
 
 
@@ -107,8 +106,14 @@ class Start:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fetch:
-    """Download what the selection names and the cache lacks."""
+    """Download what the selection names and the cache lacks.
 
+    Attributes:
+        sketch: a folder of the parent's own in which a copy appears, once the small files are
+            there, with the weights as `Sketch` writes them; None for none.
+    """
+
+    sketch: str | None = None
     type: Literal["fetch"] = "fetch"
 
 

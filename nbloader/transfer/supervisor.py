@@ -6,21 +6,17 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
-from nbloader.errors import RUN_AGAIN, WorkerDiedError
-from nbloader.limits import KILL_LIMIT_S, WAIT_STEP_S
+from nbloader.errors import WorkerDiedError
+from nbloader.limits import WAIT_STEP_S
 from nbloader.records import Event, Selected
-from nbloader.transfer.child import Child, environment
+from nbloader.transfer.child import Standby, Worker, environment
 from nbloader.transfer.protocol import (
-    Command,
     Fetch,
-    Report,
     Sketch,
     Start,
-    decode_report,
-    encode,
 )
 from nbloader.transfer.state_machine import (
     Approve,
@@ -37,7 +33,7 @@ from nbloader.transfer.state_machine import (
     TransferMachine,
 )
 
-__all__ = ["Cancelled", "transfer"]
+__all__ = ["Cancelled", "Worker", "transfer"]
 
 
 class Cancelled(Exception):  # noqa: N818 - not an error: the caller asked for it
@@ -54,6 +50,8 @@ def transfer(
     check: Callable[[], object] = lambda: None,
     cancelled: threading.Event,
     order: Fetch | Sketch | None = None,
+    sketch: Callable[[], Path | None] = lambda: None,
+    standby: Standby | None = None,
 ) -> Path:
     """Run workers from the first question to the complete snapshot folder.
 
@@ -66,6 +64,8 @@ def transfer(
         check: called before every report and while none comes; raises to stop.
         cancelled: when set, the worker is killed and `Cancelled` raised within a second.
         order: what to do with the selection; None to fetch its files.
+        sketch: asked, once the selection is approved, for the folder of `Fetch.sketch`.
+        standby: a worker that has been started already; None for none.
 
     Raises:
         NbloaderError: of the tree under `RepoError` or `TransferError`.
@@ -84,10 +84,13 @@ def transfer(
             for output in machine.step(heard, _moment()):
                 match output:
                     case StartWorker(start=question):
-                        worker = Worker(env)
+                        ready = standby.take(env) if standby is not None else None
+                        worker = ready or Worker(env)
                         worker.send(question)
                     case Send(command=command):
                         assert worker is not None
+                        if isinstance(command, Fetch) and (place := sketch()) is not None:
+                            command = Fetch(sketch=str(place))
                         worker.send(command)
                     case KillWorker():
                         assert worker is not None
@@ -128,41 +131,3 @@ def _hear(worker: Worker | None, cancelled: threading.Event) -> Input:
     except WorkerDiedError as error:
         return Died(error=error)
     return Tick(waited_s=WAIT_STEP_S) if report is None else report
-
-
-class Worker(Child):
-    """The process that downloads."""
-
-    def __init__(self, env: Mapping[str, str]) -> None:
-        super().__init__("nbloader.worker", env, kill_limit_s=KILL_LIMIT_S)
-
-    def send(self, command: Command) -> None:
-        """Send a command; one that is gone is noticed by `receive`."""
-        self.write(encode(command))
-
-    def receive(self, timeout_s: float) -> Report | None:
-        """Return what the worker says next; None if it says nothing for so long.
-
-        Raises:
-            WorkerDiedError: the process ended.
-            ProtocolError: it sent something that is no message.
-        """
-        line = self.read(timeout_s)
-        if line is None:
-            return None
-        if not line:
-            raise self._death()
-        return decode_report(line)
-
-    def _death(self) -> WorkerDiedError:
-        code = self.ended()
-        how = f"by signal {-code}" if code < 0 else f"with exit status {code}"
-        hint = RUN_AGAIN
-        if code == -9:
-            hint = f"The system may have run out of memory. {hint}"
-        tail = self.stderr_tail()
-        error = WorkerDiedError(
-            f"the download process ended {how}" + (f":\n{tail}" if tail else ""), hint=hint
-        )
-        error.by_signal = code < 0
-        return error

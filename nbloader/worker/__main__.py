@@ -6,6 +6,7 @@ reports to what was stdout when it started.
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import os
 import sys
@@ -35,6 +36,7 @@ def main() -> None:
 
     channel = _Channel(commands, reports)
     channel.publish(Hello(version=PROTOCOL_VERSION))
+    _get_ready()
     start: Command | None = None
     try:
         # A parent that was interrupted while it started this process may never speak.
@@ -52,6 +54,17 @@ def main() -> None:
 
         local_dir = start.local_dir if isinstance(start, Start) else None
         channel.publish(stopped(cache_not_writable(local_dir)))
+
+
+def _get_ready() -> None:
+    """Import what any question needs, and make the Hub's client, before the first one comes."""
+    # What fails here fails again where it can be explained.
+    with contextlib.suppress(Exception):
+        from huggingface_hub import get_session
+
+        import nbloader.worker.session  # noqa: F401
+
+        get_session()
 
 
 class _Channel:
@@ -121,8 +134,9 @@ def _work(start: Start, channel: _Channel) -> None:
     _show_life(channel, session.moved)
     channel.publish(session.select())
     match channel.receive():
-        case Fetch():
-            channel.publish(Finished(folder=str(session.fetch())))
+        case Fetch(sketch=sketch):
+            place = session.fetch(Path(sketch) if sketch is not None else None)
+            channel.publish(Finished(folder=str(place)))
         case Sketch(folder=folder):
             session.sketch(Path(folder))
             channel.publish(Finished(folder=folder))

@@ -69,6 +69,9 @@ MAX_ANSWER_BYTES = 64 << 20
 MAX_PAGES = 1000
 """A million files; a listing that is longer does not end."""
 
+MAX_KEPT_HEADERS = 16 << 20
+"""Bytes of headers of weights that are kept for a sketch; those of a model of 24 GB take 0.2 MB."""
+
 _T = TypeVar("_T")
 
 _XET_HASH = re.compile("[0-9a-f]{64}")
@@ -101,6 +104,7 @@ class Hub:
         links: opens ranges of its files.
         facts: what is known of the Hub so far.
         asks_xet: whether to find out if Xet storage answers, as soon as an answer names it.
+        headers: of weights that were read, by commit and path.
     """
 
     repo_id: str
@@ -113,6 +117,7 @@ class Hub:
     links: Links = field(init=False)
     facts: HubFacts = field(init=False)
     asks_xet: bool = field(init=False, default=False)
+    headers: dict[tuple[str, str], bytes] = field(init=False, default_factory=dict)
     _scope: TokenScope | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -288,7 +293,7 @@ class Hub:
         return self._scope
 
     def read_header(self, commit_hash: str, file: RepoFile) -> Header:
-        """Read the header of a safetensors file, without keeping it.
+        """Read the header of a safetensors file, and not the tensors.
 
         Raises:
             MalformedFileError: it was wrong twice.
@@ -301,6 +306,8 @@ class Hub:
         Raises:
             MalformedFileError: it was wrong twice.
         """
+        if (kept := self.headers.get((commit_hash, file.path))) is not None:
+            return kept
         wrong = 0
 
         def attempt() -> bytes:
@@ -318,7 +325,10 @@ class Hub:
                 raise Failure(Reason.WRONG_BYTES, "wrong bytes in the header") from error
             return start[:end]
 
-        return self._call(attempt, path=file.path)
+        header = self._call(attempt, path=file.path)
+        if sum(map(len, self.headers.values())) + len(header) <= MAX_KEPT_HEADERS:
+            self.headers[commit_hash, file.path] = header
+        return header
 
     def read_range(self, commit_hash: str, file: RepoFile, first: int, last: int) -> bytes:
         """Read the bytes of a file from offset `first` up to `last`, without keeping them."""

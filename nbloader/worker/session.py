@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -51,7 +50,8 @@ from nbloader.worker.download import may_use_xet
 from nbloader.worker.folder import Folder, check_whole, folder_named, of_folder
 from nbloader.worker.headers import first_header, read_headers
 from nbloader.worker.hub import Hub
-from nbloader.worker.repository import Repository, check_places, files_replaced, write_sketch
+from nbloader.worker.repository import Repository, check_places, files_replaced
+from nbloader.worker.sketch import SketchOf
 
 _Made: TypeAlias = tuple[Selection, dict[str, bytes], dict[str, Header | None]]
 """A selection, and what it was made from, by path: small files, and headers of weights."""
@@ -186,6 +186,7 @@ class Session:
             adapters=adapter_facts(selection, known, headers),
             pickles=tuple(found.facts for found in looked_through.values()),
             hub=self._facts(),
+            folder=str(self._own.place(selection.commit_hash)),
         )
 
     def _is_another(self, selection: Selection, file: RepoFile) -> bool:
@@ -393,8 +394,12 @@ class Session:
 
     # -- the files -------------------------------------------------------------------------
 
-    def fetch(self) -> Path:
+    def fetch(self, sketch: Path | None = None) -> Path:
         """Bring the files of the selection into the cache, and give the snapshot folder.
+
+        Args:
+            sketch: a folder that appears, once the small files are there, with a copy of all files,
+                those of weights without what is in them; None for none.
 
         Raises:
             NbloaderError: of the tree under `RepoError` or `TransferError`.
@@ -413,7 +418,8 @@ class Session:
         # Small ones first: they tell whether the rest is any use.
         for name in sorted(batches, key=lambda name: sum(file.size for file in batches[name])):
             one = self._repositories[name]
-            one.fetch(batches[name], done=self._done, verify=self._start.verify)
+            done = self._done if sketch is None or name else self._sketch(sketch).beside(self._done)
+            one.fetch(batches[name], done=done, verify=self._start.verify)
             one.note_revision()
         return self._own.place(selection.commit_hash)
 
@@ -426,18 +432,15 @@ class Session:
         Raises:
             NbloaderError: of the tree under `RepoError` or `TransferError`.
         """
-        selection, one = self._selection, self._own
-        assert selection is not None
-        weights = {path for component in selection.components for path in component.weights}
-        small = [file for file in selection.files if file.path not in weights]
-        hollow = [file for file in selection.files if file.path in weights]
-        if one.listing is not None:
-            one.fetch(small, done=lambda file: None, verify=self._start.verify)  # noqa: ARG005
-        read = functools.partial(one.outline, selection.commit_hash)
-        with ThreadPoolExecutor(self._hub.policy.max_workers) as pool:
-            outlines = dict(zip(hollow, pool.map(read, hollow), strict=True))
-        content = {file: one.place(selection.commit_hash, file.path) for file in small}
-        write_sketch(folder, content, outlines)
+        sketch = self._sketch(folder)
+        if self._own.listing is not None:
+            done = lambda file: None  # noqa: ARG005, E731 - nobody counts
+            self._own.fetch(sketch.small, done=done, verify=self._start.verify)
+        sketch.write()
+
+    def _sketch(self, folder: Path) -> SketchOf:
+        assert self._selection is not None
+        return SketchOf(self._selection, self._own, folder, at_once=self._hub.policy.max_workers)
 
     def _done(self, file: RepoFile) -> None:
         self.publish(FileDone(path=file.path))

@@ -12,9 +12,9 @@ import pytest
 
 from nbloader import loaders
 from nbloader.errors import ModelLoadError
-from nbloader.loaders import build
 from nbloader.loaders.attention import attention_arguments, attention_backend, with_attention
 from nbloader.loaders.placing import Steps, steps
+from nbloader.loaders.versions import versions
 from nbloader.records import Kind, Method, Notice, Placement
 from tests.differential.cases.transformers_models import save
 from tests.differential.comparison import differences
@@ -193,7 +193,7 @@ def test_where_no_part_has_attention_of_its_own_it_is_told(tmp_path: Path) -> No
 
 def todo(kind: Kind, attention: str | None) -> Steps:
     selection = replace(SELECTION, kind=kind)
-    return with_attention(steps(selection, CPU, build.versions()), selection, attention)
+    return with_attention(steps(selection, CPU, versions()), selection, attention)
 
 
 def test_each_library_gets_its_own_name() -> None:

@@ -18,9 +18,10 @@ import pytest
 
 from nbloader import loaders
 from nbloader.errors import ModelLoadError, SelfTestError
-from nbloader.loaders import build, placing
 from nbloader.loaders import diffusers as pipelines
+from nbloader.loaders import placing
 from nbloader.loaders.placing import Call, Part, Steps, steps
+from nbloader.loaders.versions import versions
 from nbloader.records import (
     Component,
     ComponentLoaded,
@@ -360,7 +361,7 @@ def test_every_call_of_a_pipeline_binds(case: str) -> None:
     import diffusers
     import transformers
 
-    todo = steps(PIPELINE, TABLE[case][0], build.versions())
+    todo = steps(PIPELINE, TABLE[case][0], versions())
     pipeline = diffusers.FluxPipeline
     inspect.signature(pipeline.from_pretrained).bind("folder", **todo.arguments)
     for each in todo.parts:
@@ -379,9 +380,9 @@ def test_every_call_of_one_model_binds(method: Method) -> None:
     from sentence_transformers import SentenceTransformer
 
     wanted = one_model(method)
-    language = steps(LANGUAGE, wanted, build.versions()).arguments
+    language = steps(LANGUAGE, wanted, versions()).arguments
     inspect.signature(transformers.pipeline).bind("text-generation", "folder", **language)
-    embeddings = steps(EMBEDDINGS, wanted, build.versions()).arguments
+    embeddings = steps(EMBEDDINGS, wanted, versions()).arguments
     inspect.signature(SentenceTransformer).bind("folder", **embeddings)
 
 
@@ -448,7 +449,10 @@ def test_a_pipeline_is_built_component_by_component(folder: Path) -> None:
         loaders.Building(selection, place, on_cpu(selection, Method.MULTI_GPU), {})
     ) as building:
         told = [each for each in iter(building.step, None) if isinstance(each, ComponentLoaded)]
-        assert [each.name for each in told] == ["text_encoder", "unet", "vae"]
+        assert [each.name for each in told] == [
+            *("text_encoder", "unet", "vae"),  # where they are placed
+            *("scheduler", "tokenizer"),
+        ]
         assert all(0 < each.seconds < 60 for each in told)
         assert type(building.model()).__name__ == "StableDiffusionPipeline"
 
@@ -709,7 +713,7 @@ def test_where_a_gpu_is_full_the_hint_names_another_plan_and_what_was_made_is_fr
     selection, place = selection_of(folder / "pipeline"), folder / "pipeline"
     building = loaders.Building(selection, place, wanted, {}, next_method=next_method)
     with closing(building), pytest.raises(ModelLoadError) as caught:
-        building.step()
+        list(iter(building.step, None))
     assert (caught.value.message, caught.value.hint) == (
         "org/name does not fit on cuda with sequential-offload",
         f"{hint} Models of before may fill the GPU: a restart frees it.",

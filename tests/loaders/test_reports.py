@@ -176,7 +176,7 @@ def test_what_a_pipeline_lacks_is_made_up_if_that_is_forced(tmp_path: Path) -> N
         closing(loaders.Building(selection, tmp_path, placement, {})) as building,
         pytest.raises(MissingTensorsError, match="conv_out") as caught,
     ):
-        building.step()
+        list(iter(building.step, None))
     assert "force=True" in caught.value.hint
     with closing(loaders.Building(selection, tmp_path, placement, {}, forced=True)) as building:
         told = [each for each in iter(building.step, None) if isinstance(each, Notice)]

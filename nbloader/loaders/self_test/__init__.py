@@ -6,23 +6,38 @@ refused.
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Any
 
 from nbloader.loaders.reports import quiet
-from nbloader.loaders.self_test.diffusers import check_pipeline
+from nbloader.loaders.self_test.diffusers import check_part, check_pipeline
 from nbloader.loaders.self_test.sentence_transformers import check_embeddings
+from nbloader.loaders.self_test.state import as_it_was
 from nbloader.loaders.self_test.transformers import check_model
-from nbloader.loaders.self_test.weights import check_modules
+from nbloader.loaders.self_test.weights import check_finite, check_modules
 from nbloader.records import Kind, Notice, Placement, Selection
 
-__all__ = ["check_call", "check_embeddings", "check_modules"]
+__all__ = [
+    "as_it_was",
+    "check_call",
+    "check_embeddings",
+    "check_finite",
+    "check_modules",
+    "check_part",
+]
 
 
-def check_call(model: Any, selection: Selection, placement: Placement | None) -> list[Notice]:
+def check_call(
+    model: Any,
+    selection: Selection,
+    placement: Placement | None,
+    called: Set[str] = frozenset(),
+) -> list[Notice]:
     """Call what a load gave on the smallest input that suits it; its state stays as it was.
 
     Args:
         placement: where it is; None if the library spread it itself.
+        called: the components of a pipeline that were called when they were built.
 
     Returns:
         What is worth a notice.
@@ -33,7 +48,7 @@ def check_call(model: Any, selection: Selection, placement: Placement | None) ->
     with quiet():
         match selection.kind:
             case Kind.DIFFUSERS:
-                return check_pipeline(model, placement)
+                return check_pipeline(model, placement, called)
             case Kind.SENTENCE_TRANSFORMERS:
                 return check_embeddings(model)
             case Kind.TRANSFORMERS:

@@ -10,7 +10,7 @@ all tensors are there, placed and finite was seen before.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -32,50 +32,77 @@ _MOST_ON_GPU = 10_000_000_000
 """Parameters of what is called, so that it takes some tenths of a second."""
 
 
-def check_pipeline(pipeline: Any, placement: Placement | None) -> list[Notice]:
+def check_pipeline(
+    pipeline: Any, placement: Placement | None, called: Set[str] = frozenset()
+) -> list[Notice]:
     """Call what is cheap to call, and leave everything as it was.
 
     Args:
         placement: where the pipeline is; None if the library spread it itself. Then, and where its
             parts wait in memory for their turn, nothing is called.
+        called: the components that were called before they were put together.
 
     Returns:
         Notices of the parts that could not be called, or gave numbers that are not finite.
     """
     if placement is None or placement.method in OFFLOADING:
         return []
-    notices = []
-    for name, call in _calls(pipeline):
-        try:
-            with _as_before(getattr(pipeline, name)):
-                outcome = call()
-            told = "" if _all_finite(outcome) else "gives numbers that are not finite"
-        except Exception as error:
-            told = f"could not be called: {type(error).__name__}: {str(error)[:200]}"
-        if told:
-            notices.append(_notice(name, told, placement))
-    return notices
+    return [
+        notice
+        for name, part in pipeline.components.items()
+        if name not in called and (call := _call_of(name, part)) is not None
+        for notice in _called(name, part, call, placement)
+    ]
 
 
-def _calls(pipeline: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """Yield what can be called, by the names of the components."""
+def check_part(name: str, part: Any, placement: Placement) -> list[Notice] | None:
+    """Call one component, as `check_pipeline` does, before it is put together with the others.
+
+    Returns:
+        Notices; None where it is not yet where it will be, so that it was not called.
+    """
     import torch
 
-    for name, part in pipeline.components.items():
-        if not isinstance(part, torch.nn.Module) or part.training:
-            continue
-        tensors = list(part.parameters())
-        if not tensors or any(tensor.is_meta for tensor in tensors):
-            continue
-        most = _MOST_ON_CPU if tensors[0].device.type == "cpu" else _MOST_ON_GPU
-        if sum(tensor.numel() for tensor in tensors) > most:
-            continue
-        words = getattr(getattr(part, "config", None), "vocab_size", None)
-        own = type(part).__module__.startswith("transformers.")
-        if own and name.startswith("text_encoder") and isinstance(words, int) and words > 0:
-            yield name, partial(_encode, part, words, tensors[0].device)
-        if type(part).__name__ in _DECODERS and name == "vae":
-            yield name, partial(_decode, part, tensors[0])
+    if placement.method in OFFLOADING or not isinstance(part, torch.nn.Module):
+        return None
+    if getattr(part, "is_quantized", False):
+        return None  # bitsandbytes moves the scales at the first call; they are looked for before.
+    weight = next(part.parameters(), None)
+    if weight is None or weight.device.type != placement.device.partition(":")[0]:
+        return None
+    call = _call_of(name, part)
+    return [] if call is None else _called(name, part, call, placement)
+
+
+def _called(name: str, part: Any, call: Callable[[], Any], placement: Placement) -> list[Notice]:
+    try:
+        with _as_before(part):
+            outcome = call()
+        told = "" if _all_finite(outcome) else "gives numbers that are not finite"
+    except Exception as error:
+        told = f"could not be called: {type(error).__name__}: {str(error)[:200]}"
+    return [_notice(name, told, placement)] if told else []
+
+
+def _call_of(name: str, part: Any) -> Callable[[], Any] | None:
+    """Return a call of a component; None if there is none that is cheap and would tell anything."""
+    import torch
+
+    if not isinstance(part, torch.nn.Module) or part.training:
+        return None
+    tensors = list(part.parameters())
+    if not tensors or any(tensor.is_meta for tensor in tensors):
+        return None
+    most = _MOST_ON_CPU if tensors[0].device.type == "cpu" else _MOST_ON_GPU
+    if sum(tensor.numel() for tensor in tensors) > most:
+        return None
+    words = getattr(getattr(part, "config", None), "vocab_size", None)
+    own = type(part).__module__.startswith("transformers.")
+    if own and name.startswith("text_encoder") and isinstance(words, int) and words > 0:
+        return partial(_encode, part, words, tensors[0].device)
+    if type(part).__name__ in _DECODERS and name == "vae":
+        return partial(_decode, part, tensors[0])
+    return None
 
 
 def _encode(encoder: Any, words: int, device: torch.device) -> Any:

@@ -7,7 +7,7 @@ work must not be returned.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from typing import TYPE_CHECKING, Any
 
 from nbloader.errors import SelfTestError
@@ -30,7 +30,9 @@ Larger copies stay with the allocator: with four times as many elements, a gigab
 """
 
 
-def check_modules(modules: dict[str, Any], placement: Placement | None) -> None:
+def check_modules(
+    modules: dict[str, Any], placement: Placement | None, tested: Set[str] = frozenset()
+) -> None:
     """Check that every tensor is there and where it belongs, and every weight is finite.
 
     Of weights that are quantized the scales are looked at, and that there are any.
@@ -38,6 +40,7 @@ def check_modules(modules: dict[str, Any], placement: Placement | None) -> None:
     Args:
         modules: `torch.nn.Module`s by component; other values are passed over.
         placement: where the tensors should be; None if the library spread them itself.
+        tested: the components that `check_finite` has looked at already.
 
     Raises:
         SelfTestError: names the component and the tensor.
@@ -61,14 +64,34 @@ def check_modules(modules: dict[str, Any], placement: Placement | None) -> None:
         shrunk = any(part.quantization for part in placed)
         if shrunk and not any(_scales(weight) for weight in module.parameters()):
             raise SelfTestError(f"{component} was not quantized", hint=HINT)
-        # Buffers may hold infinities on purpose (attention masks); weights may not.
-        for name, weight in module.named_parameters():
-            held = waiting[name] if weight.is_meta else weight
-            for part in (held, *_scales(held)):
-                if not _finite(part):
-                    raise SelfTestError(
-                        f"{component}: {name} holds numbers that are not finite", hint=HINT
-                    )
+        if component not in tested:
+            check_finite(component, module)
+
+
+def check_finite(component: str, module: Any) -> None:
+    """Check that every weight is finite, of those that have storage.
+
+    Args:
+        module: a `torch.nn.Module`; anything else is passed over.
+
+    Raises:
+        SelfTestError: names the component and the tensor.
+    """
+    import torch
+
+    if not isinstance(module, torch.nn.Module):
+        return
+    waiting = _waiting(module)
+    # Buffers may hold infinities on purpose (attention masks); weights may not.
+    for name, weight in module.named_parameters():
+        held = waiting.get(name, weight) if weight.is_meta else weight
+        if held.is_meta:
+            continue
+        for part in (held, *_scales(held)):
+            if not _finite(part):
+                raise SelfTestError(
+                    f"{component}: {name} holds numbers that are not finite", hint=HINT
+                )
 
 
 def _placed(component: str, placement: Placement) -> tuple[PlacedComponent, ...]:

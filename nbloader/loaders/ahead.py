@@ -1,0 +1,117 @@
+"""Components that are built while the files of others still arrive.
+
+A pipeline of diffusers takes its components ready-made: each is loaded by the `from_pretrained` of
+its class from its folder, as the pipeline would do, and handed to it at the end. What that cannot
+be done with, the pipeline loads itself from the complete folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Set
+from typing import Any
+
+from nbloader.loaders.arguments import DTYPES
+from nbloader.loaders.placing import Part, by_itself, dtype_name, has_variant
+from nbloader.loaders.versions import versions
+from nbloader.records import Component, Method, Placement, Selection
+
+
+class Arrivals:
+    """The files of a selection that are where they will be loaded from.
+
+    Attributes:
+        all_there: whether they all are.
+    """
+
+    def __init__(self, selection: Selection, *, all_there: bool = True) -> None:
+        self._paths = {part.name: frozenset(part.paths) for part in selection.components}
+        self._done: Set[str] = frozenset()
+        self.all_there = all_there
+
+    def note(self, done: Set[str]) -> bool:
+        """Take over the paths that are there; say whether there are more than before."""
+        more = len(done) > len(self._done)
+        self._done = done
+        return more
+
+    def has(self, component: str) -> bool:
+        """Say whether the files of a component are there."""
+        return self.all_there or self._paths.get(component, frozenset({""})) <= self._done
+
+
+_OF_COMPONENTS = frozenset(
+    {
+        "disable_mmap",
+        "load_connected_pipeline",
+        "low_cpu_mem_usage",
+        "max_memory",
+        "offload_folder",
+        "offload_state_dict",
+        "provider",
+        "provider_options",
+        "sess_options",
+        "use_flashpack",
+        "use_onnx",
+        "use_safetensors",
+    }
+)
+"""Arguments of a pipeline's `from_pretrained` that decide how its components are loaded
+(`diffusers/pipelines/pipeline_utils.py`, 0.37 to 0.42)."""
+
+
+def parts_ahead(
+    selection: Selection,
+    placement: Placement,
+    loader_kwargs: Mapping[str, Any],
+    *,
+    others: Iterable[Part] = (),
+) -> tuple[Part, ...]:
+    """Name the components of a pipeline that can be loaded as the pipeline itself would.
+
+    Args:
+        loader_kwargs: the caller's arguments of the pipeline.
+        others: the components that are loaded by themselves in any case.
+    """
+    if selection.custom_code or selection.custom_pipeline or selection.checkpoint:
+        return ()
+    if not _OF_COMPONENTS.isdisjoint(loader_kwargs):
+        return ()
+    if any(isinstance(loader_kwargs.get(name), Mapping) for name in DTYPES):
+        return ()
+    known, found = {part.name for part in others}, versions()
+    return tuple(
+        _part(selection, component, placement, found)
+        for component in selection.components
+        if component.name not in known | loader_kwargs.keys()
+        and not component.repo_id
+        and not component.checkpoint
+        and not component.argument
+        and by_itself(selection, component)
+    )
+
+
+def _part(
+    selection: Selection,
+    component: Component,
+    placement: Placement,
+    versions: Mapping[str, str],
+) -> Part:
+    """Return a component with the arguments that its pipeline would give it (`load_sub_model`)."""
+    assert component.library is not None
+    assert component.class_name is not None
+    arguments: dict[str, Any] = {}
+    if component.weights:
+        placed = next((one for one in placement.components if one.name == component.name), None)
+        dtype = placed.dtype if placed is not None else placement.dtype
+        arguments = {dtype_name(component.library, versions): dtype, "local_files_only": True}
+        if placement.method is Method.GPU and "accelerate" in versions:
+            arguments["device_map"] = placement.device.partition(":")[0]
+        if selection.variant is not None and has_variant(component, selection.variant):
+            arguments["variant"] = selection.variant
+    return Part(
+        name=component.name,
+        library=component.library,
+        class_name=component.class_name,
+        arguments=arguments,
+        is_plain=True,
+    )

@@ -1,0 +1,275 @@
+"""What is built beside the download: components that are complete, and a rehearsal of the rest.
+
+What a library does for the first time in a process takes a second: lazy tables, conversion maps,
+tokenizers. A pipeline of diffusers pays it while its components are built one after the other, as
+they arrive. A model of one piece is *rehearsed*: built once of its small files and the headers of
+its weights, called, and thrown away.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+from nbloader.errors import CancelledError, MissingTensorsError
+from nbloader.notebook import Background
+from nbloader.records import ComponentLoaded, Kind, Notice, Selected
+from nbloader.stages.run import cancelled_error
+
+if TYPE_CHECKING:
+    from nbloader.loaders import Arrivals, Building
+    from nbloader.loaders.placing import Waiting
+    from nbloader.stages.run import Run
+    from nbloader.trial import Task
+
+T = TypeVar("T")
+Tested: TypeAlias = tuple[frozenset[str], frozenset[str]]
+"""The components whose weights are known to be finite, and those that were called."""
+
+REHEARSED_CALL_BYTES = 1_000_000_000
+"""A model with larger files is built in a rehearsal, and not called: a call reads all of it."""
+
+
+class Steps:
+    """Steps of work that are taken one at a time, between two looks at the download.
+
+    They are done at once; where cells run beside the job, on a thread that waits for its turn, so
+    that the download is looked at meanwhile.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._closed = False
+        self._waiting: Background | None = None
+        self._found: list[Any] = []
+
+    @property
+    def are_under_way(self) -> bool:
+        """Whether one was begun whose outcome nobody has taken."""
+        return self._waiting is not None
+
+    def take(self, work: Callable[[], T]) -> list[T]:
+        """Do the work, or go on waiting for what was begun; return what came of it, if anything.
+
+        Raises:
+            BaseException: whatever the work raised.
+        """
+        if self._run.turns is None:
+            return [work()]
+        if self._waiting is None:
+            self._waiting = Background(lambda: self._in_turn(work), imports=False)
+        if not self._waiting.check():
+            return []
+        self._waiting = None
+        found, self._found = self._found, []
+        return found
+
+    def _in_turn(self, work: Callable[[], T]) -> None:
+        def unless_closed() -> None:
+            if not self._closed:
+                self._found.append(work())
+
+        with suppress(CancelledError):
+            self._run.take(unless_closed)
+
+    def finish(self) -> list[Any]:
+        """Wait for what was begun, and return what came of it. Raises as `take` does."""
+        if self._waiting is None:
+            return []
+        waiting, self._waiting = self._waiting, None
+        waiting.wait(tick=self._run.reporter.tick)
+        found, self._found = self._found, []
+        return found
+
+    def close(self) -> None:
+        """Begin nothing more, and wait for what is under way."""
+        self._closed = True
+        with suppress(Exception):
+            self.finish()
+
+
+class Rehearsal:
+    """A build of a model of one piece from files without weights, which is thrown away.
+
+    To be closed.
+
+    Attributes:
+        folder: where the worker writes those files; it is there once they are complete.
+        notices: what the library warned of, some of which it does only once in a process.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._private = Path(tempfile.mkdtemp(prefix="nbloader-rehearsal-"))
+        self.folder = self._private / "files"
+        self.notices: list[Notice] = []
+        self._done = False
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it can be done, and was not."""
+        return not self._done and self.folder.exists()
+
+    def __call__(self) -> None:
+        """Build, call and throw away.
+
+        Raises:
+            MissingTensorsError: the files lack tensors, as the load would find out.
+        """
+        from nbloader import loaders
+
+        self._done = True
+        selection, placement = self._task.selection, self._task.placement
+        try:
+            with loaders.as_it_was():
+                with closing(
+                    loaders.Building(
+                        selection,
+                        self.folder,
+                        placement,
+                        self._task.loader_kwargs,
+                        attention=self._task.attention,
+                    )
+                ) as building:
+                    while (told := building.step()) is not None:
+                        if isinstance(told, Notice):
+                            self.notices.append(told)
+                    model = building.model()
+                if sum(file.size for file in selection.files) <= REHEARSED_CALL_BYTES:
+                    loaders.check_call(model, selection, placement)
+        except MissingTensorsError:
+            raise
+        except Exception:  # What is wrong with empty weights may be right with the true ones.
+            return
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Remove its files."""
+        self._done = True
+        shutil.rmtree(self._private, ignore_errors=True)
+
+
+def rehearsal_of(run: Run, selected: Selected) -> Rehearsal | None:
+    """Return a rehearsal for the load of a selection; None where nothing would come of it."""
+    from nbloader.trial import Task, task_of
+
+    selection = selected.selection
+    weights = {path for part in selection.components for path in part.weights}
+    if selection.kind is Kind.DIFFUSERS or weights <= set(selected.cached):
+        return None
+    task = task_of(selection, selected.weights, run.request.loader_kwargs, run.request.attention)
+    if not isinstance(task, Task):
+        return None
+    with suppress(OSError):  # No temporary folder.
+        return Rehearsal(task)
+    return None
+
+
+class Ahead:
+    """The build of a model, from the end of the imports on. To be closed.
+
+    Args:
+        building: makes the build, with the files that are there.
+        folder: where the files will be; empty if that is not known before they are there.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        selected: Selected,
+        building: Callable[[Path, Arrivals], Building],
+    ) -> None:
+        from nbloader.loaders import Arrivals
+
+        self._run = run
+        self._selected = selected
+        self._make = building
+        self._steps = Steps(run)
+        self._rehearsal = rehearsal_of(run, selected)
+        self._arrivals = Arrivals(selected.selection, all_there=False)
+        self._building: Building | None = None
+        self._waits = False
+
+    @property
+    def sketch(self) -> Path | None:
+        """Where the files for a rehearsal are to be written; None for nowhere."""
+        return self._rehearsal.folder if self._rehearsal else None
+
+    def look(self) -> None:
+        """Build one more component, if one is complete; or rehearse. The libraries are imported.
+
+        Raises:
+            NbloaderError: the model cannot be built.
+        """
+        if self._rehearsal is not None and (self._rehearsal.is_due or self._steps.are_under_way):
+            self._steps.take(self._rehearsal)
+            return
+        if self._selected.selection.kind is not Kind.DIFFUSERS or not self._selected.folder:
+            return
+        if self._arrivals.note(self._run.reporter.state.done):
+            self._waits = False
+        if self._waits:
+            return
+        for told in self._steps.take(self._step):
+            self._tell(told)
+
+    def _step(self) -> ComponentLoaded | Notice | Waiting | None:
+        if self._building is None:
+            self._building = self._make(Path(self._selected.folder), self._arrivals)
+        return self._building.step()
+
+    def _tell(self, told: ComponentLoaded | Notice | Waiting | None) -> bool:
+        """Publish what came of a step; say whether there are more to take."""
+        if isinstance(told, ComponentLoaded | Notice):
+            self._run.reporter.publish(told)
+            return True
+        self._waits = told is not None
+        return self._waits
+
+    def model(self, folder: Path) -> Any:
+        """Build what is left, now that all files are there, and return the model.
+
+        Args:
+            folder: of the files.
+
+        Raises:
+            NbloaderError: the model cannot be built, or the run was cancelled.
+        """
+        run = self._run
+        for told in self._steps.finish():
+            self._tell(told)
+        self._arrivals.all_there = True
+        if self._building is None:
+            self._building = self._make(folder, self._arrivals)
+        while self._tell(run.take(self._building.step, run.reporter.tick)):
+            if run.cancelled.is_set():
+                raise cancelled_error()
+        return self._building.model()
+
+    @property
+    def tested(self) -> Tested:
+        """What was tested of the model while it was built."""
+        building, adapted = self._building, bool(self._selected.selection.adapters)
+        if building is None or adapted:  # An adapter has changed what was tested.
+            return frozenset(), frozenset()
+        return frozenset(building.tested), frozenset(building.called)
+
+    def forget(self) -> None:
+        """Throw away what was built: it is to be placed in another way."""
+        self._steps.finish()
+        if self._building is not None:
+            self._building.close()
+        self._building, self._waits = None, False
+
+    def close(self) -> None:
+        """Free what nobody has taken, and end what goes on."""
+        self._steps.close()
+        if self._building is not None:
+            self._building.close()
+        if self._rehearsal is not None:
+            self._rehearsal.close()
