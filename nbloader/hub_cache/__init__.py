@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from nbloader.hub_cache.filesystem import FileLock, probe
 from nbloader.hub_cache.hashing import FileHash, matches
-from nbloader.hub_cache.layout import ListingStore, RepoCache
+from nbloader.hub_cache.layout import COMMIT, ListingStore, RepoCache
 from nbloader.hub_cache.local_folder import LocalFolder
 from nbloader.hub_cache.partial import (
     SMALL_FILE_BYTES,
@@ -21,6 +21,7 @@ from nbloader.hub_cache.ranges import Spans
 from nbloader.hub_cache.sweep import Swept, found_partials, sweep
 
 __all__ = [
+    "COMMIT",
     "SMALL_FILE_BYTES",
     "FileHash",
     "FileLock",

@@ -18,7 +18,7 @@ from nbloader.errors import (
     RateLimitedError,
     RepoError,
 )
-from nbloader.hub_cache import SMALL_FILE_BYTES
+from nbloader.hub_cache import COMMIT, SMALL_FILE_BYTES
 from nbloader.hub_names import is_repo_id
 from nbloader.records import (
     FileDone,
@@ -273,9 +273,9 @@ class Session:
 
     def _select_from_hub(self) -> _Made | None:
         """Make the selection from what the Hub says; from the cache if that is whole and the Hub
-        away.
+        away, or has nothing newer to say.
 
-        No repository has a `listing` in the second case.
+        No repository has a `listing` if it is from the cache.
         """
         start = self._start
         cached, certain = self._select_from_cache()
@@ -283,6 +283,8 @@ class Session:
             return cached
         if not certain:
             cached = None
+        if cached is not None and COMMIT.fullmatch(start.revision) and not cached[0].companions:
+            return cached  # A commit does not change, and no other repository can have a newer one.
         if cached is not None:
             # With everything at hand, one question whether there is something newer is enough.
             for one in self._repositories.values():

@@ -260,3 +260,17 @@ def test_only_a_model_that_is_whole_in_the_cache_is_guessed(
     load(repo_id)  # Its own import waits for that one.
     assert begun == [[("sentence_transformers", "SentenceTransformer")]]
     assert "sentence_transformers" in sys.modules
+
+
+def test_a_commit_that_is_in_the_cache_needs_no_question(
+    hub: LocalHub, hub_root: Path, load: Callable[..., Any], tmp_path: Path
+) -> None:
+    repo_id = "org/ahead-commit"
+    save_embedder(hub_root / "models" / repo_id)
+    load(repo_id)
+    (snapshot,) = (tmp_path / "cache" / "models--org--ahead-commit" / "snapshots").iterdir()
+    before = len(hub.requests())
+    assert len(load(repo_id).encode("word")) > 0
+    assert len(hub.requests()) - before == 1  # whether the branch has moved
+    assert len(load(repo_id, revision=snapshot.name).encode("word")) > 0
+    assert len(hub.requests()) - before == 1
