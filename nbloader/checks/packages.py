@@ -156,6 +156,7 @@ def check_packages(
         *_unmet(unmet, required),
         *_conflicting(selection, packages),
         *_upgraded(selection, packages),
+        *_uncompiled(packages),
     ]
     stopping = [finding for finding in found if finding.stops]
     told = stopping or found
@@ -200,6 +201,30 @@ def _missing(
             "memory",
             stops=False,
             change=dict.fromkeys(slow, ""),
+        )
+
+
+_COMPILE = (
+    "python -m compileall -q -j 0 "
+    "$(python -c \"import sysconfig; print(sysconfig.get_path('purelib'))\")"
+)
+_LARGE = frozenset({"diffusers", "sentence_transformers", "torch", "transformers"})
+
+
+def _uncompiled(packages: Mapping[str, PackageFacts]) -> Iterator[Finding]:
+    """Find large packages without bytecode, which each process then compiles for itself."""
+    slow = [
+        name
+        for name, found in packages.items()
+        if name in _LARGE and not found.compiled and found.imported is None
+    ]
+    if slow:
+        yield Finding(
+            error=MissingPackageError,
+            message=f"{_names(slow)} {'is' if len(slow) == 1 else 'are'} not compiled, so that "
+            "imports take three times as long",
+            stops=False,
+            advice=f"Compile them once, in a shell (or behind `!` in a cell): {_COMPILE}",
         )
 
 

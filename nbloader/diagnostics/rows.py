@@ -113,6 +113,8 @@ def package_rows(packages: Mapping[str, PackageFacts]) -> Iterable[Row]:
         text = found.installed or "missing"
         if changed_since_import(found):
             text += f"; imported is {found.imported}: restart the kernel"
+        if not found.compiled:
+            text += "; not compiled: its import takes three times as long"
         yield Row(name=name, text=text)
 
 

@@ -95,7 +95,11 @@ def _facts(name: str) -> PackageFacts:
         except importlib.metadata.PackageNotFoundError:
             continue
         return PackageFacts(
-            name=name, installed=found.version, imported=imported, editable=_is_editable(found)
+            name=name,
+            installed=found.version,
+            imported=imported,
+            editable=_is_editable(found),
+            compiled="." in name or _is_compiled(name),
         )
     return PackageFacts(name=name, installed=None if "." in name else "?", imported=imported)
 
@@ -109,6 +113,16 @@ def _is_editable(found: importlib.metadata.Distribution) -> bool:
     except ValueError:
         pass
     return False
+
+
+def _is_compiled(name: str) -> bool:
+    """Say whether the bytecode of a package is where Python looks for it.
+
+    Whoever imports a package compiles all of it that is imported, so its first file tells.
+    """
+    spec = _spec(name)
+    cached = spec.cached if spec is not None and spec.has_location else None
+    return cached is None or Path(cached).exists()
 
 
 def _spec(name: str) -> ModuleSpec | None:

@@ -124,12 +124,15 @@ class PackageFacts:
         imported: the version that this process has imported; None if it has not.
         editable: whether it is installed as a link to its sources, so that `installed` is what they
             were when that was done.
+        compiled: whether its bytecode is there, without which an import takes three times as long
+            (torch, transformers and diffusers: 10.8 s instead of 3.8).
     """
 
     name: str
     installed: str | None
     imported: str | None = None
     editable: bool = False
+    compiled: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -111,7 +111,7 @@ def test_an_editable_install_is_known_by_its_metadata(
         (tmp_path / "linked_package-1.0.dist-info" / "direct_url.json").write_text(direct_url)
     monkeypatch.syspath_prepend(str(tmp_path))
     assert package_facts(["linked_package"])["linked_package"] == PackageFacts(
-        name="linked_package", installed="1.0", editable=editable
+        name="linked_package", installed="1.0", editable=editable, compiled=False
     )
 
 
@@ -376,6 +376,38 @@ def test_with_nothing_installed_the_extras_versions_are() -> None:
         'Run this: pip install torch "diffusers>=0.37" transformers accelerate',
         "missing-package",
     )
+
+
+def test_packages_without_bytecode_are_slow_to_import() -> None:
+    packages = installed(COLAB)
+    bare = {
+        name: replace(each, compiled=name not in ("torch", "diffusers", "numpy"))
+        for name, each in packages.items()
+    }
+    assert check_packages(PIPELINE, bare) == CheckResult(
+        name="packages",
+        status=CheckStatus.WARNING,
+        message="torch, diffusers are not compiled, so that imports take three times as long",
+        hint="Compile them once, in a shell (or behind `!` in a cell): python -m compileall -q "
+        "-j 0 $(python -c \"import sysconfig; print(sysconfig.get_path('purelib'))\")",
+        reference="missing-package",
+    )
+    imported = {name: replace(each, imported=each.installed) for name, each in bare.items()}
+    assert check_packages(PIPELINE, imported).status is CheckStatus.PASSED
+
+
+def test_what_is_compiled_is_seen_without_an_import(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = tmp_path / "slowly_imported"
+    code.mkdir()
+    (code / "__init__.py").write_text("")
+    write_package(tmp_path, "slowly-imported", "1.0")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert package_facts(["slowly_imported"])["slowly_imported"].compiled is False
+    subprocess.run([sys.executable, "-m", "compileall", "-q", str(code)], check=True)
+    assert package_facts(["slowly_imported"])["slowly_imported"].compiled is True
+    assert "slowly_imported" not in sys.modules
 
 
 def test_a_pipeline_loads_without_accelerate() -> None:
