@@ -37,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         resolve_cache=args.resolve_cache,
         xet_token_s=args.xet_token_seconds,
         xet_v2=args.xet_v2,
+        tls=args.tls,
     )
     with suppress(KeyboardInterrupt):
         watched = parent if args.until_stdin_closes else None
@@ -74,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         default=True,
         help="answer reconstructions of version 2; without them clients fall back to version 1",
     )
+    parser.add_argument("--tls", action="store_true", help="serve over TLS; needs openssl")
     parser.add_argument(
         "--max-seconds", type=float, default=3600.0, help="end after this time whatever happens"
     )

@@ -47,18 +47,20 @@ class LocalHub:
         endpoint: URL of the Hub, for `HF_ENDPOINT` or `endpoint=`.
         cdn: URL of the CDN.
         cas: URL of Xet storage.
+        authority: over TLS, the file that clients need as `SSL_CERT_FILE`; None otherwise.
     """
 
     def __init__(
-        self, process: subprocess.Popen[bytes], stderr: IO[bytes], addresses: dict[str, str]
+        self, process: subprocess.Popen[bytes], stderr: IO[bytes], addresses: dict[str, Any]
     ) -> None:
         self._process = process
         self._stderr = stderr
         self._control = urlsplit(addresses["control"]).netloc
         self._key = addresses["key"]
-        self.endpoint = addresses["endpoint"]
-        self.cdn = addresses["cdn"]
-        self.cas = addresses["cas"]
+        self.endpoint: str = addresses["endpoint"]
+        self.cdn: str = addresses["cdn"]
+        self.cas: str = addresses["cas"]
+        self.authority: str | None = addresses["authority"]
 
     @classmethod
     def start(
@@ -71,6 +73,7 @@ class LocalHub:
         resolve_cache: bool = True,
         xet_token_seconds: int = 3600,
         xet_v2: bool = True,
+        tls: bool = False,
         max_seconds: float = 3600.0,
         start_timeout_s: float = 300.0,
     ) -> Self:
@@ -84,6 +87,7 @@ class LocalHub:
             resolve_cache: redirect small files to `/api/resolve-cache` first, as the Hub does.
             xet_token_seconds: how long the tokens of Xet storage are valid.
             xet_v2: answer reconstructions of version 2; without, clients fall back to version 1.
+            tls: serve over TLS; `openssl` has to be there.
             max_seconds: the server ends after this time whatever happens.
             start_timeout_s: how long to wait for it; publishing the demo takes most of that.
 
@@ -102,6 +106,7 @@ class LocalHub:
             "--xet-v2" if xet_v2 else "--no-xet-v2",
             "--until-stdin-closes",
             *(["--demo"] if demo else []),
+            *(["--tls"] if tls else []),
         ]
         stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         process = subprocess.Popen(
@@ -246,7 +251,7 @@ class LocalHub:
             if missing := wanted - {file["path"] for file in plan["files"]}:
                 raise LocalHubError(f"no large files of {repo_id}: {', '.join(sorted(missing))}")
         try:
-            _upload(plan, timeout_s)
+            _upload(plan, self.authority, timeout_s)
         except subprocess.CalledProcessError as error:
             tail = error.stderr.decode(errors="replace")[-_STDERR_TAIL:]
             raise LocalHubError(f"the upload to Xet storage failed:\n{tail}") from error
@@ -282,7 +287,7 @@ class LocalHub:
 
 def _read_addresses(
     process: subprocess.Popen[bytes], stderr: IO[bytes], timeout_s: float
-) -> dict[str, str]:
+) -> dict[str, Any]:
     assert process.stdout is not None
     deadline = time.monotonic() + timeout_s
     line = b""
@@ -297,7 +302,7 @@ def _read_addresses(
             status = process.wait(_STOP_TIMEOUT_S)
             raise LocalHubError(f"the local Hub ended with status {status}{_tail(stderr)}")
         line += chunk
-    addresses: dict[str, str] = json.loads(line)
+    addresses: dict[str, Any] = json.loads(line)
     return addresses
 
 
@@ -333,7 +338,7 @@ def _child_environment(inherited: Mapping[str, str]) -> dict[str, str]:
     return {**inherited, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
-def _upload(plan: Mapping[str, Any], timeout_s: float) -> None:
+def _upload(plan: Mapping[str, Any], authority: str | None, timeout_s: float) -> None:
     """Upload the files of a plan: what the control route for uploads answers.
 
     Raises:
@@ -342,6 +347,8 @@ def _upload(plan: Mapping[str, Any], timeout_s: float) -> None:
     """
     with tempfile.TemporaryDirectory(prefix="localhub-xet-") as home:
         inherited = {name: os.environ[name] for name in os.environ if not name.startswith("HF_")}
+        if authority is not None:
+            inherited["SSL_CERT_FILE"] = authority
         subprocess.run(
             _module_command("nbloader.localhub.xet"),
             input=json.dumps(plan).encode(),

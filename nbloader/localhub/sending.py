@@ -20,6 +20,9 @@ from nbloader.localhub.traffic import Entry, TrafficLog
 _SLICE = 8 << 20
 """Bytes that are handed to the kernel, and counted, in one go."""
 
+_TLS_SLICE = 256 << 10
+"""Encrypted here, which the kernel cannot do; meanwhile nobody else is answered."""
+
 _PACED_SLICES_PER_S = 20
 _SMALLEST_SLICE = 1024
 _FLUSH_TIMEOUT_S = 10.0
@@ -87,7 +90,8 @@ async def _send_body(
     entry: Entry,
 ) -> None:
     loop = asyncio.get_running_loop()
-    slice_size = _SLICE
+    over_tls = _transport(request).get_extra_info("sslcontext") is not None
+    slice_size = _TLS_SLICE if over_tls else _SLICE
     for pace in effect.paces:
         paced = int(pace.bytes_per_second / _PACED_SLICES_PER_S)
         slice_size = min(slice_size, max(_SMALLEST_SLICE, paced))
@@ -102,11 +106,13 @@ async def _send_body(
             if not isinstance(answer.body, FilePart):
                 data = answer.body[done : done + size]
                 await response.write(invert(data, done) if effect.wrong_bytes else data)
-            elif effect.wrong_bytes:
+            elif effect.wrong_bytes or over_tls:
                 offset = answer.body.start + done
                 answer.body.file.seek(offset)
                 data = answer.body.file.read(size)
-                await response.write(answer.body.damage(data, offset))
+                await response.write(
+                    answer.body.damage(data, offset) if effect.wrong_bytes else data
+                )
             else:
                 offset = answer.body.start + done
                 answer.body.file.seek(offset)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import secrets
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -22,6 +23,7 @@ from nbloader.localhub.answers import (
     file_answer,
     url_expired,
 )
+from nbloader.localhub.certificates import make_certificates
 from nbloader.localhub.hub import Hub, HubState, named_repo
 from nbloader.localhub.records import KEY_HEADER, Access, Fault, RequestClass, Token
 from nbloader.localhub.sending import apply, send
@@ -43,7 +45,11 @@ _UPLOAD_TOKEN_S = 3600
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """How to serve; a port of 0 is chosen by the system. See `HubState` for the rest."""
+    """How to serve; a port of 0 is chosen by the system. See `HubState` for the rest.
+
+    Attributes:
+        tls: serve over TLS, but for the control routes.
+    """
 
     root: Path
     port: int = 0
@@ -54,19 +60,25 @@ class Options:
     resolve_cache: bool = True
     xet_token_s: int = 3600
     xet_v2: bool = True
+    tls: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Addresses:
-    """Where the server listens: four URLs without a slash at the end, and the control key."""
+    """Where the server listens: four URLs without a slash at the end, and the control key.
+
+    Attributes:
+        authority: file with the certificate that vouches for the server's; None without TLS.
+    """
 
     endpoint: str
     cdn: str
     cas: str
     control: str
     key: str
+    authority: str | None
 
-    def to_json(self) -> dict[str, str]:
+    def to_json(self) -> dict[str, str | None]:
         return asdict(self)
 
 
@@ -76,6 +88,7 @@ async def serving(options: Options) -> AsyncIterator[Addresses]:
 
     Raises:
         OSError: a port is taken.
+        CertificateError: there are no certificates to serve with.
     """
     key = secrets.token_urlsafe(24)
     state = HubState(
@@ -89,25 +102,35 @@ async def serving(options: Options) -> AsyncIterator[Addresses]:
         xet_v2=options.xet_v2,
     )
     control = Control(state, key)
+    tls, authority = None, None
+    if options.tls:
+        tls, authority = make_certificates(options.root / ".localhub" / "tls")
     async with AsyncExitStack() as stack:
-        state.cdn = await _listen(stack, _cdn_app(Cdn(state), control), options.cdn_port)
-        state.cas = await _listen(stack, _cas_app(Cas(state), control), options.cas_port)
-        state.endpoint = await _listen(stack, _hub_app(Hub(state), control), options.port)
+        state.cdn = await _listen(stack, _cdn_app(Cdn(state), control), options.cdn_port, tls)
+        state.cas = await _listen(stack, _cas_app(Cas(state), control), options.cas_port, tls)
+        state.endpoint = await _listen(stack, _hub_app(Hub(state), control), options.port, tls)
         control_url = await _listen(stack, control.app(), 0)
         yield Addresses(
-            endpoint=state.endpoint, cdn=state.cdn, cas=state.cas, control=control_url, key=key
+            endpoint=state.endpoint,
+            cdn=state.cdn,
+            cas=state.cas,
+            control=control_url,
+            key=key,
+            authority=None if authority is None else str(authority.resolve()),
         )
 
 
-async def _listen(stack: AsyncExitStack, app: web.Application, port: int) -> str:
+async def _listen(
+    stack: AsyncExitStack, app: web.Application, port: int, tls: ssl.SSLContext | None = None
+) -> str:
     # handler_cancellation: a stalled answer ends when its client leaves.
     runner = web.AppRunner(
         app, access_log=None, handler_cancellation=True, shutdown_timeout=_SHUTDOWN_S
     )
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
-    await web.TCPSite(runner, _HOST, port).start()
-    return f"http://{_HOST}:{runner.addresses[0][1]}"
+    await web.TCPSite(runner, _HOST, port, ssl_context=tls).start()
+    return f"{'http' if tls is None else 'https'}://{_HOST}:{runner.addresses[0][1]}"
 
 
 def _hub_app(hub: Hub, control: Control) -> web.Application:

@@ -27,7 +27,8 @@ def test_the_command_tells_its_addresses_and_ends_in_time(tmp_path: Path) -> Non
         check=True,
     )
     addresses = json.loads(done.stdout)
-    assert list(addresses) == ["endpoint", "cdn", "cas", "control", "key"]
+    assert list(addresses) == ["endpoint", "cdn", "cas", "control", "key", "authority"]
+    assert addresses["authority"] is None
     urls = [urlsplit(addresses[name]) for name in ("endpoint", "cdn", "cas", "control")]
     assert [url.hostname for url in urls] == ["127.0.0.1"] * 4
     assert len({url.port for url in urls}) == 4
