@@ -54,9 +54,41 @@ def _snapshot_download(repo_id: str, _route: str) -> Callable[[], str]:
     return lambda: snapshot_download(repo_id)
 
 
+def _hf_xet(repo_id: str, _route: str) -> Callable[[], Path]:
+    """Large files by the client of Xet storage alone, the others by the Hub's library."""
+    import hf_xet
+    from huggingface_hub import HfApi, constants, get_session, hf_hub_download
+    from huggingface_hub.hf_api import RepoFile
+
+    def download() -> Path:
+        folder = Path(os.environ["HF_HOME"], "files")
+        folder.mkdir()
+        url = f"{constants.ENDPOINT}/api/models/{repo_id}/xet-read-token/main"
+        access = get_session().get(url).json()
+        group = hf_xet.XetSession().new_file_download_group(
+            endpoint=access["casUrl"],
+            token=access["accessToken"],
+            token_expiry_unix_secs=access["exp"],
+        )
+        for entry in HfApi().list_repo_tree(repo_id, recursive=True):
+            if not isinstance(entry, RepoFile):
+                continue
+            if entry.xet_hash is None:
+                hf_hub_download(repo_id, entry.path, local_dir=folder)
+                continue
+            group.start_download_file(
+                hf_xet.XetFileInfo(entry.xet_hash, entry.size), str(folder / entry.path)
+            )
+        group.wait_to_finish()
+        return folder
+
+    return download
+
+
 _TOOLS: dict[str, Callable[[str, str], Callable[[], Path | str]]] = {
     "nbloader": _nbloader,
     "snapshot_download": _snapshot_download,
+    "hf_xet": _hf_xet,
 }
 
 if __name__ == "__main__":

@@ -37,7 +37,9 @@ def _speeds(by_peer: Mapping[str, Sequence[Record]]) -> list[list[str]]:
     speeds = {name: _speeds_by_round(records) for name, records in by_peer.items()}
     references = [name for name in _REFERENCES if speeds.get(name)]
     heads = ["MB/s", "lowest", "highest", *(f"/ {name}" for name in references)]
-    rows = [["peer", *heads, "whole call s", "served/needed", "requests", "peak MB", ""]]
+    rows = [
+        ["peer", *heads, "whole call s", "CPU s/GB", "served/needed", "requests", "peak MB", ""]
+    ]
     for name, records in by_peer.items():
         own = speeds[name]
         ratios = (
@@ -53,6 +55,7 @@ def _speeds(by_peer: Mapping[str, Sequence[Record]]) -> list[list[str]]:
                 _number(max(own.values(), default=None)),
                 *(_number(ratio, 2) for ratio in ratios),
                 _number(_median(record.call_seconds for record in done), 2),
+                _number(_median(map(_cpu_per_gb, done)), 2),
                 _number(_median(map(_served, done)), 3),
                 _number(_median(record.hub_requests for record in done)),
                 _number(_peak_mb(records)),
@@ -93,6 +96,12 @@ def _speeds_by_round(records: Iterable[Record]) -> dict[int, float]:
 
 def _served(record: Record) -> float | None:
     return record.bytes_served / record.bytes_needed if record.bytes_needed else None
+
+
+def _cpu_per_gb(record: Record) -> float | None:
+    if record.cpu_seconds is None or not record.bytes_needed:
+        return None
+    return record.cpu_seconds / record.bytes_needed * 1000 * MB
 
 
 def _median(values: Iterable[float | None]) -> float | None:

@@ -64,6 +64,7 @@ class Record:
             imports in a process of its own counts for none of them.
         call_seconds: the whole call. Of a run with a kill both are those of the second start.
         peak_memory_bytes: `VmHWM` of the process that downloads, the highest of all starts.
+        cpu_seconds: user and system time of that process during the call, of all starts.
     """
 
     scenario: str
@@ -78,6 +79,7 @@ class Record:
     seconds: float | None = None
     call_seconds: float | None = None
     peak_memory_bytes: int | None = None
+    cpu_seconds: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -142,6 +144,7 @@ def run(
         seconds=starts[-1].seconds,
         call_seconds=starts[-1].call_seconds,
         peak_memory_bytes=max(start.peak_memory_bytes for start in starts) or None,
+        cpu_seconds=sum(start.cpu_seconds for start in starts) or None,
     )
 
 
@@ -156,6 +159,7 @@ class _Start:
     seconds: float | None
     call_seconds: float | None
     peak_memory_bytes: int
+    cpu_seconds: float
 
 
 def _judge(
@@ -201,19 +205,20 @@ def _watch(
     before = hub.counters().total.requests
     with answers.open("wb") as out, complaints.open("wb") as errors:
         process = subprocess.Popen(
-            command(peer, scenario.repo, hub.endpoint, home),
+            command(peer, scenario.repo, hub.endpoint, home, authority=hub.authority),
             stdin=subprocess.PIPE,
             stdout=out,
             stderr=errors,
-            env=environment(peer, hub.endpoint, home, os.environ),
+            env=environment(peer, hub.endpoint, home, os.environ, authority=hub.authority),
             cwd=home,
             start_new_session=True,
         )
-    memory = _Memory(process.pid, in_worker=peer.tool == "nbloader")
+    usage = _Usage(process.pid, in_worker=peer.tool == "nbloader")
     first: float | None = None
     killed = False
     try:
-        called = time.monotonic() if peer.tool == "aria2" else _go(process, answers)
+        called = _go(process, answers) if peer.speaks else time.monotonic()
+        usage.begin(whole=not peer.speaks)
         while called is not None and process.poll() is None:
             now = time.monotonic()
             if now > called + limit_s:
@@ -223,13 +228,13 @@ def _watch(
             if kill_at is not None and hub.counters().file_bytes >= kill_at:
                 killed = True
                 break
-            memory.look(now)
+            usage.look(now)
             time.sleep(_POLL_S)
         ended = time.monotonic()
         status = process.poll()
     finally:
         _kill(process)
-    answer = _last_answer(answers) if peer.tool != "aria2" else {}
+    answer = _last_answer(answers) if peer.speaks else {}
     ended = answer.get("ended_at", ended)
     if status == 0:
         outcome, reason = Outcome.DONE, ""
@@ -245,7 +250,8 @@ def _watch(
         folder=Path(answer.get("folder", home / "files")),
         seconds=None if first is None else ended - first,
         call_seconds=None if called is None else ended - called,
-        peak_memory_bytes=memory.peak_bytes,
+        peak_memory_bytes=usage.peak_bytes,
+        cpu_seconds=usage.cpu_s,
     )
 
 
@@ -283,17 +289,35 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
         process.stdin.close()
 
 
-class _Memory:
-    """The peak memory of the process that downloads: nbloader's worker, or the tool itself."""
+class _Usage:
+    """What the process takes that downloads: nbloader's worker, or the tool itself.
+
+    Attributes:
+        peak_bytes: its peak memory.
+        cpu_s: user and system time, seconds. The last look misses what comes after it: less than
+            the time between two looks.
+    """
 
     def __init__(self, pid: int, *, in_worker: bool) -> None:
         self._tool = pid
         self._pid = None if in_worker else pid
         self._next = 0.0
+        self._before = 0.0
+        self._ended = 0.0
+        self._now = 0.0
         self.peak_bytes = 0
 
+    @property
+    def cpu_s(self) -> float:
+        return self._ended + self._now - self._before
+
+    def begin(self, *, whole: bool) -> None:
+        """Count from now on; all of the process's life if `whole`."""
+        if self._pid is not None and not whole:
+            self._before = _cpu_seconds(self._pid) or 0.0
+
     def look(self, now: float) -> None:
-        """Read the kernel's high-water mark."""
+        """Read the kernel's high-water mark, and its clock of the process."""
         # To search for the worker each time would take from it some of the time that it is given. A
         # tool that is known is looked at each time: one that ends soon has its peak at the end.
         if self._pid is None:
@@ -302,9 +326,11 @@ class _Memory:
             self._next = now + _MEMORY_EVERY_S
             self._pid = self._worker()
         if self._pid is not None:
-            peak = _high_water_mark(self._pid)
+            peak, spent = _high_water_mark(self._pid), _cpu_seconds(self._pid)
             self.peak_bytes = max(self.peak_bytes, peak or 0)
+            self._now = max(self._now, spent or 0.0)
             if peak is None:
+                self._ended, self._now = self._ended + self._now, 0.0
                 self._pid = self._worker()  # it has ended, and another may follow
 
     def _worker(self) -> int | None:
@@ -313,6 +339,14 @@ class _Memory:
                 if _WORKER in child.cmdline():
                     return child.pid
         return None
+
+
+def _cpu_seconds(pid: int) -> float | None:
+    """Return user and system time of a process; None of one that has ended."""
+    with suppress(psutil.NoSuchProcess):
+        times = psutil.Process(pid).cpu_times()
+        return float(times.user + times.system)
+    return None
 
 
 def _high_water_mark(pid: int) -> int | None:

@@ -27,6 +27,7 @@ class Scenario:
     Attributes:
         key: short name, for the command line.
         title: what the table says.
+        tls: the Hub speaks TLS.
         timed: the speed counts, so it is repeated; otherwise the bytes that were served count.
         one_stream: the speed of a single stream is measured too.
         kill: the download is killed when half of the bytes are served, and run again.
@@ -39,6 +40,7 @@ class Scenario:
     key: str
     title: str
     repo: ModelRepo
+    tls: bool = False
     timed: bool = False
     one_stream: bool = False
     kill: bool = False
@@ -50,7 +52,11 @@ class Scenario:
     @property
     def peers(self) -> tuple[Peer, ...]:
         """Who takes part."""
-        return tuple(peer for peer in PEERS.values() if self.one_stream or peer.name != ONE_STREAM)
+        return tuple(
+            peer
+            for peer in PEERS.values()
+            if (self.one_stream or peer.name != ONE_STREAM) and (self.timed or peer.resumes)
+        )
 
     def faults(self, peer: Peer) -> list[Fault]:
         """Return what goes wrong for a peer, on either way that it may take."""
@@ -95,6 +101,13 @@ def scenarios(*, large: int, medium: int, small: int) -> tuple[Scenario, ...]:
     return (
         Scenario(
             key="plain", title=f"{large // MB} MB in 5 files, no faults", repo=in_five, timed=True
+        ),
+        Scenario(
+            key="tls",
+            title=f"{large // MB} MB in 5 files over TLS, no faults",
+            repo=in_five,
+            tls=True,
+            timed=True,
         ),
         Scenario(
             key="capped",

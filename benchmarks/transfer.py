@@ -48,11 +48,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     root = scratch / "hub"
     for repo in dict.fromkeys(scenario.repo for scenario in chosen):
         publish(root, repo)
-    with (
-        LocalHub.start(root, max_seconds=_HUB_LIMIT_S) as hub,
-        tempfile.TemporaryDirectory(dir=scratch, prefix="run-") as runs,
-    ):
-        records = _measure(hub, chosen, args, root, Path(runs))
+    records: list[Record] = []
+    for tls in (False, True):
+        some = [scenario for scenario in chosen if scenario.tls is tls]
+        if not some:
+            continue
+        with (
+            LocalHub.start(root, tls=tls, max_seconds=_HUB_LIMIT_S) as hub,
+            tempfile.TemporaryDirectory(dir=scratch, prefix="run-") as runs,
+        ):
+            records += _measure(hub, some, args, root, Path(runs))
     result = {
         "machine": _machine(),
         "versions": _versions(),
@@ -157,8 +162,8 @@ def _unavailable(peer: Peer, wanted: Collection[str]) -> str | None:
     """Say why a peer is not measured; None if it is."""
     if peer.name not in wanted:
         return "left out by --peers"
-    if peer.tool == "aria2" and shutil.which("aria2c") is None:
-        return "aria2c is missing; on Debian and Ubuntu: apt-get install aria2"
+    if peer.program is not None and shutil.which(peer.program) is None:
+        return f"{peer.program} is missing; on Debian and Ubuntu: apt-get install {peer.tool}"
     return None
 
 

@@ -16,10 +16,10 @@ from benchmarks.runs import Outcome, Record, run
 from benchmarks.scenarios import Scenario, scenarios
 from nbloader.localhub import LocalHub
 
-PLAIN, CAPPED, KILL = (
+PLAIN, TLS, CAPPED, KILL = (
     scenario
     for scenario in scenarios(large=5 * MB, medium=MB, small=10 * MB)
-    if scenario.key in ("plain", "capped", "kill-small")
+    if scenario.key in ("plain", "tls", "capped", "kill-small")
 )
 RECORD = Record(
     scenario="plain",
@@ -32,6 +32,7 @@ RECORD = Record(
     seconds=1.0,
     call_seconds=1.5,
     peak_memory_bytes=50 * MB,
+    cpu_seconds=0.3,
 )
 
 
@@ -44,14 +45,21 @@ def rows(table: str) -> dict[str, list[str]]:
     }
 
 
+def available(name: str) -> bool:
+    """Say whether a peer can be run here."""
+    program = PEERS[name].program
+    return program is None or shutil.which(program) is not None
+
+
 def test_a_small_run_fills_every_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     aria2 = Outcome.DONE if shutil.which("aria2c") else Outcome.SKIPPED
     outcomes = {"nbloader http": Outcome.DONE, "snapshot http": Outcome.DONE, "aria2 -x8": aria2}
+    outcomes |= {name: Outcome.DONE for name in ("hf_xet", "curl", "wget") if available(name)}
     options = {
         "--large-mb": "5",
         "--small-mb": "10",
         "--repeats": "1",
-        "--scenarios": "plain,kill-small",
+        "--scenarios": "plain,tls,kill-small",
         "--peers": ",".join(outcomes),
         "--scratch": str(tmp_path / "scratch"),
         "--output": str(tmp_path / "result.json"),
@@ -60,14 +68,14 @@ def test_a_small_run_fills_every_row(tmp_path: Path, capsys: pytest.CaptureFixtu
 
     table = capsys.readouterr().out
     assert rows(table) == {
-        scenario.title: [peer.name for peer in scenario.peers] for scenario in (PLAIN, KILL)
+        scenario.title: [peer.name for peer in scenario.peers] for scenario in (PLAIN, TLS, KILL)
     }
     result = json.loads((tmp_path / "result.json").read_text())
     assert {
         (record["scenario"], record["peer"]): record["outcome"] for record in result["records"]
     } == {
         (scenario.key, peer.name): outcomes.get(peer.name, Outcome.SKIPPED)
-        for scenario in (PLAIN, KILL)
+        for scenario in (PLAIN, TLS, KILL)
         for peer in scenario.peers
     }
     for record in result["records"]:
@@ -76,16 +84,17 @@ def test_a_small_run_fills_every_row(tmp_path: Path, capsys: pytest.CaptureFixtu
             assert record["bytes_served"] >= record["bytes_needed"]
             assert record["hub_requests"] > 0
             assert 0 < record["seconds"] <= record["call_seconds"]
-            # So small a run of aria2 may begin and end between two looks at its memory; what runs
-            # Python takes longer than that.
-            assert "aria2" in record["peer"] or record["peak_memory_bytes"] > MB
+            # So small a run of a program may begin and end between two looks at it; what runs
+            # Python takes longer.
+            assert PEERS[record["peer"]].program or record["peak_memory_bytes"] > MB
+            assert PEERS[record["peer"]].program or record["cpu_seconds"] > 0
     # Nothing but the repositories is left behind.
     assert [path.name for path in (tmp_path / "scratch").iterdir()] == ["hub"]
 
 
 def needed(folder: Path, key: str) -> int:
     """Bytes of all files of the repository of a scenario."""
-    (scenario,) = (scenario for scenario in (PLAIN, KILL) if scenario.key == key)
+    (scenario,) = (scenario for scenario in (PLAIN, TLS, KILL) if scenario.key == key)
     source = folder / "scratch/hub/models" / scenario.repo.repo_id
     return sum(path.stat().st_size for path in source.iterdir())
 
@@ -138,11 +147,11 @@ def test_the_table_of_speeds_has_medians_and_compares_within_a_round() -> None:
     ]
     found = cells(PLAIN, *own, *other)
     assert " ".join(found["peer MB/s"]) == (
-        "lowest highest / snapshot http whole call s served/needed requests peak MB"
+        "lowest highest / snapshot http whole call s CPU s/GB served/needed requests peak MB"
     )
-    assert found["nbloader http"] == ["50", "25", "100", "2.00", "1.50", "1.100", "7", "50"]
-    assert found["snapshot http"] == ["25", "12", "50", "1.00", "1.50", "1.100", "7", "50"]
-    assert found["aria2 -x8"] == ["-"] * 8
+    assert found["nbloader http"] == ["50", "25", "100", "2.00", "1.50", "3.00", "1.100", "7", "50"]
+    assert found["snapshot http"] == ["25", "12", "50", "1.00", "1.50", "3.00", "1.100", "7", "50"]
+    assert found["aria2 -x8"] == ["-"] * 9
 
 
 def test_the_table_of_bytes_has_the_worst_and_says_what_failed() -> None:
