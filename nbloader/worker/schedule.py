@@ -37,6 +37,10 @@ FAR_FASTER = 4
 HASH_STEP_BYTES = 16 << 20
 """Hashed in one go."""
 
+FAST_LINK = 300e6
+"""Bytes per second above which files share the connections: only one thread can hash a file, and
+the first bytes of each are hashed as they come, without being read again."""
+
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Task:
@@ -47,7 +51,7 @@ class Task:
         whole: whether the server sends no parts of it.
         hashing: whether a thread is at its hash.
         not_before: no piece is begun before that time.
-        served_at: when its last piece began.
+        idle_since: since when no piece of it is in flight.
         shown: bytes that were reported.
     """
 
@@ -60,7 +64,7 @@ class Task:
     whole: bool = False
     hashing: bool = False
     not_before: float = 0.0
-    served_at: float = float("-inf")
+    idle_since: float = float("-inf")
     in_flight: list[Piece] = field(default_factory=list)
     shown: int = 0
 
@@ -130,19 +134,26 @@ class Schedule:
     # -- pieces ----------------------------------------------------------------------------
 
     def next_piece(self) -> tuple[Task, Piece] | None:
-        """Cut the next piece, of the file with the fewest in flight; None if there is no work."""
+        """Cut the next piece, of the first file that has one; None if there is no work.
+
+        Files get no equal shares, unless the link is fast: what comes first is complete first, and
+        can be used meanwhile.
+        """
         if self.in_flight >= self._limit:
             return None
         now = self._clock()
-        # In turns where the numbers are equal, so that no file waits for ever.
-        for task in sorted(self.tasks, key=lambda task: (len(task.in_flight), task.served_at)):
+        tasks = self.tasks
+        if self._speed > FAST_LINK:
+            tasks = sorted(tasks, key=lambda task: len(task.in_flight))
+        for task in tasks:
             if task.not_before <= now and not (task.whole and task.in_flight):
                 cut = self._cut(task)
                 if cut is not None:
-                    if task.served_at == float("-inf"):
-                        # It could make no progress before anybody served it.
-                        task.attempts = replace(task.attempts, moved_at=now)
-                    task.served_at = now
+                    if not task.in_flight:
+                        # It could make no progress while nobody served it.
+                        waited = now - max(task.idle_since, task.not_before)
+                        moved_at = min(now, task.attempts.moved_at + waited)
+                        task.attempts = replace(task.attempts, moved_at=moved_at)
                     piece = Piece(cut=cut, clock=self._clock)
                     task.in_flight.append(piece)
                     return task, piece
@@ -207,7 +218,9 @@ class Schedule:
             stop = min(stop, start + size)
             limit_s = xet_piece_limit_s(stall_s, self._xet_pace.expected_s(size))
         else:
-            share = max(1, self._concurrency.limit // len(self.tasks))
+            share = self._concurrency.limit
+            if self._speed > FAST_LINK:
+                share = max(1, share // len(self.tasks))
             size = http_piece_bytes(free.total, share)
             if self._choice.probing:
                 size = min(size, SMALLEST_HTTP_PIECE_BYTES)
@@ -283,6 +296,7 @@ class Schedule:
     def _end(self, task: Task, piece: Piece) -> None:
         if not piece.abandoned:
             task.in_flight.remove(piece)
+            task.idle_since = self._clock()
         self._finished[piece.cut.route] += piece.brought - piece.counted
 
     def _follow(

@@ -76,10 +76,46 @@ def test_pieces_of_one_file_lie_side_by_side() -> None:
     assert spans(desk.cut()) == [(start * MIB, (start + 8) * MIB) for start in (0, 8, 16, 24)]
 
 
-def test_files_share_the_connections() -> None:
-    desk = Desk(file("a", 40 * MIB), file("b", 40 * MIB), file("c", MIB))
-    paths = [piece.cut.file.path for piece in desk.cut()]
-    assert sorted(paths) == ["a", "a", "b", "c"]
+def test_the_first_file_has_all_connections_as_long_as_it_has_work_for_them() -> None:
+    desk = Desk(file("a", 20 * MIB), file("b", 40 * MIB), file("c", MIB))
+    pieces = desk.cut()
+    assert [piece.cut.file.path for piece in pieces] == ["a", "a", "a", "b"]
+    desk.bring(desk.tasks[0], pieces[0])
+    desk.schedule.succeeded(desk.tasks[0], pieces[0])
+    assert [piece.cut.file.path for piece in desk.cut()] == ["b"]
+
+
+def test_files_share_the_connections_of_a_fast_link() -> None:
+    desk = Desk(file("a", 400 * MIB), file("b", 40 * MIB), file("c", MIB), route=Route.HTTP)
+    pieces = desk.cut()
+    assert [piece.cut.file.path for piece in pieces] == ["a"] * 4
+    for piece in pieces:
+        desk.bring(desk.tasks[0], piece)
+        desk.schedule.succeeded(desk.tasks[0], piece)
+    desk.schedule.progress()
+    desk.schedule.adapt(0.1)
+    assert sorted(piece.cut.file.path for piece in desk.cut()) == ["a", "a", "b", "c"]
+
+
+def test_the_time_in_which_others_were_served_does_not_count_against_a_file() -> None:
+    desk = Desk(file("a", 32 * MIB), file("b", 8 * MIB), route=Route.HTTP)
+    first, second = desk.tasks
+    for piece in desk.cut():
+        desk.schedule.failed(first, piece, Failure(Reason.CONNECTION_LOST))
+    (piece,) = desk.cut()
+    assert second.attempts.moved_at == desk.now
+    desk.schedule.failed(second, piece, Failure(Reason.CONNECTION_LOST))
+    desk.now = max(first.not_before, second.not_before)
+    pieces = desk.cut()
+    assert {piece.cut.file.path for piece in pieces} == {"a"}
+    desk.now = max(first.not_before, second.not_before)
+    for piece in pieces:
+        desk.bring(first, piece)
+        desk.schedule.succeeded(first, piece)
+    (piece,) = desk.cut()
+    # What counts is its own wait before the second attempt.
+    assert desk.now - second.attempts.moved_at == second.not_before - 1000.0
+    assert desk.schedule.failed(second, piece, Failure(Reason.CONNECTION_LOST)) is not None
 
 
 def test_a_small_file_and_one_without_a_xet_hash_come_over_http() -> None:
