@@ -16,6 +16,7 @@ from nbloader.transfer.policy import Reason
 from nbloader.worker.failures import Failure
 from nbloader.worker.links import Links
 from nbloader.worker.piece import Piece
+from nbloader.worker.wire import Canceller
 
 _NETWORK_ERRNO = frozenset(
     {
@@ -120,15 +121,21 @@ class HttpRoute:
 
     def _fetch(self, piece: Piece) -> None:
         cut = piece.cut
+        piece.cancel = canceller = Canceller()
         with self._links.open(
-            cut.commit_hash, cut.file, cut.start, cut.stop, asking=piece.heard
-        ) as (response, first):
-            if response.status_code == 200 and not piece.take_whole():
+            cut.commit_hash,
+            cut.file,
+            cut.start,
+            cut.stop,
+            asking=piece.heard,
+            canceller=canceller,
+        ) as (answer, first):
+            if answer.status_code == 200 and not piece.take_whole():
                 raise Failure(Reason.CANCELLED)  # Another goes on to the end of the file.
             skip = piece.cut.start - first
             left = piece.cut.size  # It may be more by now.
             window_began, in_window = self._clock(), 0
-            for chunk in response.iter_raw():
+            for chunk in answer.chunks():
                 if not left:
                     break  # More than was asked for.
                 if skip:
@@ -137,10 +144,10 @@ class HttpRoute:
                     piece.heard()
                     if skipped == len(chunk):
                         continue
-                    chunk = memoryview(chunk)[skipped:]
+                    chunk = chunk[skipped:]
                     window_began = self._clock()
                 if len(chunk) > left:
-                    chunk = memoryview(chunk)[:left]
+                    chunk = chunk[:left]
                 piece.write(chunk)
                 left -= len(chunk)
                 in_window += len(chunk)

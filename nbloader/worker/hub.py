@@ -61,6 +61,7 @@ from nbloader.worker.failures import (
 )
 from nbloader.worker.http_route import network_failures
 from nbloader.worker.links import Links, origin
+from nbloader.worker.wire import Wires
 from nbloader.worker.xet_route import XetAccess, XetProbe, access_from_json
 
 MAX_ANSWER_BYTES = 64 << 20
@@ -85,11 +86,13 @@ class Endpoint:
         rate_limit: waits when the Hub asks for it.
         limits: what answers told of it, by kind.
         xet_probe: finds out whether Xet storage answers.
+        wires: the connections to where the bytes are.
     """
 
     rate_limit: RateLimit = field(default_factory=RateLimit)
     limits: dict[str, RateLimitFacts] = field(default_factory=dict)
     xet_probe: XetProbe = field(default_factory=XetProbe)
+    wires: Wires = field(default_factory=Wires)
 
 
 @dataclass(slots=True)
@@ -133,6 +136,7 @@ class Hub:
             timeout_s=self.policy.stall_timeout_s,
             rate_limit=self.endpoint.rate_limit,
             heard=self._heard,
+            wires=self.endpoint.wires,
         )
 
     def beside(self, repo_id: str, repo_type: RepoType = RepoType.MODEL) -> Hub:
@@ -338,10 +342,10 @@ class Hub:
 
     def _read_range(self, commit_hash: str, file: RepoFile, first: int, last: int) -> bytes:
         """Read the bytes of a file from offset `first` up to `last`."""
-        with self.links.open(commit_hash, file, first, last) as (response, begins):
+        with self.links.open(commit_hash, file, first, last) as (answer, begins):
             # A server may answer with the whole file; no more of it is read than was asked for.
             content = bytearray()
-            for chunk in response.iter_raw():
+            for chunk in answer.chunks():
                 content += chunk
                 if len(content) > last - begins:
                     break

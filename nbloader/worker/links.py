@@ -3,6 +3,9 @@
 The Hub is asked once for each file. Its answer, a redirect to another host, is kept until that
 host refuses it; so the header that the selection needs and every range of the download cost one
 request to the Hub together.
+
+The Hub is asked by its library's client, with the token. The bytes are fetched by `wire`, from
+wherever they are known to be.
 """
 
 from __future__ import annotations
@@ -14,16 +17,18 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urljoin, urlsplit
 
 from huggingface_hub import constants, get_session, hf_hub_url
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
+from nbloader.hub_cache import SMALL_FILE_BYTES
 from nbloader.limits import ASKING_STEP_S, CONNECT_TIMEOUT_S
 from nbloader.records import RepoFile, RepoType
 from nbloader.transfer.policy import Reason
 from nbloader.worker.failures import TRANSIENT_STATUS, Failure, RateLimit, status_failure
+from nbloader.worker.wire import Canceller, Wires
 
 MAX_REDIRECTS = 5
 
@@ -89,6 +94,42 @@ class SingleFlight:
             self._lock.release()
 
 
+class Answer(Protocol):
+    """An answer whose body is yet to be read."""
+
+    @property
+    def status_code(self) -> int: ...
+
+    def header(self, name: str) -> str | None:
+        """Return a header by its name, in any case; None if it is not there."""
+
+    def chunks(self) -> Iterator[memoryview]:
+        """Yield the bytes of the body. Each chunk is good until the next one is asked for."""
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _ByClient:
+    """An answer that the Hub's client has got."""
+
+    response: Any
+
+    @property
+    def status_code(self) -> int:
+        return int(self.response.status_code)
+
+    def header(self, name: str) -> str | None:
+        value: str | None = self.response.headers.get(name)
+        return value
+
+    def chunks(self) -> Iterator[memoryview]:
+        return map(memoryview, self.response.iter_raw())
+
+    def close(self) -> None:
+        self.response.close()
+
+
 @dataclass(slots=True)
 class _Link:
     """What is known of the way to one file.
@@ -104,13 +145,26 @@ class _Link:
     etag: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A range that is asked for. The names are those of `Links.open`."""
+
+    file: RepoFile
+    link: _Link
+    start: int
+    stop: int
+    asking: Callable[[], object]
+    canceller: Canceller
+
+
 class Links:
-    """Opens ranges of the files of one commit, over the Hub library's configured client.
+    """Opens ranges of the files of one commit.
 
     Args:
         token: gives the token for the Hub; it is sent to no other host.
         timeout_s: for each wait for bytes.
-        heard: called with each answer of the Hub itself, for what its headers tell.
+        heard: called with each answer of the Hub to its client, for what its headers tell.
+        wires: fetches from where the bytes are known to be.
     """
 
     def __init__(
@@ -122,13 +176,15 @@ class Links:
         timeout_s: float,
         rate_limit: RateLimit,
         heard: Callable[[Any], object] = lambda response: None,  # noqa: ARG005 - nobody listens
+        wires: Wires | None = None,
     ) -> None:
         self._repo_id = repo_id
         self._repo_type = str(repo_type)
         self._token = token
         self._rate_limit = rate_limit
         self._heard = heard
-        self._timeouts = (min(CONNECT_TIMEOUT_S, timeout_s), timeout_s, timeout_s, timeout_s)
+        self._wires = wires or Wires()
+        self._connect_s, self._timeout_s = min(CONNECT_TIMEOUT_S, timeout_s), timeout_s
         self._links: defaultdict[str, _Link] = defaultdict(_Link)
         self._lock = threading.Lock()
 
@@ -141,14 +197,16 @@ class Links:
         stop: int,
         *,
         asking: Callable[[], object] = lambda: None,
-    ) -> Iterator[tuple[Any, int]]:
+        canceller: Canceller | None = None,
+    ) -> Iterator[tuple[Answer, int]]:
         """Ask for the bytes from `start` up to `stop` of a file.
 
         Args:
             asking: called before each request, and while others ask.
+            canceller: ends the fetch where it is not the Hub's client that does it.
 
         Yields:
-            The response, whose body is yet to be read, and the offset of its first byte: `start`,
+            The answer, whose body is yet to be read, and the offset of its first byte: `start`,
             or 0 where the server sends the whole file all the same.
 
         Raises:
@@ -157,7 +215,8 @@ class Links:
         """
         with self._lock:
             link = self._links[file.path]
-        response: Any = None
+        wanted = _Wanted(file, link, start, stop, asking, canceller or Canceller())
+        answer: Answer | None = None
         with link.locating.turn(asking):
             # The others wait for the one that asks the Hub, and then have its answer.
             if link.url is None:
@@ -168,99 +227,108 @@ class Links:
                     revision=commit_hash,
                     endpoint=constants.ENDPOINT,
                 )
-                response = self._ask(url, file, link, start, stop, asking, only_home=True)
-        if response is None:
+                answer = self._ask(url, wanted, only_home=True)
+        if answer is None:
             if link.url is None:
                 raise Failure(Reason.EXPIRED)  # Another piece has just found that.
-            response = self._ask(link.url, file, link, start, stop, asking, only_home=False)
+            answer = self._ask(link.url, wanted, only_home=False)
+            assert answer is not None
         try:
-            yield response, self._first_byte(link, response, file, start, stop)
+            yield answer, self._first_byte(link, answer, file, start, stop)
         finally:
-            response.close()
+            answer.close()
 
-    def _ask(
-        self,
-        url: str,
-        file: RepoFile,
-        link: _Link,
-        start: int,
-        stop: int,
-        asking: Callable[[], object],
-        *,
-        only_home: bool,
-    ) -> Any:
+    def _ask(self, url: str, wanted: _Wanted, *, only_home: bool) -> Answer | None:
         """Send the request, and follow redirects.
 
         Args:
             only_home: stop where they lead away from the Hub; then there is no answer yet.
         """
-        home = origin(constants.ENDPOINT)
+        home, link = origin(constants.ENDPOINT), wanted.link
         for _ in range(MAX_REDIRECTS + 1):
-            asking()
+            wanted.asking()
             at_home = origin(url) == home
             if at_home:
                 self._rate_limit.check()
-            response = self._send(url, link.etag, start, stop, with_token=at_home)
+            answer = self._send(url, wanted, at_home=at_home)
             try:
-                if at_home:
-                    self._heard(response)
-                if response.status_code in _REDIRECTS:
-                    _check_version(response, file)
-                    url = _next(url, response)
-                    response.close()
+                if isinstance(answer, _ByClient) and at_home:
+                    self._heard(answer.response)
+                if answer.status_code in _REDIRECTS:
+                    _check_version(answer, wanted.file)
+                    url = _next(url, answer)
+                    answer.close()
                     if only_home and origin(url) != home:
                         link.url = url
                         return None
                     continue
-                if response.status_code >= 400:
-                    self._refused(link, url, response, at_home=at_home)
+                if answer.status_code >= 400:
+                    self._refused(link, url, answer, at_home=at_home)
             except BaseException:
-                response.close()
+                answer.close()
                 raise
             link.url = url
-            return response
+            return answer
         raise Failure(Reason.REDIRECTS)
 
-    def _send(self, url: str, etag: str | None, start: int, stop: int, *, with_token: bool) -> Any:
+    def _send(self, url: str, wanted: _Wanted, *, at_home: bool) -> Answer:
+        link = wanted.link
         # Bytes as they are: a range of a compressed answer would be a range of something else.
-        headers = {"Accept-Encoding": "identity", "Range": f"bytes={start}-{stop - 1}"}
-        if with_token:
-            headers |= build_hf_headers(token=self._token())
-        if etag is not None:
-            headers["If-Range"] = etag
+        headers = {
+            "Accept-Encoding": "identity",
+            "Range": f"bytes={wanted.start}-{wanted.stop - 1}",
+            **build_hf_headers(token=self._token() if at_home else False),
+        }
+        if link.etag is not None:
+            headers["If-Range"] = link.etag
+        known_there = url == link.url and wanted.file.size > SMALL_FILE_BYTES
+        if known_there or not at_home:
+            answer = self._wires.get(
+                url,
+                headers,
+                connect_s=self._connect_s,
+                timeout_s=self._timeout_s,
+                canceller=wanted.canceller,
+            )
+            if answer is not None:
+                if not at_home or answer.status_code < 300:
+                    return answer
+                answer.close()  # What the Hub says besides is told by its client.
         session: Any = get_session()
-        request = session.build_request("GET", url, headers=headers, timeout=self._timeouts)
-        return session.send(request, stream=True, follow_redirects=False)
+        timeouts = (self._connect_s, *(self._timeout_s,) * 3)
+        request = session.build_request("GET", url, headers=headers, timeout=timeouts)
+        return _ByClient(session.send(request, stream=True, follow_redirects=False))
 
-    def _refused(self, link: _Link, url: str, response: Any, *, at_home: bool) -> None:
+    def _refused(self, link: _Link, url: str, answer: Answer, *, at_home: bool) -> None:
         """Raise for an answer that is an error."""
-        status = response.status_code
+        status = answer.status_code
         if status in TRANSIENT_STATUS:
             refusal = self._rate_limit.refusal if at_home else status_failure
-            raise refusal(status, response.headers.get("Retry-After"))
+            raise refusal(status, answer.header("Retry-After"))
         if link.url == url:  # Another piece may have found a newer one.
             link.url = link.etag = None
-        if at_home and status != 416:
-            response.read()
-            hf_raise_for_status(response)
+        if isinstance(answer, _ByClient) and at_home and status != 416:
+            answer.response.read()
+            hf_raise_for_status(answer.response)
         if status in (401, 403):
             raise Failure(Reason.EXPIRED)
         raise status_failure(status, None)
 
-    def _first_byte(self, link: _Link, response: Any, file: RepoFile, start: int, stop: int) -> int:
+    def _first_byte(
+        self, link: _Link, answer: Answer, file: RepoFile, start: int, stop: int
+    ) -> int:
         """Check that the answer is the range that was asked for, or the whole file."""
-        headers = response.headers
-        if headers.get("Content-Encoding", "identity") != "identity":
+        if answer.header("Content-Encoding") not in (None, "identity"):
             raise Failure(Reason.BAD_ANSWER, "the answer is compressed")
-        if response.status_code == 206:
+        if answer.status_code == 206:
             wanted = f"bytes {start}-{stop - 1}/{file.size}"
-            if headers.get("Content-Range") != wanted:
+            if answer.header("Content-Range") != wanted:
                 link.url = link.etag = None
                 raise Failure(Reason.OTHER_VERSION)
             first = start
-        elif response.status_code == 200:
-            length = headers.get("Content-Length")
-            if length is None and _bare(headers.get("ETag")) != file.etag:
+        elif answer.status_code == 200:
+            length = answer.header("Content-Length")
+            if length is None and _bare(answer.header("ETag")) != file.etag:
                 # A sign-in page of the network looks like this.
                 raise Failure(Reason.BAD_ANSWER)
             if length not in (None, str(file.size)):
@@ -268,8 +336,8 @@ class Links:
                 raise Failure(Reason.OTHER_VERSION)
             first = 0
         else:
-            raise status_failure(response.status_code, None)
-        etag = headers.get("ETag")
+            raise status_failure(answer.status_code, None)
+        etag = answer.header("ETag")
         if etag is not None and etag.isascii() and not etag.startswith("W/"):
             if link.etag not in (None, etag):
                 link.etag = None
@@ -278,9 +346,9 @@ class Links:
         return first
 
 
-def _check_version(response: Any, file: RepoFile) -> None:
+def _check_version(answer: Answer, file: RepoFile) -> None:
     """Compare what the Hub says of a file now with what it listed."""
-    linked = _bare(response.headers.get("X-Linked-Etag"))
+    linked = _bare(answer.header("X-Linked-Etag"))
     if linked is not None and linked != file.etag:
         raise Failure(Reason.OTHER_VERSION)
 
@@ -291,10 +359,10 @@ def _bare(etag: str | None) -> str | None:
     return match[1] if match else None
 
 
-def _next(url: str, response: Any) -> str:
+def _next(url: str, answer: Answer) -> str:
     """Return the address that a redirect names."""
     try:
-        following = urljoin(url, str(response.headers.get("Location", "")))
+        following = urljoin(url, answer.header("Location") or "")
     except ValueError:
         raise Failure(Reason.REDIRECTS) from None
     if following == url or not may_lead_to(url, following):

@@ -55,7 +55,7 @@ def test_a_whole_file_goes_on_after_a_break(hub: LocalHub, tmp_path: Path) -> No
     ]
     run = download(hub, ONE, tmp_path, faults, route="http")
     check_right(run)
-    assert "connection lost (ReadError)" in run.reasons
+    assert "connection lost (ConnectionResetError)" in run.reasons
 
 
 @pytest.mark.parametrize("times", [1, 2])

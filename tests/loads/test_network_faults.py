@@ -48,7 +48,7 @@ class Download:
     [
         (
             Fault(CDN, cut=Cut.RESET, after_bytes=5_000_000, times=1, skip=HEADER),
-            [(WEIGHTS, "connection lost (ReadError)", BROUGHT)],
+            [(WEIGHTS, "connection lost (ConnectionResetError)", BROUGHT)],
         ),
         (Fault(CDN, status=503, times=1), [(WEIGHTS, "the server answered 503", 1)]),
         (Fault(CDN, wrong_bytes=True, times=1), [(WEIGHTS, "wrong bytes in the header", 1)]),
@@ -63,7 +63,7 @@ class Download:
         ),
         (
             Fault(CDN, cut=Cut.DROP, after_bytes=5_000_000, times=2, skip=HEADER),
-            [(WEIGHTS, "connection lost (RemoteProtocolError)", BROUGHT)] * 2,
+            [(WEIGHTS, "connection lost (IncompleteRead)", BROUGHT)] * 2,
         ),
         (
             Fault(RequestClass.RESOLVE_GET, status=429, retry_after="0", times=1, path="*/vocab*"),
