@@ -37,6 +37,10 @@ FAR_FASTER = 4
 HASH_STEP_BYTES = 16 << 20
 """Hashed in one go."""
 
+QUESTIONS_COST_MORE = 200e6
+"""Bytes per second of the link above which nobody asks Xet storage where chunks begin: what a piece
+takes there is the processor's time, which a question takes, too."""
+
 FAST_LINK = 300e6
 """Bytes per second above which files share the connections: only one thread can hash a file, and
 the first bytes of each are hashed as they come, without being read again."""
@@ -122,10 +126,15 @@ class Schedule:
     def _limit(self) -> int:
         """How many pieces may be in flight."""
         limit = self._concurrency.limit
-        if self._choice.route is Route.XET and not self._xet_pace.bytes_are_dear:
+        if self._choice.route is Route.XET and not self._bytes_are_dear:
             # On a fast link half of a piece's time goes into writing and hashing it.
             return 2 * limit
         return limit
+
+    @property
+    def _bytes_are_dear(self) -> bool:
+        """Whether to ask where chunks begin, so that no chunk is fetched twice over Xet."""
+        return self._xet_pace.bytes_are_dear and self._speed < QUESTIONS_COST_MORE
 
     def _ways(self, file: RepoFile) -> frozenset[Route]:
         """Return the routes that a file can take."""
@@ -213,7 +222,7 @@ class Schedule:
         elif route is Route.XET:
             task.whole = False
             size = self._xet_pace.size
-            if self._xet_pace.bytes_are_dear:
+            if self._bytes_are_dear:
                 margin = MAX_CHUNK_BYTES
             stop = min(stop, start + size)
             limit_s = xet_piece_limit_s(stall_s, self._xet_pace.expected_s(size))

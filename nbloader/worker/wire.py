@@ -319,7 +319,7 @@ def _failures(canceller: Canceller, *, connecting: bool = False) -> Iterator[Non
     """Turn errors of a connection into failures."""
     try:
         yield
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, http.client.HTTPException, UnicodeError) as error:  # The last: no host name.
         if canceller.cancelled:
             raise Failure(Reason.CANCELLED) from error
         silent = isinstance(error, TimeoutError)

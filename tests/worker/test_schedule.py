@@ -134,6 +134,23 @@ def test_a_piece_over_xet_leaves_room_for_those_that_begin_earlier() -> None:
     assert second.cut.start == first.cut.stop
 
 
+def test_on_a_fast_link_nobody_asks_where_chunks_begin() -> None:
+    desk = Desk(file("a", 64 * MIB), route=Route.XET)
+    (task,) = desk.tasks
+    margins = []
+    for speed in (100e6, 400e6):
+        desk.cut()
+        desk.now += 1.0  # So slow is each piece, as where the processor has too much to do.
+        before = desk.schedule.arrived
+        for piece in tuple(task.in_flight):
+            desk.bring(task, piece)
+            desk.schedule.succeeded(task, piece)
+        desk.schedule.progress()
+        desk.schedule.adapt((desk.schedule.arrived - before) / speed)
+        margins.append({piece.cut.margin for piece in desk.cut()})
+    assert margins == [{128 << 10}, {0}]
+
+
 def test_a_failure_holds_back_its_file_alone() -> None:
     desk = Desk(file("a", 8 * MIB), file("b", 20 * MIB), route=Route.HTTP)
     (piece,) = [piece for piece in desk.cut() if piece.cut.file.path == "a"]

@@ -251,6 +251,10 @@ def test_a_client_by_rules_of_its_own_is_left_to_ask(monkeypatch: pytest.MonkeyP
     assert get("http://127.0.0.1:9/a") is None
 
 
+def test_a_host_that_can_be_none_is_a_lost_connection() -> None:
+    assert reason_of(lambda: get(f"http://{'a' * 70}.example/a"))[0] is Reason.CONNECTION_LOST
+
+
 def test_an_address_with_a_password_is_left_to_the_client() -> None:
     assert get("http://me:secret@127.0.0.1:9/a") is None
 
