@@ -7,7 +7,7 @@ be done with, the pipeline loads itself from the complete folder.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from nbloader.loaders.arguments import DTYPES
@@ -25,14 +25,12 @@ class Arrivals:
 
     def __init__(self, selection: Selection, *, all_there: bool = True) -> None:
         self._paths = {part.name: frozenset(part.paths) for part in selection.components}
-        self._done: Set[str] = frozenset()
+        self._done: set[str] = set()
         self.all_there = all_there
 
-    def note(self, done: Set[str]) -> bool:
-        """Take over the paths that are there; say whether there are more than before."""
-        more = len(done) > len(self._done)
-        self._done = done
-        return more
+    def note(self, path: str) -> None:
+        """Take note of a file that is there."""
+        self._done.add(path)
 
     def has(self, component: str) -> bool:
         """Say whether the files of a component are there."""
@@ -57,6 +55,9 @@ _OF_COMPONENTS = frozenset(
 )
 """Arguments of a pipeline's `from_pretrained` that decide how its components are loaded
 (`diffusers/pipelines/pipeline_utils.py`, 0.37 to 0.42)."""
+
+_OTHER_FRAMEWORKS = ("Flax", "Onnx")
+"""What the names of classes begin with that take arguments of their own."""
 
 
 def parts_ahead(
@@ -87,6 +88,7 @@ def parts_ahead(
         and not component.checkpoint
         and not component.argument
         and by_itself(selection, component)
+        and not (component.class_name or "").startswith(_OTHER_FRAMEWORKS)
     )
 
 

@@ -10,19 +10,22 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable
 from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from nbloader.errors import CancelledError, MissingTensorsError
-from nbloader.notebook import Background
+from nbloader.errors import MissingTensorsError
+from nbloader.notebook import Background, NoTurnError
 from nbloader.records import ComponentLoaded, Kind, Notice, Selected
 from nbloader.stages.run import cancelled_error
 
 if TYPE_CHECKING:
     from nbloader.loaders import Arrivals, Building
     from nbloader.loaders.placing import Waiting
+    from nbloader.notebook import Turns
     from nbloader.stages.run import Run
     from nbloader.trial import Task
 
@@ -43,8 +46,8 @@ class Steps:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._closed = False
         self._waiting: Background | None = None
+        self._given_up = threading.Event()
         self._found: list[Any] = []
 
     @property
@@ -61,35 +64,35 @@ class Steps:
         if self._run.turns is None:
             return [work()]
         if self._waiting is None:
-            self._waiting = Background(lambda: self._in_turn(work), imports=False)
-        if not self._waiting.check():
-            return []
+            self._given_up.clear()
+            turn = partial(self._in_turn, self._run.turns, work)
+            self._waiting = Background(turn, imports=False)
+        return self._outcome() if self._waiting.check() else []
+
+    def _in_turn(self, turns: Turns, work: Callable[[], Any]) -> None:
+        cancelled = self._run.cancelled
+        with suppress(NoTurnError):
+            given_up = lambda: self._given_up.is_set() or cancelled.is_set()  # noqa: E731
+            self._found.append(turns.take(work, given_up=given_up))
+
+    def _outcome(self) -> list[Any]:
         self._waiting = None
         found, self._found = self._found, []
         return found
-
-    def _in_turn(self, work: Callable[[], T]) -> None:
-        def unless_closed() -> None:
-            if not self._closed:
-                self._found.append(work())
-
-        with suppress(CancelledError):
-            self._run.take(unless_closed)
 
     def finish(self) -> list[Any]:
         """Wait for what was begun, and return what came of it. Raises as `take` does."""
         if self._waiting is None:
             return []
-        waiting, self._waiting = self._waiting, None
-        waiting.wait(tick=self._run.reporter.tick)
-        found, self._found = self._found, []
-        return found
+        self._waiting.wait(tick=self._run.reporter.tick)
+        return self._outcome()
 
-    def close(self) -> None:
-        """Begin nothing more, and wait for what is under way."""
-        self._closed = True
+    def give_up(self) -> None:
+        """Give up what waits for its turn; what is under way is waited for, and is lost."""
+        self._given_up.set()
         with suppress(Exception):
             self.finish()
+        self._outcome()
 
 
 class Rehearsal:
@@ -200,6 +203,11 @@ class Ahead:
         """Where the files for a rehearsal are to be written; None for nowhere."""
         return self._rehearsal.folder if self._rehearsal else None
 
+    def heard(self, path: str) -> None:
+        """Take note of a file that is in its place, with the right content."""
+        self._arrivals.note(path)
+        self._waits = False
+
     def look(self) -> None:
         """Build one more component, if one is complete; or rehearse. The libraries are imported.
 
@@ -211,8 +219,6 @@ class Ahead:
             return
         if self._selected.selection.kind is not Kind.DIFFUSERS or not self._selected.folder:
             return
-        if self._arrivals.note(self._run.reporter.state.done):
-            self._waits = False
         if self._waits:
             return
         for told in self._steps.take(self._step):
@@ -261,14 +267,14 @@ class Ahead:
 
     def forget(self) -> None:
         """Throw away what was built: it is to be placed in another way."""
-        self._steps.finish()
+        self._steps.give_up()
         if self._building is not None:
             self._building.close()
         self._building, self._waits = None, False
 
     def close(self) -> None:
         """Free what nobody has taken, and end what goes on."""
-        self._steps.close()
+        self._steps.give_up()
         if self._building is not None:
             self._building.close()
         if self._rehearsal is not None:

@@ -22,6 +22,8 @@ from nbloader.machine import HOW_TO_FREE
 from nbloader.notebook import running_kernel
 from nbloader.records import (
     Checked,
+    Event,
+    FileDone,
     Kind,
     LibrariesImported,
     LoadedModel,
@@ -55,6 +57,7 @@ class _Loading:
     Args:
         facts: what the checks looked at.
         trial: of the build, beside the download; None for none.
+        early_at: when the libraries began to be imported; None if they have not yet.
 
     Attributes:
         placement: where the model goes.
@@ -62,7 +65,12 @@ class _Loading:
     """
 
     def __init__(
-        self, run: Run, selected: Selected, facts: Facts, trial: TrialBeside | None
+        self,
+        run: Run,
+        selected: Selected,
+        facts: Facts,
+        trial: TrialBeside | None,
+        early_at: float | None,
     ) -> None:
         from nbloader.loaders import check_arguments
 
@@ -78,6 +86,7 @@ class _Loading:
         self._run = run
         self._facts = facts
         self._trial = trial
+        self._early_at = early_at
         self._imported = self._device_is_there = False
 
     def begin(self) -> Import:
@@ -150,7 +159,7 @@ class _Loading:
         if not self._imported:
             self._imported = True
             now = time.monotonic()
-            seconds = now - (self.begin().begun_at or now)
+            seconds = now - (self._early_at or self.begin().begun_at or now)
             self._run.reporter.publish(LibrariesImported(seconds=seconds))
 
     def _choose(self) -> None:
@@ -170,11 +179,12 @@ class _Loading:
             self._run.reporter.publish(Checked(results=report.results, fit=report.fit))
 
 
-def _fetch(run: Run, loading: list[_Loading] | None = None) -> Path:
+def _fetch(run: Run, loading: list[_Loading] | None = None, early_at: float | None = None) -> Path:
     """Check, then bring the files of the selection into the cache.
 
     Args:
         loading: gets what the load needs to know; None if nothing will be loaded.
+        early_at: of `_Loading`.
     """
     request, reporter = run.request, run.reporter
     survey = Survey() if loading is not None else None
@@ -187,9 +197,14 @@ def _fetch(run: Run, loading: list[_Loading] | None = None) -> Path:
         if loading is not None:
             tries = report.missing_bytes >= TRIAL_FROM_BYTES and not request.force
             beside = TrialBeside(request, selected) if tries else None
-            loading.append(_Loading(run, selected, facts, beside))
+            loading.append(_Loading(run, selected, facts, beside, early_at))
         if request.folder is None or report.missing_bytes:
             reporter.begin(Stage.DOWNLOAD)
+
+    def publish(event: Event) -> None:
+        reporter.publish(event)
+        if loading and isinstance(event, FileDone):
+            loading[0].ahead.heard(event.path)
 
     def may_go_on() -> None:
         reporter.tick()
@@ -201,7 +216,7 @@ def _fetch(run: Run, loading: list[_Loading] | None = None) -> Path:
         return run_worker(
             request,
             request.settings.policy(),
-            publish=reporter.publish,
+            publish=publish,
             approve=approve,
             check=may_go_on,
             cancelled=run.cancelled,
@@ -226,10 +241,9 @@ def download(run: Run) -> tuple[Path, str]:
 def load(run: Run) -> tuple[Any, str]:
     """Bring the files into the cache, and return the model that was built of them and tested."""
     learned: list[_Loading] = []
-    if run.turns is None:
-        import_early(run.request)
+    early_at = import_early(run.request) if run.turns is None else None
     try:
-        folder = _fetch(run, learned)
+        folder = _fetch(run, learned, early_at)
         return _built(run, learned[0], folder)
     finally:
         for each in learned:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,15 +31,21 @@ _WEIGHTS = ("*.safetensors", "*.bin", "*/*.safetensors", "*/*.bin")
 _LIBRARIES = ("diffusers", "transformers")
 
 
-def import_early(request: Request) -> None:
-    """Begin to import what a cached model seems to need; do nothing where none is cached whole."""
+def import_early(request: Request) -> float | None:
+    """Begin to import what a cached model seems to need; do nothing where none is cached whole.
+
+    Returns:
+        When it began, in seconds of the monotonic clock; None if it did not.
+    """
     place = _place(request)
     if place is None:
-        return
+        return None
     targets = [(one.library, one.class_name) for each in request.selection.targets for one in each]
     targets = targets or guess(place, request.selection.subfolder)
-    if targets:
-        Background(lambda: _import(targets))
+    if not targets:
+        return None
+    Background(lambda: _import(targets))
+    return time.monotonic()
 
 
 def _import(targets: list[tuple[str, str]]) -> None:
