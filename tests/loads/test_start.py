@@ -118,7 +118,7 @@ def test_it_can_be_cancelled_between_two_components(
     (first,) = loaded
     steps = {part.name: part.step for part in job.state.components}
     assert steps.pop(first) is Step.READY
-    assert set(steps.values()) == {Step.LOADING}, "the others"
+    assert Step.READY not in steps.values(), "the others"
     job.cancel()
     gate.go_on.set()
     with pytest.raises(CancelledError, match="what has arrived is kept"):
