@@ -8,7 +8,7 @@ HUB_VERSIONS := $(basename $(notdir $(wildcard tests/hub_versions/*.txt)))
 LIBRARIES := $(basename $(notdir $(wildcard tests/library_versions/*.txt)))
 
 .PHONY: demo test test-browser test-cuda test-faults test-models check notebooks screenshots \
-  test-hub-versions test-library-versions bench-transfer docs format clean
+  test-hub-versions test-library-versions bench-transfer bench-ready docs format clean
 
 demo: $(STAMP)demo
 	$(BIN)/python -m nbloader demo
@@ -99,6 +99,11 @@ bench-transfer: $(STAMP)bench
 	  apt-get update -qq && apt-get install -y -qq --no-install-recommends aria2; \
 	} || echo "aria2 could not be installed; its rows will be left out"
 	$(BIN)/python -m benchmarks.transfer $(ARGS)
+
+# Seconds until a model is ready, side by side with the libraries; takes some 40 minutes and 10 GB of
+# disk in .bench. Options: make bench-ready ARGS="--repeats 3 --cases minilm".
+bench-ready: $(STAMP)test $(STAMP)bench
+	$(BIN)/python -m benchmarks.ready $(ARGS)
 
 # The pages of docs/ as a site in site/; a warning, such as a link to nothing, is an error.
 docs: $(STAMP)docs
