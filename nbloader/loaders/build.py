@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any
@@ -22,6 +23,7 @@ from nbloader.loaders import (
 from nbloader.loaders.ahead import Arrivals
 from nbloader.loaders.attention import attend, with_attention
 from nbloader.loaders.collector import collector_off
+from nbloader.loaders.direct import Direct
 from nbloader.loaders.folders import replaced_modules
 from nbloader.loaders.placing import BuildSteps, Built, Waiting, steps
 from nbloader.loaders.reports import (
@@ -64,6 +66,7 @@ class Building:
         forced: whether to go on with a model whose files lack tensors.
         next_method: the one to name should a GPU be full; None if no other fits.
         arrivals: the files that are there, while others still arrive; None for all.
+        cancelled: a build that waits for weights stops when it is set.
 
     Attributes:
         tested: the components that were built by themselves, and whose weights are finite.
@@ -81,6 +84,7 @@ class Building:
         forced: bool = False,
         next_method: Method | None = None,
         arrivals: Arrivals | None = None,
+        cancelled: threading.Event | None = None,
     ) -> None:
         self.tested: set[str] = set()
         self.called: set[str] = set()
@@ -95,7 +99,9 @@ class Building:
         self._ignores_shapes = any(
             given.get("ignore_mismatched_sizes") is True for given in (loader_kwargs, nested)
         )
-        self._steps = build(
+        self._arrivals = arrivals
+        self._begin = partial(
+            build,
             selection,
             folder,
             placement,
@@ -104,6 +110,8 @@ class Building:
             fills=forced,
             arrivals=arrivals,
         )
+        self._steps = self._begin()
+        self._direct = Direct(selection, folder, placement, loader_kwargs, cancelled=cancelled)
         self._given = tuple(loader_kwargs)
         self._built: list[Any] = []
         self._left: list[Notice] = []
@@ -124,8 +132,10 @@ class Building:
             quiet() as reports,
             _globals_kept(),
             current(self._placement.device),
+            self._direct.handed(),
         ):
             try:
+                self._direct.begin(self._arrivals.has if self._arrivals else None)
                 if self._left:
                     return self._left.pop(0)
                 if self._built:
@@ -138,15 +148,18 @@ class Building:
                 return self._tested(made) if isinstance(made, Built) else made
             except StopIteration as end:
                 self._built.append(end.value)
+                self._direct.close()
                 judged = self._judged(end.value)
-                self._left += [judged] if judged else []
+                self._left += [told for told in (judged, self._direct.notice()) if told]
                 self._left += self._ignored(reports.ignored, end.value)
                 return self._left.pop(0) if self._left else None
             except BaseException as error:
-                told = self._lack(error) or _told(
-                    error, self._selection, self._placement, self._next_method
-                )
+                lack = self._lack(error)
+                if lack is None and self._goes_on_without(error):
+                    return self._direct.notice()
+                told = lack or _told(error, self._selection, self._placement, self._next_method)
                 self._holds = False
+                self._direct.close()
                 _release(error)
                 if told is None:
                     raise
@@ -170,6 +183,18 @@ class Building:
                 self.called.add(built.name)
                 self._left += called
         return ComponentLoaded(name=built.name, seconds=built.seconds)
+
+    def _goes_on_without(self, error: BaseException) -> bool:
+        """Begin anew, and let the library read all weights itself, where that may help."""
+        if not isinstance(error, Exception) or isinstance(error, (NbloaderError, ImportError)):
+            return False
+        if not self._direct.give_up(error):
+            return False
+        for found in (self._reports, self._left, self.tested, self.called):
+            found.clear()
+        _release(error)
+        self._steps = self._begin()
+        return True
 
     def _ignored(self, told: list[str], model: Any) -> list[Notice]:
         """Tell of the arguments that the library says it passes over."""
@@ -256,6 +281,7 @@ class Building:
         if self._holds:
             self._holds = False
             self._steps.close()
+            self._direct.close()
             self._built.clear()
             _free()
 

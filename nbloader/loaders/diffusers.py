@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
+from nbloader.errors import CancelledError
 from nbloader.loaders.adapters import put_into_pipeline
 from nbloader.loaders.ahead import Arrivals, parts_ahead
 from nbloader.loaders.arguments import DTYPES, joined, objects_of, places_itself
@@ -131,7 +132,7 @@ def load_parts(
         try:
             component = _component(part, selection, folder, loader_kwargs)
         except Exception as error:
-            if not part.is_plain or is_full(error):
+            if not part.is_plain or is_full(error) or isinstance(error, CancelledError):
                 raise
             clear_frames(error)
             yield _left_to_the_pipeline(part, error)

@@ -346,7 +346,7 @@ def _embeddings(selection: Selection, placement: Placement, versions: Mapping[st
 def _task(selection: Selection, placement: Placement, versions: Mapping[str, str]) -> Steps:
     model_kwargs = {
         **({} if selection.variant is None else {"variant": selection.variant}),
-        **_model_placing(placement),
+        **_model_placing(placement, straight=_goes_straight(selection, versions)),
     }
     dealt = placement.method in _DEALING
     return Steps(
@@ -369,18 +369,27 @@ def _classes(selection: Selection, placement: Placement, versions: Mapping[str, 
         dtype_name(library, versions): placement.dtype,
         "local_files_only": True,
         **({} if selection.variant is None else {"variant": selection.variant}),
-        **_model_placing(placement),
+        **_model_placing(placement, straight=_goes_straight(selection, versions)),
     }
     if library == "transformers":
         arguments["trust_remote_code"] = selection.custom_code
     return Steps(arguments=arguments)
 
 
-def _model_placing(placement: Placement) -> dict[str, Any]:
+def _goes_straight(selection: Selection, versions: Mapping[str, str]) -> bool:
+    """Say whether the tensors of one model can go to a GPU one by one, not all through memory."""
+    own = selection.custom_code or any(part.library == "peft" for part in selection.components)
+    return "accelerate" in versions and not own
+
+
+def _model_placing(placement: Placement, *, straight: bool = False) -> dict[str, Any]:
     """Return what `from_pretrained` of transformers needs to place or quantize one model.
 
     Spread, its layers are dealt out evenly by accelerate, over all GPUs of the machine; with
     memory, until each GPU has what it may have.
+
+    Args:
+        straight: whether a model that is whole on one GPU is loaded there, and not moved.
     """
     if placement.method in OFFLOADING:
         raise ModelLoadError(
@@ -395,7 +404,7 @@ def _model_placing(placement: Placement) -> dict[str, Any]:
         placing["max_memory"] = {
             _number(device): size for device, size in placement.max_memory.items()
         }
-    elif placement.method in _BY_PARTS:
+    elif placement.method in _BY_PARTS or (straight and placement.method is Method.GPU):
         placing["device_map"] = {"": placement.device}
     to = next((part.quantization for part in placement.components if part.quantization), None)
     if to is not None:

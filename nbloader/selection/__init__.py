@@ -15,10 +15,12 @@ from nbloader.selection.pickles import LookedThrough, look_through, pickled, ske
 from nbloader.selection.sizes import (
     FIRST_READ_BYTES,
     Header,
+    StoredTensor,
     component_weights,
     header_end,
     header_reads,
     parse_header,
+    stored_tensors,
 )
 
 __all__ = [
@@ -26,6 +28,7 @@ __all__ = [
     "Header",
     "LookedThrough",
     "Needed",
+    "StoredTensor",
     "adapter_facts",
     "are_other_models",
     "component_weights",
@@ -40,6 +43,7 @@ __all__ = [
     "pickled",
     "select",
     "sketched",
+    "stored_tensors",
     "torch_refuses",
     "with_taken",
 ]

@@ -95,6 +95,23 @@ def header_end(start: bytes, file: RepoFile) -> int:
     return 8 + int(length)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredTensor:
+    """A tensor as it lies in a file.
+
+    Attributes:
+        dtype: by the format's name.
+        shape: its sides.
+        first, last: the bytes that it has, counted from the begin of the file.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    first: int
+    last: int
+
+
 def parse_header(start: bytes, file: RepoFile) -> Header:
     """Read a header and check it against the size of the file.
 
@@ -104,6 +121,17 @@ def parse_header(start: bytes, file: RepoFile) -> Header:
     Raises:
         MalformedFileError: the header is no JSON, or its offsets do not cover the file.
     """
+    return header_of(
+        (
+            (tensor.name, tensor.dtype, tensor.last - tensor.first, tensor.shape)
+            for tensor in stored_tensors(start, file)
+        ),
+        header_end(start, file),
+    )
+
+
+def stored_tensors(start: bytes, file: RepoFile) -> tuple[StoredTensor, ...]:
+    """Return the tensors of a file, in the order of its header. Takes and raises as above."""
     end = header_end(start, file)
     try:
         entries = json.loads(start[8:end])
@@ -128,12 +156,15 @@ def parse_header(start: bytes, file: RepoFile) -> Header:
         position = last
     if end + position != file.size:
         raise malformed(file.path, f"should have {end + position} bytes, but has {file.size}")
-    return header_of(
-        (
-            (name, entry["dtype"], last - first, tuple(entry["shape"]))
-            for (name, entry), (first, last) in zip(entries.items(), spans, strict=True)
-        ),
-        end,
+    return tuple(
+        StoredTensor(
+            name=name,
+            dtype=entry["dtype"],
+            shape=tuple(entry["shape"]),
+            first=end + first,
+            last=end + last,
+        )
+        for (name, entry), (first, last) in zip(entries.items(), spans, strict=True)
     )
 
 

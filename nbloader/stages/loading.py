@@ -115,6 +115,7 @@ class _Loading:
             forced=request.force,
             next_method=self.next_method(),
             arrivals=arrivals,
+            cancelled=self._run.cancelled,
         )
 
     def look(self) -> None:

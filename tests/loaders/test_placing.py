@@ -286,7 +286,7 @@ def test_a_foreign_component_that_is_not_quantized_is_left_to_the_pipeline() -> 
 MODEL = {"trust_remote_code": False}
 
 MODELS: dict[Method, tuple[dict[str, Any], dict[str, Any]]] = {
-    Method.GPU: ({}, {"device": "cuda"}),
+    Method.GPU: ({"device_map": {"": "cuda"}}, {"device": "cuda"}),
     Method.MPS: ({}, {"device": "cuda"}),
     Method.CPU: ({}, {"device": "cuda"}),
     Method.MULTI_GPU: ({"device_map": "balanced"}, {}),
@@ -324,12 +324,30 @@ def test_the_steps_of_one_model(method: Method) -> None:
     assert steps(LANGUAGE, wanted, VERSIONS) == Steps(
         arguments={**MODEL, **device, "dtype": "bfloat16", "model_kwargs": inner}
     )
-    # Newer sentence-transformers take either a device or a device map.
+    # sentence-transformers moves a model as a whole, and newer ones take either a device or a map.
+    inner = {} if method is Method.GPU else inner
     nested = {"dtype": "bfloat16", **inner}
     alone = device if "device_map" not in inner else {}
     assert steps(EMBEDDINGS, wanted, VERSIONS) == Steps(
         arguments={**MODEL, "local_files_only": True, **alone, "model_kwargs": nested}
     )
+
+
+@pytest.mark.parametrize(
+    ("selection", "installed"),
+    [
+        (LANGUAGE, {key: value for key, value in VERSIONS.items() if key != "accelerate"}),
+        (replace(LANGUAGE, custom_code=True), VERSIONS),
+        (replace(LANGUAGE, components=(component("model", "peft", "LoRA", "a.bin"),)), VERSIONS),
+    ],
+    ids=["without accelerate", "with code of its own", "with an adapter"],
+)
+def test_what_cannot_go_straight_to_a_gpu_is_moved(
+    selection: Selection, installed: dict[str, str]
+) -> None:
+    arguments = steps(selection, one_model(Method.GPU), installed).arguments
+    assert arguments["model_kwargs"] == {}
+    assert arguments["device"] == "cuda"
 
 
 def test_older_sentence_transformers_place_on_one_device_only() -> None:

@@ -1,0 +1,300 @@
+"""Weights that are read straight to where they stay, and why others are left to the library.
+
+Whatever is decided here, the model comes out the same: see `handing`. It is only a question of time
+and memory.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nbloader.loaders.arguments import DTYPES, PLACING
+from nbloader.loaders.folders import snapshot_of
+from nbloader.loaders.handing import handed
+from nbloader.loaders.reading import PINNED, Reading
+from nbloader.loaders.versions import versions as installed_versions
+from nbloader.records import (
+    Component,
+    Kind,
+    Method,
+    Notice,
+    PlacedComponent,
+    Placement,
+    Selection,
+)
+from nbloader.text import plain
+
+_METHODS = frozenset({Method.GPU, Method.MULTI_GPU})
+"""The plans by which weights lie on GPUs as they are: whole models, or whole components. Beside
+them there is group offload, from memory that is pinned."""
+
+_DEVICES = frozenset({"cuda"})
+"""Elsewhere mapped weights cost less than a copy of them."""
+
+_KINDS = frozenset({Kind.DIFFUSERS, Kind.TRANSFORMERS, Kind.CLASSES})
+"""sentence-transformers builds a model in memory, and moves it afterwards."""
+
+_SETTLED = frozenset(
+    {
+        *DTYPES,
+        *PLACING,
+        "disable_mmap",
+        "gguf_file",
+        "low_cpu_mem_usage",
+        "max_memory",
+        "model",
+        "offload_folder",
+        "offload_state_dict",
+        "parallel_config",
+        "state_dict",
+        "tp_plan",
+        "use_flashpack",
+    }
+)
+"""Arguments of the caller's that change what becomes of a file of weights."""
+
+_SAME_SHARE, _SAME_BYTES = 1.02, 1_000_000
+"""How much larger than its tensors a file may be, with its header and what stays in float32."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """What is read straight to its device.
+
+    Attributes:
+        components: each with its device, in the order in which they are built.
+        reason: why there are none, as a clause; empty where the plan has no use for it.
+    """
+
+    components: tuple[tuple[Component, str], ...] = ()
+    reason: str = ""
+
+
+def way(
+    selection: Selection,
+    placement: Placement,
+    loader_kwargs: Mapping[str, Any],
+    versions: Mapping[str, str],
+) -> Way:
+    """Say which weights are read straight to their device. Pure.
+
+    Args:
+        versions: of the installed packages, by their names on the package index.
+    """
+    parts = _parts(selection, placement)
+    if not _suits(selection, placement) or not parts:
+        return Way()
+    reason = (
+        _of_call(selection, loader_kwargs, versions)
+        or _of_files(parts)
+        or _of_memory(selection, placement, parts)
+    )
+    if reason:
+        return Way(reason=reason)
+    return Way(
+        components=tuple((component, _device(placement, placed)) for component, placed in parts)
+    )
+
+
+def _suits(selection: Selection, placement: Placement) -> bool:
+    """Say whether a plan leaves whole components, as they are, on GPUs or in pinned memory."""
+    if placement.method is Method.GROUP_OFFLOAD:
+        return selection.kind in _KINDS and placement.group_stream
+    return (
+        placement.method in _METHODS
+        and selection.kind in _KINDS
+        and all(
+            part.device.partition(":")[0] in _DEVICES and "," not in part.device
+            for part in placement.components
+        )
+    )
+
+
+def _device(placement: Placement, placed: PlacedComponent) -> str:
+    """Return where a component is read to.
+
+    Layers that wait for their turn wait in pinned memory. The library copies them there, unless
+    that is where they are.
+    """
+    return PINNED if placement.method is Method.GROUP_OFFLOAD else placed.device
+
+
+_Part = tuple[Component, PlacedComponent]
+
+
+def _parts(selection: Selection, placement: Placement) -> list[_Part]:
+    components = {component.name: component for component in selection.components}
+    return [
+        (component, placed)
+        for placed in placement.components
+        if (component := components.get(placed.name)) is not None
+        and component.weights
+        and component.library != "peft"  # It is read by a reader of its own.
+        and not component.repo_id  # The library moves those as a whole.
+    ]
+
+
+def _of_call(
+    selection: Selection, loader_kwargs: Mapping[str, Any], versions: Mapping[str, str]
+) -> str:
+    nested = loader_kwargs.get("model_kwargs") or {}
+    settled = sorted(_SETTLED & {*loader_kwargs, *nested})
+    if settled:
+        return f"the caller gives {settled[0]}"
+    if selection.custom_code:
+        return "it is built by code of its repository"
+    if selection.checkpoint or any(part.checkpoint for part in selection.components):
+        return "it comes from a single file"
+    if "accelerate" not in versions:
+        return "accelerate is not installed"
+    return "" if hasattr(os, "preadv") else "this system cannot read so"
+
+
+def _of_files(parts: list[_Part]) -> str:
+    others = (
+        path
+        for component, _ in parts
+        for path in component.weights
+        if not path.endswith(".safetensors")
+    )
+    found = next(others, None)
+    return f"{found} is not in safetensors" if found else ""
+
+
+def _of_memory(selection: Selection, placement: Placement, parts: list[_Part]) -> str:
+    """Weights that are cast lie on the GPU twice, for a moment; the plan has to have the room."""
+    sizes = {file.path: file.size for file in selection.files}
+    needed: Counter[str] = Counter()
+    casts = False
+    for component, placed in parts:
+        stored = sum(sizes.get(path, 0) for path in component.weights)
+        same = placed.bytes <= stored <= _SAME_SHARE * placed.bytes + _SAME_BYTES
+        casts = casts or not same
+        needed[_device(placement, placed)] += placed.bytes if same else stored + placed.bytes
+    for device, size in needed.items() if casts else ():
+        if device == PINNED:
+            return "it is cast in memory"
+        kind, _, number = device.partition(":")
+        if kind == "cuda" and size > sum(placement.vram[int(number or 0) :][:1]):
+            return f"casting it on {device} takes more memory than using it"
+    return ""
+
+
+# -- doing it --------------------------------------------------------------------------------------
+
+
+class Direct:
+    """The weights of a build on their way to their devices, beside it. To be closed.
+
+    Args:
+        cancelled: whoever waits for them stops when it is set.
+
+    Attributes:
+        problem: why weights are left to the library, as a clause; empty where none are, and where
+            the plan has no use for it.
+    """
+
+    def __init__(
+        self,
+        selection: Selection,
+        folder: Path,
+        placement: Placement,
+        loader_kwargs: Mapping[str, Any],
+        *,
+        cancelled: threading.Event | None = None,
+    ) -> None:
+        found = way(selection, placement, loader_kwargs, installed_versions())
+        self.problem = found.reason
+        self._selection, self._folder = selection, folder
+        self._told = False
+        self._left = list(found.components)
+        self._reading = Reading(cancelled=cancelled) if found.components else None
+
+    def begin(self, there: Callable[[str], bool] | None = None) -> None:
+        """Begin to read the components whose files are there. Torch is imported.
+
+        Args:
+            there: says so of a component, by its name; None where all are.
+        """
+        reading = self._reading
+        if reading is None:
+            return
+        due = [part for part in self._left if there is None or there(part[0].name)]
+        self._left = [part for part in self._left if part not in due]
+        for component, device in due:
+            paths = _places(self._selection, self._folder, component)
+            if _quantized(paths):
+                self.problem = self.problem or f"the weights of {component.name} are quantized"
+                continue
+            for path in paths:
+                reading.add(path, device)
+
+    def handed(self) -> AbstractContextManager[None]:
+        """Let the libraries take what was read, on this thread, until the end of the block."""
+        return handed(self._reading) if self._reading is not None else nullcontext()
+
+    def give_up(self, error: BaseException) -> bool:
+        """Leave all to the library after an error; say whether that may help."""
+        if self._reading is None:
+            return False
+        self.problem = f"{type(error).__name__}: {plain(str(error), 200)}"
+        self.close()
+        return True
+
+    def close(self) -> None:
+        """Free what nobody has taken."""
+        if self._reading is not None:
+            self._reading.close()
+            self.problem = self.problem or self._reading.problem
+            self._reading = None
+        self._left = []
+
+    def notice(self) -> Notice | None:
+        """Tell once why weights were left to the library; None if there is nothing to tell."""
+        if not self.problem or self._told:
+            return None
+        self._told = True
+        return Notice(
+            reference="weights-by-library",
+            message=f"The library itself has read the weights: {self.problem}",
+            hint="Nothing is needed: it takes a little longer.",
+            quiet=True,
+        )
+
+
+def _places(selection: Selection, folder: Path, component: Component) -> list[Path]:
+    """Return the files of weights of a component, as they lie in their snapshot."""
+    files = {file.path: file for file in selection.files}
+    places = []
+    for path in component.weights:
+        file = files[path]
+        own = not file.repo_id
+        root = folder if own else snapshot_of(selection, folder, file.repo_id)
+        places.append(root / (path if own else file.path_in_repo))
+    return places
+
+
+def _quantized(paths: list[Path]) -> bool:
+    """Say whether the configuration beside weights names a quantization."""
+    return any(
+        "quantization_config" in config
+        for folder in {path.parent for path in paths}
+        for config in _configurations(folder)
+    )
+
+
+def _configurations(folder: Path) -> Iterator[dict[str, Any]]:
+    try:
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return
+    if isinstance(config, dict):
+        yield config

@@ -1,0 +1,166 @@
+"""Tensors that are on their device already, handed to a library where it opens a file.
+
+Nothing of how a library builds a model is done here. Its own `from_pretrained` runs as ever: it
+makes the modules, renames and converts keys, casts, ties, reports what is missing. Only where it
+would open a file of weights does it get what was read from that file. So what comes out is what
+the library makes of the file, and a file that was not read is opened by the library.
+
+Both libraries open files by functions that they look up by name in their modules, in diffusers
+from 0.37 to 0.42 and in transformers from 5.0 to 5.23. One that is not found there is left alone.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from nbloader.loaders.reading import Reading
+
+_STATE_DICTS = (
+    ("diffusers.models.modeling_utils", "load_state_dict"),
+    ("diffusers.models.model_loading_utils", "load_state_dict"),
+)
+"""Of diffusers: where it opens the only file of a model, and a shard."""
+
+_OPENED = (("transformers.modeling_utils", "safe_open"),)
+"""Of transformers, which takes tensors out of its open files one by one."""
+
+_WARMING = (
+    ("diffusers.models.modeling_utils", "_caching_allocator_warmup"),
+    ("transformers.modeling_utils", "caching_allocator_warmup"),
+)
+"""Before they read, both ask a GPU for the memory of the whole model; it is taken already."""
+
+_PLAIN = frozenset({"disable_mmap", "dduf_entries"})
+"""Arguments of diffusers that say nothing of what is to come of the file."""
+
+
+@contextmanager
+def handed(reading: Reading) -> Iterator[None]:
+    """Let the libraries take what was read, on this thread, until the end of the block."""
+    seam = _Seam(reading)
+    makers = ((_STATE_DICTS, seam.load), (_OPENED, seam.open), (_WARMING, seam.warm))
+    with ExitStack() as stack:
+        stack.callback(seam.end)
+        for places, make in makers:
+            for module_name, name in places:
+                if module_name.partition(".")[0] in sys.modules:
+                    stack.enter_context(_replaced(module_name, name, make))
+        yield
+
+
+@contextmanager
+def _replaced(
+    module_name: str, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]
+) -> Iterator[None]:
+    module = importlib.import_module(module_name)
+    original = getattr(module, name, None)
+    if not callable(original):
+        yield
+        return
+    setattr(module, name, make(original))
+    try:
+        yield
+    finally:
+        setattr(module, name, original)
+
+
+class _Seam:
+    """What stands in the place of the libraries' functions.
+
+    A module that is imported meanwhile may keep it. It then does what the original does.
+    """
+
+    def __init__(self, reading: Reading) -> None:
+        self._reading: Reading | None = reading
+        self._thread = threading.get_ident()
+
+    def end(self) -> None:
+        self._reading = None
+
+    def _here(self) -> Reading | None:
+        """Return what was read, for the thread that builds: others read their own files."""
+        return self._reading if threading.get_ident() == self._thread else None
+
+    def load(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """Stand for a function that reads all tensors of a file."""
+
+        def load_state_dict(file: Any, *arguments: Any, **options: Any) -> Any:
+            reading = self._here()
+            plainly = _is_safetensors(file) and not arguments and options.keys() <= _PLAIN
+            if reading is not None and plainly and (tensors := reading.take(file)) is not None:
+                return tensors
+            return original(file, *arguments, **options)
+
+        return load_state_dict
+
+    def open(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """Stand for `safe_open`."""
+
+        def safe_open(file: Any, *arguments: Any, **options: Any) -> Any:
+            opened = original(file, *arguments, **options)
+            reading = self._here()
+            return opened if reading is None else _Opened(opened, reading, file)
+
+        return safe_open
+
+    def warm(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """Stand for a function that asks for memory."""
+
+        def warm_up(*arguments: Any, **options: Any) -> Any:
+            reading = self._here()
+            if reading is None or reading.problem:
+                return original(*arguments, **options)
+            return None
+
+        return warm_up
+
+
+def _is_safetensors(file: Any) -> bool:
+    return not isinstance(file, dict) and str(file).endswith(".safetensors")
+
+
+class _Opened:
+    """An open file of safetensors, of which tensors come from what was read."""
+
+    def __init__(self, opened: Any, reading: Reading, file: Any) -> None:
+        self._opened, self._reading, self._file = opened, reading, file
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._opened, name)
+
+    def __enter__(self) -> _Opened:
+        self._opened.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> Any:
+        return self._opened.__exit__(*error)
+
+    def get_slice(self, name: str) -> _Slice:
+        """Return a tensor that is not there yet, as the original does."""
+        return _Slice(self._opened.get_slice(name), self._reading, self._file, name)
+
+
+class _Slice:
+    """A tensor of a file that nobody has asked for yet.
+
+    One that is asked for twice is read from the file the second time, so that nothing is shared
+    that would not be.
+    """
+
+    def __init__(self, original: Any, reading: Reading, file: Any, name: str) -> None:
+        self._original, self._reading, self._file, self._name = original, reading, file, name
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._original, name)
+
+    def __getitem__(self, index: Any) -> Any:
+        if index is Ellipsis:
+            tensor = self._reading.take_one(self._file, self._name)
+            if tensor is not None:
+                return tensor
+        return self._original[index]
