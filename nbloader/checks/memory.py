@@ -73,9 +73,7 @@ def placement(facts: Facts) -> CheckResult:
 def _without_loaded(facts: Facts, chosen: Placement) -> Method | None:
     """Return the faster method that there would be room for if this process freed its models."""
     other = facts.fit_without_loaded.chosen if facts.fit_without_loaded else None
-    order = list(Method)
-    faster = other is not None and order.index(other.method) < order.index(chosen.method)
-    return other.method if other is not None and faster else None
+    return other.method if other is not None and other.rank < chosen.rank else None
 
 
 def _hint(facts: Facts, fit: Fit) -> str:

@@ -49,7 +49,7 @@ def fit(
     """
     _check_device(device, machine)
     question = _question(selection, weights, machine, device, dtype, method)
-    rows = [row(question, each) for each in Method]
+    rows = _rows(question)
     workload = question.family.workload
     fitting = [each for each in rows if each.fits]
     if not fitting:
@@ -81,13 +81,16 @@ def next_method(found: Fit, failed: Placement) -> Method | None:
     Args:
         failed: a placement that ran out of memory of a GPU, whatever was reckoned.
     """
-    order = list(Method)
     most = max(failed.vram, default=0)
     for each in found.placements:
-        slower = order.index(each.method) > order.index(failed.method)
-        if slower and each.fits and max(each.vram, default=0) < most:
+        if each.rank > failed.rank and each.fits and max(each.vram, default=0) < most:
             return each.method
     return None
+
+
+def _rows(question: Question) -> list[Placement]:
+    """Work out all methods, from the fastest to the slowest."""
+    return sorted((row(question, each) for each in Method), key=lambda each: each.rank)
 
 
 def _caution(question: Question, chosen: Placement) -> str:
@@ -276,7 +279,7 @@ def _without_pins(question: Question) -> str:
     if question.method is None and question.device == "auto" and question.dtype is None:
         return ""
     free = replace(question, method=None, device="auto", dtype=None, gpus=question.all_gpus)
-    fitting = next((each for each in Method if row(free, each).fits), None)
+    fitting = next((each.method for each in _rows(free) if each.fits), None)
     pins = [
         *(["plan="] if question.method else []),
         *(["device="] if question.device != "auto" else []),
@@ -298,8 +301,6 @@ def faster_hint(question: Question, chosen: Placement | None = None) -> str:
     Args:
         chosen: what fits as it is; only what is faster helps.
     """
-    order = list(Method)
-    faster = order if chosen is None else order[: order.index(chosen.method)]
     tried: list[list[str]] = []
     for names in _INSTALLS:
         missing = [name for name in names if not question.machine.has(name)]
@@ -309,11 +310,11 @@ def faster_hint(question: Question, chosen: Placement | None = None) -> str:
         installed = {name: PackageFacts(name=name, installed="") for name in missing}
         packages = {**question.machine.packages, **installed}
         machine = replace(question.machine, packages=packages)
-        for method in faster:
-            found = row(replace(question, machine=machine), method)
-            if found.fits and any(found.vram):
+        for found in _rows(replace(question, machine=machine)):
+            faster = chosen is None or found.rank < chosen.rank
+            if faster and found.fits and any(found.vram):
                 return (
-                    f"With {' and '.join(missing)}, {method} fits: run `pip install "
+                    f"With {' and '.join(missing)}, {found.method} fits: run `pip install "
                     f"{' '.join(missing)}`, restart the kernel, and load again."
                 )
     return ""

@@ -44,20 +44,24 @@ class Quantization(StrEnum):
 
 
 class Method(StrEnum):
-    """The ways to place a model on a machine, from the fastest to the slowest."""
+    """The ways to place a model on a machine, from the fastest to the slowest at their best."""
 
     GPU = "gpu"
     MULTI_GPU = "multi-gpu"
     FOUR_BIT = "4-bit"
     FOUR_BIT_MULTI_GPU = "4-bit-multi-gpu"
     EIGHT_BIT = "8-bit"
+    GROUP_OFFLOAD = "group-offload"
     MODEL_OFFLOAD = "model-offload"
     FOUR_BIT_MODEL_OFFLOAD = "4-bit-model-offload"
-    GROUP_OFFLOAD = "group-offload"
     SEQUENTIAL_OFFLOAD = "sequential-offload"
     CPU_OFFLOAD = "cpu-offload"
     MPS = "mps"
     CPU = "cpu"
+
+
+_LAST_OF_WHOLE = Method.FOUR_BIT_MODEL_OFFLOAD
+"""The slowest way that moves whole components."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +98,8 @@ class Placement:
             own, but are slow where they do not fit beside the rest.
         fits: whether the machine has all that.
         reason: why it was or was not chosen, a few words with the figures.
-        group_stream: with group offload, whether there is memory for copying beside computing.
+        group_stream: with group offload, whether there is memory for all weights to wait in pinned
+            memory, from where the GPU copies the next layer while it computes.
         max_memory: how much of the weights each device may get where the library deals out the
             layers of a model, by torch's names; empty where it does not, or does so evenly.
     """
@@ -111,6 +116,17 @@ class Placement:
     reason: str = ""
     group_stream: bool = False
     max_memory: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def rank(self) -> int:
+        """Where it stands among all ways, from the fastest on.
+
+        Without pinned memory, group offload copies every layer twice at each step; model offload
+        moves a component once for a whole picture.
+        """
+        through_memory = self.method is Method.GROUP_OFFLOAD and not self.group_stream
+        order = list(Method)
+        return 2 * order.index(_LAST_OF_WHOLE if through_memory else self.method) + through_memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

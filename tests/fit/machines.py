@@ -102,6 +102,7 @@ _LAPTOP = machine(
     gpu("NVIDIA GeForce RTX 4060 Laptop GPU", 8_188, 7_630, (8, 9)),
     torch=TORCH_128,
 )
+_LAPTOP_32 = machine(int(31.2 * GIB), int(25 * GIB), _LAPTOP.gpus[0], torch=TORCH_128)
 
 MACHINES: Mapping[str, MachineFacts] = {
     "Colab T4": _COLAB_T4,
@@ -130,6 +131,7 @@ MACHINES: Mapping[str, MachineFacts] = {
     ),
     "Laptop 8 GB": _LAPTOP,
     "Laptop 8 GB, bitsandbytes": with_bitsandbytes(_LAPTOP),
+    "Laptop 8 GB, 32 GB of memory": _LAPTOP_32,
     "Mac 16 GB": machine(16 * GIB, 10 * GIB, torch=_TORCH_MAC, mps=True),
     "Mac 64 GB": machine(64 * GIB, 52 * GIB, torch=_TORCH_MAC, mps=True),
     "Binder": machine(2 * GIB, int(1.8 * GIB), torch=_TORCH_CPU, place=Place.BINDER),
