@@ -145,7 +145,7 @@ class Reading:
         with self._changed:
             if self._closed or self.problem or key in self._files:
                 return
-            self._files[key] = file = _File(Path(key), device)
+            self._files[key] = file = _File(Path(key), _numbered(device))
             self._queue.files.append(file)
             pieces = sum(_size(each.path) for each in self._queue.files) // PIECE_BYTES
             for _ in range(len(self._threads), min(self._most, 1 + pieces)):
@@ -438,6 +438,15 @@ def _fill(buffer: torch.Tensor, piece: _Piece) -> None:
 
 
 # -- what only a GPU has ---------------------------------------------------------------------------
+
+
+def _numbered(device: str) -> str:
+    """Say which GPU `cuda` means on this thread: on another one it may be another."""
+    if device != "cuda":
+        return device
+    import torch
+
+    return f"cuda:{torch.cuda.current_device()}"
 
 
 def _current(device: str) -> AbstractContextManager[Any]:

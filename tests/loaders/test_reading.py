@@ -9,7 +9,7 @@ import struct
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import closing, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -267,9 +267,14 @@ class Gpu:
         monkeypatch.setattr(torch.cuda, "Event", Event)
         monkeypatch.setattr(torch.cuda, "Stream", Stream)
         monkeypatch.setattr(torch.cuda, "stream", nullcontext)
-        monkeypatch.setattr(torch.cuda, "device", nullcontext)
+        monkeypatch.setattr(torch.cuda, "device", self.on)
+        monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
         monkeypatch.setattr(torch.cuda, "current_stream", lambda: Stream("cuda"))
         monkeypatch.setattr(torch._C, "_host_emptyCache", self.free, raising=False)
+
+    def on(self, device: str) -> AbstractContextManager[object]:
+        assert device == "cuda:1"
+        return nullcontext()
 
     def tell(self, *what: str) -> None:
         with self._lock:
@@ -287,7 +292,7 @@ def test_a_buffer_is_filled_again_only_when_it_has_arrived(
     path = tmp_path / "model.safetensors"
     save_file({"a": torch.arange(16, dtype=torch.float32)}, path)  # four pieces
     with closing(Reading(readers=1)) as each:
-        each.add(path, "cuda:1")
+        each.add(path, "cuda")  # which is the second here, and on every thread
         found = each.take(path)
     assert found is not None
     assert found["a"].tolist() == list(range(16))
