@@ -8,7 +8,7 @@ HUB_VERSIONS := $(basename $(notdir $(wildcard tests/hub_versions/*.txt)))
 LIBRARIES := $(basename $(notdir $(wildcard tests/library_versions/*.txt)))
 
 .PHONY: demo test test-browser test-cuda test-faults test-models check notebooks screenshots \
-  test-hub-versions test-library-versions bench-transfer bench-ready docs format clean
+  test-hub-versions test-library-versions bench-transfer bench-ready bench-gpu docs format clean
 
 demo: $(STAMP)demo
 	$(BIN)/python -m nbloader demo
@@ -104,6 +104,11 @@ bench-transfer: $(STAMP)bench
 # disk in .bench. Options: make bench-ready ARGS="--repeats 3 --cases minilm".
 bench-ready: $(STAMP)test $(STAMP)bench
 	$(BIN)/python -m benchmarks.ready $(ARGS)
+
+# How weights come from files to a GPU, by each way: under five minutes and 30 GB of disk. Without a
+# GPU it only tries the script: make bench-gpu ARGS=--small
+bench-gpu: $(STAMP)test
+	$(BIN)/python -m benchmarks.gpu $(ARGS)
 
 # The pages of docs/ as a site in site/; a warning, such as a link to nothing, is an error.
 docs: $(STAMP)docs

@@ -13,7 +13,8 @@ from nbloader.loaders.device import (
     remember,
     spare_bytes,
 )
-from nbloader.loaders.imports import Import
+from nbloader.loaders.direct import Direct
+from nbloader.loaders.imports import Import, torch_is_imported
 from nbloader.loaders.quantization import asked_quantizations
 from nbloader.loaders.reports import quiet
 from nbloader.loaders.self_test import as_it_was, check_call, check_embeddings, check_modules
@@ -24,6 +25,7 @@ __all__ = [
     "PLACING",
     "Arrivals",
     "Building",
+    "Direct",
     "Freed",
     "Import",
     "alive",
@@ -44,5 +46,6 @@ __all__ = [
     "quiet",
     "remember",
     "spare_bytes",
+    "torch_is_imported",
     "unload",
 ]

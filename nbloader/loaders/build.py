@@ -66,6 +66,7 @@ class Building:
         forced: whether to go on with a model whose files lack tensors.
         next_method: the one to name should a GPU be full; None if no other fits.
         arrivals: the files that are there, while others still arrive; None for all.
+        direct: what reads weights for it already, which it closes; None to begin now.
         cancelled: a build that waits for weights stops when it is set.
 
     Attributes:
@@ -84,6 +85,7 @@ class Building:
         forced: bool = False,
         next_method: Method | None = None,
         arrivals: Arrivals | None = None,
+        direct: Direct | None = None,
         cancelled: threading.Event | None = None,
     ) -> None:
         self.tested: set[str] = set()
@@ -111,7 +113,9 @@ class Building:
             arrivals=arrivals,
         )
         self._steps = self._begin()
-        self._direct = Direct(selection, folder, placement, loader_kwargs, cancelled=cancelled)
+        self._direct = direct or Direct(
+            selection, folder, placement, loader_kwargs, cancelled=cancelled
+        )
         self._given = tuple(loader_kwargs)
         self._built: list[Any] = []
         self._left: list[Notice] = []

@@ -215,6 +215,7 @@ class Direct:
         self.problem = found.reason
         self._selection, self._folder = selection, folder
         self._told = False
+        self._lock = threading.Lock()
         self._left = list(found.components)
         self._reading = Reading(cancelled=cancelled) if found.components else None
 
@@ -227,8 +228,9 @@ class Direct:
         reading = self._reading
         if reading is None:
             return
-        due = [part for part in self._left if there is None or there(part[0].name)]
-        self._left = [part for part in self._left if part not in due]
+        with self._lock:  # A build may go on beside the download that is looked at.
+            due = [part for part in self._left if there is None or there(part[0].name)]
+            self._left = [part for part in self._left if part not in due]
         for component, device in due:
             paths = _places(self._selection, self._folder, component)
             if _quantized(paths):

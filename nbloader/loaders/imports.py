@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import threading
 import time
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
@@ -48,6 +49,21 @@ def targets(selection: Selection) -> tuple[tuple[str, str], ...]:
             return ()
         case Kind.CLASSES:
             return tuple((target.library, target.class_name) for target in selection.targets)
+
+
+_TORCH = threading.Event()
+
+
+def import_torch() -> None:
+    """Import torch before the libraries that need it: with it alone, weights can be read."""
+    with suppress(ImportError):  # Whoever needs it says so.
+        importlib.import_module("torch")
+        _TORCH.set()
+
+
+def torch_is_imported() -> bool:
+    """Say whether torch is imported to its end, by whoever does it here."""
+    return _TORCH.is_set()
 
 
 class Import(Background):
@@ -102,6 +118,7 @@ def _steps(selection: Selection, forced: bool, notebook: bool) -> list[Callable[
     """Cut the import into pieces of some seconds, so that others get their turn between them."""
     library, *classes = targets(selection)
     return [
+        import_torch,
         partial(_step, selection, library, False, notebook),
         *(partial(_step, selection, target, forced, notebook) for target in classes),
     ]

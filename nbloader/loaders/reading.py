@@ -446,7 +446,9 @@ def _numbered(device: str) -> str:
         return device
     import torch
 
-    return f"cuda:{torch.cuda.current_device()}"
+    # Only where GPUs are in use can one have been chosen. To begin using them takes a while.
+    used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return f"cuda:{torch.cuda.current_device() if used else 0}"
 
 
 def _current(device: str) -> AbstractContextManager[Any]:

@@ -23,7 +23,7 @@ from nbloader.records import ComponentLoaded, Kind, Notice, Selected
 from nbloader.stages.run import cancelled_error
 
 if TYPE_CHECKING:
-    from nbloader.loaders import Arrivals, Building
+    from nbloader.loaders import Arrivals, Building, Direct
     from nbloader.loaders.placing import Waiting
     from nbloader.notebook import Turns
     from nbloader.stages.run import Run
@@ -177,21 +177,24 @@ class Ahead:
     """The build of a model, from the end of the imports on. To be closed.
 
     Args:
-        building: makes the build, with the files that are there.
-        folder: where the files will be; empty if that is not known before they are there.
+        building: makes the build, with the files that are there, and what reads weights already.
+        direct: makes what reads weights of a folder to where they will stay.
     """
 
     def __init__(
         self,
         run: Run,
         selected: Selected,
-        building: Callable[[Path, Arrivals], Building],
+        building: Callable[[Path, Arrivals, Direct | None], Building],
+        direct: Callable[[Path], Direct],
     ) -> None:
         from nbloader.loaders import Arrivals
 
         self._run = run
         self._selected = selected
         self._make = building
+        self._make_direct = direct
+        self._direct: Direct | None = None
         self._steps = Steps(run)
         self._rehearsal = rehearsal_of(run, selected)
         self._arrivals = Arrivals(selected.selection, all_there=False)
@@ -207,6 +210,19 @@ class Ahead:
         """Take note of a file that is in its place, with the right content."""
         self._arrivals.note(path)
         self._waits = False
+
+    def read(self, *, all_there: bool = False) -> None:
+        """Begin to read weights that are there to where they will stay. Torch is imported.
+
+        Args:
+            all_there: whether all files are in their place.
+        """
+        self._arrivals.all_there = self._arrivals.all_there or all_there
+        if self._building is not None or not self._selected.folder:
+            return  # The build goes on with it.
+        if self._direct is None:
+            self._direct = self._make_direct(Path(self._selected.folder))
+        self._direct.begin(self._arrivals.has)
 
     def look(self) -> None:
         """Build one more component, if one is complete; or rehearse. The libraries are imported.
@@ -226,7 +242,7 @@ class Ahead:
 
     def _step(self) -> ComponentLoaded | Notice | Waiting | None:
         if self._building is None:
-            self._building = self._make(Path(self._selected.folder), self._arrivals)
+            self._building = self._make(Path(self._selected.folder), self._arrivals, self._direct)
         return self._building.step()
 
     def _tell(self, told: ComponentLoaded | Notice | Waiting | None) -> bool:
@@ -251,7 +267,7 @@ class Ahead:
             self._tell(told)
         self._arrivals.all_there = True
         if self._building is None:
-            self._building = self._make(folder, self._arrivals)
+            self._building = self._make(folder, self._arrivals, self._direct)
         while self._tell(run.take(self._building.step, run.reporter.tick)):
             if run.cancelled.is_set():
                 raise cancelled_error()
@@ -268,14 +284,18 @@ class Ahead:
     def forget(self) -> None:
         """Throw away what was built: it is to be placed in another way."""
         self._steps.give_up()
-        if self._building is not None:
-            self._building.close()
-        self._building, self._waits = None, False
+        self._end()
+        self._building, self._direct, self._waits = None, None, False
 
     def close(self) -> None:
         """Free what nobody has taken, and end what goes on."""
         self._steps.give_up()
-        if self._building is not None:
-            self._building.close()
+        self._end()
         if self._rehearsal is not None:
             self._rehearsal.close()
+
+    def _end(self) -> None:
+        if self._building is not None:
+            self._building.close()
+        if self._direct is not None:
+            self._direct.close()

@@ -43,7 +43,7 @@ from nbloader.stages.warm import import_early
 from nbloader.text import format_bytes
 
 if TYPE_CHECKING:
-    from nbloader.loaders import Arrivals, Building, Import
+    from nbloader.loaders import Arrivals, Building, Direct, Import
 
 T = TypeVar("T")
 
@@ -81,7 +81,7 @@ class _Loading:
         if placement is None:
             raise DoesNotFitError(facts.fit.problem, hint=facts.fit.hint)
         self.placement: Placement = placement
-        self.ahead = Ahead(run, selected, self._building)
+        self.ahead = Ahead(run, selected, self._building, self._direct)
         self._importing: Import | None = None
         self._run = run
         self._facts = facts
@@ -102,7 +102,18 @@ class _Loading:
             )
         return self._importing
 
-    def _building(self, folder: Path, arrivals: Arrivals) -> Building:
+    def _direct(self, folder: Path) -> Direct:
+        from nbloader.loaders import Direct
+
+        return Direct(
+            self._selection,
+            folder,
+            self.placement,
+            self._run.request.loader_kwargs,
+            cancelled=self._run.cancelled,
+        )
+
+    def _building(self, folder: Path, arrivals: Arrivals, direct: Direct | None) -> Building:
         from nbloader.loaders import Building
 
         request = self._run.request
@@ -115,6 +126,7 @@ class _Loading:
             forced=request.force,
             next_method=self.next_method(),
             arrivals=arrivals,
+            direct=direct,
             cancelled=self._run.cancelled,
         )
 
@@ -128,22 +140,36 @@ class _Loading:
         if self._trial is not None:
             self._trial.look(self._run.reporter.state.done)
         self._choose()
-        if not self.begin().check():
+        imported = self.begin().check()
+        self._read()
+        if not imported:
             return
         self._tell()
-        if not self._device_is_there:
-            # A device that is not there is told as soon as torch can say so.
-            from nbloader.loaders import check_device
-
-            check_device(self.placement)
-            self._device_is_there = True
         if not self._run.request.replace:  # What is loaded goes only once all files are there.
             self.ahead.look()
 
+    def _read(self, *, all_there: bool = False) -> None:
+        """Begin to read weights once torch is there, while other libraries are imported."""
+        from nbloader.loaders import check_device, torch_is_imported
+
+        if not torch_is_imported():
+            return
+        if not self._device_is_there:
+            # A device that is not there is told as soon as torch can say so.
+            check_device(self.placement)
+            self._device_is_there = True
+        if not self._run.request.replace:
+            self.ahead.read(all_there=all_there)
+
     def wait(self) -> None:
-        """Wait for the libraries. Raises as `look` does, and CancelledError."""
+        """Wait for the libraries; all files are there. Raises as `look` does, and CancelledError."""
+
+        def meanwhile() -> None:
+            self._run.reporter.tick()
+            self._read(all_there=True)
+
         self._choose()
-        if not self.begin().wait(self._run.cancelled, self._run.reporter.tick):
+        if not self.begin().wait(self._run.cancelled, meanwhile):
             raise cancelled_error()
         self._tell()
 

@@ -50,9 +50,11 @@ def import_early(request: Request) -> float | None:
 
 def _import(targets: list[tuple[str, str]]) -> None:
     from nbloader.loaders.collector import collector_off
+    from nbloader.loaders.imports import import_torch
     from nbloader.loaders.reports import quiet_loggers
 
     with collector_off(), quiet_loggers():
+        import_torch()
         for module, name in targets:
             # The import that knows what is needed says what is wrong.
             with suppress(Exception):

@@ -268,6 +268,7 @@ class Gpu:
         monkeypatch.setattr(torch.cuda, "Stream", Stream)
         monkeypatch.setattr(torch.cuda, "stream", nullcontext)
         monkeypatch.setattr(torch.cuda, "device", self.on)
+        monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
         monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
         monkeypatch.setattr(torch.cuda, "current_stream", lambda: Stream("cuda"))
         monkeypatch.setattr(torch._C, "_host_emptyCache", self.free, raising=False)
