@@ -314,11 +314,15 @@ def cast_on_the_way(question: Question, dtype: str, *, straight: bool) -> int:
     """Return the memory for casts on the way to a GPU.
 
     Args:
-        straight: whether accelerate brings each tensor there by itself; pipelines of diffusers are
-            always brought so. Otherwise the model is built in memory, and then moved.
+        straight: whether accelerate brings each tensor there by itself. All but embedders, models
+            with code of their own and adapters of PEFT are always brought so. Otherwise the model
+            is built in memory, and then moved.
     """
     cast = cast_of(question, dtype)
-    straight = straight or question.selection.kind is Kind.DIFFUSERS
+    selection = question.selection
+    own = selection.custom_code or any(part.library == "peft" for part in selection.components)
+    alone = selection.kind in (Kind.TRANSFORMERS, Kind.CLASSES) and not own
+    straight = straight or alone or selection.kind is Kind.DIFFUSERS
     if not straight or not question.machine.has("accelerate"):
         return cast
     return min(cast, max((largest_of(weights, dtype) for _, weights in question.parts), default=0))
