@@ -36,6 +36,10 @@ class Arrivals:
         """Say whether the files of a component are there."""
         return self.all_there or self._paths.get(component, frozenset({""})) <= self._done
 
+    def has_file(self, path: str) -> bool:
+        """Say whether a file of the selection is there, by its path."""
+        return self.all_there or path in self._done
+
 
 _OF_COMPONENTS = frozenset(
     {

@@ -139,7 +139,7 @@ class Building:
             self._direct.handed(),
         ):
             try:
-                self._direct.begin(self._arrivals.has if self._arrivals else None)
+                self._direct.begin(self._arrivals.has_file if self._arrivals else None)
                 if self._left:
                     return self._left.pop(0)
                 if self._built:

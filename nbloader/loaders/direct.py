@@ -10,14 +10,13 @@ import json
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nbloader.loaders.arguments import DTYPES, PLACING
-from nbloader.loaders.folders import snapshot_of
 from nbloader.loaders.handing import handed
 from nbloader.loaders.reading import PINNED, Reading
 from nbloader.loaders.versions import versions as installed_versions
@@ -216,28 +215,31 @@ class Direct:
         self._selection, self._folder = selection, folder
         self._told = False
         self._lock = threading.Lock()
-        self._left = list(found.components)
+        self._left = [
+            (component, path, device)
+            for component, device in found.components
+            for path in component.weights
+        ]
         self._reading = Reading(cancelled=cancelled) if found.components else None
 
     def begin(self, there: Callable[[str], bool] | None = None) -> None:
-        """Begin to read the components whose files are there. Torch is imported.
+        """Begin to read the files that are there. Torch is imported.
 
         Args:
-            there: says so of a component, by its name; None where all are.
+            there: says so of a path of the selection; None where all are.
         """
         reading = self._reading
         if reading is None:
             return
         with self._lock:  # A build may go on beside the download that is looked at.
-            due = [part for part in self._left if there is None or there(part[0].name)]
-            self._left = [part for part in self._left if part not in due]
-        for component, device in due:
-            paths = _places(self._selection, self._folder, component)
-            if _quantized(paths):
+            due = [each for each in self._left if there is None or _is_due(*each[:2], there)]
+            self._left = [each for each in self._left if each not in due]
+        for component, path, device in due:
+            place = self._folder / path
+            if _quantized(place.parent):
                 self.problem = self.problem or f"the weights of {component.name} are quantized"
-                continue
-            for path in paths:
-                reading.add(path, device)
+            else:
+                reading.add(place, device)
 
     def handed(self) -> AbstractContextManager[None]:
         """Let the libraries take what was read, on this thread, until the end of the block."""
@@ -272,31 +274,15 @@ class Direct:
         )
 
 
-def _places(selection: Selection, folder: Path, component: Component) -> list[Path]:
-    """Return the files of weights of a component, as they lie in their snapshot."""
-    files = {file.path: file for file in selection.files}
-    places = []
-    for path in component.weights:
-        file = files[path]
-        own = not file.repo_id
-        root = folder if own else snapshot_of(selection, folder, file.repo_id)
-        places.append(root / (path if own else file.path_in_repo))
-    return places
+def _is_due(component: Component, path: str, there: Callable[[str], bool]) -> bool:
+    """Say whether a file can be read: it is there, with what says how its weights are stored."""
+    return there(path) and all(there(each) for each in component.paths if each.endswith(".json"))
 
 
-def _quantized(paths: list[Path]) -> bool:
+def _quantized(folder: Path) -> bool:
     """Say whether the configuration beside weights names a quantization."""
-    return any(
-        "quantization_config" in config
-        for folder in {path.parent for path in paths}
-        for config in _configurations(folder)
-    )
-
-
-def _configurations(folder: Path) -> Iterator[dict[str, Any]]:
     try:
         config = json.loads((folder / "config.json").read_text("utf-8"))
     except (OSError, ValueError, RecursionError):
-        return
-    if isinstance(config, dict):
-        yield config
+        return False
+    return isinstance(config, dict) and "quantization_config" in config

@@ -222,7 +222,7 @@ class Ahead:
             return  # The build goes on with it.
         if self._direct is None:
             self._direct = self._make_direct(Path(self._selected.folder))
-        self._direct.begin(self._arrivals.has)
+        self._direct.begin(self._arrivals.has_file)
 
     def look(self) -> None:
         """Build one more component, if one is complete; or rehearse. The libraries are imported.

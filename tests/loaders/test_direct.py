@@ -385,7 +385,7 @@ def test_quantized_weights_are_left_to_the_library(
         files=tuple(RepoFile(path=path, size=1, etag="") for path in paths),
     )
     with closing(Direct(selection, tmp_path, on_cpu(selection, "float32"), {})) as each:
-        each.begin(lambda name: name == "packed")
+        each.begin(lambda path: path.startswith("packed/"))
         assert each.problem == "the weights of packed are quantized"
         each.begin()
         assert each._reading is not None

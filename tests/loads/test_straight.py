@@ -18,7 +18,7 @@ from nbloader.loaders.reading import Reading
 from nbloader.localhub import Fault, LocalHub, RequestClass
 from nbloader.records import Event, FileDone, Notice
 from tests.differential.comparison import differences
-from tests.models import save_pipeline
+from tests.models import save_classifier, save_pipeline
 from tests.straight import straight_on_the_cpu
 
 
@@ -72,6 +72,41 @@ def test_the_first_weights_are_read_while_others_still_arrive(
     assert differences(pipeline, DiffusionPipeline.from_pretrained(folder)) == []
     assert [each for each in told if isinstance(each, Notice)] == []
     assert reading_threads() == 0
+
+
+def test_a_model_is_read_shard_by_shard_as_they_arrive(
+    hub: LocalHub,
+    hub_root: Path,
+    load: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import transformers
+
+    folder = hub_root / "models" / "org" / "straight-shards"
+    save_classifier(folder)
+    model = transformers.BertForSequenceClassification.from_pretrained(folder)
+    (folder / "model.safetensors").unlink()
+    model.save_pretrained(folder, max_shard_size="200KB")
+    shards = sorted(path.name for path in folder.glob("*.safetensors"))
+    assert len(shards) > 1
+    hub.set_faults(
+        [Fault(RequestClass.CDN_GET, path=f"*/{shards[-1]}", total_bytes_per_second=60_000)]
+    )
+    told: list[Any] = []
+    add = Reading.add
+
+    def noting(self: Reading, path: Path, device: str) -> None:
+        if "snapshots" in path.parts:  # A rehearsal has files of its own.
+            told.append(path.name)
+        add(self, path, device)
+
+    monkeypatch.setattr(Reading, "add", noting)
+    ours = load("org/straight-shards", kind="transformers", on_event=told.append)
+    done = [each for each in told if isinstance(each, str | FileDone)]
+    assert done[-2:] == [FileDone(path=shards[-1]), shards[-1]]
+    assert {each for each in done[:-2] if isinstance(each, str)} == set(shards[:-1])
+    theirs = transformers.pipeline("text-classification", str(folder), device="cpu")
+    assert differences(ours, theirs) == []
 
 
 def test_a_load_that_fails_leaves_nothing_behind(hub_root: Path, load: Callable[..., Any]) -> None:
