@@ -213,8 +213,8 @@ class Reading:
                     self._open(work)
                 else:
                     hand = hand or _Hand(pinned=work.file.device.startswith("cuda"))
-                    for piece in hand.copy(work):
-                        self._count(piece)
+                    self._count(hand.copy(work))
+                del work  # Its tensors would live on while the next is waited for.
         except BaseException as error:
             self._give_up(error)
         finally:
@@ -231,8 +231,7 @@ class Reading:
             with self._changed:
                 if (work := self._chosen()) is not None or self._over():
                     return work
-            for piece in hand.finish() if hand is not None else ():
-                self._count(piece)
+            self._count(hand.finish() if hand is not None else [])
             with self._changed:
                 self._changed.wait_for(lambda: self._over() or self._has_work())
 
@@ -273,13 +272,14 @@ class Reading:
                 self._leave(file.descriptor)
             self._changed.notify_all()
 
-    def _count(self, piece: _Piece) -> None:
-        """Note that a piece is on its device."""
+    def _count(self, arrived: list[_Piece]) -> None:
+        """Note that pieces are on their device."""
         with self._changed:
-            piece.file.left -= 1
-            if piece.file.left == 0:
-                self._leave(piece.file.descriptor)
-                self._changed.notify_all()
+            for piece in arrived:
+                piece.file.left -= 1
+                if piece.file.left == 0:
+                    self._leave(piece.file.descriptor)
+                    self._changed.notify_all()
 
     def _leave(self, descriptor: int) -> None:
         self._descriptors.discard(descriptor)

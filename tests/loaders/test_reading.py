@@ -133,6 +133,21 @@ def test_a_file_may_be_added_while_others_are_read(file: Path, tmp_path: Path) -
             assert found["a"].tolist() == [float(number)] * 1000
 
 
+def test_nothing_stays_of_what_was_taken(file: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.safetensors"
+    save_file({"a": torch.ones(2)}, other)
+    with closing(Reading(readers=1)) as each:
+        each.add(file, "cpu")
+        found = each.take(file)
+        assert found is not None
+        gone = weakref.ref(found["a"])
+        each.add(other, "cpu")
+        each.take(other)  # The thread has left the first.
+        del found
+        gc.collect()
+        assert gone() is None
+
+
 def test_nothing_stays_of_what_nobody_has_taken(file: Path) -> None:
     before = descriptors()
     each = Reading()
