@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from nbloader.loaders.arguments import DTYPES, PLACING
+from nbloader.loaders.folders import snapshot_of
 from nbloader.loaders.handing import handed
 from nbloader.loaders.reading import PINNED, Reading
 from nbloader.loaders.versions import versions as installed_versions
@@ -235,11 +236,18 @@ class Direct:
             due = [each for each in self._left if there is None or _is_due(*each[:2], there)]
             self._left = [each for each in self._left if each not in due]
         for component, path, device in due:
-            place = self._folder / path
+            place = self._place(path)
             if _quantized(place.parent):
                 self.problem = self.problem or f"the weights of {component.name} are quantized"
             else:
                 reading.add(place, device)
+
+    def _place(self, path: str) -> Path:
+        """Return where a file of the selection lies, which may be from another repository."""
+        file = next(each for each in self._selection.files if each.path == path)
+        if not file.repo_id:
+            return self._folder / path
+        return snapshot_of(self._selection, self._folder, file.repo_id) / file.path_in_repo
 
     def handed(self) -> AbstractContextManager[None]:
         """Let the libraries take what was read, on this thread, until the end of the block."""
