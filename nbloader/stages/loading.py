@@ -162,7 +162,7 @@ class _Loading:
             self.ahead.read(all_there=all_there)
 
     def wait(self) -> None:
-        """Wait for the libraries; all files are there. Raises as `look` does, and CancelledError."""
+        """Wait for the libraries; all files are there. Raises as `look` does, or CancelledError."""
 
         def meanwhile() -> None:
             self._run.reporter.tick()
