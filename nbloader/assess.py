@@ -218,6 +218,7 @@ def _facts(
         repo_id=request.repo_id,
         repo_type=request.repo_type,
         folder=request.folder,
+        is_path=request.is_path,
         loads=loads,
         hub=hub,
         token=request.token_facts,

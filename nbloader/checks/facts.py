@@ -34,6 +34,7 @@ class Facts:
 
     Attributes:
         folder: the folder of this machine that is loaded; None for a repository.
+        is_path: whether that was given as a path, so that no repository can be meant.
         loads: whether a model will be built, so that packages, memory and safety matter.
         problem: the error that ended the worker before there was a selection.
         pickles: what the files of pickled weights hold that could be looked through.
@@ -64,6 +65,7 @@ class Facts:
     repo_id: str
     repo_type: RepoType = RepoType.MODEL
     folder: str | None = None
+    is_path: bool = False
     loads: bool = True
     hub: HubFacts | None = None
     token: TokenFacts = field(default_factory=TokenFacts)

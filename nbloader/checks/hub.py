@@ -82,7 +82,7 @@ def _folder(facts: Facts) -> CheckResult:
     ]
     more = f"; {named(list(dict.fromkeys(others)))} is read from the Hub" if others else ""
     folder = short_path(facts.folder)
-    if is_repo_id(facts.repo_id):
+    if is_repo_id(facts.repo_id) and not facts.is_path:
         return warned(
             "access",
             f"{facts.repo_id} is a folder here, {folder}, and is loaded in place of the repository "

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from nbloader.checks.findings import Finding
 from nbloader.errors import InvalidArgumentError, MissingComponentError
 from nbloader.records import ClassFacts, Kind, Selection
+from nbloader.selection import joining
 from nbloader.text import quote
 
 
@@ -52,7 +53,7 @@ def not_taken(
         given = dict.fromkeys([*elsewhere, *(() if whole else named)])
         for name in (name for name in given if name not in fact.takes):
             near = difflib.get_close_matches(name, fact.takes, n=3, cutoff=0.5)
-            other = _JOINING.get(name)
+            other = joining(name, is_xl="XL" in fact.name)
             advice = (
                 f'A class that takes it has to be named, such as cls="{other}".' if other else ""
             )
@@ -62,14 +63,6 @@ def not_taken(
                 message=f"components[{name!r}]: {fact.name} has no such component",
                 advice=advice,
             )
-
-
-_JOINING: Mapping[str, str] = {
-    "adapter": "StableDiffusionXLAdapterPipeline",
-    "controlnet": "AutoPipelineForText2Image",
-    "motion_adapter": "AnimateDiffPipeline",
-}
-"""Parts that make another pipeline of the same files, with one that takes them."""
 
 
 def of_other_kinds(selection: Selection) -> Iterator[Finding]:

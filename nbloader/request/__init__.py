@@ -6,7 +6,6 @@ Everything that can be checked is checked here, before anything is started.
 from __future__ import annotations
 
 from nbloader.request.call import Call, DownloadCall, load_line
-from nbloader.request.repo_ids import RepoAddress, read_repo_id
 from nbloader.request.request import Request, checked, several
 from nbloader.request.unknown import refuse_unknown
 from nbloader.request.values import check_folder, check_method, check_repo_id
@@ -14,14 +13,12 @@ from nbloader.request.values import check_folder, check_method, check_repo_id
 __all__ = [
     "Call",
     "DownloadCall",
-    "RepoAddress",
     "Request",
     "check_folder",
     "check_method",
     "check_repo_id",
     "checked",
     "load_line",
-    "read_repo_id",
     "refuse_unknown",
     "several",
 ]

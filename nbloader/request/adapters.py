@@ -11,7 +11,7 @@ from typing import Any
 
 from nbloader.errors import InvalidArgumentError
 from nbloader.records import AdapterRequest, Source
-from nbloader.request.parts import check_inner, read_source
+from nbloader.request.places import check_inner, read_part
 from nbloader.text import quote
 
 _FILES = (".safetensors", ".bin", ".pt")
@@ -25,6 +25,7 @@ _KEYS = (
     "image_encoder_folder",
     "token",
 )
+_OF_A_PLACE = ("repo_id", "revision", "subfolder", "weight_name")
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _MAX_TOKEN = 64
 _SAMPLE = '"org/name", "org/name/file.safetensors" or {"repo_id": "org/name", "scale": 0.8}'
@@ -35,10 +36,11 @@ _MAIN = "main"
 """What is meant where no revision is named."""
 
 
-def read_adapters(given: object) -> tuple[AdapterRequest, ...]:
+def read_adapters(given: object, *, endpoint: str | None) -> tuple[AdapterRequest, ...]:
     """Read `adapters`: a place, or a mapping with one and how it is put in, or several in a list.
 
-    A place is a text as those of `components`, or a path of this machine.
+    Args:
+        endpoint: the address of the Hub that will be asked; None for huggingface.co.
 
     Raises:
         InvalidArgumentError: one of them can be no adapter, or two have one name.
@@ -50,7 +52,7 @@ def read_adapters(given: object) -> tuple[AdapterRequest, ...]:
     if not wanted:
         raise InvalidArgumentError("adapters=[] names no adapter", hint="Leave it out.")
     read = tuple(
-        _read(f"adapters[{number}]" if several else "adapters", one)
+        _read(f"adapters[{number}]" if several else "adapters", one, endpoint)
         for number, one in enumerate(wanted)
     )
     for number, one in enumerate(read):
@@ -68,27 +70,32 @@ def read_adapters(given: object) -> tuple[AdapterRequest, ...]:
     return read
 
 
-def _read(where: str, given: object) -> AdapterRequest:
+def _read(where: str, given: object, endpoint: str | None) -> AdapterRequest:
     mapping: dict[str, Any] = dict(given) if isinstance(given, Mapping) else {"repo_id": given}
     if unknown := [key for key in mapping if key not in _KEYS]:
         raise InvalidArgumentError(
             f"{where}: an adapter has no {quote(str(unknown[0]))}",
             hint=f"It has {', '.join(_KEYS)}.",
         )
-    place = mapping.get("repo_id")
-    if not isinstance(place, (str, os.PathLike)) or not os.fspath(place):
+    named = mapping.get("repo_id")
+    if not isinstance(named, (str, os.PathLike)) or not os.fspath(named):
         raise InvalidArgumentError(
             f"{where}: {quote(given)} names no adapter", hint=f"Pass {_SAMPLE}."
         )
-    texts = {
-        key: _text(where, key, mapping.get(key)) for key in ("weight_name", "subfolder", "revision")
-    }
+    said = {key: mapping[key] for key in _OF_A_PLACE if key in mapping}
+    place = read_part(where, said, endpoint=endpoint, file="weight_name")
     path = root = ""
     source = None
-    if _is_local(place):
-        path, root = _on_this_machine(where, Path(place).expanduser(), texts)
+    if place.folder is not None:
+        root = place.folder.path
+        path = _on_this_machine(where, Path(root, place.subfolder), place.filename)
     else:
-        source = _on_the_hub(where, os.fspath(place), texts)
+        source = Source(
+            repo_id=place.repo_id,
+            revision=None if place.revision == _MAIN else place.revision,
+            subfolder=place.subfolder,
+            filename=place.filename,
+        )
     return AdapterRequest(
         where=where,
         source=source,
@@ -101,76 +108,25 @@ def _read(where: str, given: object) -> AdapterRequest:
     )
 
 
-def _text(where: str, key: str, value: object) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, str):
-        return value
-    raise InvalidArgumentError(
-        f"{where}: {key}={quote(value)} is not a text", hint=f'Pass {{"{key}": "..."}}.'
-    )
-
-
-def _on_the_hub(where: str, place: str, texts: Mapping[str, str]) -> Source:
-    source = read_source(where, place)
-    inner, name, revision = texts["subfolder"], texts["weight_name"], texts["revision"]
-    for key, said, once_more in (
-        ("subfolder", source.subfolder, inner),
-        ("weight_name", source.filename, name),
-        ("revision", source.revision, revision),
-    ):
-        if said and once_more and said != once_more:
-            raise InvalidArgumentError(
-                f"{where}: {key}={quote(once_more)} is not the one of {quote(place)}",
-                hint="Leave one of the two out.",
-            )
-    folder, _, filename = check_inner(where, name or source.filename).rpartition("/")
-    subfolder = check_inner(where, inner or source.subfolder)
-    return read_source(
-        where,
-        {
-            "repo_id": source.repo_id,
-            "revision": None
-            if _MAIN in (revision, source.revision)
-            else revision or source.revision,
-            "subfolder": "/".join(filter(None, (subfolder, folder))),
-            "filename": filename,
-        },
-    )
-
-
 # -- on this machine -------------------------------------------------------------------------------
 
 
-def _is_local(place: str | os.PathLike[str]) -> bool:
-    """Say whether a place is one of this machine: a path that cannot be an id, or that is there."""
-    if isinstance(place, os.PathLike):
-        return True
-    starts = (".", "~", "/", "\\")
-    return place.startswith(starts) or Path(place).is_absolute() or Path(place).is_file()
-
-
-def _on_this_machine(where: str, place: Path, texts: Mapping[str, str]) -> tuple[str, str]:
-    """Return the file, or the folder of one of PEFT, and where it was looked for."""
-    root = place.absolute()
-    if root.is_file():
-        return str(root), str(root.parent)
-    folder = root.joinpath(*texts["subfolder"].split("/")) if texts["subfolder"] else root
+def _on_this_machine(where: str, folder: Path, name: str) -> str:
+    """Return the file that is meant in a folder, or the folder itself, if it is one of PEFT."""
     if not folder.is_dir():
         raise InvalidArgumentError(
-            f"{where}: there is nothing at {quote(str(folder))}",
-            hint="Pass the path of a file or of a folder, or the id of a repository of the Hub.",
+            f"{where}: there is no folder {quote(str(folder))}", hint="Check the subfolder."
         )
-    if texts["weight_name"]:
-        file = folder / texts["weight_name"]
+    if name:
+        file = folder / name
         if not file.is_file():
             raise InvalidArgumentError(
-                f"{where}: {quote(str(folder))} has no file {quote(texts['weight_name'])}",
+                f"{where}: {quote(str(folder))} has no file {quote(name)}",
                 hint=f"It has {_listed(folder)}.",
             )
-        return str(file), str(root)
+        return str(file)
     if (folder / _CONFIG).is_file():
-        return str(folder), str(root)
+        return str(folder)
     found = [folder / name for name in _USUAL if (folder / name).is_file()] or sorted(
         path for path in folder.iterdir() if path.name.endswith(_FILES)
     )
@@ -182,7 +138,7 @@ def _on_this_machine(where: str, place: Path, texts: Mapping[str, str]) -> tuple
             if found
             else "Pass the path of its file.",
         )
-    return str(found[0]), str(root)
+    return str(found[0])
 
 
 def _listed(folder: Path) -> str:

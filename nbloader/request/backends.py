@@ -7,7 +7,7 @@ from typing import Any
 
 from nbloader.errors import InvalidArgumentError
 from nbloader.records import Backend
-from nbloader.request.parts import check_inner
+from nbloader.request.places import check_inner
 from nbloader.request.values import check_flag
 from nbloader.text import quote
 

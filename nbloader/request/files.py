@@ -10,19 +10,18 @@ from nbloader.errors import InvalidArgumentError
 from nbloader.records import FileChoice, RepoType
 from nbloader.request.call import DownloadCall
 from nbloader.request.folders import WEIGHTS
-from nbloader.request.parts import check_inner
-from nbloader.request.repo_ids import RepoAddress
+from nbloader.request.places import Place, check_inner
 from nbloader.request.values import is_text
 from nbloader.text import quote
 
 _ALL = FileChoice()
 
 
-def file_choice(call: DownloadCall, repo_type: RepoType, address: RepoAddress) -> FileChoice | None:
+def file_choice(call: DownloadCall, repo_type: RepoType, place: Place) -> FileChoice | None:
     """Return which files are wanted; None for those that a load would use.
 
     Args:
-        address: where they are. Where it is the page of a file or a folder, that is wanted, unless
+        place: where they are. Where it is the page of a file or a folder, that is wanted, unless
             the arguments say something else; the page of a model's weights stands for the model.
 
     Raises:
@@ -37,14 +36,14 @@ def file_choice(call: DownloadCall, repo_type: RepoType, address: RepoAddress) -
     is_model = repo_type is RepoType.MODEL
     loads = _of_a_load(call, filename)
     if choice == _ALL and ignore is None:
-        page = address.page
+        page = place.shown
         if is_model and (not page or WEIGHTS.fullmatch(page) or (loads and page[-1] != "/")):
             return None
         choice = _of_page(page) if page else choice
-    elif address.page.endswith("/"):
+    elif place.shown.endswith("/"):
         raise InvalidArgumentError(
-            f"the page is of the folder {quote(address.page)}, and other files are named as well",
-            hint=f"Pass the id alone, {quote(address.repo_id)}, and the files from the root of the "
+            f"the page is of the folder {quote(place.shown)}, and other files are named as well",
+            hint=f"Pass the id alone, {quote(place.repo_id)}, and the files from the root of the "
             "repository.",
         )
     if filename is not None and (allow is not None or ignore is not None):
@@ -57,9 +56,9 @@ def file_choice(call: DownloadCall, repo_type: RepoType, address: RepoAddress) -
             f"{name}= says how a model would be loaded, and here files are chosen by their names",
             hint=f"Leave out {name}=, or the patterns, the file and repo_type= for the files that "
             "a load would use."
-            if not address.page
+            if not place.shown
             else f"Leave out {name}=, or pass the id alone for the files that a load would use: "
-            f"{quote(address.repo_id)}.",
+            f"{quote(place.repo_id)}.",
         )
     return choice
 

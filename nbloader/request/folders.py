@@ -27,10 +27,12 @@ class NamedFolder:
     Attributes:
         name: as it was written, with the home folder in the place of `~`.
         path: the absolute path.
+        is_path: whether it was given as a path, so that no repository can be meant.
     """
 
     name: str
     path: str
+    is_path: bool = False
 
 
 def read_folder(given: object) -> NamedFolder | None:
@@ -42,7 +44,7 @@ def read_folder(given: object) -> NamedFolder | None:
     take for `from_pretrained("org/name")`, too; `hf://org/name` always is the repository.
 
     Raises:
-        InvalidRepoIdError: it is a path, and there is no such folder.
+        InvalidRepoIdError: it is a path, and there is no such folder, or a file.
     """
     is_path = isinstance(given, os.PathLike)
     text = os.fspath(given) if isinstance(given, os.PathLike) else given
@@ -59,7 +61,13 @@ def read_folder(given: object) -> NamedFolder | None:
     folder = Path(name)
     if not _is(Path.is_dir, folder):
         is_path = is_path or ("/" not in text and WEIGHTS.fullmatch(text) is not None)
-        if is_path and not _is(Path.is_file, folder):
+        if is_path and _is(Path.is_file, folder):
+            raise InvalidRepoIdError(
+                f"{quote(text)} is a file, and no folder",
+                hint="Of this machine, the folder of a model is loaded, or a file of its weights "
+                "(.safetensors, .gguf, .ckpt, .pt, .pth, .bin).",
+            )
+        if is_path:
             raise _missing(given, folder)
         return None
     could_be_id = is_repo_id(text)
@@ -75,7 +83,7 @@ def read_folder(given: object) -> NamedFolder | None:
             f"the path {quote(text)} is no text in UTF-8",
             hint="Rename the folder, or pass a link to it that has a plain name.",
         ) from None
-    return NamedFolder(name=name, path=path)
+    return NamedFolder(name=name, path=path, is_path=is_path)
 
 
 def read_file(given: object) -> tuple[NamedFolder, str] | None:
@@ -106,8 +114,9 @@ def _missing(given: object, folder: Path) -> InvalidRepoIdError:
     while not _is(Path.is_dir, above) and above != above.parent:
         above = above.parent
     missing = folder.relative_to(above).parts[:1]
+    what = "file" if WEIGHTS.fullmatch(folder.name) else "folder"
     return InvalidRepoIdError(
-        f"there is no {'file' if WEIGHTS.fullmatch(str(given)) else 'folder'} {quote(str(given))}",
+        f"there is no {what} {quote(str(given))}",
         hint=f"{quote(str(above.absolute()))} has no {quote(missing[0] if missing else '')}: check "
         "the path, and the folder that this process runs in (os.getcwd()). "
         'Ids of the Hub look like "Qwen/Qwen-Image-Edit-2509".',

@@ -7,6 +7,7 @@ may get as far.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
@@ -14,7 +15,8 @@ from typing import Any
 
 from nbloader.errors import InvalidArgumentError
 from nbloader.request.call import Call
-from nbloader.request.parts import check_inner
+from nbloader.request.folders import WEIGHTS
+from nbloader.request.places import check_inner
 from nbloader.request.values import (
     check_attention,
     check_device,
@@ -219,8 +221,8 @@ def _renamed(loader_kwargs: Mapping[str, Any]) -> dict[str, Any]:
 
 def _names_file(repo_id: object) -> bool:
     """Say whether what stands in the place of an id leads to a checkpoint."""
-    text = repo_id.partition("?")[0] if isinstance(repo_id, str) else ""
-    return text.lower().endswith((".safetensors", ".sft", ".gguf", ".ckpt", ".pt", ".pth", ".bin"))
+    text = os.fspath(repo_id) if isinstance(repo_id, os.PathLike) else repo_id
+    return isinstance(text, str) and WEIGHTS.fullmatch(text.partition("?")[0]) is not None
 
 
 @dataclass(slots=True)

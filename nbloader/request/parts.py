@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from nbloader.errors import InvalidArgumentError, InvalidRepoIdError
-from nbloader.hub_names import is_repo_id, is_revision
+from nbloader.errors import InvalidArgumentError
+from nbloader.hub_names import is_repo_id
 from nbloader.libraries import look_up
 from nbloader.records import Form, Kind, Source, Target
-from nbloader.request.folders import read_folder
+from nbloader.request.places import Place, read_part
 from nbloader.text import quote
 
-_UNSAFE = re.compile(r"[\x00-\x1f\x7f\\\\:*?\"<>|]")
-_PLACE = re.compile(r"([^/@]+/[^/@]+)(?:@(refs/pr/\d+|[^/]+))?(?:/(.+))?")
-_MAX_PATH = 1024
-_FILES = (".safetensors", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
 _PLACES = (str, os.PathLike, Mapping)
 _SEVERAL = ("controlnet", "adapter")
 """The components that a pipeline of diffusers takes several models for."""
-_KEYS = ("repo_id", "revision", "subfolder", "filename")
 _SAMPLE = '"org/name", "org/name@revision" or "org/name/folder"'
 
 
@@ -94,12 +88,13 @@ class Parts:
     handed_in: Mapping[str, Any] = field(default_factory=dict)
 
 
-def read_components(given: Any, *, repo_id: str, revision: str) -> Parts:
+def read_components(given: Any, *, repo_id: str, revision: str, endpoint: str | None) -> Parts:
     """Read `components`.
 
     Args:
         given: by the pipeline's names, each a place (or several in a list), None, or an object.
         repo_id, revision: those of the call.
+        endpoint: the address of the Hub that will be asked; None for huggingface.co.
 
     Raises:
         InvalidArgumentError: a place can be none, or an object no component.
@@ -131,7 +126,7 @@ def read_components(given: Any, *, repo_id: str, revision: str) -> Parts:
                     hint=f"Name one place; lists are for {' and '.join(_SEVERAL)}.",
                 )
             lists.append(name)
-        read = tuple(_read_part(where, place) for place in places)
+        read = tuple(_source(read_part(where, place, endpoint=endpoint)) for place in places)
         for source in read:
             if source.repo_id == repo_id and source.revision not in (None, revision):
                 raise InvalidArgumentError(
@@ -183,96 +178,15 @@ def _check_object(where: str, value: object) -> None:
         )
 
 
-def _read_part(where: str, given: object) -> Source:
-    """Read the place of a component: as `read_source` does, or the path of a folder."""
-    try:
-        folder = read_folder(given)
-    except InvalidRepoIdError as error:
-        raise InvalidArgumentError(f"{where}: {error.message}", hint=error.hint) from None
-    if folder is None:
-        return read_source(where, given)
-    # As it was written, unless that could be an id.
-    return Source(repo_id=folder.path if is_repo_id(folder.name) else folder.name)
+def _source(place: Place) -> Source:
+    """Return where a part is, for the selection: a folder as it was written.
 
-
-def read_source(where: str, given: object) -> Source:
-    """Read the place of a part: a text, or a mapping with `repo_id` and the other fields.
-
-    A text is the id of a repository, then perhaps `@` and a revision, then perhaps a folder or a
-    file: `org/name@main/vae`.
-
-    Args:
-        where: what it was given as, for the error.
-
-    Raises:
-        InvalidArgumentError: it can be none.
+    Where that could be an id as well, it is the absolute path.
     """
-    if isinstance(given, Mapping):
-        return _of_mapping(where, given)
-    text = str(given).strip()
-    for prefix in ("hf://", "https://huggingface.co/"):
-        text = text.removeprefix(prefix)
-    match = _PLACE.fullmatch(text.rstrip("/"))
-    if match is None:
-        raise _no_place(where, given)
-    repo_id, revision, inner = match[1], match[2], match[3] or ""
-    parts = inner.split("/")
-    if parts[0] in ("tree", "blob", "resolve") and len(parts) > 1:  # of the address of a page
-        revision, inner = revision or parts[1], "/".join(parts[2:])
-    folder, _, name = inner.rpartition("/")
-    if not name.lower().endswith(_FILES):
-        folder, name = inner, ""
-    return _source(where, given, repo_id, revision, folder, name)
-
-
-def _of_mapping(where: str, given: Mapping[Any, Any]) -> Source:
-    unknown = [key for key in given if key not in _KEYS]
-    if unknown or not isinstance(given.get("repo_id"), str):
-        what = f"has no {quote(str(unknown[0]))}" if unknown else "needs a repo_id"
-        raise InvalidArgumentError(
-            f"{where}: the place of a component {what}",
-            hint=f"It has {', '.join(_KEYS)}; the last three may be left out.",
-        )
-    text = {key: given.get(key) or "" for key in _KEYS}
-    if not all(isinstance(value, str) for value in text.values()):
-        raise _no_place(where, given)
-    return _source(
-        where,
-        given,
-        text["repo_id"],
-        text["revision"] or None,
-        text["subfolder"].strip("/"),
-        text["filename"],
-    )
-
-
-def _source(
-    where: str, given: object, repo_id: str, revision: str | None, folder: str, name: str
-) -> Source:
-    if not is_repo_id(repo_id) or (revision is not None and not is_revision(revision)):
-        raise _no_place(where, given)
-    check_inner(where, f"{folder}/{name}" if folder and name else folder or name)
-    return Source(repo_id=repo_id, revision=revision, subfolder=folder, filename=name)
-
-
-def check_inner(where: str, path: object) -> str:
-    """Return a path inside of a repository, or the empty text. Raises InvalidArgumentError."""
-    if path in (None, ""):
-        return ""
-    text = path.strip("/") if isinstance(path, str) else ""
-    if (
-        not 0 < len(text) <= _MAX_PATH
-        or _UNSAFE.search(text)
-        or not {"", ".", ".."}.isdisjoint(text.split("/"))
-    ):
-        raise InvalidArgumentError(
-            f"{where}={quote(path)} is not a folder of a repository",
-            hint='Name it from the root of the repository, such as "unet" or "sdxl/vae".',
-        )
-    return text
-
-
-def _no_place(where: str, given: object) -> InvalidArgumentError:
-    return InvalidArgumentError(
-        f"{where}: {quote(given)} is not a place on the Hub", hint=f"Pass {_SAMPLE}."
+    folder = place.folder
+    return Source(
+        repo_id=folder.path if folder and is_repo_id(folder.name) else place.repo_id,
+        revision=place.revision,
+        subfolder=place.subfolder,
+        filename=place.filename,
     )

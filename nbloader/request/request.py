@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nbloader.errors import InvalidArgumentError
-from nbloader.hub_names import is_repo_id
 from nbloader.libraries import package_facts
 from nbloader.machine import switched_on
 from nbloader.records import Event, Kind, Method, RepoType, SelectionRequest, TokenFacts
@@ -20,10 +19,9 @@ from nbloader.request.adapters import read_adapters
 from nbloader.request.backends import read_backend, runs_on_cpu
 from nbloader.request.call import Call, DownloadCall
 from nbloader.request.files import file_choice
-from nbloader.request.folders import read_file, read_folder
 from nbloader.request.loader_kwargs import taken_over
-from nbloader.request.parts import Parts, check_inner, read_classes, read_components
-from nbloader.request.repo_ids import RepoAddress, read_repo_id
+from nbloader.request.parts import Parts, read_classes, read_components
+from nbloader.request.places import check_inner, read_repository
 from nbloader.request.values import (
     check_attention,
     check_device,
@@ -61,6 +59,7 @@ class Request:
         repo_id: the id that was meant by what the call has in its place; of a folder, its path as
             it was written.
         folder: the absolute path of the folder to load; None for a repository.
+        is_path: whether that was given as a path, so that no repository can be meant.
         repo_type: what the repository is to the Hub.
         local_dir: a folder of the user's own for the files; None for the Hub's cache.
         selection: how the files are chosen.
@@ -72,6 +71,7 @@ class Request:
 
     repo_id: str
     folder: str | None = None
+    is_path: bool = False
     revision: str
     repo_type: RepoType
     local_dir: str | None
@@ -162,35 +162,28 @@ def checked(call: Call) -> Request:
         local_dir = check_folder("local_dir", call.local_dir)
     endpoint = check_endpoint(call.endpoint)
     default = check_endpoint(os.environ.get("HF_ENDPOINT") or None, "HF_ENDPOINT")
-    # What is fetched under an id is always the repository, also into a folder of that name.
+    asked = endpoint or default
     fetched = isinstance(call, DownloadCall)
-    file = None if fetched else read_file(call.repo_id)
-    folder, filename = file if file is not None else (None, "")
-    if file is None and not (fetched and is_repo_id(call.repo_id)):
-        folder = read_folder(call.repo_id)
-    if folder is not None:
+    place = read_repository(
+        call.repo_id, endpoint=asked, kind=kind, repo_type=repo_type, fetched=fetched
+    )
+    if (folder := place.folder) is not None:
         _check_folder(folder.name, call.revision, fetched=fetched)
-        address = RepoAddress(folder.name, filename=filename)
-    else:
-        address = read_repo_id(
-            call.repo_id,
-            endpoint=endpoint or default,
-            kind=kind,
-            repo_type=repo_type,
-            fetched=fetched,
-        )
     if isinstance(call, DownloadCall):
-        files = file_choice(call, repo_type, address)
+        files = file_choice(call, repo_type, place)
     classes = read_classes(call.cls, kind=kind, task=call.task)
-    revision = _revision(call.revision, address.revision)
-    parts = read_components(call.components, repo_id=address.repo_id, revision=revision)
+    revision = _revision(call.revision, place.revision)
+    parts = read_components(
+        call.components, repo_id=place.repo_id, revision=revision, endpoint=asked
+    )
     _check_said_once(parts, passed_on)
     passed_on |= parts.handed_in
     token = _token(check_token(call.token))
     offline = check_flag("local_files_only", call.local_files_only) or _offline()
     return Request(
-        repo_id=address.repo_id,
+        repo_id=place.repo_id,
         folder=folder.path if folder else None,
+        is_path=folder is not None and folder.is_path,
         revision=revision,
         repo_type=repo_type,
         local_dir=local_dir,
@@ -211,9 +204,9 @@ def checked(call: Call) -> Request:
             components=parts.sources,
             component_lists=parts.lists,
             component_names=(*parts.sources, *parts.handed_in),
-            checkpoint=_checkpoint(call, address.filename or taken.filename) if not files else "",
+            checkpoint=_checkpoint(call, place.path or taken.filename) if not files else "",
             config=taken.config,
-            adapters=read_adapters(call.adapters),
+            adapters=read_adapters(call.adapters, endpoint=asked),
             backend=backend,
         ),
         settings=_settings(call.settings),

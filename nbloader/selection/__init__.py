@@ -11,6 +11,7 @@ from nbloader.selection.adapter_families import are_other_models
 from nbloader.selection.adapter_match import adapter_facts
 from nbloader.selection.described import describe, described_headers, format_of, with_taken
 from nbloader.selection.files import Needed, needed, select
+from nbloader.selection.joining import joining
 from nbloader.selection.pickles import LookedThrough, look_through, pickled, sketched, torch_refuses
 from nbloader.selection.sizes import (
     FIRST_READ_BYTES,
@@ -37,6 +38,7 @@ __all__ = [
     "format_of",
     "header_end",
     "header_reads",
+    "joining",
     "look_through",
     "needed",
     "parse_header",

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 
 from nbloader.hub_names import folder_and_name, is_repo_id
+from nbloader.selection.joining import joining
 from nbloader.selection.repo import Repo
 from nbloader.text import quote
 
@@ -67,20 +68,13 @@ def textual_inversion_of(repo: Repo, path: str) -> str:
     return with_adapter(repo, literal(f"{repo.repo_id}/{path}"))
 
 
-# What makes a pipeline that takes such a part of one that does not, and would ignore it.
-_JOINING = {
-    "adapter": "StableDiffusionAdapterPipeline",
-    "controlnet": "AutoPipelineForText2Image",
-    "motion_adapter": "AnimateDiffPipeline",
-}
-
-
 def single_part(argument: str) -> Callable[[Repo, str], str]:
     """Make the hint for a part of a pipeline in one file, which a pipeline takes as `argument`."""
 
     def hint(repo: Repo, path: str) -> str:
-        joining = _JOINING.get(argument)
-        cls = f"cls={literal(joining)}, " if joining else ""
+        is_xl = any("xl" in base.lower() for base in bases_of(repo))
+        class_name = joining(argument, is_xl=is_xl)
+        cls = f"cls={literal(class_name)}, " if class_name else ""
         return (
             f"Load its pipeline with it: nbloader.load({base_of(repo)}, {cls}"
             f'components={{"{argument}": {file_of(repo, path)}}}).'

@@ -29,6 +29,7 @@ from nbloader.errors import (
 )
 from nbloader.localhub import LocalHub
 from nbloader.records import Checked, CheckStatus, Event, Selected, Stage, StageStarted
+from nbloader.redaction import short_path
 from nbloader.request import Call, checked
 from nbloader.stages import check
 from tests.conftest import Publish
@@ -315,6 +316,11 @@ def test_a_name_that_could_be_an_id_is_a_folder_if_it_holds_a_model(
     assert "is loaded in place of the repository of that name" in access.message
     assert f'"hf://{repo_id}"' in access.hint
     assert report.ok
+    (access,) = (each for each in asked(Path(repo_id)).results if each.name == "access")
+    assert (access.status, access.message) == (
+        CheckStatus.PASSED,
+        f"the folder {short_path(str(tmp_path / repo_id))}",
+    )
     (access,) = (each for each in asked(f"hf://{repo_id}").results if each.name == "access")
     assert (access.status, access.message) == (CheckStatus.PASSED, f"{repo_id} can be read")
 

@@ -280,6 +280,21 @@ def test_a_part_of_a_checkpoint_comes_from_another_file(
     assert weights == {"sd.safetensors", "vae.safetensors"}
 
 
+def test_a_part_comes_from_the_page_of_a_file_or_from_one_of_this_machine(
+    hub_of_files: LocalHub, tmp_path: Path, made: Path
+) -> None:
+    """Under either name of the Hub, and from the disk, it is the same part."""
+    vae, page = f"{FILE}/vae.safetensors", f"{FILE}/blob/main/vae.safetensors"
+    first, _ = load(hub_of_files, tmp_path, SD, components={"vae": vae})
+    for place in (f"hf.co/{page}", f"'{hub_of_files.endpoint}/{page}'", made / "vae.safetensors"):
+        ours, selected = load(hub_of_files, tmp_path, SD, components={"vae": place})
+        assert differences(ours.vae, first.vae) == []
+        assert not any(
+            file.path.startswith("vae/") and file.path.endswith("tensors")
+            for file in selected.selection.files
+        )
+
+
 def test_a_part_comes_from_a_file(hub_of_files: LocalHub, tmp_path: Path, made: Path) -> None:
     from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 

@@ -13,13 +13,17 @@ from nbloader.records import AdapterRequest, Source
 from nbloader.request.adapters import read_adapters
 
 
+def read(given: object) -> tuple[AdapterRequest, ...]:
+    return read_adapters(given, endpoint=None)
+
+
 def on_the_hub(where: str = "adapters", **given: Any) -> AdapterRequest:
     place = {key: given.pop(key) for key in ("revision", "subfolder", "filename") if key in given}
     return AdapterRequest(where=where, source=Source(repo_id="org/name", **place), **given)
 
 
 @pytest.mark.parametrize(
-    ("given", "read"),
+    ("given", "expected"),
     [
         (None, ()),
         ("org/name", (on_the_hub(),)),
@@ -57,24 +61,24 @@ def on_the_hub(where: str = "adapters", **given: Any) -> AdapterRequest:
         ({"repo_id": "org/name", "token": "<cat>"}, (on_the_hub(token="<cat>"),)),
     ],
 )
-def test_places_on_the_hub(given: object, read: tuple[AdapterRequest, ...]) -> None:
-    assert read_adapters(given) == read
+def test_places_on_the_hub(given: object, expected: tuple[AdapterRequest, ...]) -> None:
+    assert read(given) == expected
 
 
 def test_places_on_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "a.safetensors"
     file.write_bytes(b"")
     monkeypatch.chdir(tmp_path)
-    read = (AdapterRequest(where="adapters", path=str(file), root=str(tmp_path)),)
+    expected = (AdapterRequest(where="adapters", path=str(file), root=str(tmp_path)),)
     for given in (file, tmp_path, str(file), "./a.safetensors", "a.safetensors", "."):
-        assert read_adapters(given) == read
+        assert read(given) == expected
     named = {"repo_id": tmp_path, "weight_name": "a.safetensors"}
-    assert read_adapters(named) == read
+    assert read(named) == expected
     (tmp_path / "pytorch_lora_weights.safetensors").write_bytes(b"")
-    (one,) = read_adapters(tmp_path)
+    (one,) = read(tmp_path)
     assert one.path.endswith("pytorch_lora_weights.safetensors")
     (tmp_path / "adapter_config.json").write_text("{}")
-    (one,) = read_adapters(tmp_path)
+    (one,) = read(tmp_path)
     assert one.path == str(tmp_path)
 
 
@@ -84,8 +88,9 @@ def test_places_on_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         (3, "adapters: 3 names no adapter", 'Pass "org/name"'),
         ([], "adapters=[] names no adapter", "Leave it out."),
         ("", "names no adapter", "Pass"),
-        ("name", "is not a place on the Hub", 'Pass "org/name"'),
-        ("org/name/../a.safetensors", "is not a folder of a repository", "Name it from the root"),
+        ("name", "adapters: 'name' is not a repository id", 'Pass "org/name"'),
+        ("org/name/../a.safetensors", "can be in no repository", "named from the root"),
+        ({"repo_id": "org/name", "subfolder": ".."}, "is not a folder of", "Name it from the root"),
         ({"repo_id": "org/name", "weight": 1}, "an adapter has no 'weight'", "scale"),
         ({"weight_name": "a"}, "names no adapter", "Pass"),
         ({"repo_id": "org/name", "weight_name": 3}, "weight_name=3 is not a text", "weight_name"),
@@ -106,13 +111,14 @@ def test_places_on_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             "adapters= has two with the name 'x'",
             "adapter_name of its own",
         ),
-        ("./not/there", "there is nothing at", "the id of a repository"),
-        (Path("/not/there.safetensors"), "there is nothing at", "the path of a file"),
+        ("./not/there", "adapters: there is no folder './not/there'", "check the path"),
+        (Path("/not/there.safetensors"), "there is no file '/not/there", "check the path"),
+        ({"repo_id": ".", "revision": "v1"}, "'.' is a folder", "the id of the repository"),
     ],
 )
 def test_what_can_be_no_adapter(given: object, text: str, hint: str) -> None:
     with pytest.raises(InvalidArgumentError) as caught:
-        read_adapters(given)
+        read(given)
     assert text in caught.value.message
     assert hint in caught.value.hint
 
@@ -121,11 +127,11 @@ def test_a_folder_with_several(tmp_path: Path) -> None:
     for name in ("a.safetensors", "b.safetensors"):
         (tmp_path / name).write_bytes(b"")
     with pytest.raises(InvalidArgumentError) as caught:
-        read_adapters(tmp_path)
+        read(tmp_path)
     assert "'a.safetensors', 'b.safetensors'" in caught.value.hint
     with pytest.raises(InvalidArgumentError, match="has no file 'c'"):
-        read_adapters({"repo_id": tmp_path, "weight_name": "c"})
+        read({"repo_id": tmp_path, "weight_name": "c"})
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(InvalidArgumentError, match="has no adapter"):
-        read_adapters(empty)
+        read(empty)

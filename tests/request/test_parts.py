@@ -5,99 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from nbloader.errors import InvalidArgumentError
 from nbloader.records import Form, Kind, Source
 from nbloader.request.parts import (
     Classes,
     Parts,
-    check_inner,
     read_classes,
     read_components,
-    read_source,
 )
-
-HUB = "https://huggingface.co"
-
-
-@pytest.mark.parametrize(
-    ("given", "source"),
-    [
-        ("org/name", Source(repo_id="org/name")),
-        (" org/name/ ", Source(repo_id="org/name")),
-        (
-            "org/name@refs/pr/3/vae",
-            Source(repo_id="org/name", revision="refs/pr/3", subfolder="vae"),
-        ),
-        ("org/name@v1.0", Source(repo_id="org/name", revision="v1.0")),
-        ("org/name/vae", Source(repo_id="org/name", subfolder="vae")),
-        (
-            "org/name@main/sdxl/vae",
-            Source(repo_id="org/name", revision="main", subfolder="sdxl/vae"),
-        ),
-        (
-            "org/name/x/flux1-dev-Q4_K_S.gguf",
-            Source(repo_id="org/name", subfolder="x", filename="flux1-dev-Q4_K_S.gguf"),
-        ),
-        ("hf://org/name/vae", Source(repo_id="org/name", subfolder="vae")),
-        (f"{HUB}/org/name", Source(repo_id="org/name")),
-        (
-            f"{HUB}/org/name/blob/main/a.safetensors",
-            Source(repo_id="org/name", revision="main", filename="a.safetensors"),
-        ),
-        (
-            f"{HUB}/org/name/tree/v2/vae",
-            Source(repo_id="org/name", revision="v2", subfolder="vae"),
-        ),
-        ({"repo_id": "org/name"}, Source(repo_id="org/name")),
-        (
-            {"repo_id": "org/name", "revision": "refs/pr/3", "subfolder": "/vae/"},
-            Source(repo_id="org/name", revision="refs/pr/3", subfolder="vae"),
-        ),
-    ],
-)
-def test_a_place_is_read_as_people_write_it(given: Any, source: Source) -> None:
-    assert read_source("components['vae']", given) == source
-
-
-@pytest.mark.parametrize(
-    "given",
-    [
-        "",
-        "name",
-        "org/",
-        "org/name/../up",
-        "org/name/a\\b",
-        "org/name@a..b",
-        "org/na me",
-        "./folder",
-        "/folder/of/this/machine",
-        "https://example.com/org/name",
-        {"repo_id": 3},
-        {"repo_id": "org/name", "file": "x"},
-        {"repo_id": "org/name", "subfolder": 3},
-        {"repo_id": "org/name", "subfolder": ".."},
-        {},
-    ],
-)
-def test_what_is_no_place_is_named_with_the_component(given: Any) -> None:
-    with pytest.raises(InvalidArgumentError, match="vae") as caught:
-        read_source("components['vae']", given)
-    assert caught.value.hint
-
-
-@given(st.text())
-def test_no_text_leads_out_of_a_repository(text: str) -> None:
-    try:
-        source = read_source("components['vae']", text)
-    except InvalidArgumentError:
-        return
-    for path in (source.subfolder, source.filename):
-        assert not path.startswith("/")
-        assert ".." not in path.split("/")
-        assert check_inner("subfolder", path) == path
 
 
 def test_components_are_places_objects_or_left_out() -> None:
@@ -109,7 +25,7 @@ def test_components_are_places_objects_or_left_out() -> None:
         "text_encoder": made,
         "image_encoder": [made],
     }
-    assert read_components(given, repo_id="org/base", revision="main") == Parts(
+    assert read_components(given, repo_id="org/base", revision="main", endpoint=None) == Parts(
         sources={
             "vae": (Source(repo_id="org/vae"),),
             "controlnet": (Source(repo_id="org/a"), Source(repo_id="org/b")),
@@ -139,7 +55,7 @@ def test_components_are_places_objects_or_left_out() -> None:
 )
 def test_components_that_cannot_be_are_refused(given: Any, message: str) -> None:
     with pytest.raises(InvalidArgumentError, match=message):
-        read_components(given, repo_id="org/base", revision="main")
+        read_components(given, repo_id="org/base", revision="main", endpoint=None)
 
 
 def test_classes_are_looked_up_in_their_order() -> None:
