@@ -167,6 +167,12 @@ def _checkpoint(file: str, folder: Path, *, part: str | None = None) -> None:
     checkpoints.safetensors_of(state, folder / file)
 
 
+def _packed(folder: Path) -> None:
+    from tests import packed
+
+    packed.save(folder / "svdq-int4_r32-flux.1-dev.safetensors")
+
+
 def _wan(folder: Path) -> None:
     _pipeline("WanPipeline", folder, transformer=checkpoints.wan())
 
@@ -301,6 +307,7 @@ REPOS: Mapping[str, Save] = {
     _SD: _checked,
     _SDXL: _of("StableDiffusionXLPipeline", *_TEXT, variant="fp16"),
     "black-forest-labs/FLUX.1-dev": _of("FluxPipeline", *_TEXT),
+    "nunchaku-tech/nunchaku-flux.1-dev": _packed,
     "Disty0/Z-Image-Turbo-SDNQ-uint4-svd-r32": _quantized(
         _of("ZImagePipeline"), quant_method="sdnq", weights_dtype="uint4"
     ),
