@@ -39,7 +39,8 @@ def files(facts: Facts) -> CheckResult:
 def _what(selection: Selection) -> str:
     """Name what will be loaded, and by which library."""
     if selection.targets:
-        libraries = dict.fromkeys(target.library for target in selection.targets)
+        named = (target.library.partition(".")[0] for target in selection.targets)
+        libraries = dict.fromkeys(named)
         names = " and ".join(target.class_name for target in selection.targets)
         return f"{names} of {', '.join(libraries).replace('_', '-')}"
     if selection.class_name:

@@ -127,7 +127,7 @@ def required_packages(
         more.extend(_for_quantization(library, method))
     if any(one.kind in _BY_PEFT for one in selection.adapters):
         more.append("peft")
-    libraries = (target.library for target in selection.targets)
+    libraries = (target.library.partition(".")[0] for target in selection.targets)
     return tuple(dict.fromkeys((*_BY_KIND[selection.kind], *libraries, *more)))
 
 

@@ -13,6 +13,7 @@ from nbloader.loaders.adapters import put_into_pipeline
 from nbloader.loaders.ahead import Arrivals, parts_ahead
 from nbloader.loaders.arguments import DTYPES, joined, objects_of, places_itself
 from nbloader.loaders.folders import rename, snapshot_of
+from nbloader.loaders.imports import module_of
 from nbloader.loaders.model_files import model_from_file
 from nbloader.loaders.placing import BuildSteps, Built, Part, Steps, Waiting
 from nbloader.loaders.reports import LoadReport, is_full
@@ -164,10 +165,11 @@ def _component(
     part: Part, selection: Selection, folder: Path, loader_kwargs: Mapping[str, Any]
 ) -> Any:
     """Load a component straight to its device. Its class is imported already."""
-    model_class = getattr(importlib.import_module(part.library), part.class_name)
+    model_class = getattr(importlib.import_module(module_of(part.library)), part.class_name)
     has_dtype = not part.arguments.keys().isdisjoint(DTYPES)
     own_dtype = {key: value for key, value in loader_kwargs.items() if key in DTYPES and has_dtype}
-    arguments = joined(objects_of(part.arguments, part.library), own_dtype)
+    library = "diffusers" if part.library == "diffusers" else "transformers"
+    arguments = joined(objects_of(part.arguments, library), own_dtype)
     source = next((each for each in selection.components if each.name == part.name), None)
     if source is not None and source.checkpoint:
         component = model_from_file(selection, source, folder, arguments)

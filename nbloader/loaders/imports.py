@@ -21,6 +21,14 @@ from nbloader.text import quote
 _COMPONENT_LIBRARIES = frozenset({"diffusers", "transformers"})
 
 
+def module_of(library: str) -> str:
+    """Return the module that has the classes of a component's library.
+
+    What belongs to pipelines of diffusers is named by their folder, as in `model_index.json`.
+    """
+    return library if library in _COMPONENT_LIBRARIES else f"diffusers.pipelines.{library}"
+
+
 def targets(selection: Selection) -> tuple[tuple[str, str], ...]:
     """Name what has to be imported for a selection, as (module, attribute).
 

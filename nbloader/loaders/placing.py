@@ -270,7 +270,7 @@ def _from_elsewhere(
 
 def by_itself(selection: Selection, component: Component) -> bool:
     """Say whether a component of a pipeline is of a class that can be found without it."""
-    known = component.library in ("diffusers", "transformers")
+    known = component.library in ("diffusers", "transformers") or bool(component.repo_id)
     return known and component.class_name is not None and not selection.custom_code
 
 
@@ -422,9 +422,13 @@ def _number(device: str) -> int | str:
 
 
 def dtype_name(library: str, versions: Mapping[str, str]) -> str:
-    """Return the name that a library's version has for the number format."""
-    since = Version(_DTYPE_SINCE[library])
-    return "dtype" if Version(versions[library]) >= since else "torch_dtype"
+    """Return the name that a library's version has for the number format.
+
+    What belongs to pipelines of diffusers may be made of either library.
+    """
+    names = (library,) if library in _DTYPE_SINCE else tuple(_DTYPE_SINCE)
+    known = all(Version(versions[name]) >= Version(_DTYPE_SINCE[name]) for name in names)
+    return "dtype" if known else "torch_dtype"
 
 
 def _quantization(to: Quantization, dtype: str) -> dict[str, Any]:

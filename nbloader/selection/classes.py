@@ -58,7 +58,27 @@ PROCESSING = (
     "TokenizerFast",
 )
 
+_OF_PICTURES_AND_SOUND = (
+    "FeatureExtractor",
+    "ImageProcessor",
+    "ImageProcessorFast",
+    "ImageProcessorPil",
+    "VideoProcessor",
+)
+"""The ends of the names of those of `PROCESSING` that cannot do without a configuration."""
+
+_CONFIGURED_BY = (_PREPROCESSOR, _PROCESSOR, "video_preprocessor_config.json")
+
 _AUTO = "AutoModel"
+_PIPELINES = "diffusers.pipelines."
+
+OF_PIPELINES: Mapping[str, str] = {
+    "IFSafetyChecker": "deepfloyd_if",
+    "MultilingualCLIP": "kandinsky",
+    "StableDiffusionSafetyChecker": "stable_diffusion",
+}
+"""Models that diffusers makes of classes of transformers, each with the folder of pipelines that it
+belongs to: the library that `model_index.json` names (a test looks for them)."""
 
 
 def select_classes(repo: Repo) -> tuple[str | None, list[Component]]:
@@ -91,6 +111,15 @@ def select_classes(repo: Repo) -> tuple[str | None, list[Component]]:
 def is_one_model(config: Mapping[str, object]) -> bool:
     """Say whether a `config.json` is that of one model of diffusers."""
     return "model_type" not in config and is_name(config.get("_class_name"))
+
+
+def part_of_pipelines(config: Mapping[str, object]) -> Target | None:
+    """Return the class of a `config.json` that belongs to pipelines of diffusers, or None."""
+    given = config.get("architectures")
+    first = given[0] if isinstance(given, list) and given else None
+    if not isinstance(first, str) or first not in OF_PIPELINES:
+        return None
+    return Target(library=f"{_PIPELINES}{OF_PIPELINES[first]}", class_name=first, form=Form.MODEL)
 
 
 # -- what is asked for -----------------------------------------------------------------------------
@@ -156,6 +185,8 @@ def _of_files(repo: Repo, folder: str) -> Target | None:
             return Target(
                 library="diffusers", class_name=str(config["_class_name"]), form=Form.MODEL
             )
+        if (own := part_of_pipelines(config)) is not None:
+            return own
         given = config.get("architectures")
         first = given[0] if isinstance(given, list) and given else None
         name = first if is_name(first) else _AUTO
@@ -280,9 +311,10 @@ def _plain_model(repo: Repo, folder: str, target: Target) -> Component:
     refuse_other_libraries(repo, config)
     weights = model_weights(repo, folder, config)
     code = code_files(repo, folder)
+    own = target.library.removeprefix(_PIPELINES)
     return Component(
         name=MODEL,
-        library="transformers",
+        library=own if own != target.library else "transformers",
         class_name=target.class_name,
         paths=tuple(sorted({*config_files(repo, folder), *weights.paths, *code})),
         weights=weights.files,
@@ -329,6 +361,8 @@ def _part_files(repo: Repo, folder: str, target: Target) -> list[str]:
             if name == "GenerationConfig"
             else [*config_files(repo, folder), *code_files(repo, folder)]
         )
+    if name.endswith(_OF_PICTURES_AND_SOUND) and not repo.existing(folder, *_CONFIGURED_BY):
+        return []
     found = processing_files(repo, folder)
     if not found:
         return []

@@ -11,7 +11,7 @@ from dataclasses import replace
 from nbloader.errors import UnsupportedRepoError
 from nbloader.hub_names import join
 from nbloader.records import Component, Reference, Source, Target
-from nbloader.selection.classes import PROCESSING, SCHEDULER, is_one_model
+from nbloader.selection.classes import PROCESSING, SCHEDULER, is_one_model, part_of_pipelines
 from nbloader.selection.formats import has_foreign_weights, no_weights
 from nbloader.selection.model_files import part_from_file
 from nbloader.selection.pipeline_code import check_custom_pipeline, code_at, code_elsewhere
@@ -301,6 +301,8 @@ def _class_elsewhere(
                 return None
             if file == SCHEDULER or is_one_model(config):
                 return "diffusers", check_name(str(config.get("_class_name", "AutoModel")), path)
+            if (of_pipelines := part_of_pipelines(config)) is not None:
+                return of_pipelines.library.rpartition(".")[2], of_pipelines.class_name
             named = config.get("architectures")
             own = named[0] if isinstance(named, list) and named else "AutoModel"
             if not (meant and meant.endswith(PROCESSING)):

@@ -20,7 +20,7 @@ from nbloader.records import (
 )
 from nbloader.selection.adapter_files import select_adapters
 from nbloader.selection.checkpoints import select_checkpoint
-from nbloader.selection.classes import is_one_model, select_classes
+from nbloader.selection.classes import is_one_model, part_of_pipelines, select_classes
 from nbloader.selection.diffusers import select_diffusers
 from nbloader.selection.encoder_classes import is_encoder
 from nbloader.selection.formats import unsupported
@@ -293,7 +293,8 @@ def _is_one_model(repo: Repo) -> bool:
     """Say whether a repository is one model of diffusers; False as long as that is not known."""
     if "config.json" not in repo.paths or ADAPTER_CONFIG in repo.paths:
         return False
-    return is_one_model(repo.read_object("config.json") or {})
+    config = repo.read_object("config.json") or {}
+    return is_one_model(config) or part_of_pipelines(config) is not None
 
 
 def _kind_of_files(repo: Repo, request: SelectionRequest) -> Kind:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import pytest
 
 from nbloader.errors import (
@@ -11,6 +13,7 @@ from nbloader.errors import (
     UnsupportedRepoError,
 )
 from nbloader.records import Component, Form, Kind, SelectionRequest, Target
+from nbloader.selection.classes import OF_PIPELINES
 from tests.selection.test_selection import Files, selection_of
 
 NET = {"_class_name": "ControlNetModel", "_diffusers_version": "0.42.1"}
@@ -54,6 +57,7 @@ def asked(*names: Target, subfolder: str = "", as_tuple: bool = False) -> Select
 
 
 TOKENIZER = target("AutoTokenizer", Form.PART)
+PICTURES = target("AutoImageProcessor", Form.PART)
 NET_TARGET = target("ControlNetModel", library="diffusers")
 
 
@@ -67,6 +71,16 @@ NET_TARGET = target("ControlNetModel", library="diffusers")
             ["config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt"],
         ),
         (TEXT, asked(target("AutoConfig", Form.PART)), ["config.json"]),
+        (
+            {"preprocessor_config.json": {}, "model.safetensors": ..., "config.json": BERT},
+            asked(PICTURES),
+            ["config.json", "preprocessor_config.json"],
+        ),
+        (
+            {"processor_config.json": {}, "model.safetensors": ...},
+            asked(PICTURES),
+            ["processor_config.json"],
+        ),
         (
             {"config.json": NET, W: ..., "notes.txt": ..., "image.png": ...},
             SelectionRequest(),
@@ -114,6 +128,30 @@ def test_the_files_name_the_class_where_none_is_asked_for() -> None:
         "scheduler": (target("DDIMScheduler", Form.PART, "diffusers"),),
         "tokenizer": (TOKENIZER,),
     }
+
+
+def test_a_model_that_belongs_to_pipelines_is_looked_for_among_them() -> None:
+    config = {"model_type": "clip", "architectures": ["StableDiffusionSafetyChecker"]}
+    files: Files = {"config.json": config, "model.safetensors": ...}
+    inside: Files = {f"safety_checker/{path}": content for path, content in files.items()}
+    for selection in (
+        selection_of(files, SelectionRequest()),
+        selection_of({**PIPELINE, **inside}, SelectionRequest(subfolder="safety_checker")),
+    ):
+        (part,) = selection.components
+        assert (selection.kind, part.library, part.class_name) == (
+            Kind.CLASSES,
+            "stable_diffusion",
+            "StableDiffusionSafetyChecker",
+        )
+        assert [each.library for each in selection.targets] == [
+            "diffusers.pipelines.stable_diffusion"
+        ]
+
+
+@pytest.mark.parametrize(("name", "folder"), OF_PIPELINES.items())
+def test_they_are_there(name: str, folder: str) -> None:
+    assert hasattr(import_module(f"diffusers.pipelines.{folder}"), name)
 
 
 def test_several_share_their_files() -> None:
@@ -164,6 +202,10 @@ def test_a_name_of_two_libraries_is_that_of_the_files(
          UnsupportedRepoError, 'cls="ControlNetModel"'),
         (TEXT, asked(NET_TARGET), UnsupportedRepoError, "leave cls= out"),
         ({"config.json": NET, W: ...}, asked(TOKENIZER), NoWeightsError, "subfolder="),
+        (TEXT, asked(PICTURES), NoWeightsError, "subfolder="),
+        (TEXT, asked(target("AutoModelForMaskedLM"), PICTURES, as_tuple=True), NoWeightsError,
+         "subfolder="),
+        (TEXT, asked(target("Wav2Vec2FeatureExtractor", Form.PART)), NoWeightsError, "subfolder="),
         (TEXT, asked(target("AutoPeftModel", Form.ADAPTED, "peft")), UnsupportedRepoError,
          "AutoModel"),
         (TEXT, asked(target("AutoModel"), target("BertModel")), InvalidArgumentError,

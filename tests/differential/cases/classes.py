@@ -91,6 +91,25 @@ def _saved(name: str, folder: Path) -> None:
     pipeline_class(**parts_of(pipeline_class)).save_pretrained(folder)
 
 
+_CHECKER = "diffusers.pipelines.stable_diffusion.safety_checker.StableDiffusionSafetyChecker"
+"""A class of transformers' making that belongs to some pipelines of diffusers."""
+
+
+def _checker(folder: Path) -> None:
+    from transformers import CLIPConfig
+
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    eyes = sizes | {"intermediate_size": 64, "image_size": 32, "patch_size": 8}
+    config = CLIPConfig(
+        vision_config=eyes, text_config=sizes | {"vocab_size": 4}, projection_dim=32
+    )
+    _of(_CHECKER)(config).save_pretrained(folder)
+
+
+def _checker_inside(folder: Path) -> None:
+    _checker(folder / "safety_checker")
+
+
 def _tuple(folder: Path) -> Any:
     import torch
     import transformers
@@ -162,6 +181,9 @@ _CLASSES = (
            subfolder="text_encoder", by_files=True),
     _class("clip-tokenizer", "transformers.CLIPTokenizer", save_pipeline, subfolder="tokenizer",
            weights=False, call=_tokens),
+    _class("safety-checker", _CHECKER, _checker, by_files=True),
+    _class("safety-checker-in-a-folder", _CHECKER, _checker_inside, subfolder="safety_checker",
+           by_files=True),
     _class("scheduler", "diffusers.EulerDiscreteScheduler", save_pipeline, subfolder="scheduler",
            weights=False),
     _class("scheduler-by-files", "diffusers.DDIMScheduler", save_pipeline, subfolder="scheduler",
@@ -229,6 +251,19 @@ def _of_other_pipeline(folder: Path) -> None:
     path = folder / "scheduler" / "scheduler_config.json"
     config = json.loads(path.read_text("utf-8"))
     path.write_text(json.dumps(config | {"_class_name": "EulerDiscreteScheduler"}), "utf-8")
+
+
+def _checked(folder: Path, *, declared: bool) -> None:
+    """A pipeline that may declare a safety checker, and has none in its folders."""
+    from transformers import CLIPImageProcessor
+
+    save_pipeline(folder)
+    CLIPImageProcessor().save_pretrained(folder / "feature_extractor")
+    path = folder / "model_index.json"
+    named: dict[str, object] = {"feature_extractor": ["transformers", "CLIPImageProcessor"]}
+    if declared:
+        named["safety_checker"] = ["stable_diffusion", "StableDiffusionSafetyChecker"]
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | named), "utf-8")
 
 
 def _other(name: str) -> str:
@@ -317,6 +352,17 @@ _COMPONENTS = (
             "cls": "StableDiffusionControlNetPipeline",
             "components": {"controlnet": [_other("one"), _other("two")]},
         },
+    ),
+    *(
+        Case(
+            name=f"safety-checker-{case}",
+            kind=Kind.DIFFUSERS,
+            save=partial(_checked, declared=declared),
+            companions={_other("checker"): _checker},
+            plain=lambda f: _sd(f, safety_checker=_loaded(_CHECKER, _part(f, "checker"))),
+            arguments={"components": {"safety_checker": _other("checker")}},
+        )
+        for case, declared in (("from-elsewhere", True), ("that-is-not-declared", False))
     ),
     Case(
         name="list-of-one-controlnet",
