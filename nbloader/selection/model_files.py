@@ -13,7 +13,7 @@ from nbloader.selection.classes import CONFIG, MODEL
 from nbloader.selection.described import GGUF, Described, described, format_of
 from nbloader.selection.gguf_models import check_parts, check_types, gguf_model
 from nbloader.selection.repo import CONFIGURATION, Repo, companion, is_name
-from nbloader.selection.single_files import check_ending, checkpoint_of, refuse_scaled
+from nbloader.selection.single_files import check_ending, check_holds, checkpoint_of, refuse_scaled
 from nbloader.text import quote
 
 GGUF_NEEDS = ("accelerate", "gguf")
@@ -152,6 +152,8 @@ def part_from_file(
                 hint="Name the folder of a repository that has it, or a GGUF of it.",
             )
         case ["diffusers", str(class_name)] if class_name in READERS:
+            place = join(other.repo_id.rstrip("/"), path.removeprefix(other.root))
+            check_holds(f"components[{name!r}]", repo.repo_id, place, found, class_name)
             part = model_from_file(other, path, found, class_name, name=name, base=repo)
         case _:
             told = checkpoint_of(other.repo_id, path.removeprefix(other.root), found).type

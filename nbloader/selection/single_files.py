@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 from nbloader.errors import UnsupportedRepoError
 from nbloader.hub_names import is_repo_id, join
-from nbloader.selection.checkpoint_types import DENOISER, Type, type_of
+from nbloader.selection.checkpoint_types import DENOISER, Type, type_of, types
 from nbloader.selection.described import GGUF, SAFETENSORS, Described
+from nbloader.selection.gguf_models import gguf_model
 from nbloader.selection.lines import literal
 from nbloader.text import quote
 
@@ -102,12 +103,78 @@ def checkpoint_of(repo_id: str, path: str, described: Described) -> Checkpoint:
     )
 
 
+_KINDS = re.compile("ControlNet|Transformer|UNet|Autoencoder|MotionAdapter")
+_OF_DIFFUSERS = ("transformer_blocks.", "down_blocks.", "up_blocks.", "mid_block.")
+"""What the names of tensors begin with that are those of diffusers, and not of the authors."""
+
+
+def check_holds(where: str, base: str, place: str, found: Described, class_name: str) -> None:
+    """See that a model of a class can be in a file, as far as its tensors tell.
+
+    Args:
+        where: the argument that names the file, for errors.
+        base: the repository that the model is to be a part of, for errors.
+        place: the file, with its repository.
+
+    Raises:
+        UnsupportedRepoError: it holds something else.
+    """
+    type_ = type_of(found.shapes)
+    if type_ is None:
+        what, adapts = _instead(found)
+        if what:
+            raise UnsupportedRepoError(
+                f"{where}: {quote(place)} is no {class_name}. It seems to be {what}.",
+                hint=f"It is put into a model: nbloader.load({literal(base)}, "
+                f"adapters={literal(place)})."
+                if adapts
+                else f"Name a file, or the folder of a repository, of the class {class_name}.",
+            )
+        return
+    checkpoint = checkpoint_of(base, place, found)
+    if checkpoint.holds(class_name) or _may_be(type_, class_name, found.shapes):
+        return
+    raise UnsupportedRepoError(
+        f"{where}: {quote(place)} holds weights of {type_.class_name}, and not of {class_name}.",
+        hint=f"Name a file of the same model as {quote(base)}, or load the pipeline that it is of: "
+        f"nbloader.load({literal(type_.repo_id)}, components=...).",
+    )
+
+
+def _may_be(type_: Type, class_name: str, names: Iterable[str]) -> bool:
+    """Say whether a file that is taken for a type may hold a model of another class.
+
+    The types tell checkpoints of their authors, and not all classes that read such; they do not
+    tell the VAEs apart.
+    """
+    told, meant = (_KINDS.search(name) for name in (type_.class_name, class_name))
+    if told is None or meant is None:
+        return True
+    if told[0] != meant[0]:
+        return False
+    return (
+        meant[0] == "Autoencoder"
+        or class_name not in {each.class_name for each in types()}
+        or class_name == type_.class_name
+        or any(name.startswith(_OF_DIFFUSERS) for name in names)
+    )
+
+
+def _instead(found: Described) -> tuple[str, bool]:
+    """Say what a file seems to be that is no checkpoint, and whether it is put into a model."""
+    if found.format == GGUF and gguf_model(found.metadata) is not None:
+        return f"a GGUF of {quote(found.metadata['general.architecture'])}", False
+    what, hint = _seems(found.tensors)
+    return ("", False) if what == _ONE_MODEL else (what, "adapters=" in hint)
+
+
 def _any_begins(names: Iterable[str], prefix: str) -> bool:
     return any(name.startswith(prefix) for name in names)
 
 
 # -- what it is instead ----------------------------------------------------------------------------
 
+_ONE_MODEL = "one model in the format of diffusers, and not a checkpoint in that of its authors"
 _SCALED = re.compile(r"(?:^|.*\.)(?:scale_weight|weight_scale|scaled_fp8)")
 _NAMED: tuple[tuple[str, str, str], ...] = (
     (
@@ -143,7 +210,7 @@ _NAMED: tuple[tuple[str, str, str], ...] = (
     (
         r"(down_blocks|up_blocks|transformer_blocks|single_transformer_blocks|mid_block|"
         r"encoder\.down_blocks|decoder\.up_blocks)\..*",
-        "one model in the format of diffusers, and not a checkpoint in that of its authors",
+        _ONE_MODEL,
         "Load the folder that it is in: nbloader.load({folder}), or, for the class that reads such "
         "files, name it: cls=...",
     ),

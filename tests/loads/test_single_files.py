@@ -13,7 +13,7 @@ from safetensors.torch import save
 
 import nbloader
 from nbloader.errors import NbloaderError, UnsupportedClassError, UnsupportedRepoError
-from nbloader.localhub import LocalHub
+from nbloader.localhub import LocalHub, RequestClass
 from nbloader.records import Event, Selected
 from tests import adapters, checkpoints
 from tests.checkpoints import SD, WAN
@@ -415,6 +415,39 @@ def test_what_cannot_be_loaded_is_named_before_a_byte_of_weights(
     assert message in caught.value.message
     assert caught.value.hint
     assert hub_of_files.counters().total.body_bytes < 300_000
+
+
+@pytest.mark.parametrize(
+    ("part", "file", "message", "hint"),
+    [
+        ("vae", "lora.safetensors", "It seems to be a LoRA", "adapters='org/wrong-parts/lora.s"),
+        ("unet", "wan.gguf", "weights of WanTransformer3DModel, and not of UNet2DC", "same model"),
+        ("vae", "llama.gguf", "It seems to be a GGUF of 'llama'", "the class AutoencoderKL"),
+        ("vae", "wan.safetensors", "WanTransformer3DModel, and not of AutoencoderKL", "T2V-"),
+        ("unet", "vae.safetensors", "of AutoencoderKL, and not of UNet2DConditionModel", ""),
+    ],
+)
+def test_a_file_of_another_kind_is_no_part(
+    hub_of_files: LocalHub,
+    hub_root: Path,
+    write_repo: WriteRepo,
+    tmp_path: Path,
+    made: Path,
+    part: str,
+    file: str,
+    message: str,
+    hint: str,
+) -> None:
+    wrong = "org/wrong-parts"
+    if not (hub_root / "models" / wrong).exists():
+        files = {each.name: each.read_bytes() for each in made.iterdir() if each.is_file()}
+        files["lora.safetensors"] = of("unet.a.lora_A.weight", "unet.a.lora_B.weight")
+        write_repo(hub_root, wrong, files)
+    with pytest.raises(UnsupportedRepoError) as caught:
+        load(hub_of_files, tmp_path, SD, components={part: f"{wrong}/{file}"})
+    assert message in caught.value.message
+    assert hint in str(caught.value.hint)
+    assert hub_of_files.counters().of(RequestClass.CDN_GET).body_bytes < 300_000
 
 
 # -- GGUF ------------------------------------------------------------------------------------------
