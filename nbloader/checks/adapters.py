@@ -57,6 +57,11 @@ def _problem(one: AdapterFacts, repo_id: str) -> tuple[str, str] | None:
             f"{one.made_for}.",
         )
     model = f" of {one.base}" if one.base else ""
+    if one.lacks:
+        return (
+            f"{name} changes the {one.lacks}, which this call leaves out",
+            f"Load it with its {one.lacks}, or look for an adapter that changes none.",
+        )
     if one.problem:
         return (
             f"{name}: {one.problem}",

@@ -23,6 +23,14 @@ _Find = Callable[[str], Path | None]
 _LIBRARIES = ("transformers", "diffusers", "sentence_transformers", "peft")
 """Where a class is looked for; the first stands first where several have it."""
 
+_BASES = {
+    "ModelMixin": "diffusers",
+    "PreTrainedModel": "transformers",
+    "ProcessorMixin": "transformers",
+    "SchedulerMixin": "diffusers",
+}
+"""Classes whose `from_pretrained` only those that are made from them can do."""
+
 _REMOTE = ("transformers_modules", "diffusers_modules")
 """The packages that the libraries put the code of repositories in."""
 
@@ -99,6 +107,12 @@ class _Installed:
         if library and library not in self._sources:
             raise self._missing(f"cls={quote(f'{library}.{name}')}: {library}", library)
         wanted = [library] if library else list(_LIBRARIES)
+        if name in _BASES and _BASES[name] in wanted:
+            raise InvalidArgumentError(
+                f"cls={quote(name)}: other classes are made from it, and by itself it loads "
+                "nothing",
+                hint='Pass the class that is meant, or one that chooses it: cls="AutoModel".',
+            )
         found = [each for one in wanted if (each := self._target(one, name))]
         if not found and "transformers" in wanted and "transformers" in self._sources:
             # Last, because it looks through all modules.

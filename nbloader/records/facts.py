@@ -176,6 +176,7 @@ class AdapterFacts:
         ranks: of its matrices, sorted; several where layers differ.
         size: bytes.
         problem: why the library cannot load it, as a clause; empty if it can.
+        lacks: the component that it changes and that the caller leaves out; empty if there is none.
     """
 
     path: str
@@ -192,6 +193,7 @@ class AdapterFacts:
     ranks: tuple[int, ...] = ()
     size: int = 0
     problem: str = ""
+    lacks: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

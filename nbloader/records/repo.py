@@ -247,6 +247,7 @@ class SelectionRequest:
         safetensors_only: whether weights in another format are refused.
         handed_in: names that the caller passes on to the library. A component of that name is not
             loaded: it is there already, or left out.
+        left_out: those of `handed_in` that are None.
         files: the files, where they are chosen by their names, and not by what a load would use.
         targets: the classes that the caller asks for, in the order in which their objects are
             returned. Each is one of those that the installed libraries have of that name: the files
@@ -274,6 +275,7 @@ class SelectionRequest:
     library_version: str | None = None
     safetensors_only: bool = False
     handed_in: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
     files: FileChoice | None = None
     targets: tuple[tuple[Target, ...], ...] = ()
     as_tuple: bool = False

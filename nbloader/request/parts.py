@@ -15,6 +15,7 @@ from nbloader.request.places import Place, read_part
 from nbloader.text import quote
 
 _PLACES = (str, os.PathLike, Mapping)
+_OF_TORCH = "torch.nn.modules."
 _SEVERAL = ("controlnet", "adapter")
 """The components that a pipeline of diffusers takes several models for."""
 _SAMPLE = '"org/name", "org/name@revision" or "org/name/folder"'
@@ -68,6 +69,22 @@ def _check_together(targets: tuple[tuple[Target, ...], ...]) -> None:
         raise InvalidArgumentError(
             f"cls= names a class twice: {', '.join(names)}", hint="Name each of them once."
         )
+
+
+def check_of_classes(classes: Classes, passed_on: Mapping[str, Any]) -> None:
+    """Refuse arguments for a class that is not asked for.
+
+    Raises:
+        InvalidArgumentError: `loader_kwargs` has a mapping under the name of another class.
+    """
+    names = {target.class_name for group in classes.targets for target in group}
+    for name, value in passed_on.items():
+        if names and name not in names and name[:1].isupper() and isinstance(value, Mapping):
+            raise InvalidArgumentError(
+                f"loader_kwargs[{name!r}]: cls= names no such class",
+                hint=f"It names {', '.join(sorted(names))}: pass the arguments of one of them "
+                "under its name.",
+            )
 
 
 # -- places ----------------------------------------------------------------------------------------
@@ -171,6 +188,11 @@ def _check_object(where: str, value: object) -> None:
             raise InvalidArgumentError(f"{where} is an empty list", hint=hint)
         for each in value:
             _check_object(where, each)
+    elif type(value).__module__.startswith(_OF_TORCH):
+        raise InvalidArgumentError(
+            f"{where} is a {type(value).__name__} of torch, which is no component by itself",
+            hint=f"{hint} Models of diffusers and transformers have from_pretrained.",
+        )
     elif isinstance(value, (bool, int, float, bytes)):
         raise InvalidArgumentError(
             f"{where}={quote(value)} is no component",

@@ -20,7 +20,7 @@ from nbloader.request.backends import read_backend, runs_on_cpu
 from nbloader.request.call import Call, DownloadCall
 from nbloader.request.files import file_choice
 from nbloader.request.loader_kwargs import taken_over
-from nbloader.request.parts import Parts, read_classes, read_components
+from nbloader.request.parts import Parts, check_of_classes, read_classes, read_components
 from nbloader.request.places import check_inner, read_repository
 from nbloader.request.values import (
     check_attention,
@@ -172,6 +172,7 @@ def checked(call: Call) -> Request:
     if isinstance(call, DownloadCall):
         files = file_choice(call, repo_type, place)
     classes = read_classes(call.cls, kind=kind, task=call.task)
+    check_of_classes(classes, passed_on)
     revision = _revision(call.revision, place.revision)
     parts = read_components(
         call.components, repo_id=place.repo_id, revision=revision, endpoint=asked
@@ -197,6 +198,7 @@ def checked(call: Call) -> Request:
             custom_revision=_custom_revision(passed_on.get("custom_revision")),
             library_version=_diffusers_version(custom_pipeline),
             handed_in=tuple(sorted(passed_on)),
+            left_out=tuple(sorted(name for name, value in passed_on.items() if value is None)),
             files=files,
             targets=classes.targets,
             as_tuple=classes.as_tuple,

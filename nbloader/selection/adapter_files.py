@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from nbloader.errors import InvalidArgumentError, NoWeightsError, UnsupportedRepoError
-from nbloader.hub_names import folder_and_name, join
+from nbloader.hub_names import folder_and_name, is_repo_id, join
 from nbloader.records import (
     AdapterKind,
     AdapterRequest,
@@ -26,6 +26,7 @@ from nbloader.records import (
 )
 from nbloader.selection.adapters import Adapter, recognised
 from nbloader.selection.formats import no_weights
+from nbloader.selection.lines import literal
 from nbloader.selection.repo import ADAPTER, Repo, companion
 from nbloader.selection.transformers import ADAPTER_CONFIG, adapter
 from nbloader.selection.weights import TRANSFORMERS, find_weights
@@ -63,6 +64,7 @@ def select_adapters(
     wanted = repo.family.request.adapters
     if wanted:
         _check_model(repo, kind)
+        _check_no_adapter(repo, components, wanted[0])
     found: list[Component] = []
     chosen: list[ChosenAdapter] = []
     taken: set[str] = set()
@@ -142,6 +144,26 @@ def _check_model(repo: Repo, kind: Kind) -> None:
             f"{model.class_name}.",
             hint="Load the pipeline with it (components=...), and pass adapters= there.",
         )
+
+
+def _check_no_adapter(repo: Repo, components: Iterable[Component], wanted: AdapterRequest) -> None:
+    """Refuse a repository that is an adapter itself. Raises UnsupportedRepoError."""
+    own = next((part for part in components if part.library == "peft" and part.weights), None)
+    if own is None:
+        return
+    path = next(path for path in own.paths if path.endswith(ADAPTER_CONFIG))
+    config = repo.read_object(path)
+    if config is None:
+        return  # It is asked again once the file is known.
+    base, place = config.get("base_model_name_or_path"), folder_and_name(path)[0]
+    own_place = join(repo.repo_id, place) if place else repo.repo_id
+    other = wanted.source.repo_id if wanted.source else wanted.path
+    raise UnsupportedRepoError(
+        f"{wanted.where}: {quote(repo.repo_id)} is an adapter itself.",
+        hint="Load its base with both: nbloader.load("
+        f"{literal(base) if is_repo_id(base) else 'BASE'}, "
+        f"adapters=[{literal(own_place)}, {literal(other)}]).",
+    )
 
 
 def _named(part: Component, others: Iterable[Component]) -> Component:

@@ -19,8 +19,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from nbloader.records import AdapterFacts, AdapterKind, Kind, Selection
+from nbloader.records import AdapterFacts, AdapterKind, Kind, Selection, SelectionRequest
 from nbloader.selection import adapter_families as families
+from nbloader.selection.adapter_originals import ORIGINALS, of_sgm
 from nbloader.selection.adapters import (
     COMPONENTS,
     DENOISER,
@@ -43,6 +44,9 @@ Width = tuple[int, int]
 """How many numbers go into a layer and come out."""
 
 
+_NOTHING_ASKED = SelectionRequest()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
     """A component that adapters may change.
@@ -63,12 +67,14 @@ class Base:
         parts: by the names of the components.
         in_diffusers: whether diffusers loads the adapters.
         layers_per_block: of its UNet, for names that number blocks and layers in one.
+        left_out: the components that the caller leaves out.
     """
 
     family: str = ""
     parts: Mapping[str, Part] = field(default_factory=dict)
     in_diffusers: bool = True
     layers_per_block: int = 2
+    left_out: frozenset[str] = frozenset()
 
     @property
     def denoiser(self) -> str:
@@ -111,7 +117,10 @@ def layers_of(part: Part) -> list[Target]:
 
 
 def adapter_facts(
-    selection: Selection, known: Mapping[str, bytes], headers: Mapping[str, Header | None]
+    selection: Selection,
+    known: Mapping[str, bytes],
+    headers: Mapping[str, Header | None],
+    request: SelectionRequest = _NOTHING_ASKED,
 ) -> tuple[AdapterFacts, ...]:
     """Say of each adapter of a selection what it is, and whether it fits the model.
 
@@ -120,8 +129,9 @@ def adapter_facts(
     Args:
         known: content of the small files of the selection, by path.
         headers: of its weights, as far as they were read.
+        request: that the selection was made for.
     """
-    base = base_of(selection, known, headers)
+    base = _with_handed_in(base_of(selection, known, headers), request)
     sizes = {file.path: file.size for file in selection.files}
     found = []
     for one in selection.adapters:
@@ -134,6 +144,17 @@ def adapter_facts(
         if facts.kind is not None or base.in_diffusers:
             found.append(facts)
     return tuple(found)
+
+
+def _with_handed_in(base: Base, request: SelectionRequest) -> Base:
+    """Add what the caller hands in, of which nothing is known, and take out what is left out."""
+    if not base.in_diffusers:
+        return base
+    given = COMPONENTS.intersection(request.handed_in) - {*request.left_out}
+    unknown = {name: Part(layers={}) for name in sorted(given)}
+    return replace(
+        base, parts={**unknown, **base.parts}, left_out=COMPONENTS.intersection(request.left_out)
+    )
 
 
 def base_of(
@@ -185,122 +206,6 @@ def _object(content: bytes | None) -> Mapping[str, object]:
     return value if isinstance(value, dict) else {}
 
 
-# -- the names of a model's authors ----------------------------------------------------------------
-
-_ATTENTION = ("to_q", "to_k", "to_v")
-_ADDED = ("add_q_proj", "add_k_proj", "add_v_proj")
-_TIMES = "time_text_embed"
-
-
-def _renamed(prefix: str, *names: str) -> tuple[str, ...]:
-    return tuple(prefix + name for name in names)
-
-
-# Patterns of squeezed paths, and the layers of diffusers that such a one stands for: several where
-# they are one matrix in the original. `loaders/lora_conversion_utils.py` of diffusers 0.42.
-_DOUBLE, _SINGLE = r"transformer_blocks_\1_", r"single_transformer_blocks_\1_"
-_ORIGINALS: Mapping[str, Sequence[tuple[str, tuple[str, ...]]]] = {
-    families.FLUX1: (
-        (r"double_blocks_(\d+)_(?:img_attn_qkv|qkv_1)", _renamed(_DOUBLE + "attn_", *_ATTENTION)),
-        (r"double_blocks_(\d+)_(?:txt_attn_qkv|qkv_2)", _renamed(_DOUBLE + "attn_", *_ADDED)),
-        (r"double_blocks_(\d+)_(?:img_attn_proj|proj_1)", (_DOUBLE + "attn_to_out_0",)),
-        (r"double_blocks_(\d+)_(?:txt_attn_proj|proj_2)", (_DOUBLE + "attn_to_add_out",)),
-        (r"double_blocks_(\d+)_img_mlp_0", (_DOUBLE + "ff_net_0_proj",)),
-        (r"double_blocks_(\d+)_img_mlp_2", (_DOUBLE + "ff_net_2",)),
-        (r"double_blocks_(\d+)_txt_mlp_0", (_DOUBLE + "ff_context_net_0_proj",)),
-        (r"double_blocks_(\d+)_txt_mlp_2", (_DOUBLE + "ff_context_net_2",)),
-        (r"double_blocks_(\d+)_img_mod_lin", (_DOUBLE + "norm1_linear",)),
-        (r"double_blocks_(\d+)_txt_mod_lin", (_DOUBLE + "norm1_context_linear",)),
-        (
-            r"single_blocks_(\d+)_linear1",
-            (*_renamed(_SINGLE + "attn_", *_ATTENTION), _SINGLE + "proj_mlp"),
-        ),
-        (r"single_blocks_(\d+)_qkv", _renamed(_SINGLE + "attn_", *_ATTENTION)),
-        (r"single_blocks_(\d+)_(?:linear2|proj)", (_SINGLE + "proj_out",)),
-        (r"single_blocks_(\d+)_modulation_lin", (_SINGLE + "norm_linear",)),
-        (r"img_in", ("x_embedder",)),
-        (r"txt_in", ("context_embedder",)),
-        (r"final_layer_linear", ("proj_out",)),
-        (r"final_layer_adaLN_modulation_1", ("norm_out_linear",)),
-        (r"time_in_in_layer", (f"{_TIMES}_timestep_embedder_linear_1",)),
-        (r"time_in_out_layer", (f"{_TIMES}_timestep_embedder_linear_2",)),
-        (r"vector_in_in_layer", (f"{_TIMES}_text_embedder_linear_1",)),
-        (r"vector_in_out_layer", (f"{_TIMES}_text_embedder_linear_2",)),
-        (r"guidance_in_in_layer", (f"{_TIMES}_guidance_embedder_linear_1",)),
-        (r"guidance_in_out_layer", (f"{_TIMES}_guidance_embedder_linear_2",)),
-    ),
-    families.WAN: (
-        (r"blocks_(\d+)_self_attn_([qkv])", (r"blocks_\1_attn1_to_\2",)),
-        (r"blocks_(\d+)_self_attn_o", (r"blocks_\1_attn1_to_out_0",)),
-        (r"blocks_(\d+)_cross_attn_([qkv])", (r"blocks_\1_attn2_to_\2",)),
-        (r"blocks_(\d+)_cross_attn_([kv])_img", (r"blocks_\1_attn2_add_\2_proj",)),
-        (r"blocks_(\d+)_cross_attn_o", (r"blocks_\1_attn2_to_out_0",)),
-        (r"blocks_(\d+)_ffn_0", (r"blocks_\1_ffn_net_0_proj",)),
-        (r"blocks_(\d+)_ffn_2", (r"blocks_\1_ffn_net_2",)),
-        (r"text_embedding_0", ("condition_embedder_text_embedder_linear_1",)),
-        (r"text_embedding_2", ("condition_embedder_text_embedder_linear_2",)),
-        (r"time_embedding_0", ("condition_embedder_time_embedder_linear_1",)),
-        (r"time_embedding_2", ("condition_embedder_time_embedder_linear_2",)),
-        (r"time_projection_1", ("condition_embedder_time_proj",)),
-        (r"head_head", ("proj_out",)),
-    ),
-}
-
-# `_maybe_map_sgm_blocks_to_diffusers`, and the names inside a block of `_convert_unet_lora_key`.
-_SGM = re.compile(
-    r"(?P<side>input|output)_blocks_(?P<block>\d+)_(?P<inner>\d+)_(?P<rest>.+)"
-    r"|middle_block_(?P<middle>\d+)_(?P<in_middle>.+)",
-    re.ASCII,
-)
-_SGM_INNER = ("resnets", "attentions", "upsamplers")
-_SGM_MIDDLE = ("resnets_0", "attentions_0", "resnets_1")
-_SGM_LAYERS = (
-    ("in_layers_2", "conv1"),
-    ("out_layers_3", "conv2"),
-    ("emb_layers_1", "time_emb_proj"),
-    ("skip_connection", "conv_shortcut"),
-)
-_SGM_TOP = {
-    "input_blocks_0_0": "conv_in",
-    "out_2": "conv_out",
-    "time_embed_0": "time_embedding_linear_1",
-    "time_embed_2": "time_embedding_linear_2",
-    "label_emb_0_0": "add_embedding_linear_1",
-    "label_emb_0_2": "add_embedding_linear_2",
-}
-
-
-def _of_sgm(module: str, layers_per_block: int) -> str | None:
-    """Return the name in diffusers of a layer of a UNet as its authors name it; None for no such.
-
-    Blocks and the layers in them are numbered in one there.
-    """
-    if module in _SGM_TOP:
-        return _SGM_TOP[module]
-    match = _SGM.fullmatch(module)
-    if match is None:
-        return None
-    if match["middle"] is not None:
-        middle = int(match["middle"])
-        if middle >= len(_SGM_MIDDLE):
-            return None
-        return f"mid_block_{_SGM_MIDDLE[middle]}_{_inside(match['in_middle'])}"
-    inner, rest = int(match["inner"]), match["rest"]
-    if inner >= len(_SGM_INNER):
-        return None
-    is_input = match["side"] == "input"
-    block, layer = divmod(int(match["block"]) - is_input, layers_per_block + 1)
-    if is_input and rest == "op":
-        return f"down_blocks_{block}_downsamplers_0_conv"
-    kind = _SGM_INNER[inner]
-    number = 0 if kind == "upsamplers" else layer
-    return f"{'down' if is_input else 'up'}_blocks_{block}_{kind}_{number}_{_inside(rest)}"
-
-
-def _inside(rest: str) -> str:
-    return next((name for original, name in _SGM_LAYERS if rest == original), rest)
-
-
 # -- the match -------------------------------------------------------------------------------------
 
 _MATCHED, _UNMATCHED, _MISMATCHED, _UNKNOWN = "matched", "unmatched", "mismatched", "unknown"
@@ -331,6 +236,7 @@ def matched(path: str, size: int, shapes: Shapes, base: Base, *, name: str = "")
         problem=families.why_not(adapter.kind, adapter.format, base.family)
         if base.in_diffusers
         else "",
+        lacks=_lacking(adapter, base),
     )
     found = Counter[str]()
     example = ""
@@ -345,6 +251,16 @@ def matched(path: str, size: int, shapes: Shapes, base: Base, *, name: str = "")
         unknown=found[_UNKNOWN],
         example=example,
     )
+
+
+def _lacking(adapter: Adapter, base: Base) -> str:
+    """Name the text encoder that an adapter changes and that is left out; empty for none.
+
+    diffusers puts layers of FLUX.1 into the first alone, and passes over the others.
+    """
+    changed = {target.component for target in adapter.targets} & base.left_out
+    ends = ("text_encoder",) if base.family == families.FLUX1 else ("text_encoder", "encoder_2")
+    return next((name for name in sorted(changed) if name.endswith(ends)), "")
 
 
 def _match_layers(adapter: Adapter, base: Base) -> Iterator[tuple[str, str]]:
@@ -392,9 +308,9 @@ def _layers(module: str, part: Part, adapter: Adapter, base: Base) -> list[str] 
     """Return the layers of a model that one of an adapter stands for; None if there are none."""
     if module in part.layers:
         return [module]
-    if (name := _of_sgm(module, base.layers_per_block)) is not None and name in part.layers:
+    if (name := of_sgm(module, base.layers_per_block)) is not None and name in part.layers:
         return [name]
-    for pattern, names in _ORIGINALS.get(adapter.made_for, ()):
+    for pattern, names in ORIGINALS.get(adapter.made_for, ()):
         if (match := re.fullmatch(pattern, module, re.ASCII)) is not None:
             layers = [match.expand(name) for name in names]
             return layers if all(layer in part.layers for layer in layers) else None

@@ -183,7 +183,7 @@ class Session:
             partial=self._partial(selection, cached),
             copied=self._copied(selection, cached),
             weights=with_taken(selection, known, component_weights(selection, known, headers)),
-            adapters=adapter_facts(selection, known, headers),
+            adapters=adapter_facts(selection, known, headers, self._start.request),
             pickles=tuple(found.facts for found in looked_through.values()),
             hub=self._facts(),
             folder=str(self._own.place(selection.commit_hash)),

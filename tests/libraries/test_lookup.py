@@ -27,6 +27,9 @@ _AUTO = {
 }
 _ENCODERS = {"CrossEncoder", "MultiVectorEncoder", "SentenceTransformer", "SparseEncoder"}
 
+_BASES = {"ModelMixin", "PreTrainedModel", "ProcessorMixin", "SchedulerMixin"}
+"""Others are made from them, which alone load anything."""
+
 _OF_NO_FORM = ("Blocks", "ModularPipeline", "EMAModel", "RagRetriever")
 """How the names of those end that have `from_pretrained` and are not for one repository of weights:
 modular pipelines and their blocks, a copy for training, and what loads a data set."""
@@ -45,7 +48,7 @@ def _forms_by_ancestry(told: dict[str, str | None]) -> dict[str, str | None]:
             forms[key] = "pipeline"
         elif key == "diffusers.AutoModel":
             forms[key] = "model"
-        elif form == "another" and name.endswith(_OF_NO_FORM):
+        elif name in _BASES or (form == "another" and name.endswith(_OF_NO_FORM)):
             forms[key] = None
     return forms
 
@@ -183,6 +186,13 @@ def test_a_pipeline_of_transformers_is_asked_for_by_its_task(name: str) -> None:
 def test_a_class_that_loads_no_repository_is_told_apart(name: str) -> None:
     message, _ = _error(name)
     assert "with from_pretrained" in message
+
+
+@pytest.mark.parametrize("name", ["PreTrainedModel", "diffusers.ModelMixin"])
+def test_a_class_that_others_are_made_from_is_refused(name: str) -> None:
+    message, hint = _error(name)
+    assert "other classes are made from it" in message
+    assert 'cls="AutoModel"' in hint
 
 
 @pytest.mark.parametrize("wrong", [None, 3, ("AutoModel",), b"AutoModel"])

@@ -419,3 +419,42 @@ def test_what_does_not_fit_is_refused_before_the_download(
     assert text in f"{caught.value.message} {caught.value.hint}"
     stages = [each.stage for each in events if isinstance(each, StageStarted)]
     assert Stage.DOWNLOAD not in stages
+
+
+@pytest.mark.parametrize(
+    ("repo_id", "arguments", "text"),
+    [
+        (
+            SD,
+            {"adapters": STYLE, "components": {"text_encoder": None, "tokenizer": None}},
+            "changes the text_encoder, which this call leaves out",
+        ),
+        (
+            ZOO,
+            {"adapters": STYLE, "subfolder": "text", "cls": "AutoModelForCausalLM"},
+            f"nbloader.load('{LLAMA}', adapters=['{ZOO}/text', '{STYLE}'])",
+        ),
+    ],
+)
+def test_what_has_nothing_to_be_put_into_is_refused_before_the_download(
+    load: Callable[..., Any], repo_id: str, arguments: dict[str, Any], text: str
+) -> None:
+    events: list[Event] = []
+    with pytest.raises(UnsupportedRepoError) as caught:
+        load(repo_id, **arguments, on_event=events.append)
+    assert text in f"{caught.value.message} {caught.value.hint}"
+    stages = [each.stage for each in events if isinstance(each, StageStarted)]
+    assert Stage.DOWNLOAD not in stages
+
+
+def test_a_model_that_is_handed_in_takes_them_too(
+    load: Callable[..., Any], models: Mapping[str, Path]
+) -> None:
+    """Nothing is known of its layers before the library has put them in."""
+    folder = models[SD] / "unet"
+    unet = diffusers.UNet2DConditionModel.from_pretrained(folder)
+    ours = load(SD, adapters=STYLE, components={"unet": unet})
+    theirs = plain_pipeline(models[SD])
+    one_lora(theirs, models)
+    assert ours.unet is unet
+    assert differences(ours, theirs) == []

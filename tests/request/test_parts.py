@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 
 from nbloader.errors import InvalidArgumentError
 from nbloader.records import Form, Kind, Source
 from nbloader.request.parts import (
     Classes,
     Parts,
+    check_of_classes,
     read_classes,
     read_components,
 )
@@ -48,6 +50,8 @@ def test_components_are_places_objects_or_left_out() -> None:
         ({"controlnet": [object(), 1.5]}, "=1.5 is no component"),
         ({"safety_checker": False}, "=False is no component"),
         ({"vae": dict}, "is the class dict, and no object of it"),
+        ({"vae": torch.nn.Linear(2, 2)}, "is a Linear of torch, which is no component"),
+        ({"controlnet": [torch.nn.Identity()]}, "is a Identity of torch"),
         ({1: "org/vae"}, "does not say by names"),
         ([("vae", "org/vae")], "does not say by names"),
         ("org/vae", "does not say by names"),
@@ -56,6 +60,16 @@ def test_components_are_places_objects_or_left_out() -> None:
 def test_components_that_cannot_be_are_refused(given: Any, message: str) -> None:
     with pytest.raises(InvalidArgumentError, match=message):
         read_components(given, repo_id="org/base", revision="main", endpoint=None)
+
+
+def test_arguments_of_a_class_that_is_not_asked_for_are_refused() -> None:
+    given = {"AutoTokenizer": {"padding_side": "left"}, "num_labels": 2, "id2label": {0: "a"}}
+    both = read_classes(("AutoModel", "AutoTokenizer"), kind=None, task=None)
+    check_of_classes(both, given)
+    check_of_classes(Classes(), given)
+    with pytest.raises(InvalidArgumentError, match="cls= names no such class") as caught:
+        check_of_classes(both, {"AutoProcessor": {"use_fast": True}})
+    assert "It names AutoModel, AutoTokenizer" in caught.value.hint
 
 
 def test_classes_are_looked_up_in_their_order() -> None:
