@@ -185,8 +185,8 @@ def _of_files(repo: Repo, folder: str) -> Target | None:
             return Target(
                 library="diffusers", class_name=str(config["_class_name"]), form=Form.MODEL
             )
-        if (own := part_of_pipelines(config)) is not None:
-            return own
+        if (target := part_of_pipelines(config)) is not None:
+            return target
         given = config.get("architectures")
         first = given[0] if isinstance(given, list) and given else None
         name = first if is_name(first) else _AUTO

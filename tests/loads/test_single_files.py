@@ -420,10 +420,10 @@ def test_what_cannot_be_loaded_is_named_before_a_byte_of_weights(
 @pytest.mark.parametrize(
     ("part", "file", "message", "hint"),
     [
-        ("vae", "lora.safetensors", "It seems to be a LoRA", "adapters='org/wrong-parts/lora.s"),
+        ("vae", "lora.safetensors", "It seems to be a LoRA", 'adapters="org/wrong-parts/lora.s'),
         ("unet", "wan.gguf", "weights of WanTransformer3DModel, and not of UNet2DC", "same model"),
         ("vae", "llama.gguf", "It seems to be a GGUF of 'llama'", "the class AutoencoderKL"),
-        ("vae", "wan.safetensors", "WanTransformer3DModel, and not of AutoencoderKL", "T2V-"),
+        ("vae", "wan.safetensors", "WanTransformer3DModel, and not of AutoencoderKL", "Wan-AI/"),
         ("unet", "vae.safetensors", "of AutoencoderKL, and not of UNet2DConditionModel", ""),
     ],
 )
