@@ -64,7 +64,10 @@ def select_adapters(
     wanted = repo.family.request.adapters
     if wanted:
         _check_model(repo, kind)
-        _check_no_adapter(repo, components, wanted[0])
+        own = next((part for part in components if part.library == "peft" and part.weights), None)
+        if own is not None:
+            _refuse_adapter(repo, own, wanted[0])
+            return [], ()
     found: list[Component] = []
     chosen: list[ChosenAdapter] = []
     taken: set[str] = set()
@@ -146,11 +149,12 @@ def _check_model(repo: Repo, kind: Kind) -> None:
         )
 
 
-def _check_no_adapter(repo: Repo, components: Iterable[Component], wanted: AdapterRequest) -> None:
-    """Refuse a repository that is an adapter itself. Raises UnsupportedRepoError."""
-    own = next((part for part in components if part.library == "peft" and part.weights), None)
-    if own is None:
-        return
+def _refuse_adapter(repo: Repo, own: Component, wanted: AdapterRequest) -> None:
+    """Refuse a repository that is an adapter itself, once its base is known.
+
+    Raises:
+        UnsupportedRepoError: it is known.
+    """
     path = next(path for path in own.paths if path.endswith(ADAPTER_CONFIG))
     config = repo.read_object(path)
     if config is None:

@@ -432,7 +432,7 @@ def test_what_does_not_fit_is_refused_before_the_download(
         (
             ZOO,
             {"adapters": STYLE, "subfolder": "text", "cls": "AutoModelForCausalLM"},
-            f"nbloader.load('{LLAMA}', adapters=['{ZOO}/text', '{STYLE}'])",
+            f'nbloader.load("{LLAMA}", adapters=["{ZOO}/text", "{STYLE}"])',
         ),
     ],
 )
