@@ -161,7 +161,9 @@ def _refuse_adapter(repo: Repo, own: Component, wanted: AdapterRequest) -> None:
         return  # It is asked again once the file is known.
     base, place = config.get("base_model_name_or_path"), folder_and_name(path)[0]
     own_place = join(repo.repo_id, place) if place else repo.repo_id
-    other = wanted.source.repo_id if wanted.source else wanted.path
+    source = wanted.source
+    named = (source.repo_id, source.subfolder, source.filename) if source else (wanted.path,)
+    other = "/".join(filter(None, named))
     raise UnsupportedRepoError(
         f"{wanted.where}: {quote(repo.repo_id)} is an adapter itself.",
         hint="Load its base with both: nbloader.load("

@@ -431,8 +431,12 @@ def test_what_does_not_fit_is_refused_before_the_download(
         ),
         (
             ZOO,
-            {"adapters": STYLE, "subfolder": "text", "cls": "AutoModelForCausalLM"},
-            f'nbloader.load("{LLAMA}", adapters=["{ZOO}/text", "{STYLE}"])',
+            {
+                "adapters": {"repo_id": ZOO, "subfolder": "text"},
+                "subfolder": "text",
+                "cls": "AutoModelForCausalLM",
+            },
+            f'nbloader.load("{LLAMA}", adapters=["{ZOO}/text", "{ZOO}/text"])',
         ),
     ],
 )
