@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import report, transfer
+from benchmarks import gpu, gpu_models, report, transfer
 from benchmarks.peers import PEERS
 from benchmarks.repos import MB, ModelRepo, hashes, publish
 from benchmarks.runs import Outcome, Record, run
@@ -161,3 +161,10 @@ def test_the_table_of_bytes_has_the_worst_and_says_what_failed() -> None:
     )
     found = cells(KILL, run_of, failed)
     assert " ".join(found["nbloader http"]) == "1.500 1.0 50 1 of 2 done; failed: gone"
+
+
+def test_all_ways_onto_a_gpu_bring_the_same(tmp_path: Path) -> None:
+    gpu_models.save_flux(tmp_path, 1_000_000, tiny=True)
+    for ways in (["safetensors load_file", "mapped, then .to", "nbloader"], list(gpu._LOADS)):
+        digests = {gpu._one(way, tmp_path, "cpu")["digest"] for way in ways}
+        assert len(digests) == 1

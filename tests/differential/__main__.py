@@ -46,6 +46,7 @@ def main() -> int:
                         "-p",
                         "no:cacheprovider",
                         "tests/differential/test_models.py",
+                        "tests/differential/test_straight.py",
                         *([] if oldest else ["tests/differential/test_idioms.py"]),
                     ),
                     f"--models={'oldest' if oldest else f'{number}/{parts}'}",
