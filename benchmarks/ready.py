@@ -34,6 +34,7 @@ MB = 1_000_000
 _BODIES = (RequestClass.CDN_GET, RequestClass.XET_XORB)
 _LIMIT_S = 300.0
 _POLL_S = 0.05
+_NO_PATH = str.maketrans({" ": "-", ",": None, "/": "-"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,7 +167,7 @@ def _measure(
             chart = None
             if args.charts and peer == "nbloader" and turn == 0:
                 args.charts.mkdir(parents=True, exist_ok=True)
-                chart = args.charts / f"{case.title.replace(', ', '-').replace(' ', '-')}.png"
+                chart = args.charts / f"{case.title.translate(_NO_PATH)}.png"
             runs.append(_run(hub, case, model, peer, cache, chart=chart))
             if not case.warm:
                 shutil.rmtree(cache, ignore_errors=True)
@@ -203,19 +204,20 @@ def _run(
         [sys.executable, str(script), peer, model.kind, model.repo_id, case.route, *told],
         env=env,
         stdout=subprocess.PIPE,
-        text=True,
     )
     try:
         peaks: dict[str, int] = {}
         assert process.stdout is not None
         os.set_blocking(process.stdout.fileno(), False)
-        line = ""
-        while not line.endswith("\n"):
-            if time.monotonic() - began > _LIMIT_S or process.poll() is not None:
-                raise RuntimeError(f"{case.title}: {peer} was not ready")
+        line = b""
+        while not line.endswith(b"\n"):
+            ended = process.poll() is not None
             _note_peaks(process.pid, peaks)
             time.sleep(_POLL_S)
-            line += process.stdout.read() or ""
+            with suppress(BlockingIOError):
+                line += os.read(process.stdout.fileno(), 1 << 16)
+            if not line and (ended or time.monotonic() - began > _LIMIT_S):
+                raise RuntimeError(f"{case.title}: {peer} was not ready")
         answer = json.loads(line)
         process.wait(_LIMIT_S)
     finally:
