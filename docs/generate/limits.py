@@ -23,11 +23,12 @@ from nbloader import Settings, limits
 __all__ = ["NOT_LIMITS", "Limit", "Watcher", "constants", "markdown", "reasons", "watchers"]
 
 NOT_LIMITS = re.compile(
-    r"_?(\w*(EVERY|STEP)_S|\w+_PER_S|APART_S|CHOICE_HOLDS_S|DAY_S|DUE_S|LATE_S|QUIET_S"
-    r"|REFRESH_BEFORE_S|SMALL_GAIN_WAIT_S|SPEED_WINDOW_S|STALL_S)"
+    r"_?(\w*(EVERY|STEP)_S|\w+_PER_S|APART_S|CHOICE_HOLDS_S|DAY_S|DUE_S|FILL_S|KEPT_S|LATE_S"
+    r"|QUIET_S|REFRESH_BEFORE_S|SMALL_GAIN_WAIT_S|SPEED_WINDOW_S|STALL_S)"
 )
 """Names of constants in seconds after which nobody gives up: how often something is looked at or
-drawn, what counts as silence, and a wait that is no longer than another."""
+drawn, what counts as silence, how long something is kept, and a wait that is no longer than
+another."""
 
 _PACKAGE = Path(nbloader.__file__).parent
 _LEFT_OUT = ("localhub", "demo.py")

@@ -210,6 +210,14 @@ def is_text(value: str) -> bool:
     return "\0" not in value
 
 
+def _is_path(value: str) -> bool:
+    """Say whether the system can be asked for a path; on Linux its bytes need not be UTF-8."""
+    try:
+        return b"\0" not in os.fsencode(value)
+    except UnicodeEncodeError:
+        return False
+
+
 def check_folder(name: str, folder: object) -> str | None:
     """Return the absolute path of a folder, or None. Raises InvalidArgumentError."""
     if folder is None:
@@ -218,7 +226,7 @@ def check_folder(name: str, folder: object) -> str | None:
         path = os.fspath(folder)  # type: ignore[call-overload]
     except TypeError:
         path = b""
-    if not isinstance(path, str) or not path or not is_text(path):
+    if not isinstance(path, str) or not path or not _is_path(path):
         raise InvalidArgumentError(
             f"{name}={quote(folder)} is not a folder", hint=f'Pass a path, as {name}="models".'
         )

@@ -105,7 +105,7 @@ def test_text_encoders_are_in_the_order_of_their_components() -> None:
         (
             "transformer_blocks.0.attn.to_q.weight",
             "one model in the format of diffusers",
-            "subfolder=",
+            'nbloader.load("org/name"), or',
         ),
         ("something.weight", "", "cls="),
     ],
