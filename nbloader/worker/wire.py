@@ -33,8 +33,9 @@ BUFFER_BYTES = 1 << 20
 """Handed over at once on a fast link, and written in one go."""
 
 FILL_S = 0.05
-"""On a slow link, what has come in so long is handed over: progress is to be smooth, and what is
-not handed over is lost at a kill."""
+GAP_S = 0.005
+"""On a slow link, what has come in so long is handed over, or before the first gap of so long:
+progress is to be smooth, and what is not handed over is lost at a kill."""
 
 KEPT_S = 5.0
 """A connection that nobody uses is kept so long, as the Hub's client does."""
@@ -150,7 +151,7 @@ class Answer:
                 raise http.client.IncompleteRead(b"", self._left)
         if have == len(buffer):
             return have
-        connected.settimeout(FILL_S)
+        connected.settimeout(GAP_S)
         until = clock() + FILL_S
         while have < len(buffer) and clock() < until:
             try:
