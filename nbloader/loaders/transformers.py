@@ -13,7 +13,7 @@ from typing import Any
 
 from nbloader.errors import InvalidArgumentError, ModelLoadError
 from nbloader.loaders.adapters import put_into_model
-from nbloader.loaders.arguments import DTYPES, with_model_kwargs
+from nbloader.loaders.arguments import DTYPES, places_itself, with_model_kwargs
 from nbloader.loaders.folders import Places, adapted, code_arguments, replaced_modules
 from nbloader.loaders.placing import WHOLE, BuildSteps, Steps
 from nbloader.loaders.reports import Reports, lacking
@@ -76,6 +76,8 @@ def build(
             if notice is not None:
                 yield notice
     places.rename(built)
+    if not places_itself(loader_kwargs):
+        _forget_place(built)
     put_into_model(getattr(built, "model", built), selection, folder)
     return built
 
@@ -390,6 +392,16 @@ def _make_saveable(pipe: Any) -> None:
     for name in DTYPES:
         if isinstance(made_with.get(name), torch.dtype):
             made_with[name] = "auto"
+
+
+def _forget_place(built: Any) -> None:
+    """Take the device that we have chosen for a model out of its tokenizers.
+
+    The library hands it to them with all else, and they would write it down when they are saved.
+    """
+    for holder in (built, getattr(built, "processor", None)):
+        made_with = getattr(getattr(holder, "tokenizer", None), "init_kwargs", {})
+        made_with.pop("device_map", None)
 
 
 def _stops(error: Exception) -> bool:

@@ -262,6 +262,19 @@ def test_what_comes_out_is_what_the_library_makes(
     assert set(taken) == files
 
 
+def test_a_model_that_is_loaded_where_it_stays_is_as_one_that_is_moved(
+    folder: Path, taken: list[str]
+) -> None:
+    place = folder / "classifier"
+    selection = selection_of(place)
+    straight = replace(on_cpu(selection, "float32"), method=Method.GPU)
+    with closing(loaders.Building(selection, place, straight, {})) as building:
+        assert building.step() is None
+        ours = building.model()
+    assert differences(ours, plain(place, "float32")) == []
+    assert set(taken) == {"model.safetensors"}
+
+
 def test_the_libraries_have_their_functions_back(folder: Path, taken: list[str]) -> None:
     import diffusers.models.model_loading_utils as shards
     import diffusers.models.modeling_utils as models
