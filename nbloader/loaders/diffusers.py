@@ -65,8 +65,9 @@ def _build(
         for part in todo.parts
         if part.name not in loader_kwargs and (part.repo_id or not itself)
     ]
-    # Pipelines that are connected with others look for those in the folder.
-    if not itself and not pipeline_class._load_connected_pipes:  # noqa: SLF001 - a class's switch
+    # Pipelines that are connected with others look for those in the folder; which class an
+    # `AutoPipeline` takes, it decides itself.
+    if not itself and not getattr(pipeline_class, "_load_connected_pipes", True):
         parts = [*parts, *parts_ahead(selection, placement, loader_kwargs, others=parts)]
     loaded = yield from load_parts(parts, selection, folder, loader_kwargs, arrivals)
     while not arrivals.all_there:

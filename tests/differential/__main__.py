@@ -29,6 +29,9 @@ def main() -> int:
     parser.add_argument(
         "--processes", type=int, default=min(MAX_PROCESSES, os.cpu_count() or 1), help="at once"
     )
+    parser.add_argument(
+        "--straight", action="store_true", help="read weights straight, too: twice as long"
+    )
     parser.add_argument("arguments", nargs="*", help="of pytest")
     given = parser.parse_args()
     oldest = given.part == "oldest"
@@ -46,7 +49,7 @@ def main() -> int:
                         "-p",
                         "no:cacheprovider",
                         "tests/differential/test_models.py",
-                        "tests/differential/test_straight.py",
+                        *(["tests/differential/test_straight.py"] if given.straight else []),
                         *([] if oldest else ["tests/differential/test_idioms.py"]),
                     ),
                     f"--models={'oldest' if oldest else f'{number}/{parts}'}",
