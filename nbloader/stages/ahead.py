@@ -33,6 +33,10 @@ T = TypeVar("T")
 Tested: TypeAlias = tuple[frozenset[str], frozenset[str]]
 """The components whose weights are known to be finite, and those that were called."""
 
+REHEARSED_BYTES = 2_000_000_000
+"""A larger model is not rehearsed: where a library puts tensors together while it loads them, the
+empty ones take memory, too; and a second counts for little beside such a download."""
+
 REHEARSED_CALL_BYTES = 1_000_000_000
 """A model with larger files is built in a rehearsal, and not called: a call reads all of it."""
 
@@ -142,7 +146,7 @@ class Rehearsal:
                         if isinstance(told, Notice):
                             self.notices.append(told)
                     model = building.model()
-                if sum(file.size for file in selection.files) <= REHEARSED_CALL_BYTES:
+                if selection.total <= REHEARSED_CALL_BYTES:
                     loaders.check_call(model, selection, placement)
         except MissingTensorsError:
             raise
@@ -164,6 +168,8 @@ def rehearsal_of(run: Run, selected: Selected) -> Rehearsal | None:
     selection = selected.selection
     weights = {path for part in selection.components for path in part.weights}
     if selection.kind is Kind.DIFFUSERS or weights <= set(selected.cached):
+        return None
+    if run.request.force or selection.total > REHEARSED_BYTES:
         return None
     task = task_of(selection, selected.weights, run.request.loader_kwargs, run.request.attention)
     if not isinstance(task, Task):
@@ -200,6 +206,7 @@ class Ahead:
         self._arrivals = Arrivals(selected.selection, all_there=False)
         self._building: Building | None = None
         self._waits = False
+        self._told: list[ComponentLoaded | Notice] = []
 
     @property
     def sketch(self) -> Path | None:
@@ -248,6 +255,7 @@ class Ahead:
     def _tell(self, told: ComponentLoaded | Notice | Waiting | None) -> bool:
         """Publish what came of a step; say whether there are more to take."""
         if isinstance(told, ComponentLoaded | Notice):
+            self._told.append(told)
             self._run.reporter.publish(told)
             return True
         self._waits = told is not None
@@ -271,6 +279,10 @@ class Ahead:
         while self._tell(run.take(self._building.step, run.reporter.tick)):
             if run.cancelled.is_set():
                 raise cancelled_error()
+        for notice in self._rehearsal.notices if self._rehearsal else ():
+            # Some warnings a library gives only once in a process.
+            if notice.reference == "library-warning" and notice not in self._told:
+                self._tell(notice)
         return self._building.model()
 
     @property

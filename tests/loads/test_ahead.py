@@ -103,6 +103,29 @@ def test_a_model_that_lacks_a_tensor_is_refused_before_its_bytes_have_come(
     with pytest.raises(MissingTensorsError, match=r"classifier\.weight"):
         load(repo_id)
     assert hub.counters().file_bytes < size
+    hub.clear_faults()
+    told: list[Event] = []
+    assert load(repo_id, force=True, on_event=told.append)("word")
+    assert [each.reference for each in told if isinstance(each, Notice)] == ["missing-tensors"]
+
+
+def test_what_a_library_warns_of_in_a_rehearsal_is_told_once(
+    hub: LocalHub, hub_root: Path, load: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repo_id = "org/ahead-warns"
+    save_embedder(hub_root / "models" / repo_id)
+    slow(hub, "*.safetensors")
+    rehearse = ahead.Rehearsal.__call__
+    once = Notice(reference="library-warning", message="sentence-transformers warns: x", hint="")
+
+    def warned(rehearsal: ahead.Rehearsal) -> None:
+        rehearse(rehearsal)
+        rehearsal.notices += [once, once]
+
+    monkeypatch.setattr(ahead.Rehearsal, "__call__", warned)
+    told: list[Event] = []
+    load(repo_id, on_event=told.append)
+    assert [each for each in told if isinstance(each, Notice)] == [once]
 
 
 def of_transformers(folder: Path) -> Any:
