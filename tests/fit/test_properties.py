@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from hypothesis import given
@@ -20,7 +21,7 @@ from nbloader.records import (
     Selection,
 )
 from tests.fit.machines import TORCH_126, machine, with_bitsandbytes
-from tests.fit.test_table import ORDER, assert_possible
+from tests.fit.test_table import ORDER, WITHOUT_PINNED_MEMORY, assert_possible
 
 MB, GB = 1_000_000, 1_000_000_000
 sizes = st.one_of(
@@ -151,7 +152,7 @@ def test_a_plan_for_a_full_gpu_is_a_row_that_fits(
     for failed in found.placements:
         if failed.fits and (other := next_method(found, failed)):
             assert rows[other].fits
-            assert ORDER.index(other) > ORDER.index(failed.method)
+            assert rows[other].rank > failed.rank
             assert max(rows[other].vram, default=0) < max(failed.vram)
 
 
@@ -161,7 +162,8 @@ def test_the_fastest_that_fits(
 ) -> None:
     found = fit(*model, facts)
 
-    assert [row.method for row in found.placements] == ORDER
+    # Group offload is faster than model offload where its weights can be pinned, slower elsewhere.
+    assert [row.method for row in found.placements] in (ORDER, WITHOUT_PINNED_MEMORY)
     assert found.chosen == next((row for row in found.placements if row.fits), None)
     assert bool(found.problem) == (found.chosen is None)
 
@@ -183,9 +185,9 @@ def test_more_memory_is_never_slower(
     assert _speed(fit(*model, richer)) <= _speed(fit(*model, facts))
 
 
-def _speed(found: Fit) -> int:
-    """The place of what was chosen among the methods; past the last if nothing was."""
-    return len(ORDER) if found.chosen is None else ORDER.index(found.chosen.method)
+def _speed(found: Fit) -> float:
+    """The rank of what was chosen; past the last if nothing was."""
+    return math.inf if found.chosen is None else found.chosen.rank
 
 
 @given(models(), machines(), dtypes)
