@@ -226,7 +226,9 @@ def check_folder(name: str, folder: object) -> str | None:
         path = os.fspath(folder)  # type: ignore[call-overload]
     except TypeError:
         path = b""
-    if not isinstance(path, str) or not path or not _is_path(path):
+    # That of the cache goes to the worker as a variable, all others in lines of UTF-8.
+    can_be_told = _is_path if name == "cache_dir" else is_text
+    if not isinstance(path, str) or not path or not can_be_told(path):
         raise InvalidArgumentError(
             f"{name}={quote(folder)} is not a folder", hint=f'Pass a path, as {name}="models".'
         )
