@@ -28,7 +28,7 @@ import psutil
 from benchmarks.models import MODELS, Model, publish
 from nbloader.localhub import Fault, LocalHub, RequestClass
 
-__all__ = ["main"]
+__all__ = ["CASES", "Case", "Timing", "main", "table"]
 
 MB = 1_000_000
 _BODIES = (RequestClass.CDN_GET, RequestClass.XET_XORB)
@@ -113,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                     hub.upload_to_xet(MODELS[name].repo_id)
                 for case in mine:
                     found[case] = _measure(hub, case, args, root, Path(place), floors)
-    table = _table(found, floors)
+    told = table(found, floors, cores=os.cpu_count() or 1)
     result = [
         {
             "case": case.title,
@@ -124,7 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     ]
     args.output.parent.mkdir(parents=True, exist_ok=True)
     args.output.write_text(json.dumps(result, indent=1) + "\n")
-    sys.stdout.write(f"{table}\n\n{args.output}\n")
+    sys.stdout.write(f"{told}\n\n{args.output}\n")
     return 0
 
 
@@ -247,58 +247,62 @@ def _note_peaks(pid: int, peaks: dict[str, int]) -> None:
 # -- the table -------------------------------------------------------------------------------------
 
 
-def _table(
-    found: Mapping[Case, Mapping[str, Sequence[Timing]]], floors: Mapping[str, Sequence[Timing]]
+def table(
+    found: Mapping[Case, Mapping[str, Sequence[Timing]]],
+    floors: Mapping[str, Sequence[Timing]],
+    *,
+    cores: int,
 ) -> str:
+    """Write a row for each case: medians, ratios within a round, and the bound.
+
+    Args:
+        found: the runs of `nbloader` and of the `library`, in turns.
+        floors: those of the library from a folder of this machine, by model.
+    """
     rows = [
         [
-            "case",
-            "nbloader s",
-            "library s",
-            "ratio",
-            "bound s",
-            "/ bound",
-            "after the last byte s",
-            "CPU s",
-            "library CPU s",
-            "worker MB",
+            *("case", "nbloader s", "library s", "ratio", "bound s", "/ bound"),
+            *("after the last byte s", "CPU s", "library CPU s", "worker MB"),
         ],
-        *(_row(case, runs, floors[case.model]) for case, runs in found.items()),
+        *(_row(case, runs, floors[case.model], cores) for case, runs in found.items()),
     ]
     widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
-    lines = [
+    return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
-    ]
-    return "\n".join(lines)
+    )
 
 
-def _row(case: Case, runs: Mapping[str, Sequence[Timing]], floor: Sequence[Timing]) -> list[str]:
+def _row(
+    case: Case, runs: Mapping[str, Sequence[Timing]], floor: Sequence[Timing], cores: int
+) -> list[str]:
     own, library = runs["nbloader"], runs["library"]
-    ready = median(run.ready_s for run in own)
+    seconds = median(run.ready_s for run in own)
     ratio = median(a.ready_s / b.ready_s for a, b in zip(own, library, strict=True))
-    bound = max(_bounds(case, own, floor))
+    bound = max(_bounds(case, own, floor, cores))
     left = [run.left_s for run in own if run.left_s is not None]
     return [
         case.title,
-        f"{ready:.2f}",
+        f"{seconds:.2f}",
         f"{median(run.ready_s for run in library):.2f}",
         f"{ratio:.2f}",
         f"{bound:.2f}",
-        f"{ready / bound:.2f}",
+        f"{seconds / bound:.2f}",
         f"{median(left):.2f}" if left and not case.warm else "",
         f"{median(run.cpu_s for run in own):.1f}",
         f"{median(run.cpu_s for run in library):.1f}",
-        f"{max((run.peak_bytes.get('worker', 0) for run in own), default=0) / MB:.0f}",
+        f"{max(run.peak_bytes.get('worker', 0) for run in own) / MB:.0f}",
     ]
 
 
-def _bounds(case: Case, own: Sequence[Timing], floor: Sequence[Timing]) -> Iterator[float]:
+def _bounds(
+    case: Case, own: Sequence[Timing], floor: Sequence[Timing], cores: int
+) -> Iterator[float]:
     yield min(run.ready_s for run in floor)
     if case.cap:
         yield min(run.wire_bytes for run in own) / (case.cap * MB)
     if not case.warm:
-        yield min(run.cpu_s for run in own) / (os.cpu_count() or 1)
+        yield min(run.cpu_s for run in own) / cores
 
 
 if __name__ == "__main__":

@@ -6,10 +6,11 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from benchmarks import gpu, gpu_models, report, transfer
+from benchmarks import gpu, gpu_models, ready, report, transfer
 from benchmarks.peers import PEERS
 from benchmarks.repos import MB, ModelRepo, hashes, publish
 from benchmarks.runs import Outcome, Record, run
@@ -168,3 +169,35 @@ def test_all_ways_onto_a_gpu_bring_the_same(tmp_path: Path) -> None:
     for ways in (["safetensors load_file", "mapped, then .to", "nbloader"], list(gpu._LOADS)):
         digests = {gpu._one(way, tmp_path, "cpu")["digest"] for way in ways}
         assert len(digests) == 1
+
+
+def test_the_table_of_seconds_compares_within_a_round_and_with_the_bound() -> None:
+    case = ready.Case(model="pipeline", cap=100, tls=True)
+    warm = ready.Case(model="pipeline", warm=True)
+
+    def timing(ready_s: float, **more: Any) -> ready.Timing:
+        return ready.Timing(ready_s=ready_s, cpu_s=4.0, **more)
+
+    own = [
+        timing(each, wire_bytes=900_000_000, left_s=0.25, peak_bytes={"worker": 80_000_000})
+        for each in (10.0, 9.9, 10.2)
+    ]
+    library = [timing(each) for each in (20.0, 11.0, 17.0)]
+    floor = [timing(each) for each in (5.0, 4.5)]
+    found = {
+        case: {"nbloader": own, "library": library},
+        warm: {"nbloader": floor, "library": floor},
+    }
+    heads, *rows = (
+        [cell for cell in line.split("  ") if cell.strip()]
+        for line in ready.table(found, {"pipeline": floor}, cores=2).splitlines()
+    )
+    assert [[cell.strip() for cell in row] for row in rows] == [
+        # The link is the bound: 900 MB at 100 MB/s.
+        [
+            *("pipeline, http over TLS, 100 MB/s", "10.00", "17.00", "0.60", "9.00", "1.11"),
+            *("0.25", "4.0", "4.0", "80"),
+        ],
+        ["pipeline, from the cache", "4.75", "4.75", "1.00", "4.50", "1.06", "4.0", "4.0", "0"],
+    ]
+    assert len(heads) == 10
