@@ -26,6 +26,7 @@ from statistics import median
 import psutil
 
 from benchmarks.models import MODELS, Model, publish
+from benchmarks.transfer import positive
 from nbloader.localhub import Fault, LocalHub, RequestClass
 
 __all__ = ["CASES", "Case", "Timing", "main", "table"]
@@ -134,7 +135,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Measure the time until a model is ready.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--repeats", type=int, default=5, help="runs of each")
+    parser.add_argument("--repeats", type=positive, default=5, help="runs of each")
     parser.add_argument(
         "--cases", nargs="+", default=[""], help="those whose titles have one of these words"
     )

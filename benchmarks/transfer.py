@@ -28,7 +28,7 @@ from benchmarks.runs import Record, run, skipped
 from benchmarks.scenarios import Scenario, scenarios
 from nbloader.localhub import LocalHub
 
-__all__ = ["main"]
+__all__ = ["main", "positive"]
 
 _HUB_LIMIT_S = 4 * 3600.0
 
@@ -76,13 +76,13 @@ def _parser() -> argparse.ArgumentParser:
         description="Measure nbloader's downloads side by side with those of its peers.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--repeats", type=_positive, default=5, help="runs of each timed row")
+    parser.add_argument("--repeats", type=positive, default=5, help="runs of each timed row")
     parser.add_argument(
-        "--fault-repeats", type=_positive, default=1, help="runs of each row with a fault"
+        "--fault-repeats", type=positive, default=1, help="runs of each row with a fault"
     )
-    parser.add_argument("--large-mb", type=_positive, default=2000, help="size of the five files")
-    parser.add_argument("--medium-mb", type=_positive, default=1000, help="size at 100 MB/s")
-    parser.add_argument("--small-mb", type=_positive, default=120, help="size at 20 MB/s")
+    parser.add_argument("--large-mb", type=positive, default=2000, help="size of the five files")
+    parser.add_argument("--medium-mb", type=positive, default=1000, help="size at 100 MB/s")
+    parser.add_argument("--small-mb", type=positive, default=120, help="size at 20 MB/s")
     parser.add_argument(
         "--limit-s", type=float, default=120.0, help="a run that takes longer has failed"
     )
@@ -98,7 +98,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """Read a number of the command line that is at least 1."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError("at least 1")

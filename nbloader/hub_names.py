@@ -16,6 +16,7 @@ from typing import TypeGuard
 
 __all__ = [
     "HUB",
+    "cache_folder",
     "folder_and_name",
     "is_path",
     "is_repo_id",
@@ -34,6 +35,11 @@ _NAME = r"(?![-.])[\w\-.]{1,96}(?<![-.])"
 _REPO_ID = re.compile(rf"(?:{_NAME}/)?{_NAME}", re.ASCII)
 _NO_PATH = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _NO_REVISION = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|//|@\{|/\.")
+
+
+def cache_folder(repo_id: str, repo_type: str = "model") -> str:
+    """Return the name of a repository's folder in the Hub's cache, such as `models--org--name`."""
+    return f"{repo_type}s--{repo_id.replace('/', '--')}"
 
 
 def is_repo_id(value: object) -> TypeGuard[str]:

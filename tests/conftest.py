@@ -8,6 +8,7 @@ from random import Random
 import pytest
 
 from nbloader.localhub import LocalHub
+from tests.servers import Proxy
 
 WriteRepo = Callable[[Path, str, Mapping[str, bytes]], None]
 Publish = Callable[[Mapping[str, bytes]], str]
@@ -117,3 +118,13 @@ def publish(hub_root: Path, write_repo: WriteRepo, request: pytest.FixtureReques
 def weights() -> bytes:
     """Three megabytes in which no part is like another."""
     return Random(0).randbytes(3_000_000)
+
+
+@pytest.fixture
+def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """A proxy that makes tunnels, and no other rules of how servers are reached."""
+    for name in ("no_proxy", "NO_PROXY", "all_proxy", "ALL_PROXY", "https_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    proxy = Proxy()
+    yield proxy
+    proxy.close()

@@ -8,10 +8,11 @@ be done with, the pipeline loads itself from the complete folder.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from nbloader.loaders.arguments import DTYPES
-from nbloader.loaders.placing import Part, by_itself, dtype_name, has_variant
+from nbloader.loaders.placing import Part, by_itself, model_arguments, part_of
 from nbloader.loaders.versions import versions
 from nbloader.records import Component, Method, Placement, Selection
 
@@ -34,7 +35,8 @@ class Arrivals:
 
     def has(self, component: str) -> bool:
         """Say whether the files of a component are there."""
-        return self.all_there or self._paths.get(component, frozenset({""})) <= self._done
+        paths = self._paths.get(component)
+        return self.all_there or (paths is not None and paths <= self._done)
 
     def has_file(self, path: str) -> bool:
         """Say whether a file of the selection is there, by its path."""
@@ -103,21 +105,11 @@ def _part(
     versions: Mapping[str, str],
 ) -> Part:
     """Return a component with the arguments that its pipeline would give it (`load_sub_model`)."""
-    assert component.library is not None
-    assert component.class_name is not None
     arguments: dict[str, Any] = {}
     if component.weights:
         placed = next((one for one in placement.components if one.name == component.name), None)
         dtype = placed.dtype if placed is not None else placement.dtype
-        arguments = {dtype_name(component.library, versions): dtype, "local_files_only": True}
+        arguments = model_arguments(selection, component, dtype, versions)
         if placement.method is Method.GPU and "accelerate" in versions:
             arguments["device_map"] = placement.device.partition(":")[0]
-        if selection.variant is not None and has_variant(component, selection.variant):
-            arguments["variant"] = selection.variant
-    return Part(
-        name=component.name,
-        library=component.library,
-        class_name=component.class_name,
-        arguments=arguments,
-        is_plain=True,
-    )
+    return replace(part_of(component, arguments), is_plain=True)

@@ -101,7 +101,7 @@ class Building:
         self._ignores_shapes = any(
             given.get("ignore_mismatched_sizes") is True for given in (loader_kwargs, nested)
         )
-        self._arrivals = arrivals
+        self._arrivals = arrivals or Arrivals(selection)
         self._begin = partial(
             build,
             selection,
@@ -110,7 +110,7 @@ class Building:
             loader_kwargs,
             attention=attention,
             fills=forced,
-            arrivals=arrivals,
+            arrivals=self._arrivals,
         )
         self._steps = self._begin()
         self._direct = direct or Direct(
@@ -139,7 +139,7 @@ class Building:
             self._direct.handed(),
         ):
             try:
-                self._direct.begin(self._arrivals.has_file if self._arrivals else None)
+                self._direct.begin(self._arrivals.has_file)
                 if self._left:
                     return self._left.pop(0)
                 if self._built:
@@ -361,7 +361,7 @@ def build(
     *,
     attention: str | None = None,
     fills: bool = False,
-    arrivals: Arrivals | None = None,
+    arrivals: Arrivals,
 ) -> BuildSteps:
     """Build the model that `selection` describes from `folder`, without the network.
 
@@ -369,7 +369,7 @@ def build(
         attention: how attention is computed, by a name of `libraries.ATTENTIONS`; None for the
             library's own choice.
         fills: whether tensors that no file has are made up, so that the model can be used.
-        arrivals: the files that are there; None for all.
+        arrivals: the files that are there.
 
     Yields:
         Each component that is loaded by itself, once it is where it belongs, notices, and reports
@@ -388,7 +388,7 @@ def build(
             selection, folder, placement, todo, loader_kwargs, arrivals
         )
     else:
-        while arrivals is not None and not arrivals.all_there:
+        while not arrivals.all_there:
             yield Waiting()
         builder = single_files if selection.checkpoint else _BUILDERS[selection.kind]
         built = yield from builder.build(selection, folder, placement, todo, loader_kwargs)

@@ -28,15 +28,13 @@ def build(
     placement: Placement,
     todo: Steps,
     loader_kwargs: Mapping[str, Any],
-    arrivals: Arrivals | None = None,
+    arrivals: Arrivals,
 ) -> BuildSteps:
     """Build the components of a pipeline that can be loaded by themselves, and put it together.
 
     Args:
-        arrivals: the files that are there; None for all. Each component is built as soon as its
-            own are.
+        arrivals: the files that are there. Each component is built as soon as its own are.
     """
-    arrivals = arrivals or Arrivals(selection)
     pipeline = yield from _build(selection, folder, placement, todo, loader_kwargs, arrivals)
     rename(pipeline, folder, selection.repo_id, own=selection.folder is not None)
     return pipeline

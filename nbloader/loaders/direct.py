@@ -6,7 +6,6 @@ and memory.
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 from collections import Counter
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from nbloader.loaders.arguments import DTYPES, PLACING
-from nbloader.loaders.folders import snapshot_of
+from nbloader.loaders.folders import read_object, snapshot_of
 from nbloader.loaders.handing import handed
 from nbloader.loaders.reading import PINNED, Reading
 from nbloader.loaders.versions import versions as installed_versions
@@ -223,21 +222,21 @@ class Direct:
         ]
         self._reading = Reading(cancelled=cancelled) if found.components else None
 
-    def begin(self, there: Callable[[str], bool] | None = None) -> None:
+    def begin(self, there: Callable[[str], bool]) -> None:
         """Begin to read the files that are there. Torch is imported.
 
         Args:
-            there: says so of a path of the selection; None where all are.
+            there: says so of a path of the selection.
         """
         reading = self._reading
         if reading is None:
             return
         with self._lock:  # A build may go on beside the download that is looked at.
-            due = [each for each in self._left if there is None or _is_due(*each[:2], there)]
+            due = [each for each in self._left if _is_due(*each[:2], there)]
             self._left = [each for each in self._left if each not in due]
         for component, path, device in due:
             place = self._place(path)
-            if _quantized(place.parent):
+            if "quantization_config" in read_object(place.parent / "config.json"):
                 self.problem = self.problem or f"the weights of {component.name} are quantized"
             else:
                 reading.add(place, device)
@@ -285,12 +284,3 @@ class Direct:
 def _is_due(component: Component, path: str, there: Callable[[str], bool]) -> bool:
     """Say whether a file can be read: it is there, with what says how its weights are stored."""
     return there(path) and all(there(each) for each in component.paths if each.endswith(".json"))
-
-
-def _quantized(folder: Path) -> bool:
-    """Say whether the configuration beside weights names a quantization."""
-    try:
-        config = json.loads((folder / "config.json").read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(config, dict) and "quantization_config" in config

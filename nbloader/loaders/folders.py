@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nbloader.hub_names import cache_folder
 from nbloader.records import Selection
 
 
@@ -39,8 +40,17 @@ def snapshot_of(selection: Selection, folder: Path, repo_id: str) -> Path:
         return Path(other.folder)
     if repo_id == selection.repo_id:
         return folder
-    name = f"{other.repo_type}s--{repo_id.replace('/', '--')}"
+    name = cache_folder(repo_id, other.repo_type)
     return _cache(selection, folder) / name / "snapshots" / other.commit_hash
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """Read a JSON object; an empty one where there is none."""
+    try:
+        value = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def code_arguments(selection: Selection, folder: Path) -> dict[str, Any]:

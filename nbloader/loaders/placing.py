@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from packaging.version import Version
@@ -144,7 +144,7 @@ def _pipeline(selection: Selection, placement: Placement, versions: Mapping[str,
             hint='Choose plan="group-offload" or plan="cpu".',
         )
     arguments: dict[str, Any] = {
-        dtype_name("diffusers", versions): _dtypes(placement),
+        _dtype_name("diffusers", versions): _dtypes(placement),
         "local_files_only": True,
     }
     if selection.variant is not None:
@@ -249,23 +249,10 @@ def _from_elsewhere(
     versions: Mapping[str, str],
 ) -> Part:
     """Return a component of another repository, which is loaded to where the pipeline begins."""
-    assert component.library is not None
-    assert component.class_name is not None
-    arguments: dict[str, Any] = {"local_files_only": True}
     placed = next((part for part in placement.components if part.name == component.name), None)
-    if placed is not None:
-        arguments[dtype_name(component.library, versions)] = placed.dtype
-        if selection.variant is not None and has_variant(component, selection.variant):
-            arguments["variant"] = selection.variant
-    return Part(
-        name=component.name,
-        library=component.library,
-        class_name=component.class_name,
-        arguments=arguments,
-        repo_id=component.repo_id,
-        folder=component.folder,
-        argument=component.argument,
-    )
+    if placed is None:
+        return part_of(component, {"local_files_only": True})
+    return part_of(component, model_arguments(selection, component, placed.dtype, versions))
 
 
 def by_itself(selection: Selection, component: Component) -> bool:
@@ -282,18 +269,22 @@ def _part(
     versions: Mapping[str, str],
 ) -> Part:
     waits = placement.method in OFFLOADING
-    assert component.library is not None
-    assert component.class_name is not None
-    quantized = placed.quantization is not None
-    arguments: dict[str, Any] = {
-        dtype_name(component.library, versions): placement.dtype if quantized else placed.dtype,
-        "local_files_only": True,
-        "device_map": {"": placement.device if waits else placed.device},
-    }
-    if selection.variant is not None and has_variant(component, selection.variant):
-        arguments["variant"] = selection.variant
+    dtype = placed.dtype if placed.quantization is None else placement.dtype
+    arguments = model_arguments(selection, component, dtype, versions)
+    arguments["device_map"] = {"": placement.device if waits else placed.device}
     if placed.quantization is not None:
         arguments["quantization_config"] = _quantization(placed.quantization, placement.dtype)
+    return replace(
+        part_of(component, arguments),
+        rests_on=placed.device if waits else None,
+        meets_inputs=placement.method in _SPREADING,
+    )
+
+
+def part_of(component: Component, arguments: Arguments) -> Part:
+    """Return a component whose class is known, to be loaded with these arguments."""
+    assert component.library is not None
+    assert component.class_name is not None
     return Part(
         name=component.name,
         library=component.library,
@@ -302,16 +293,25 @@ def _part(
         repo_id=component.repo_id,
         folder=component.folder,
         argument=component.argument,
-        rests_on=placed.device if waits else None,
-        meets_inputs=placement.method in _SPREADING,
     )
 
 
-def has_variant(component: Component, variant: str) -> bool:
-    """Say whether a component has files of a variant.
+def model_arguments(
+    selection: Selection, component: Component, dtype: str, versions: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return the arguments of a component with weights: of `from_pretrained`, without a place."""
+    assert component.library is not None
+    arguments: dict[str, Any] = {
+        _dtype_name(component.library, versions): dtype,
+        "local_files_only": True,
+    }
+    if selection.variant is not None and _has_variant(component, selection.variant):
+        arguments["variant"] = selection.variant
+    return arguments
 
-    A repository may have a variant of some components only; the others come plain.
-    """
+
+def _has_variant(component: Component, variant: str) -> bool:
+    """A repository may have a variant of some components only; the others come plain."""
     part_of_name = re.compile(rf"\.{re.escape(variant)}[.-][^/]*$")
     return any(part_of_name.search(path) for path in component.weights)
 
@@ -320,7 +320,7 @@ def has_variant(component: Component, variant: str) -> bool:
 
 
 def _embeddings(selection: Selection, placement: Placement, versions: Mapping[str, str]) -> Steps:
-    own = {dtype_name("transformers", versions): placement.dtype, **_model_placing(placement)}
+    own = {_dtype_name("transformers", versions): placement.dtype, **_model_placing(placement)}
     model_kwargs = {
         **({} if selection.variant is None else {"variant": selection.variant}),
         **({} if selection.backend else own),
@@ -351,7 +351,7 @@ def _task(selection: Selection, placement: Placement, versions: Mapping[str, str
     dealt = placement.method in _DEALING
     return Steps(
         arguments={
-            dtype_name("transformers", versions): placement.dtype,
+            _dtype_name("transformers", versions): placement.dtype,
             "trust_remote_code": selection.custom_code,
             "model_kwargs": model_kwargs,
             # A model that lies on several devices refuses to be given one.
@@ -366,7 +366,7 @@ def _classes(selection: Selection, placement: Placement, versions: Mapping[str, 
         return Steps(arguments={"trust_remote_code": selection.custom_code})
     library = "diffusers" if selection.of_diffusers else "transformers"
     arguments: dict[str, Any] = {
-        dtype_name(library, versions): placement.dtype,
+        _dtype_name(library, versions): placement.dtype,
         "local_files_only": True,
         **({} if selection.variant is None else {"variant": selection.variant}),
         **_model_placing(placement, straight=_goes_straight(selection, versions)),
@@ -421,7 +421,7 @@ def _number(device: str) -> int | str:
 # -- what both have in common ----------------------------------------------------------------------
 
 
-def dtype_name(library: str, versions: Mapping[str, str]) -> str:
+def _dtype_name(library: str, versions: Mapping[str, str]) -> str:
     """Return the name that a library's version has for the number format.
 
     What belongs to pipelines of diffusers may be made of either library.

@@ -14,7 +14,13 @@ from typing import Any
 from nbloader.errors import InvalidArgumentError, ModelLoadError
 from nbloader.loaders.adapters import put_into_model
 from nbloader.loaders.arguments import DTYPES, places_itself, with_model_kwargs
-from nbloader.loaders.folders import Places, adapted, code_arguments, replaced_modules
+from nbloader.loaders.folders import (
+    Places,
+    adapted,
+    code_arguments,
+    read_object,
+    replaced_modules,
+)
 from nbloader.loaders.placing import WHOLE, BuildSteps, Steps
 from nbloader.loaders.reports import Reports, lacking
 from nbloader.loaders.tasks import Choice, Offer, Wanted, decide, processors_of
@@ -102,7 +108,7 @@ class _Builder:
             arguments = {key: value for key, value in arguments.items() if key not in DTYPES}
         self._arguments = {**arguments, "model_kwargs": {**code, **arguments["model_kwargs"]}}
         self._code = code
-        self._raw = _read(folder / "config.json")
+        self._raw = read_object(folder / "config.json")
         trusted = bool(arguments.get("trust_remote_code"))
         self._auto_map = _references(self._raw.get("auto_map")) if trusted else {}
         custom = self._raw.get("custom_pipelines")
@@ -364,7 +370,8 @@ class _Builder:
         elif "tokenizer" in found:
             cls = "AutoTokenizer"
         elif "image_processor" in found:
-            audio = "feature_extractor_type" in _read(self._folder / "preprocessor_config.json")
+            settings = read_object(self._folder / "preprocessor_config.json")
+            audio = "feature_extractor_type" in settings
             cls = "AutoFeatureExtractor" if audio else "AutoImageProcessor"
         else:
             return "Its repository has no tokenizer or processor: call it with tensors."
@@ -439,15 +446,6 @@ def _needs_of(impl: Any) -> frozenset[str]:
     if impl.__name__ == "VideoClassificationPipeline":
         needs.add("video_processor")  # this one or one of images, which it takes from there
     return frozenset(needs)
-
-
-def _read(file: Path) -> dict[str, Any]:
-    """Read a JSON object; an empty one where there is none."""
-    try:
-        value = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _references(auto_map: object) -> dict[str, str]:

@@ -34,6 +34,7 @@ from nbloader.request.values import (
     check_task,
     check_token,
     check_variant,
+    is_text,
     one_of,
 )
 from nbloader.text import quote
@@ -159,7 +160,8 @@ def checked(call: Call) -> Request:
     if isinstance(call, DownloadCall):
         if call.repo_type is not None:  # as the Hub's library takes it
             repo_type = one_of("repo_type", call.repo_type, RepoType)
-        local_dir = check_folder("local_dir", call.local_dir)
+        # The worker is told of it in lines of UTF-8; of the cache, by a variable.
+        local_dir = check_folder("local_dir", call.local_dir, is_text)
     endpoint = check_endpoint(call.endpoint)
     default = check_endpoint(os.environ.get("HF_ENDPOINT") or None, "HF_ENDPOINT")
     asked = endpoint or default

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from enum import StrEnum
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -218,17 +219,24 @@ def _is_path(value: str) -> bool:
         return False
 
 
-def check_folder(name: str, folder: object) -> str | None:
-    """Return the absolute path of a folder, or None. Raises InvalidArgumentError."""
+def check_folder(
+    name: str, folder: object, allowed: Callable[[str], bool] = _is_path
+) -> str | None:
+    """Return the absolute path of a folder, or None.
+
+    Args:
+        allowed: says which paths can be one; by default all that the system can be asked for.
+
+    Raises:
+        InvalidArgumentError: it is none.
+    """
     if folder is None:
         return None
     try:
         path = os.fspath(folder)  # type: ignore[call-overload]
     except TypeError:
         path = b""
-    # That of the cache goes to the worker as a variable, all others in lines of UTF-8.
-    can_be_told = _is_path if name == "cache_dir" else is_text
-    if not isinstance(path, str) or not path or not can_be_told(path):
+    if not isinstance(path, str) or not path or not allowed(path):
         raise InvalidArgumentError(
             f"{name}={quote(folder)} is not a folder", hint=f'Pass a path, as {name}="models".'
         )

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nbloader.hub_cache import RepoCache, found_partials
+from nbloader.hub_names import cache_folder
 from nbloader.machine import folder_of_environment
 from nbloader.notebook import Background
 from nbloader.records import RepoType
@@ -69,7 +70,7 @@ def _place(request: Request) -> Path | None:
         return Path(request.folder)
     root = Path(request.cache_dir) if request.cache_dir else folder_of_environment(os.environ)
     try:
-        cache = RepoCache(root / f"models--{request.repo_id.replace('/', '--')}")
+        cache = RepoCache(root / cache_folder(request.repo_id, request.repo_type))
         commit = cache.commit_of(request.revision)
         place = cache.snapshot(commit or request.revision)
         there = any(file.exists() for pattern in _WEIGHTS for file in place.glob(pattern))

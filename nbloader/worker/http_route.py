@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import errno
-import importlib
 import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from huggingface_hub import get_session
 from huggingface_hub.errors import OfflineModeIsEnabled
 
 from nbloader.transfer.policy import Reason
 from nbloader.worker.failures import Failure
 from nbloader.worker.links import Links
 from nbloader.worker.piece import Piece
-from nbloader.worker.wire import Canceller
+from nbloader.worker.wire import Canceller, http_package
 
 _NETWORK_ERRNO = frozenset(
     {
@@ -35,9 +33,8 @@ _NETWORK_ERRNO = frozenset(
 
 
 def _transport_error() -> type[Exception]:
-    """Return the base of the HTTP client's errors: httpx in huggingface_hub 1.x, httpx2 in 2.x."""
-    package = importlib.import_module(type(get_session()).__module__.partition(".")[0])
-    found = getattr(package, "TransportError", None)
+    """Return the base of the errors of the Hub's client."""
+    found = getattr(http_package(), "TransportError", None)
     return found if isinstance(found, type) and issubclass(found, Exception) else ConnectionError
 
 

@@ -420,7 +420,9 @@ class Session:
         # Small ones first: they tell whether the rest is any use.
         for name in sorted(batches, key=lambda name: sum(file.size for file in batches[name])):
             one = self._repositories[name]
-            done = self._done if sketch is None or name else self._sketch(sketch).beside(self._done)
+            done: Callable[[RepoFile], None] = self._done
+            if sketch is not None and one is self._own:
+                done = self._sketch().beside(sketch, self._done)
             one.fetch(batches[name], done=done, verify=self._start.verify)
             one.note_revision()
         return self._own.place(selection.commit_hash)
@@ -434,15 +436,15 @@ class Session:
         Raises:
             NbloaderError: of the tree under `RepoError` or `TransferError`.
         """
-        sketch = self._sketch(folder)
+        sketch = self._sketch()
         if self._own.listing is not None:
             done = lambda file: None  # noqa: ARG005, E731 - nobody counts
             self._own.fetch(sketch.small, done=done, verify=self._start.verify)
-        sketch.write()
+        sketch.write(folder)
 
-    def _sketch(self, folder: Path) -> SketchOf:
+    def _sketch(self) -> SketchOf:
         assert self._selection is not None
-        return SketchOf(self._selection, self._own, folder, at_once=self._hub.policy.max_workers)
+        return SketchOf(self._selection, self._own, at_once=self._hub.policy.max_workers)
 
     def _done(self, file: RepoFile) -> None:
         self.publish(FileDone(path=file.path))

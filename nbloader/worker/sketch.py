@@ -26,26 +26,22 @@ class SketchOf:
 
     Args:
         one: the repository.
-        folder: of the copy.
         at_once: how many headers are read at the same time.
 
     Attributes:
         small: the files that are whole in it.
     """
 
-    def __init__(
-        self, selection: Selection, one: Repository | Folder, folder: Path, *, at_once: int
-    ) -> None:
+    def __init__(self, selection: Selection, one: Repository | Folder, *, at_once: int) -> None:
         weights = {path for part in selection.components for path in part.weights}
         self.small = [file for file in selection.files if file.path not in weights]
         self._hollow = [file for file in selection.files if file.path in weights]
         self._commit = selection.commit_hash
         self._one = one
-        self._folder = folder
         self._at_once = at_once
 
-    def write(self, folder: Path | None = None) -> None:
-        """Write it; the small files are where a load finds them.
+    def write(self, folder: Path) -> None:
+        """Write it into a folder; the small files are where a load finds them.
 
         Raises:
             NbloaderError: of the tree under `RepoError` or `TransferError`.
@@ -54,9 +50,11 @@ class SketchOf:
         with ThreadPoolExecutor(self._at_once) as pool:
             outlines = dict(zip(self._hollow, pool.map(read, self._hollow), strict=True))
         content = {file: self._one.place(self._commit, file.path) for file in self.small}
-        write_sketch(folder or self._folder, content, outlines)
+        write_sketch(folder, content, outlines)
 
-    def beside(self, done: Callable[[RepoFile], object]) -> Callable[[RepoFile], None]:
+    def beside(
+        self, folder: Path, done: Callable[[RepoFile], object]
+    ) -> Callable[[RepoFile], None]:
         """Return what is told of each file that is there, as `done` is, and writes it in time.
 
         The folder appears once it is complete. What goes wrong with it is no matter: it saves the
@@ -65,11 +63,11 @@ class SketchOf:
         left = {file.path for file in self.small}
 
         def write() -> None:
-            unfinished = self._folder.with_name(f"{self._folder.name}.unfinished")
+            unfinished = folder.with_name(f"{folder.name}.unfinished")
             with suppress(NbloaderError, OSError):
                 unfinished.mkdir()
                 self.write(unfinished)
-                unfinished.rename(self._folder)
+                unfinished.rename(folder)
 
         def told(file: RepoFile) -> None:
             done(file)

@@ -291,10 +291,14 @@ class Wires:
         """Return what servers are judged by, made by the Hub client's own function."""
         with self._lock:
             if self._context is None:
-                package = importlib.import_module(type(get_session()).__module__.partition(".")[0])
-                self._context = package.create_ssl_context()
+                self._context = http_package().create_ssl_context()
                 self._context.set_alpn_protocols(["http/1.1"])
             return self._context
+
+
+def http_package() -> Any:
+    """Return the library of the Hub's client: httpx in huggingface_hub 1.x, httpx2 in 2.x."""
+    return importlib.import_module(type(get_session()).__module__.partition(".")[0])
 
 
 def _is_usual_client() -> bool:

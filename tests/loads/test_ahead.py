@@ -22,20 +22,6 @@ from nbloader.stages import ahead, warm
 from tests.models import picture, save_classifier, save_embedder, save_pipeline
 
 
-@pytest.fixture
-def load(hub: LocalHub, tmp_path: Path) -> Callable[..., Any]:
-    def load(repo_id: str, **keywords: Any) -> Any:
-        return nbloader.load(
-            repo_id,
-            device="cpu",
-            endpoint=hub.endpoint,
-            cache_dir=tmp_path / "cache",
-            **{"view": "none", **keywords},
-        )
-
-    return load
-
-
 def slow(hub: LocalHub, path: str, bytes_per_second: int = 150_000) -> None:
     hub.set_faults(
         [Fault(RequestClass.CDN_GET, path=path, total_bytes_per_second=bytes_per_second)]

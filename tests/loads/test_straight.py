@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-import nbloader
 from nbloader.errors import MissingTensorsError
 from nbloader.loaders.reading import Reading
 from nbloader.localhub import Fault, LocalHub, RequestClass
@@ -23,18 +22,8 @@ from tests.straight import straight_on_the_cpu
 
 
 @pytest.fixture
-def load(hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+def load(load: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     straight_on_the_cpu(monkeypatch)
-
-    def load(repo_id: str, **keywords: Any) -> Any:
-        return nbloader.load(
-            repo_id,
-            device="cpu",
-            endpoint=hub.endpoint,
-            cache_dir=tmp_path / "cache",
-            **{"view": "none", **keywords},
-        )
-
     return load
 
 

@@ -42,15 +42,6 @@ def test_files_come_over_tls(
     assert safe_hub.counters().of(content).body_bytes >= 30_000_000
 
 
-@pytest.fixture
-def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    for name in ("no_proxy", "NO_PROXY", "all_proxy", "ALL_PROXY", "https_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    proxy = Proxy()
-    yield proxy
-    proxy.close()
-
-
 @pytest.mark.parametrize("password", ["s3cret", "wrong"])
 def test_all_of_it_takes_the_way_of_the_hubs_library(
     safe_hub: LocalHub,

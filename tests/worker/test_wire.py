@@ -319,15 +319,6 @@ def test_a_wait_for_bytes_over_tls_ends_at_once_when_it_is_cancelled(
     safe_hub.clear_faults()
 
 
-@pytest.fixture
-def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    for name in ("no_proxy", "NO_PROXY", "all_proxy", "ALL_PROXY", "https_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    proxy = Proxy()
-    yield proxy
-    proxy.close()
-
-
 def test_bytes_come_through_a_proxy_with_a_password(
     safe_url: str, trusted: None, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
