@@ -283,7 +283,8 @@ class Session:
             return cached
         if not certain:
             cached = None
-        if cached is not None and COMMIT.fullmatch(start.revision) and not cached[0].companions:
+        settled = COMMIT.fullmatch(start.revision) and not start.verify
+        if cached is not None and settled and not cached[0].companions:
             return cached  # A commit does not change, and no other repository can have a newer one.
         if cached is not None:
             # With everything at hand, one question whether there is something newer is enough.

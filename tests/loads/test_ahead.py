@@ -283,3 +283,17 @@ def test_a_commit_that_is_in_the_cache_needs_no_question(
     assert len(hub.requests()) - before == 1  # whether the branch has moved
     assert len(load(repo_id, revision=snapshot.name).encode("word")) > 0
     assert len(hub.requests()) - before == 1
+
+
+def test_a_commit_that_is_verified_is_fetched_again_where_its_bytes_are_wrong(
+    hub: LocalHub, hub_root: Path, load: Callable[..., Any], tmp_path: Path
+) -> None:
+    repo_id = "org/ahead-verified"
+    save_embedder(hub_root / "models" / repo_id)
+    load(repo_id)
+    (snapshot,) = (tmp_path / "cache" / "models--org--ahead-verified" / "snapshots").iterdir()
+    weights = (snapshot / "model.safetensors").resolve()
+    right = weights.read_bytes()
+    weights.write_bytes(right[:-1] + bytes([right[-1] ^ 1]))
+    load(repo_id, revision=snapshot.name, verify=True)
+    assert (snapshot / "model.safetensors").read_bytes() == right
