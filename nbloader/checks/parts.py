@@ -75,18 +75,22 @@ def of_other_kinds(selection: Selection) -> Iterator[Finding]:
     for part in selection.components:
         name, made = part.argument or part.name, part.class_name or ""
         meant = _KINDS.get(name)
-        if not part.repo_id or part.library != "diffusers" or meant is None or meant.search(made):
+        if not part.repo_id or not made or meant is None:
             continue
-        other = next((one for one, kind in _KINDS.items() if kind.search(made)), None)
-        if other is None:
+        own = part.library == "diffusers"
+        if own and meant.search(made):
             continue
+        other = next((one for one, kind in _KINDS.items() if own and kind.search(made)), None)
+        if own and other is None:
+            continue  # The name tells nothing.
         place = "/".join(filter(None, (part.repo_id, part.folder)))
         yield Finding(
             error=InvalidArgumentError,
             message=f"components[{name!r}]: {place} is a {made}, which is no {name}",
             advice=f'Name the {name} of that repository, such as "{part.repo_id}/{name}".'
             if part.folder
-            else f'Name another place; this one is for components={{"{other}": ...}}.',
+            else "Name another place"
+            + (f'; this one is for components={{"{other}": ...}}.' if other else "."),
         )
 
 
@@ -99,7 +103,8 @@ _KINDS: Mapping[str, re.Pattern[str]] = {
     "motion_adapter": re.compile("^MotionAdapter$"),
     "scheduler": re.compile("Scheduler$"),
 }
-"""What the names of the classes have in them that are for a component of diffusers."""
+"""What the names of the classes have in them that are for a component of diffusers. None of
+transformers is for one of these."""
 
 
 # Pipelines name with it that they take one of several schedulers; it is no class by itself.

@@ -444,6 +444,7 @@ _REFUSED = (
         for case, made, components in (
             ("of-no-name", {}, {"vea": None}),
             ("of-another-kind", {_other("canny"): _controlnet}, {"vae": _other("canny")}),
+            ("of-another-library", {_other("bert"): save_classifier}, {"vae": _other("bert")}),
             ("of-another-folder", {_other("sd"): _of_other_pipeline},
              {"unet": f"{_other('sd')}/vae"}),
         )
