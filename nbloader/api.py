@@ -61,6 +61,7 @@ def load(
     verify: bool = False,
     force: bool = False,
     replace: bool = False,
+    keep_files: bool = True,
     settings: Settings | Mapping[str, Any] | None = None,
     view: str = "auto",
     on_event: Callable[[Event], object] | None = None,
@@ -122,6 +123,9 @@ def load(
             tensors, which are then random.
         replace: unload what this process has loaded of the same repository before, as
             `nbloader.unload` does, once everything else is ready: for a cell that is run twice.
+        keep_files: False for a disk that is smaller than the model: each file of weights is deleted
+            once it is loaded, and the next load downloads it again. What was in the cache before,
+            and what other commits share, stays. A load that is killed goes on from what is there.
         settings: `Settings` or a mapping of their fields.
         view: `auto` (a widget in a notebook, a bar on a terminal, text elsewhere), `widget`,
             `html`, `text`, `tqdm`, `none`.
@@ -168,6 +172,7 @@ def load(
             verify=verify,
             force=force,
             replace=replace,
+            keep_files=keep_files,
             settings=settings,
             view=view,
             on_event=on_event,
@@ -334,6 +339,7 @@ def preflight(
     local_files_only: bool = False,
     trust_remote_code: bool = False,
     allow_pickle: bool = False,
+    keep_files: bool = True,
     settings: Settings | Mapping[str, Any] | None = None,
     loader_kwargs: Mapping[str, Any] | None = None,
 ) -> PreflightReport:
@@ -373,6 +379,7 @@ def preflight(
         local_files_only=local_files_only,
         trust_remote_code=trust_remote_code,
         allow_pickle=allow_pickle,
+        keep_files=keep_files,
         settings=settings,
         loader_kwargs=loader_kwargs,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from nbloader.errors import (
     error_from_parts,
 )
 from nbloader.fit import fit, next_method
+from nbloader.hub_cache import PassingFiles
 from nbloader.hub_names import successor_of
 from nbloader.libraries import (
     attention_facts,
@@ -40,12 +42,15 @@ from nbloader.loaders import (
     loaded,
     places_itself,
     spare_bytes,
+    versions,
+    way_of_passing,
 )
 from nbloader.machine import (
     attached_models,
     bigger_disks,
     disk_facts_or_none,
     holds_model,
+    home_of_environment,
     looks_like,
     machine_facts,
     matching,
@@ -124,7 +129,42 @@ def gather(
     """
     if problem is not None:
         problem = helped(problem, request, fetched=survey is None)
-    return _with_bigger_disks(_facts(request, survey, selected, problem))
+    facts = _facts(request, survey, selected, problem)
+    small = facts.disk is not None and facts.disk.free < facts.room_bytes
+    if selected is not None and facts.fit is not None and (small or not request.keep_files):
+        facts = _with_passing(facts, request, selected)
+    return _with_bigger_disks(facts)
+
+
+def _with_passing(facts: Facts, request: Request, selected: Selected) -> Facts:
+    """Find out which weights can go once they are loaded.
+
+    Those of the selection's own repository can that were not in the cache before, other than by a
+    load that keeps no files.
+    """
+    facts = replace(facts, passes=not request.keep_files)
+    selection, placement = selected.selection, facts.fit.chosen if facts.fit else None
+    if request.folder is not None:
+        return replace(facts, stays="a folder of yours is loaded")
+    if placement is None or request.local_files_only:
+        return replace(facts, stays="nothing is downloaded")
+    way = way_of_passing(selection, placement, request.loader_kwargs, versions())
+    if way.reason:
+        return replace(facts, stays=way.reason)
+    notes = PassingFiles.beside(selected.folder, home_of_environment(os.environ))
+    quantized = {part.name for part in selected.weights if part.quantization}
+    files = {file.path: file for file in selection.files}
+    etags = Counter(file.etag for file in selection.files)
+    paths = frozenset(
+        path
+        for component, _ in way.components
+        if component.name not in quantized
+        for path in component.weights
+        if etags[files[path].etag] == 1
+        and (path not in selected.cached or notes.has(selection.commit_hash, files[path]))
+    )
+    stays = "" if paths else "all weights are there already, or are quantized"
+    return replace(facts, passing=paths, stays=stays)
 
 
 def gather_joint(facts: Facts, joint: Selected) -> Facts:

@@ -43,6 +43,9 @@ class Facts:
         partial: bytes that an earlier download left of others, by path.
         copied: others again whose content is elsewhere on this machine, by path; each with the
             bytes that it takes of the disk once it is at its place.
+        passing: paths of weights that can go once they are loaded.
+        passes: whether they do.
+        stays: why none can, as a clause; empty if some can.
         disk: of the cache.
         bigger_disks: others with more room, best first.
         packages: those that the selection needs, by the name of their import.
@@ -77,6 +80,9 @@ class Facts:
     partial: Mapping[str, int] = field(default_factory=dict)
     copied: Mapping[str, int] = field(default_factory=dict)
     problem: NbloaderError | None = None
+    passing: frozenset[str] = frozenset()
+    passes: bool = False
+    stays: str = ""
     disk: DiskFacts | None = None
     bigger_disks: tuple[DiskFacts, ...] = ()
     packages: Mapping[str, PackageFacts] = field(default_factory=dict)
@@ -120,9 +126,31 @@ class Facts:
     @property
     def required_bytes(self) -> int:
         """Free space that the disk has to have."""
+        if self.passes and self.passing:
+            return self.passing_room_bytes
         if not self.room_bytes or self.required_disk_bytes is None:
             return self.room_bytes
         return self.required_disk_bytes
+
+    @property
+    def passing_room_bytes(self) -> int:
+        """Free space that is needed at a time where weights go once they are loaded.
+
+        What stays has to have room, and the largest of what goes. What is there of that goes first.
+        """
+        room = {
+            file.path: file.size - self.partial.get(file.path, 0)
+            for file in (self.selection.files if self.selection else ())
+            if file.path not in self.cached and file.path not in self.copied
+        }
+        stays = sum(size for path, size in room.items() if path not in self.passing)
+        largest = max((size for path, size in room.items() if path in self.passing), default=0)
+        there = sum(
+            file.size
+            for file in (self.selection.files if self.selection else ())
+            if file.path in self.passing and file.path in self.cached
+        )
+        return max(0, stays + sum(self.copied.values()) + largest - there)
 
 
 # -- what a check can say --------------------------------------------------------------------------

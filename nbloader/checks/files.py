@@ -87,8 +87,11 @@ def disk(facts: Facts) -> CheckResult:
         return _not_checked("disk", facts)
     required = facts.required_bytes
     folder = short_path(facts.disk.folder)
+    passes = facts.passes and bool(facts.passing)
     # What differs from the bytes that are missing was set.
     asked = "" if required == facts.room_bytes else " (asked for by required_disk_space_gb)"
+    if passes:
+        asked = f" at a time for {format_bytes(facts.room_bytes)} in all, as weights are not kept"
     figures = (
         f"{format_bytes(required)} required{asked}, {format_bytes(facts.disk.free)} available "
         f"at {folder}"
@@ -105,15 +108,28 @@ def disk(facts: Facts) -> CheckResult:
             DiskSpaceError,
             f"not enough disk space: {figures}",
             hint=f"Free {format_bytes(required - facts.disk.free)} there{shows}, "
-            f"or {_elsewhere(facts, required)}.",
+            f"or {_elsewhere(facts, required)}.{_piece_by_piece(facts)}",
         )
-    if required and facts.disk.free - required < LOW_DISK_BYTES:
+    if required and not passes and facts.disk.free - required < LOW_DISK_BYTES:
         return warned(
             "disk",
             f"the disk will be almost full: {figures}",
             hint=f"Free some space there, or {_elsewhere(facts, required + LOW_DISK_BYTES)}.",
         )
     return passed("disk", figures)
+
+
+def _piece_by_piece(facts: Facts) -> str:
+    """Offer to load a model that is larger than the disk, or say why that cannot be."""
+    assert facts.disk is not None
+    if facts.stays and facts.passes:
+        return f" keep_files=False does not help here: {facts.stays}."
+    if facts.passes or not facts.passing or facts.passing_room_bytes > facts.disk.free:
+        return ""
+    return (
+        f" Or pass `keep_files=False`, which needs {format_bytes(facts.passing_room_bytes)} at a "
+        "time: weights are deleted once they are loaded, and the next load downloads them again."
+    )
 
 
 def _elsewhere(facts: Facts, required: int) -> str:

@@ -17,6 +17,7 @@ from nbloader.hub_cache.partial import (
     bytes_on_disk,
     open_partial,
 )
+from nbloader.hub_cache.passing import PassingFiles
 from nbloader.hub_cache.ranges import Spans
 from nbloader.hub_cache.sweep import Swept, found_partials, sweep
 
@@ -28,6 +29,7 @@ __all__ = [
     "ListingStore",
     "LocalFolder",
     "Partial",
+    "PassingFiles",
     "RepoCache",
     "Spans",
     "Swept",

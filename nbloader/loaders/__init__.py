@@ -13,12 +13,13 @@ from nbloader.loaders.device import (
     remember,
     spare_bytes,
 )
-from nbloader.loaders.direct import Direct
+from nbloader.loaders.direct import Direct, Passing, way_of_passing
 from nbloader.loaders.imports import Import, torch_is_imported
 from nbloader.loaders.quantization import asked_quantizations
 from nbloader.loaders.reports import quiet
 from nbloader.loaders.self_test import as_it_was, check_call, check_embeddings, check_modules
 from nbloader.loaders.unloading import Freed, unload
+from nbloader.loaders.versions import versions
 
 __all__ = [
     "DTYPES",
@@ -28,6 +29,7 @@ __all__ = [
     "Direct",
     "Freed",
     "Import",
+    "Passing",
     "alive",
     "as_it_was",
     "asked_quantizations",
@@ -48,4 +50,6 @@ __all__ = [
     "spare_bytes",
     "torch_is_imported",
     "unload",
+    "versions",
+    "way_of_passing",
 ]

@@ -26,6 +26,11 @@ class Arrivals:
 
     def __init__(self, selection: Selection, *, all_there: bool = True) -> None:
         self._paths = {part.name: frozenset(part.paths) for part in selection.components}
+        sizes = {file.path: file.size for file in selection.files}
+        self._sizes = {
+            part.name: sum(sizes.get(path, 0) for path in part.paths)
+            for part in selection.components
+        }
         self._done: set[str] = set()
         self.all_there = all_there
 
@@ -37,6 +42,10 @@ class Arrivals:
         """Say whether the files of a component are there."""
         paths = self._paths.get(component)
         return self.all_there or (paths is not None and paths <= self._done)
+
+    def in_order(self, parts: Iterable[Part]) -> list[Part]:
+        """Return components in the order in which they are fetched: the largest first."""
+        return sorted(parts, key=lambda part: -self._sizes.get(part.name, 0))
 
     def has_file(self, path: str) -> bool:
         """Say whether a file of the selection is there, by its path."""

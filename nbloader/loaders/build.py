@@ -152,6 +152,7 @@ class Building:
                 return self._tested(made) if isinstance(made, Built) else made
             except StopIteration as end:
                 self._built.append(end.value)
+                self._check_asked()
                 self._direct.close()
                 judged = self._judged(end.value)
                 self._left += [told for told in (judged, self._direct.notice()) if told]
@@ -168,6 +169,14 @@ class Building:
                 if told is None:
                     raise
                 raise told from error
+
+    def _check_asked(self) -> None:
+        """See that the library has taken what only we have. Raises ModelLoadError."""
+        try:
+            self._direct.check_asked()
+        except ModelLoadError:
+            self.close()
+            raise
 
     def _tested(self, built: Built) -> ComponentLoaded:
         """Test a component by itself, as far as that can be done before it is where it will be.

@@ -121,7 +121,7 @@ def load_parts(
     What the pipeline can load itself is left to it where it fails here.
     """
     made: dict[str, Any] = {}
-    left = list(parts)
+    left = arrivals.in_order(parts)
     while left:
         part = next((each for each in left if arrivals.has(each.name)), None)
         if part is None:

@@ -12,9 +12,11 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from nbloader.errors import ModelLoadError
 from nbloader.loaders.arguments import DTYPES, PLACING
 from nbloader.loaders.folders import read_object, snapshot_of
 from nbloader.loaders.handing import handed
@@ -29,7 +31,7 @@ from nbloader.records import (
     Placement,
     Selection,
 )
-from nbloader.text import plain
+from nbloader.text import plain, quote
 
 _METHODS = frozenset({Method.GPU, Method.MULTI_GPU})
 """The plans by which weights lie on GPUs as they are: whole models, or whole components. Beside
@@ -101,6 +103,48 @@ def way(
     return Way(
         components=tuple((component, _device(placement, placed)) for component, placed in parts)
     )
+
+
+def way_of_passing(
+    selection: Selection,
+    placement: Placement,
+    loader_kwargs: Mapping[str, Any],
+    versions: Mapping[str, str],
+) -> Way:
+    """Say which weights can be read by us whatever the plan, so that their files may go. Pure.
+
+    They go to their device as they are, or to memory, from which the library then takes them.
+
+    Args:
+        versions: as for `way`.
+    """
+    parts = _parts(selection, placement)
+    reason = (
+        _of_call(selection, loader_kwargs, versions) or _of_files(parts)
+        if parts
+        else "it has no weights of its own"
+    )
+    if reason:
+        return Way(reason=reason)
+    suits = _suits(selection, placement)
+    sizes = {file.path: file.size for file in selection.files}
+    return Way(
+        components=tuple(
+            (
+                component,
+                _device(placement, placed)
+                if suits and _is_same(component, placed, sizes)
+                else "cpu",
+            )
+            for component, placed in parts
+        )
+    )
+
+
+def _is_same(component: Component, placed: PlacedComponent, sizes: Mapping[str, int]) -> bool:
+    """Say whether weights stay in the number format that they are stored in."""
+    stored = sum(sizes.get(path, 0) for path in component.weights)
+    return placed.bytes <= stored <= _SAME_SHARE * placed.bytes + _SAME_BYTES
 
 
 def _suits(selection: Selection, placement: Placement) -> bool:
@@ -175,7 +219,7 @@ def _of_memory(selection: Selection, placement: Placement, parts: list[_Part]) -
     casts = False
     for component, placed in parts:
         stored = sum(sizes.get(path, 0) for path in component.weights)
-        same = placed.bytes <= stored <= _SAME_SHARE * placed.bytes + _SAME_BYTES
+        same = _is_same(component, placed, sizes)
         casts = casts or not same
         needed[_device(placement, placed)] += placed.bytes if same else stored + placed.bytes
     for device, size in needed.items() if casts else ():
@@ -190,11 +234,29 @@ def _of_memory(selection: Selection, placement: Placement, parts: list[_Part]) -
 # -- doing it --------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passing:
+    """Files that go once they are read.
+
+    Attributes:
+        paths: theirs in the selection; weights, all of the selection's own repository.
+        folder: a copy of the repository in which weights are holes, for the library to open.
+        is_there: says whether a file of the selection is in its place.
+        read: told of the path of each once it is read, from a thread that reads.
+    """
+
+    paths: frozenset[str]
+    folder: Path
+    is_there: Callable[[str], bool]
+    read: Callable[[str], object]
+
+
 class Direct:
     """The weights of a build on their way to their devices, beside it. To be closed.
 
     Args:
         cancelled: whoever waits for them stops when it is set.
+        passing: files that go once they are read; only those are, then.
 
     Attributes:
         problem: why weights are left to the library, as a clause; empty where none are, and where
@@ -209,8 +271,10 @@ class Direct:
         loader_kwargs: Mapping[str, Any],
         *,
         cancelled: threading.Event | None = None,
+        passing: Passing | None = None,
     ) -> None:
-        found = way(selection, placement, loader_kwargs, installed_versions())
+        choose = way if passing is None else way_of_passing
+        found = choose(selection, placement, loader_kwargs, installed_versions())
         self.problem = found.reason
         self._selection, self._folder = selection, folder
         self._told = False
@@ -219,8 +283,13 @@ class Direct:
             (component, path, device)
             for component, device in found.components
             for path in component.weights
+            if passing is None or path in passing.paths
         ]
         self._reading = Reading(cancelled=cancelled) if found.components else None
+        self._passing = passing
+        if self._reading is not None and passing is not None:
+            for _, path, device in self._left:
+                self._reading.expect(passing.folder / path, device, name=path)
 
     def begin(self, there: Callable[[str], bool]) -> None:
         """Begin to read the files that are there. Torch is imported.
@@ -231,12 +300,17 @@ class Direct:
         reading = self._reading
         if reading is None:
             return
+        passing = self._passing
+        there = passing.is_there if passing is not None else there
         with self._lock:  # A build may go on beside the download that is looked at.
             due = [each for each in self._left if _is_due(*each[:2], there)]
             self._left = [each for each in self._left if each not in due]
         for component, path, device in due:
             place = self._place(path)
-            if "quantization_config" in read_object(place.parent / "config.json"):
+            if passing is not None:
+                read = partial(passing.read, path)
+                reading.add_expected(passing.folder / path, place, read)
+            elif "quantization_config" in read_object(place.parent / "config.json"):
                 self.problem = self.problem or f"the weights of {component.name} are quantized"
             else:
                 reading.add(place, device)
@@ -254,11 +328,24 @@ class Direct:
 
     def give_up(self, error: BaseException) -> bool:
         """Leave all to the library after an error; say whether that may help."""
-        if self._reading is None:
+        if self._reading is None or self._passing is not None:
             return False
         self.problem = f"{type(error).__name__}: {plain(str(error), 200)}"
         self.close()
         return True
+
+    def check_asked(self) -> None:
+        """See that the library has asked for all files that are gone.
+
+        Raises:
+            ModelLoadError: it has not, and may have read what only stands for them.
+        """
+        never = self._reading.never_asked() if self._reading is not None else []
+        if never:
+            raise ModelLoadError(
+                f"the library has not asked for {quote(never[0])}, which is gone",
+                hint="Load without `keep_files=False`.",
+            )
 
     def close(self) -> None:
         """Free what nobody has taken."""

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from nbloader.errors import ModelLoadError
 from nbloader.loaders.reading import Reading
 
 _STATE_DICTS = (
@@ -94,6 +95,7 @@ class _Seam:
             plainly = _is_safetensors(file) and not arguments and options.keys() <= _PLAIN
             if reading is not None and plainly and (tensors := reading.take(file)) is not None:
                 return tensors
+            _check_there(reading, file)
             return original(file, *arguments, **options)
 
         return load_state_dict
@@ -120,6 +122,19 @@ class _Seam:
         return warm_up
 
 
+def _check_there(reading: Reading | None, file: Any) -> None:
+    """See that a file is opened which is more than a header.
+
+    Raises:
+        ModelLoadError: it is not.
+    """
+    if reading is not None and not isinstance(file, dict) and reading.stands_in(file):
+        raise ModelLoadError(
+            "the library reads weights in a way that `keep_files=False` cannot follow",
+            hint="Load without `keep_files=False`.",
+        )
+
+
 def _is_safetensors(file: Any) -> bool:
     return not isinstance(file, dict) and str(file).endswith(".safetensors")
 
@@ -140,6 +155,12 @@ class _Opened:
     def __exit__(self, *error: object) -> Any:
         return self._opened.__exit__(*error)
 
+    def get_tensor(self, name: str) -> Any:
+        """Return a tensor, as the original does."""
+        if self._reading.stands_in(self._file):
+            return self._reading.take_one(self._file, name)
+        return self._opened.get_tensor(name)
+
     def get_slice(self, name: str) -> _Slice:
         """Return a tensor that is not there yet, as the original does."""
         return _Slice(self._opened.get_slice(name), self._reading, self._file, name)
@@ -159,8 +180,9 @@ class _Slice:
         return getattr(self._original, name)
 
     def __getitem__(self, index: Any) -> Any:
-        if index is Ellipsis:
+        stands_in = self._reading.stands_in(self._file)
+        if index is Ellipsis or stands_in:
             tensor = self._reading.take_one(self._file, self._name)
             if tensor is not None:
-                return tensor
+                return tensor[index] if stands_in else tensor
         return self._original[index]

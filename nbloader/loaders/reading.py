@@ -14,15 +14,15 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections import deque
-from collections.abc import Iterator, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from nbloader.errors import CancelledError
+from nbloader.errors import CancelledError, ModelLoadError
 from nbloader.limits import WAIT_STEP_S
 from nbloader.records import RepoFile
 from nbloader.selection import FIRST_READ_BYTES, StoredTensor, header_end, stored_tensors
@@ -37,6 +37,10 @@ has left the processor's cache when it is sent on."""
 MAX_READERS = 12
 """Threads. On a machine with 16 cores 4, 8 and 16 of them gave 13, 20 and 23 GB/s; with 12, the
 buffers are 0.4 GB."""
+
+MAX_HELD = 2
+"""Files that go once they are read, and whose tensors nobody has taken yet, at a time: so much of a
+model is in memory twice where what the library makes of it is something else."""
 
 PINNED = "pinned"
 """Stands for a device: memory that a GPU copies from by itself."""
@@ -69,15 +73,18 @@ class _File:
     """A file on its way.
 
     Attributes:
+        path: where it is; None before it is there.
         device: where its tensors go.
+        read: called once it is read, where it goes then.
         tensors: those that nobody has taken yet; None before it was opened.
         descriptor: while it is read.
         left: pieces of it that are not on the device yet.
         filled: what the copies have to wait for: the memory may have been used before.
     """
 
-    path: Path
+    path: Path | None
     device: str
+    read: Callable[[], object] | None = None
     tensors: dict[str, torch.Tensor] | None = None
     descriptor: int = -1
     left: int = 0
@@ -115,7 +122,8 @@ class Reading:
     """Files on their way to devices. To be closed; until then it holds what nobody has taken.
 
     Torch has to be imported before the first file is added. Any fault ends all of it: what was not
-    taken is given up, and `problem` says why. The files can then be loaded in another way.
+    taken is given up, and `problem` says why. The files can then be loaded in another way, but not
+    those that are gone by then: a library that asks for them meets an error.
 
     Args:
         cancelled: whoever waits stops when it is set.
@@ -128,6 +136,9 @@ class Reading:
         self._cancelled = cancelled or threading.Event()
         self._most = readers or min(MAX_READERS, os.cpu_count() or 1)
         self._files: dict[str, _File] = {}
+        self._going: dict[str, str] = {}
+        self._asked: set[str] = set()
+        self._wanted: Counter[str] = Counter()
         self._descriptors: set[int] = set()
         self._pins = False
         self._queue = _Queue()
@@ -143,9 +154,39 @@ class Reading:
         """
         key = os.path.realpath(path)
         with self._changed:
-            if self._closed or self.problem or key in self._files:
+            if key not in self._files:
+                self._begin(key, _File(Path(key), _numbered(device)))
+
+    def expect(self, stand_in: Path, device: str, *, name: str) -> None:
+        """Announce a file that goes once it is read. Whoever takes from it waits for it.
+
+        Args:
+            stand_in: what a library opens in its place: a file with its header, and nothing else.
+            name: the file's, for errors.
+        """
+        key = os.path.realpath(stand_in)
+        with self._changed:
+            self._files[key] = _File(None, _numbered(device))
+            self._going[key] = name
+
+    def add_expected(self, stand_in: Path, path: Path, read: Callable[[], object]) -> None:
+        """Let a file be read that was expected, and is there now.
+
+        Args:
+            read: called once all of it is read, from a thread that reads.
+        """
+        key = os.path.realpath(stand_in)
+        with self._changed:
+            file = self._files.get(key)
+            if file is not None and file.path is None:
+                file.path, file.read = Path(os.path.realpath(path)), read
+                self._begin(key, file)
+
+    def _begin(self, key: str, file: _File) -> None:
+        with self._changed:
+            if self._closed or self.problem:
                 return
-            self._files[key] = file = _File(Path(key), _numbered(device))
+            self._files[key] = file
             self._queue.files.append(file)
             pieces = sum(_size(each.path) for each in self._queue.files) // PIECE_BYTES
             for _ in range(len(self._threads), min(self._most, 1 + pieces)):
@@ -154,6 +195,15 @@ class Reading:
                 thread.start()
             self._changed.notify_all()
 
+    def stands_in(self, path: str | os.PathLike[str]) -> bool:
+        """Say whether a file only stands for one that is read, so that there is nothing in it."""
+        return os.path.realpath(path) in self._going
+
+    def never_asked(self) -> list[str]:
+        """Name the files that go once they are read, and of which nobody has asked for anything."""
+        with self._changed:
+            return [name for key, name in self._going.items() if key not in self._asked]
+
     def take(self, path: str | os.PathLike[str]) -> dict[str, torch.Tensor] | None:
         """Hand over all tensors of a file, and keep none; None if they are not all here.
 
@@ -161,11 +211,12 @@ class Reading:
 
         Raises:
             CancelledError: the load was cancelled.
+            ModelLoadError: the file is gone, and its tensors were taken before or are lost.
         """
         with self._arrived(path) as file:
             if file is None or file.tensors is None:
                 return None
-            del self._files[os.path.realpath(path)]
+            self._forget(path)
             return file.tensors
 
     def take_one(self, path: str | os.PathLike[str], name: str) -> torch.Tensor | None:
@@ -174,7 +225,20 @@ class Reading:
         Waits and raises as `take` does.
         """
         with self._arrived(path) as file:
-            return None if file is None or file.tensors is None else file.tensors.pop(name, None)
+            if file is None or file.tensors is None:
+                return None
+            tensor = file.tensors.pop(name, None)
+            if file.read is not None:
+                if tensor is None:
+                    raise self._gone(os.path.realpath(path))
+                if not file.tensors:
+                    self._forget(path)
+            return tensor
+
+    def _forget(self, path: str | os.PathLike[str]) -> None:
+        """Forget a file that was taken; another may be held in its place."""
+        del self._files[os.path.realpath(path)]
+        self._changed.notify_all()
 
     def close(self) -> None:
         """End the threads, and free what nobody has taken."""
@@ -197,11 +261,26 @@ class Reading:
         """Wait until a file is whole, and yield it under the lock."""
         key = os.path.realpath(path)
         with self._changed:
-            while (file := self._files.get(key)) is not None and not file.done:
-                if self._cancelled.is_set():
-                    raise CancelledError("the load was cancelled", hint="Run the line again.")
-                self._changed.wait(WAIT_STEP_S)
+            self._asked.add(key)
+            self._wanted[key] += 1
+            self._changed.notify_all()
+            try:
+                while (file := self._files.get(key)) is not None and not file.done:
+                    if self._cancelled.is_set() or (self._closed and key in self._going):
+                        raise CancelledError("the load was cancelled", hint="Run the line again.")
+                    self._changed.wait(WAIT_STEP_S)
+            finally:
+                self._wanted[key] -= 1
+            if file is None and key in self._going:
+                raise self._gone(key)
             yield file
+
+    def _gone(self, key: str) -> ModelLoadError:
+        why = self.problem or "its tensors were taken before"
+        return ModelLoadError(
+            f"{self._going[key]} is not kept, and cannot be read: {why}",
+            hint="Load once more, without `keep_files=False`.",
+        )
 
     # -- the threads ---------------------------------------------------------------------------
 
@@ -239,19 +318,43 @@ class Reading:
         return self._closed or bool(self.problem) or self._cancelled.is_set()
 
     def _has_work(self) -> bool:
-        return bool(self._queue.pieces or (self._queue.files and not self._queue.opening))
+        queue = self._queue
+        return bool(queue.pieces or (not queue.opening and self._openable() is not None))
+
+    def _openable(self) -> _File | None:
+        """Return the file to open next: the first, but not too many that are held in memory.
+
+        One that is waited for comes in any case; and where what is waited for is not there yet,
+        all that is there: nothing else would make room for it on the disk.
+        """
+        files = self._queue.files
+        if not files or files[0].read is None:
+            return files[0] if files else None
+        wanted = [
+            self._files[key] for key, count in self._wanted.items() if count and key in self._files
+        ]
+        held = sum(
+            file.read is not None and file.tensors is not None for file in self._files.values()
+        )
+        if held < MAX_HELD or any(file.path is None for file in wanted):
+            return files[0]
+        return next((file for file in files if file in wanted), None)
 
     def _chosen(self) -> _File | _Piece | None:
         """Open the next file before the pieces of the last are used up, else take a piece."""
         queue = self._queue
         if self._over():
             return None
-        if queue.files and not queue.opening and len(queue.pieces) < self._most:
-            queue.opening = True
-            return queue.files.popleft()
+        if not queue.opening and len(queue.pieces) < self._most:
+            file = self._openable()
+            if file is not None:
+                queue.opening = True
+                queue.files.remove(file)
+                return file
         return queue.pieces.popleft() if queue.pieces else None
 
     def _open(self, file: _File) -> None:
+        assert file.path is not None
         file.descriptor = os.open(file.path, os.O_RDONLY)
         with self._changed:
             self._descriptors.add(file.descriptor)
@@ -271,15 +374,22 @@ class Reading:
             if not pieces:
                 self._leave(file.descriptor)
             self._changed.notify_all()
+        if not pieces and file.read is not None:
+            file.read()
 
     def _count(self, arrived: list[_Piece]) -> None:
         """Note that pieces are on their device."""
+        whole: list[_File] = []
         with self._changed:
             for piece in arrived:
                 piece.file.left -= 1
                 if piece.file.left == 0:
                     self._leave(piece.file.descriptor)
                     self._changed.notify_all()
+                    whole.append(piece.file)
+        for file in whole:
+            if file.read is not None:
+                file.read()
 
     def _leave(self, descriptor: int) -> None:
         self._descriptors.discard(descriptor)
@@ -362,6 +472,7 @@ class _Hand:
 
 def _stored(file: _File) -> list[StoredTensor]:
     """Read the header of a file: its tensors, in the order of their bytes."""
+    assert file.path is not None
     described = RepoFile(path=file.path.name, size=os.fstat(file.descriptor).st_size, etag="")
     start = os.pread(file.descriptor, FIRST_READ_BYTES, 0)
     end = header_end(start, described)
@@ -370,9 +481,9 @@ def _stored(file: _File) -> list[StoredTensor]:
     return sorted(stored_tensors(start, described), key=lambda tensor: (tensor.first, tensor.last))
 
 
-def _size(path: Path) -> int:
+def _size(path: Path | None) -> int:
     try:
-        return path.stat().st_size
+        return path.stat().st_size if path is not None else 0
     except OSError:  # It is told when the file is opened.
         return 0
 
@@ -433,7 +544,7 @@ def _fill(buffer: torch.Tensor, piece: _Piece) -> None:
     while done < piece.size:
         count = os.preadv(piece.file.descriptor, [view[done:]], piece.offset + done)
         if not count:
-            raise EOFError(f"{piece.file.path.name} ends too early")
+            raise EOFError(f"{piece.file.path} ends too early")
         done += count
 
 

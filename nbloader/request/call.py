@@ -46,6 +46,7 @@ class Call:
     verify: bool = False
     force: bool = False
     replace: bool = False
+    keep_files: bool = True
     settings: Settings | Mapping[str, Any] | None = None
     view: str = "auto"
     on_event: Callable[[Event], object] | None = None

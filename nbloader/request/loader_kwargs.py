@@ -107,6 +107,7 @@ _OF_THE_CALL = frozenset(
         "components",
         "attention",
         "force",
+        "keep_files",
         "kind",
         "loader_kwargs",
         "on_event",

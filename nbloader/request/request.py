@@ -91,6 +91,7 @@ class Request:
     verify: bool
     force: bool
     replace: bool
+    keep_files: bool
     loader_kwargs: Mapping[str, Any]
     view: ViewName
     on_event: Callable[[Event], object] | None
@@ -227,6 +228,7 @@ def checked(call: Call) -> Request:
         verify=check_flag("verify", call.verify),
         force=check_flag("force", call.force),
         replace=check_flag("replace", call.replace),
+        keep_files=_keep_files(call),
         loader_kwargs=passed_on,
         view=one_of("view", call.view, ViewName),
         on_event=_callable("on_event", call.on_event),
@@ -360,6 +362,18 @@ def _settings(given: Settings | Mapping[str, Any] | None) -> Settings:
     from nbloader.settings import Settings
 
     return given if isinstance(given, Settings) else Settings(**_mapping("settings", given))
+
+
+def _keep_files(call: Call) -> bool:
+    """Check whether what is downloaded stays."""
+    keeps = check_flag("keep_files", call.keep_files)
+    if not keeps and call.replace:
+        raise InvalidArgumentError(
+            "replace=True keeps the old model until all files of the new one are there, and "
+            "keep_files=False never has them all",
+            hint="Free the old one first, with nbloader.unload(...), and leave out replace=True.",
+        )
+    return keeps
 
 
 def _mapping(name: str, given: object) -> Mapping[str, Any]:

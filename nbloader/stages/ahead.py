@@ -11,7 +11,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
@@ -23,10 +23,12 @@ from nbloader.records import ComponentLoaded, Kind, Notice, Selected
 from nbloader.stages.run import cancelled_error
 
 if TYPE_CHECKING:
-    from nbloader.loaders import Arrivals, Building, Direct
+    from nbloader.loaders import Arrivals, Building, Direct, Passing
     from nbloader.loaders.placing import Waiting
     from nbloader.notebook import Turns
+    from nbloader.stages.passing import PassingLoad
     from nbloader.stages.run import Run
+    from nbloader.transfer.protocol import Fetch
     from nbloader.trial import Task
 
 T = TypeVar("T")
@@ -46,10 +48,14 @@ class Steps:
 
     They are done at once; where cells run beside the job, on a thread that waits for its turn, so
     that the download is looked at meanwhile.
+
+    Args:
+        beside: whether they are done on a thread in any case: they wait for the download.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, *, beside: bool = False) -> None:
         self._run = run
+        self._beside = beside
         self._waiting: Background | None = None
         self._given_up = threading.Event()
         self._found: list[Any] = []
@@ -65,7 +71,7 @@ class Steps:
         Raises:
             BaseException: whatever the work raised.
         """
-        if self._run.turns is None:
+        if self._run.turns is None and not self._beside:
             return [work()]
         if self._waiting is None:
             self._given_up.clear()
@@ -73,7 +79,10 @@ class Steps:
             self._waiting = Background(turn, imports=False)
         return self._outcome() if self._waiting.check() else []
 
-    def _in_turn(self, turns: Turns, work: Callable[[], Any]) -> None:
+    def _in_turn(self, turns: Turns | None, work: Callable[[], Any]) -> None:
+        if turns is None:
+            self._found.append(work())
+            return
         cancelled = self._run.cancelled
         with suppress(NoTurnError):
             given_up = lambda: self._given_up.is_set() or cancelled.is_set()  # noqa: E731
@@ -185,6 +194,7 @@ class Ahead:
     Args:
         building: makes the build, with the files that are there, and what reads weights already.
         direct: makes what reads weights of a folder to where they will stay.
+        passing: the files that go once they are read; None if all stay.
     """
 
     def __init__(
@@ -193,6 +203,7 @@ class Ahead:
         selected: Selected,
         building: Callable[[Path, Arrivals, Direct | None], Building],
         direct: Callable[[Path], Direct],
+        passing: PassingLoad | None = None,
     ) -> None:
         from nbloader.loaders import Arrivals
 
@@ -201,21 +212,52 @@ class Ahead:
         self._make = building
         self._make_direct = direct
         self._direct: Direct | None = None
-        self._steps = Steps(run)
-        self._rehearsal = rehearsal_of(run, selected)
+        self._passing = passing
+        self._steps = Steps(run, beside=passing is not None)
+        self._rehearsal = rehearsal_of(run, selected) if passing is None else None
         self._arrivals = Arrivals(selected.selection, all_there=False)
+        # What the build may begin with: of files that go, it waits for each when it reads it.
+        self._startable = (
+            Arrivals(selected.selection, all_there=False) if passing else self._arrivals
+        )
+        self._to_stay = {file.path for file in selected.selection.files}
+        self._to_stay -= passing.paths if passing else set()
         self._building: Building | None = None
         self._waits = False
         self._told: list[ComponentLoaded | Notice] = []
 
-    @property
-    def sketch(self) -> Path | None:
-        """Where the files for a rehearsal are to be written; None for nowhere."""
-        return self._rehearsal.folder if self._rehearsal else None
+    def order(self) -> Fetch:
+        """Return what a worker is told to fetch."""
+        from nbloader.transfer.protocol import Fetch
+
+        if self._passing is not None:
+            return self._passing.order()
+        return Fetch(sketch=str(self._rehearsal.folder) if self._rehearsal else None)
+
+    def passing(self) -> Passing | None:
+        """Return the files that go once they are read, for what reads them; None if all stay."""
+        from nbloader.loaders import Passing
+
+        files = self._passing
+        if files is None:
+            return None
+        return Passing(
+            paths=files.paths,
+            folder=files.folder,
+            is_there=self._arrivals.has_file,
+            read=files.read,
+        )
+
+    def notices(self) -> Sequence[Notice]:
+        """Tell what became of files that were not to stay."""
+        return self._passing.notices() if self._passing is not None else ()
 
     def heard(self, path: str) -> None:
         """Take note of a file that is in its place, with the right content."""
         self._arrivals.note(path)
+        if self._passing is not None:
+            self._startable.note(path)
+            self._to_stay.discard(path)
         self._waits = False
 
     def read(self, *, all_there: bool = False) -> None:
@@ -225,7 +267,9 @@ class Ahead:
             all_there: whether all files are in their place.
         """
         self._arrivals.all_there = self._arrivals.all_there or all_there
-        if self._building is not None or not self._selected.folder:
+        if not self._selected.folder or not self._may_build():
+            return
+        if self._building is not None and self._passing is None:
             return  # The build goes on with it.
         if self._direct is None:
             self._direct = self._make_direct(Path(self._selected.folder))
@@ -240,17 +284,33 @@ class Ahead:
         if self._rehearsal is not None and (self._rehearsal.is_due or self._steps.are_under_way):
             self._steps.take(self._rehearsal)
             return
-        if self._selected.selection.kind is not Kind.DIFFUSERS or not self._selected.folder:
+        by_parts = self._selected.selection.kind is Kind.DIFFUSERS or self._passing is not None
+        if not by_parts or not self._selected.folder or not self._may_build():
             return
         if self._waits:
             return
         for told in self._steps.take(self._step):
             self._tell(told)
 
+    def _may_build(self) -> bool:
+        """Say whether what the library will open is there: a copy, where weights go."""
+        if self._passing is None:
+            return True
+        if not self._passing.is_ready():
+            return False
+        for path in self._passing.paths:
+            self._startable.note(path)
+        self._startable.all_there = not self._to_stay or self._arrivals.all_there
+        return True
+
     def _step(self) -> ComponentLoaded | Notice | Waiting | None:
         if self._building is None:
-            self._building = self._make(Path(self._selected.folder), self._arrivals, self._direct)
+            self._building = self._begun(Path(self._selected.folder))
         return self._building.step()
+
+    def _begun(self, folder: Path) -> Building:
+        place = self._passing.folder if self._passing is not None else folder
+        return self._make(place, self._startable, self._direct)
 
     def _tell(self, told: ComponentLoaded | Notice | Waiting | None) -> bool:
         """Publish what came of a step; say whether there are more to take."""
@@ -271,11 +331,14 @@ class Ahead:
             NbloaderError: the model cannot be built, or the run was cancelled.
         """
         run = self._run
+        self._arrivals.all_there = True
+        if self._passing is not None:
+            self.read(all_there=True)
         for told in self._steps.finish():
             self._tell(told)
-        self._arrivals.all_there = True
+        self._startable.all_there = True
         if self._building is None:
-            self._building = self._make(folder, self._arrivals, self._direct)
+            self._building = self._begun(folder)
         while self._tell(run.take(self._building.step, run.reporter.tick)):
             if run.cancelled.is_set():
                 raise cancelled_error()
@@ -301,10 +364,14 @@ class Ahead:
 
     def close(self) -> None:
         """Free what nobody has taken, and end what goes on."""
+        if self._passing is not None and self._direct is not None:
+            self._direct.close()  # A step may wait for files that do not come.
         self._steps.give_up()
         self._end()
         if self._rehearsal is not None:
             self._rehearsal.close()
+        if self._passing is not None:
+            self._passing.close()
 
     def _end(self) -> None:
         if self._building is not None:

@@ -29,7 +29,7 @@ def run_worker(
     companions: tuple[Companion, ...] = (),
     donors: Sequence[str] = (),
     order: Fetch | Sketch | None = None,
-    sketch: Callable[[], Path | None] = lambda: None,
+    fetch: Callable[[], Fetch] | None = None,
     standby: Standby | None = None,
 ) -> Path:
     """Run the worker for a request.
@@ -39,7 +39,7 @@ def run_worker(
         companions: the other repositories of the selection, where they are known.
         donors: folders of blobs, of which files are taken that are wanted here, too.
         order: what to do with the selection; None to fetch its files.
-        sketch: asked for the folder in which a copy without weights is to appear meanwhile.
+        fetch: asked for the order to fetch; None for the plain one.
         standby: a worker that has been started already; None for none.
     """
     from nbloader.transfer.protocol import Start
@@ -69,7 +69,7 @@ def run_worker(
         check=check,
         cancelled=cancelled,
         order=order,
-        sketch=sketch,
+        fetch=fetch,
         standby=standby,
     )
 

@@ -37,6 +37,7 @@ from nbloader.records import (
 from nbloader.redaction import short_path
 from nbloader.stages.ahead import Ahead
 from nbloader.stages.asking import run_worker
+from nbloader.stages.passing import PassingLoad
 from nbloader.stages.preflight import TrialBeside
 from nbloader.stages.run import Run, cancelled_error
 from nbloader.stages.warm import import_early
@@ -44,6 +45,7 @@ from nbloader.text import format_bytes
 
 if TYPE_CHECKING:
     from nbloader.loaders import Arrivals, Building, Direct, Import
+    from nbloader.transfer.protocol import Fetch
 
 T = TypeVar("T")
 
@@ -81,7 +83,9 @@ class _Loading:
         if placement is None:
             raise DoesNotFitError(facts.fit.problem, hint=facts.fit.hint)
         self.placement: Placement = placement
-        self.ahead = Ahead(run, selected, self._building, self._direct)
+        passes = bool(facts.passes and facts.passing)
+        self._passing = PassingLoad(selected, facts.passing) if passes else None
+        self.ahead = Ahead(run, selected, self._building, self._direct, self._passing)
         self._importing: Import | None = None
         self._run = run
         self._facts = facts
@@ -111,14 +115,18 @@ class _Loading:
             self.placement,
             self._run.request.loader_kwargs,
             cancelled=self._run.cancelled,
+            passing=self.ahead.passing(),
         )
 
     def _building(self, folder: Path, arrivals: Arrivals, direct: Direct | None) -> Building:
         from nbloader.loaders import Building
 
         request = self._run.request
+        selection = self._selection
+        if self._passing is not None:  # The other repositories lie where they were fetched to.
+            selection = replace(selection, cache_dir=str(self._passing.cache_dir))
         return Building(
-            self._selection,
+            selection,
             folder,
             self.placement,
             request.loader_kwargs,
@@ -199,6 +207,9 @@ class _Loading:
             )
             if chosen is None or chosen is self.placement:
                 return
+            if self._passing is not None:
+                self._run.reporter.publish(_plan_is_settled())
+                return
             self.ahead.forget()
             self.placement = chosen
             self._device_is_there = False
@@ -248,7 +259,7 @@ def _fetch(run: Run, loading: list[_Loading] | None = None, early_at: float | No
             check=may_go_on,
             cancelled=run.cancelled,
             loads=loading is not None,
-            sketch=lambda: loading[0].ahead.sketch if loading else None,
+            fetch=lambda: _order(loading),
             standby=run.standby,
         )
     except (HubUnreachableError, RepoError) as error:
@@ -256,6 +267,13 @@ def _fetch(run: Run, loading: list[_Loading] | None = None, early_at: float | No
     finally:
         for each in loading or ():
             each.end_trial()
+
+
+def _order(loading: list[_Loading] | None) -> Fetch:
+    """Return what the worker is told to fetch."""
+    from nbloader.transfer.protocol import Fetch
+
+    return loading[0].ahead.order() if loading else Fetch()
 
 
 def download(run: Run) -> tuple[Path, str]:
@@ -306,6 +324,8 @@ def _built(run: Run, loading: _Loading, folder: Path) -> tuple[Any, str]:
     for size in in_turn(lambda: loaders.copies(key))[:1]:
         reporter.publish(_second_copy(selection, placement.device, size))
     model = loading.ahead.model(folder)
+    for notice in loading.ahead.notices():
+        reporter.publish(notice)
     modules = loaders.modules_of(model, selection)
     size = loaders.bytes_of(modules.values())
     for holder in loaders.holders(model, selection):
@@ -324,6 +344,14 @@ def _built(run: Run, loading: _Loading, folder: Path) -> tuple[Any, str]:
         raise cancelled_error()
     reporter.begin(Stage.FINISH)
     return model, _summary(model, placement)
+
+
+def _plan_is_settled() -> Notice:
+    return Notice(
+        reference="plan-settled",
+        message="the plan stays as it is: files that were loaded are gone already",
+        hint="Stop, and load again with `plan=` to have another one.",
+    )
 
 
 def _summary(model: Any, placement: Placement) -> str:

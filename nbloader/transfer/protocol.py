@@ -48,7 +48,7 @@ __all__ = [
     "stopped",
 ]
 
-PROTOCOL_VERSION = 7
+PROTOCOL_VERSION = 8
 
 """A selection of 100,000 files takes about 20 MB; a longer line is a fault, not a message."""
 
@@ -111,9 +111,14 @@ class Fetch:
     Attributes:
         sketch: a folder of the parent's own in which a copy appears, once the small files are
             there, with the weights as `Sketch` writes them; None for none.
+        passing: paths of weights that the parent reads and removes as soon as they are there, so
+            that they need not have room all at once. The sketch is there before the first of them.
+        taken: those of them that the parent has read already, which nobody needs again.
     """
 
     sketch: str | None = None
+    passing: tuple[str, ...] = ()
+    taken: tuple[str, ...] = ()
     type: Literal["fetch"] = "fetch"
 
 

@@ -50,7 +50,7 @@ def transfer(
     check: Callable[[], object] = lambda: None,
     cancelled: threading.Event,
     order: Fetch | Sketch | None = None,
-    sketch: Callable[[], Path | None] = lambda: None,
+    fetch: Callable[[], Fetch] | None = None,
     standby: Standby | None = None,
 ) -> Path:
     """Run workers from the first question to the complete snapshot folder.
@@ -64,7 +64,8 @@ def transfer(
         check: called before every report and while none comes; raises to stop.
         cancelled: when set, the worker is killed and `Cancelled` raised within a second.
         order: what to do with the selection; None to fetch its files.
-        sketch: asked, once the selection is approved, for the folder of `Fetch.sketch`.
+        fetch: asked for that order, for each worker once the selection is approved; None for the
+            plain one.
         standby: a worker that has been started already; None for none.
 
     Raises:
@@ -89,8 +90,8 @@ def transfer(
                         worker.send(question)
                     case Send(command=command):
                         assert worker is not None
-                        if isinstance(command, Fetch) and (place := sketch()) is not None:
-                            command = Fetch(sketch=str(place))
+                        if fetch is not None and isinstance(command, Fetch):
+                            command = fetch()
                         worker.send(command)
                     case KillWorker():
                         assert worker is not None

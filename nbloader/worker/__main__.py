@@ -134,8 +134,8 @@ def _work(start: Start, channel: _Channel) -> None:
     _show_life(channel, session.moved)
     channel.publish(session.select())
     match channel.receive():
-        case Fetch(sketch=sketch):
-            place = session.fetch(Path(sketch) if sketch is not None else None)
+        case Fetch() as order:
+            place = session.fetch(order)
             channel.publish(Finished(folder=str(place)))
         case Sketch(folder=folder):
             session.sketch(Path(folder))

@@ -13,7 +13,7 @@ from pathlib import Path
 from huggingface_hub import constants
 
 from nbloader.errors import NbloaderError
-from nbloader.hub_cache import RepoCache, matches, probe
+from nbloader.hub_cache import PassingFiles, RepoCache, matches, probe
 from nbloader.records import FileProgress, RepoFile, Retry, Route, TransferPolicy
 from nbloader.transfer.protocol import Tried
 from nbloader.worker.engine import Engine
@@ -58,6 +58,7 @@ class Downloads:
         *,
         done: Callable[[RepoFile], object],
         verify: bool,
+        passing: frozenset[str] = frozenset(),
     ) -> None:
         """Bring files into the cache, in about this order.
 
@@ -65,6 +66,7 @@ class Downloads:
 
         Args:
             done: told of each file that is there, from any thread.
+            passing: paths of those that go again once they are loaded.
 
         Raises:
             NbloaderError: of the tree under `RepoError` or `TransferError`.
@@ -74,6 +76,8 @@ class Downloads:
             self.fetched.add(file.path)
             done(file)
 
+        notes = PassingFiles.of(self.cache, Path(constants.HF_HOME))
+        self._keep([file for file in files if file.path not in passing], commit_hash, notes)
         missing = self._missing(commit_hash, files, verify=verify)
         paths = {file.path for file in missing}
         for file in files:
@@ -93,6 +97,9 @@ class Downloads:
             done=arrived,
             stuck=self.stuck,
             tried=self.tried,
+            passing=passing,
+            passed=[file for file in files if file.path in passing and file.path not in paths],
+            notes=notes,
         )
         try:
             engine.fetch()
@@ -100,6 +107,16 @@ class Downloads:
             raise
         except Exception as error:
             raise self.hub.explained(error, path=engine.failed_path) from error
+
+    def _keep(self, files: Sequence[RepoFile], commit_hash: str, notes: PassingFiles) -> None:
+        """Let files stay that another load was going to remove; they are wanted now.
+
+        One that is being removed just now is missing when it is looked for.
+        """
+        for file in files:
+            if notes.has(commit_hash, file) and (lock := self.cache.try_lock(file)) is not None:
+                with lock:
+                    notes.keep(file)
 
     def _probe(self) -> None:
         """Find out what the file system of the cache can do, before the first file is written."""

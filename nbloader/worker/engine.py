@@ -16,7 +16,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from nbloader.errors import DiskFullError, IntegrityError
-from nbloader.hub_cache import FileHash, FileLock, Partial, RepoCache, bytes_on_disk, open_partial
+from nbloader.hub_cache import (
+    FileHash,
+    FileLock,
+    Partial,
+    PassingFiles,
+    RepoCache,
+    bytes_on_disk,
+    open_partial,
+)
 from nbloader.limits import TICK_S
 from nbloader.records import FileProgress, RepoFile, Retry, Route, TransferPolicy
 from nbloader.text import format_bytes
@@ -29,6 +37,9 @@ from nbloader.worker.tuning import Concurrency, most_pieces
 
 LOCK_EVERY_S = 0.5
 DISK_EVERY_S = 5.0
+
+SPARE_BYTES = 4 << 20
+"""Left free beside files that are waited for: journals, links, what others write."""
 
 HASH_THREADS = min(4, os.cpu_count() or 1)
 
@@ -44,6 +55,10 @@ class Engine:
         stuck: told the path of a file whose fetch hangs and cannot be ended from inside this
             process, and the route that it was on.
         tried: what an earlier worker learned.
+        passing: paths of files that go again once they are loaded. They begin only where there is
+            room for them.
+        passed: those of them that are there already.
+        notes: where those are noted.
 
     Attributes:
         failed_path: the file that an error was about.
@@ -62,6 +77,9 @@ class Engine:
         done: Callable[[RepoFile], object],
         stuck: Callable[[str, Route], object],
         tried: Sequence[Tried] = (),
+        passing: frozenset[str] = frozenset(),
+        passed: Sequence[RepoFile] = (),
+        notes: PassingFiles | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
         chance: Callable[[], float] = random.random,
@@ -77,6 +95,10 @@ class Engine:
         self._done = done
         self._stuck = stuck
         self._tried = {one.path: one for one in tried}
+        self._passing = passing if notes is not None else frozenset()
+        self._notes = notes
+        self._passed = list(passed)
+        self._waits_for_room = 0
         self._clock = clock
         # Two conditions of one lock, which is held for every use of what follows.
         lock = threading.RLock()
@@ -99,8 +121,8 @@ class Engine:
 
     @property
     def moved(self) -> int:
-        """A number that grows while bytes arrive, or are hashed."""
-        return self._schedule.arrived + self._hashed
+        """A number that grows while bytes arrive, or are hashed, or room is waited for."""
+        return self._schedule.arrived + self._hashed + self._waits_for_room
 
     def fetch(self) -> None:
         """Bring the files into the cache, verified.
@@ -170,6 +192,9 @@ class Engine:
             loading = sum(not task.partial.complete for task in self._schedule.tasks)
             if loading >= self._policy.max_workers:
                 break
+            if file.path in self._passing and not self._has_room(file):
+                held = True
+                continue
             lock = self._cache.try_lock(file)
             if lock is None:
                 held = True
@@ -186,8 +211,43 @@ class Engine:
                 self._changed.notify_all()
             if task is None:
                 lock.release()
-                self._done(file)
+                self._arrived(file)
         return held
+
+    def _arrived(self, file: RepoFile) -> None:
+        if file.path in self._passing:
+            self._passed.append(file)
+        self._done(file)
+
+    def _has_room(self, file: RepoFile) -> bool:
+        """Say whether a file has room beside what is on its way, and what is to stay.
+
+        Raises:
+            DiskFullError: it has none, and nobody is going to make any.
+        """
+        with self._changed:
+            coming = sum(task.file.size - task.shown for task in self._schedule.tasks)
+            alone = not self._schedule.tasks
+            queued = [other for other in self._queue if other.path not in self._passing]
+        coming += sum(self._lacks(other) for other in queued)
+        needed, free = self._lacks(file) + coming + SPARE_BYTES, self._cache.free_bytes()
+        if needed <= free:
+            return True
+        self._waits_for_room += 1
+        if alone and file is self._queue[0] and not self._is_to_go():
+            raise self._full(needed, free)
+        return False
+
+    def _is_to_go(self) -> bool:
+        """Say whether files are there that go once they are loaded."""
+        notes = self._notes
+        return notes is not None and any(
+            notes.has(self._commit_hash, one) for one in tuple(self._passed)
+        )
+
+    def _lacks(self, file: RepoFile) -> int:
+        """Return the bytes that a file which has not begun will still take of the disk."""
+        return file.size - bytes_on_disk(self._cache.blobs, file)
 
     def _begin(self, file: RepoFile, lock: FileLock) -> Task | None:
         """Open the partial of a file; None if another process has brought the file meanwhile."""
@@ -227,16 +287,19 @@ class Engine:
         """Stop early where the rest does not fit: a full disk takes more down than this."""
         with self._changed:
             missing = sum(task.file.size - task.shown for task in self._schedule.tasks)
-            queued = tuple(self._queue)
-        missing += sum(file.size - bytes_on_disk(self._cache.blobs, file) for file in queued)
+            queued = [file for file in self._queue if file.path not in self._passing]
+        missing += sum(map(self._lacks, queued))
         free = self._cache.free_bytes()
         if free < missing:
-            raise DiskFullError(
-                f"{format_bytes(missing)} are still to come, and the disk of the cache has only "
-                f"{format_bytes(free)} left",
-                hint="Free some space there and run the line again: what has arrived is kept. Or "
-                f"pass a folder on another disk as `{self._cache.argument}=`.",
-            )
+            raise self._full(missing, free)
+
+    def _full(self, missing: int, free: int) -> DiskFullError:
+        return DiskFullError(
+            f"{format_bytes(missing)} are still to come, and the disk of the cache has only "
+            f"{format_bytes(free)} left",
+            hint="Free some space there and run the line again: what has arrived is kept. Or "
+            f"pass a folder on another disk as `{self._cache.argument}=`.",
+        )
 
     # -- threads ---------------------------------------------------------------------------
 
@@ -318,10 +381,12 @@ class Engine:
         """Let a whole file into the cache if its hash is right."""
         if task.hash.matches:
             self._cache.publish(task.partial, self._commit_hash, task.file)
+            if self._notes is not None and task.file.path in self._passing:
+                self._notes.note(self._commit_hash, task.file)
             task.lock.release()
             with self._changed:
                 self._schedule.tasks.remove(task)
-            self._done(task.file)
+            self._arrived(task.file)
             return
         with self._changed:  # Nobody may begin with a piece of what is removed.
             task.partial.discard()

@@ -279,12 +279,22 @@ class Repository:
     # -- the files -------------------------------------------------------------------------
 
     def fetch(
-        self, files: Sequence[RepoFile], *, done: Callable[[RepoFile], object], verify: bool
+        self,
+        files: Sequence[RepoFile],
+        *,
+        done: Callable[[RepoFile], object],
+        verify: bool,
+        passing: frozenset[str] = frozenset(),
     ) -> None:
         """Bring files of the listing into the cache; see `Downloads.fetch`."""
         assert self.listing is not None
         self.downloads.fetch(
-            self.listing.revision, self.listing.commit_hash, files, done=done, verify=verify
+            self.listing.revision,
+            self.listing.commit_hash,
+            files,
+            done=done,
+            verify=verify,
+            passing=passing,
         )
 
     def sweep(self) -> Swept:

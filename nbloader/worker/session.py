@@ -45,7 +45,7 @@ from nbloader.selection import (
 )
 from nbloader.text import format_bytes
 from nbloader.tokens import token_in_worker
-from nbloader.transfer.protocol import Report, Start, Stuck
+from nbloader.transfer.protocol import Fetch, Report, Start, Stuck
 from nbloader.worker.download import may_use_xet
 from nbloader.worker.folder import Folder, check_whole, folder_named, of_folder
 from nbloader.worker.headers import first_header, read_headers
@@ -397,26 +397,31 @@ class Session:
 
     # -- the files -------------------------------------------------------------------------
 
-    def fetch(self, sketch: Path | None = None) -> Path:
+    def fetch(self, order: Fetch) -> Path:
         """Bring the files of the selection into the cache, and give the snapshot folder.
-
-        Args:
-            sketch: a folder that appears, once the small files are there, with a copy of all files,
-                those of weights without what is in them; None for none.
 
         Raises:
             NbloaderError: of the tree under `RepoError` or `TransferError`.
         """
         selection = self._selection
         assert selection is not None
+        sketch = Path(order.sketch) if order.sketch is not None else None
         if all(one.listing is None for one in self._repositories.values()):
             self._check_local(selection)
+            if sketch is not None and order.passing:
+                self._sketch().appear(sketch)
             return self._own.place(selection.commit_hash)
         self._sweep()
         self._tell_of_changed()
-        order = fetch_order(selection)
+        wanted = [file for file in fetch_order(selection) if file.path not in order.taken]
+        if sketch is not None and order.passing:
+            small = self._sketch().small
+            self._own.fetch(small, done=self._done, verify=self._start.verify)
+            self._sketch().appear(sketch)
+            wanted = [file for file in wanted if file not in small]
+            sketch = None
         batches = {
-            name: [file for file in order if file.repo_id == name] for name in self._repositories
+            name: [file for file in wanted if file.repo_id == name] for name in self._repositories
         }
         # Small ones first: they tell whether the rest is any use.
         for name in sorted(batches, key=lambda name: sum(file.size for file in batches[name])):
@@ -424,7 +429,8 @@ class Session:
             done: Callable[[RepoFile], None] = self._done
             if sketch is not None and one is self._own:
                 done = self._sketch().beside(sketch, self._done)
-            one.fetch(batches[name], done=done, verify=self._start.verify)
+            passing = frozenset(order.passing if one is self._own else ())
+            one.fetch(batches[name], done=done, verify=self._start.verify, passing=passing)
             one.note_revision()
         return self._own.place(selection.commit_hash)
 

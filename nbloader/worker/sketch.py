@@ -52,6 +52,18 @@ class SketchOf:
         content = {file: self._one.place(self._commit, file.path) for file in self.small}
         write_sketch(folder, content, outlines)
 
+    def appear(self, folder: Path) -> None:
+        """Write it, and let the folder appear once it is complete. Raises as `write` does.
+
+        An earlier worker may have begun with it, or ended.
+        """
+        unfinished = folder.with_name(f"{folder.name}.unfinished")
+        if not folder.exists():
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir()
+            self.write(unfinished)
+            unfinished.rename(folder)
+
     def beside(
         self, folder: Path, done: Callable[[RepoFile], object]
     ) -> Callable[[RepoFile], None]:
@@ -63,11 +75,8 @@ class SketchOf:
         left = {file.path for file in self.small}
 
         def write() -> None:
-            unfinished = folder.with_name(f"{folder.name}.unfinished")
             with suppress(NbloaderError, OSError):
-                unfinished.mkdir()
-                self.write(unfinished)
-                unfinished.rename(folder)
+                self.appear(folder)
 
         def told(file: RepoFile) -> None:
             done(file)
