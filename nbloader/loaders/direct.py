@@ -43,6 +43,10 @@ _DEVICES = frozenset({"cuda"})
 _KINDS = frozenset({Kind.DIFFUSERS, Kind.TRANSFORMERS, Kind.CLASSES})
 """sentence-transformers builds a model in memory, and moves it afterwards."""
 
+_AROUND_TRANSFORMERS = frozenset({"MLMTransformer", "Transformer"})
+"""Modules of sentence-transformers whose weights transformers reads. Others open files of their own,
+a few megabytes each."""
+
 _SETTLED = frozenset(
     {
         *DTYPES,
@@ -118,7 +122,12 @@ def way_of_passing(
     Args:
         versions: as for `way`.
     """
-    parts = _parts(selection, placement)
+    parts = [
+        (component, placed)
+        for component, placed in _parts(selection, placement)
+        if not (component.library or "").startswith("sentence_transformers")
+        or component.class_name in _AROUND_TRANSFORMERS
+    ]
     reason = (
         _of_call(selection, loader_kwargs, versions) or _of_files(parts)
         if parts

@@ -38,7 +38,7 @@ def weights_of(folder: Path) -> list[str]:
 
 def left_in(cache: Path) -> dict[str, list[str]]:
     """What a cache holds of weights: their names, and large blobs."""
-    blobs = [path.name for path in cache.glob("models--*/blobs/*") if path.stat().st_size > 10_000]
+    blobs = [path.name for path in cache.glob("models--*/blobs/*") if len(path.name) == 64]
     return {
         "names": [each.rpartition("snapshots/")[2][41:] for each in weights_of(cache)],
         "blobs": blobs,
