@@ -20,17 +20,19 @@ from nbloader.records import Component, Method, Placement, Selection
 class Arrivals:
     """The files of a selection that are where they will be loaded from.
 
+    Args:
+        largest_first: whether components are built in the order in which they are fetched.
+
     Attributes:
         all_there: whether they all are.
     """
 
-    def __init__(self, selection: Selection, *, all_there: bool = True) -> None:
+    def __init__(
+        self, selection: Selection, *, all_there: bool = True, largest_first: bool = False
+    ) -> None:
         self._paths = {part.name: frozenset(part.paths) for part in selection.components}
-        sizes = {file.path: file.size for file in selection.files}
-        self._sizes = {
-            part.name: sum(sizes.get(path, 0) for path in part.paths)
-            for part in selection.components
-        }
+        self._largest_first = largest_first
+        self._sizes = {file.path: file.size for file in selection.files}
         self._done: set[str] = set()
         self.all_there = all_there
 
@@ -44,8 +46,13 @@ class Arrivals:
         return self.all_there or (paths is not None and paths <= self._done)
 
     def in_order(self, parts: Iterable[Part]) -> list[Part]:
-        """Return components in the order in which they are fetched: the largest first."""
-        return sorted(parts, key=lambda part: -self._sizes.get(part.name, 0))
+        """Return components in the order in which they are built, as far as there is a choice."""
+        if not self._largest_first:
+            return list(parts)
+        return sorted(parts, key=lambda part: -self._size(part.name))
+
+    def _size(self, component: str) -> int:
+        return sum(self._sizes.get(path, 0) for path in self._paths.get(component, ()))
 
     def has_file(self, path: str) -> bool:
         """Say whether a file of the selection is there, by its path."""

@@ -91,6 +91,10 @@ class _File:
     filled: Any = None
 
     @property
+    def name(self) -> str:
+        return "" if self.path is None else self.path.name
+
+    @property
     def done(self) -> bool:
         return self.tensors is not None and self.left == 0
 
@@ -472,8 +476,7 @@ class _Hand:
 
 def _stored(file: _File) -> list[StoredTensor]:
     """Read the header of a file: its tensors, in the order of their bytes."""
-    assert file.path is not None
-    described = RepoFile(path=file.path.name, size=os.fstat(file.descriptor).st_size, etag="")
+    described = RepoFile(path=file.name, size=os.fstat(file.descriptor).st_size, etag="")
     start = os.pread(file.descriptor, FIRST_READ_BYTES, 0)
     end = header_end(start, described)
     if end > len(start):
@@ -544,7 +547,7 @@ def _fill(buffer: torch.Tensor, piece: _Piece) -> None:
     while done < piece.size:
         count = os.preadv(piece.file.descriptor, [view[done:]], piece.offset + done)
         if not count:
-            raise EOFError(f"{piece.file.path} ends too early")
+            raise EOFError(f"{piece.file.name} ends too early")
         done += count
 
 

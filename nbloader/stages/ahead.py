@@ -217,9 +217,9 @@ class Ahead:
         self._rehearsal = rehearsal_of(run, selected) if passing is None else None
         self._arrivals = Arrivals(selected.selection, all_there=False)
         # What the build may begin with: of files that go, it waits for each when it reads it.
-        self._startable = (
-            Arrivals(selected.selection, all_there=False) if passing else self._arrivals
-        )
+        self._startable = self._arrivals
+        if passing is not None:
+            self._startable = Arrivals(selected.selection, all_there=False, largest_first=True)
         self._to_stay = {file.path for file in selected.selection.files}
         self._to_stay -= passing.paths if passing else set()
         self._building: Building | None = None

@@ -397,14 +397,18 @@ class Session:
 
     # -- the files -------------------------------------------------------------------------
 
-    def fetch(self, order: Fetch) -> Path:
+    def fetch(self, order: Fetch | None = None) -> Path:
         """Bring the files of the selection into the cache, and give the snapshot folder.
+
+        Args:
+            order: what else is asked for; None for nothing.
 
         Raises:
             NbloaderError: of the tree under `RepoError` or `TransferError`.
         """
         selection = self._selection
         assert selection is not None
+        order = order or Fetch()
         sketch = Path(order.sketch) if order.sketch is not None else None
         if all(one.listing is None for one in self._repositories.values()):
             self._check_local(selection)

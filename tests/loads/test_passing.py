@@ -274,3 +274,31 @@ def test_a_load_that_is_stopped_leaves_no_threads(
 def test_what_cannot_be_is_said(published: Path, load: Load, tmp_path: Path) -> None:
     with pytest.raises(InvalidArgumentError, match=r"replace=True keeps the old model"):
         load(REPO, replace=True)
+
+
+def test_shards_that_are_not_asked_for_in_their_order(
+    hub: LocalHub, hub_root: Path, load: Load, disk: Disk
+) -> None:
+    import transformers
+
+    folder = hub_root / "models" / "passing" / "causal"
+    save_classifier(folder)
+    config = transformers.LlamaConfig(
+        vocab_size=32_000,
+        hidden_size=256,
+        intermediate_size=512,
+        num_hidden_layers=12,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        tie_word_embeddings=False,
+        pad_token_id=0,
+    )
+    model = transformers.LlamaForCausalLM(config)
+    (folder / "model.safetensors").unlink()
+    model.save_pretrained(folder, max_shard_size="9MB")  # its head, asked for first, comes last
+    total = sum(path.stat().st_size for path in folder.iterdir())
+    cache = disk_with(disk, max(total // 3, 34 * MB + 8 * MIB))
+    ours = load("passing/causal", cls="LlamaForCausalLM", cache_dir=cache)
+    theirs = transformers.LlamaForCausalLM.from_pretrained(folder)
+    assert differences(ours, theirs) == []
+    assert left_in(cache) == {"names": [], "blobs": []}
