@@ -44,8 +44,8 @@ _KINDS = frozenset({Kind.DIFFUSERS, Kind.TRANSFORMERS, Kind.CLASSES})
 """sentence-transformers builds a model in memory, and moves it afterwards."""
 
 _AROUND_TRANSFORMERS = frozenset({"MLMTransformer", "Transformer"})
-"""Modules of sentence-transformers whose weights transformers reads. Others open files of their own,
-a few megabytes each."""
+"""Modules of sentence-transformers whose weights transformers reads. Others open their files
+themselves, a few megabytes each."""
 
 _SETTLED = frozenset(
     {

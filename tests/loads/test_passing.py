@@ -162,7 +162,10 @@ def test_what_another_commit_has_too_stays(
     path = weights_of(published)[0]
     seen: list[Path] = []
 
+    told: list[Event] = []
+
     def share(event: Event) -> None:
+        told.append(event)
         if isinstance(event, FileDone) and event.path == path:
             blob = next((tmp_path / "cache").glob(f"models--*/snapshots/*/{path}")).resolve()
             other = blob.parents[1] / "snapshots" / ("a" * 40) / "other.safetensors"
@@ -170,8 +173,7 @@ def test_what_another_commit_has_too_stays(
             other.symlink_to(blob)
             seen.append(blob)
 
-    told: list[Event] = []
-    check_same(load(REPO, on_event=lambda event: (share(event), told.append(event))), published)
+    check_same(load(REPO, on_event=share), published)
     assert [blob.exists() for blob in seen] == [True]
     messages = [each.message for each in told if isinstance(each, Notice)]
     assert messages[1] == f"{path} stays in the cache"
