@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from nbloader.notebook import import_modules
-from nbloader.signatures import explains, like, or_paths, or_reports, prepare
+from nbloader.signatures import explains, import_needed, like, or_paths, or_reports, prepare
 
 if TYPE_CHECKING:
     import torch
@@ -146,6 +146,7 @@ def load(
         KeyboardInterrupt: passed on after the download process was ended.
     """
     with _standby(endpoint, cache_dir) as standby:
+        import_needed()
         from nbloader import stages
         from nbloader.request import Call, checked
 
@@ -283,6 +284,7 @@ def download(
         The folder: the snapshot in the cache, or `local_dir`. With `filename`, the path of the
         file. For a list of ids, a list of these.
     """
+    import_needed()
     from nbloader import stages
     from nbloader.request import DownloadCall, checked, several
 
@@ -356,6 +358,7 @@ def preflight(
         InputError: an argument or a setting is wrong.
         WorkerDiedError, ProtocolError: the checks could not be made.
     """
+    import_needed()
     from nbloader import stages
     from nbloader.request import Call, checked, load_line, several
 

@@ -16,6 +16,7 @@ from typing import TypeGuard
 
 __all__ = [
     "HUB",
+    "TOKEN_VARIABLES",
     "cache_folder",
     "folder_and_name",
     "is_path",
@@ -28,6 +29,8 @@ __all__ = [
 ]
 
 HUB = "https://huggingface.co"
+TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+"""Variables that hold a token, in the order in which the Hub's library looks at them."""
 
 # The Hub's rule for names: letters, digits, `-`, `_`, `.`; at most 96 characters in all; `--` and
 # `..` forbidden; a name neither starts nor ends with `-` or `.`.

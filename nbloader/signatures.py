@@ -28,7 +28,9 @@ def explains(function: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(function)
     def call(*args: P.args, **keywords: P.kwargs) -> R:
-        prepare(function.__name__, keywords, parameters)
+        # Only then: what the function does first is not to wait for imports.
+        if not keywords.keys() <= set(parameters):
+            prepare(function.__name__, keywords, parameters)
         return function(*args, **keywords)
 
     return call
@@ -71,9 +73,14 @@ def like(other: Callable[P, object]) -> Callable[[Callable[..., R]], Callable[P,
     return show
 
 
-def prepare(function: str, names: Collection[str], parameters: Collection[str]) -> None:
-    """Import what a call needs, where an interrupt cannot break it, and refuse unknown names."""
+def import_needed() -> None:
+    """Import what any call needs, where an interrupt cannot break it."""
     import_modules("nbloader.stages", "nbloader.transfer.supervisor", "nbloader.settings")
+
+
+def prepare(function: str, names: Collection[str], parameters: Collection[str]) -> None:
+    """Import what a call needs, and refuse unknown names."""
+    import_needed()
     from nbloader.request import refuse_unknown
 
     refuse_unknown(function, names, parameters)

@@ -17,13 +17,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from nbloader.hub_names import TOKEN_VARIABLES
 from nbloader.machine import expanded, home_of_environment, place, switched_on
 from nbloader.records import Place, TokenFacts
 
-__all__ = ["VARIABLES", "Token", "find_token", "token_in_worker", "token_origin"]
+__all__ = ["Token", "find_token", "token_in_worker", "token_origin"]
 
-NAME = "HF_TOKEN"
-VARIABLES = (NAME, "HUGGING_FACE_HUB_TOKEN")
+NAME = TOKEN_VARIABLES[0]
 
 COLAB_WAIT_S = 30.0
 """Long enough to answer Colab's question whether the notebook may read the secret."""
@@ -71,7 +71,7 @@ def find_token(
         return Token("argument", given)
     if given is False or (given is None and switched_on(environ, "HF_HUB_DISABLE_IMPLICIT_TOKEN")):
         return Token("", value=False)
-    for variable in VARIABLES:
+    for variable in TOKEN_VARIABLES:
         if text := environ.get(variable, "").strip():
             return Token(variable, text)
     if ask:

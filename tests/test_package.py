@@ -71,3 +71,18 @@ SUBMODULES = sorted(
     for each in pkgutil.iter_modules(nbloader.__path__)
     if each.name not in ("__main__", "localhub")
 )
+
+
+def test_a_load_starts_its_worker_before_it_imports_what_it_needs_itself() -> None:
+    code = """
+import subprocess, sys
+import nbloader
+
+def started(*arguments, **options):
+    print(sorted({"nbloader.stages", "nbloader.request", "pydantic"} & sys.modules.keys()))
+    raise SystemExit
+
+subprocess.Popen = started
+nbloader.load("org/name", view="none")
+"""
+    assert python(code).strip() == "[]"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nbloader.errors import InvalidArgumentError
+from nbloader.hub_names import TOKEN_VARIABLES
 from nbloader.libraries import package_facts
 from nbloader.machine import switched_on
 from nbloader.records import Event, Kind, Method, RepoType, SelectionRequest, TokenFacts
@@ -38,7 +39,7 @@ from nbloader.request.values import (
     one_of,
 )
 from nbloader.text import quote
-from nbloader.tokens import VARIABLES, Token, find_token
+from nbloader.tokens import Token, find_token
 from nbloader.views import ViewName
 
 if TYPE_CHECKING:
@@ -403,7 +404,7 @@ def _offline() -> bool:
 def _token(given: str | bool | None) -> Token:
     """Find the token; that of a variable is checked here, since its user did not pass it."""
     token = find_token(given)
-    if token.source not in VARIABLES:
+    if token.source not in TOKEN_VARIABLES:
         return token
     try:
         return Token(token.source, check_token(token.value))

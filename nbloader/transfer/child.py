@@ -21,8 +21,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Self
 
-from nbloader import tokens
 from nbloader.errors import RUN_AGAIN, WorkerDiedError
+from nbloader.hub_names import TOKEN_VARIABLES
 from nbloader.limits import CONNECT_TIMEOUT_S, KILL_LIMIT_S
 from nbloader.records import TransferPolicy
 
@@ -36,7 +36,7 @@ MAX_LINE_BYTES = 64 * 1024 * 1024
 
 STDERR_LINES = 40
 
-_TOKEN_VARIABLES = (*tokens.VARIABLES, "HUGGINGFACEHUB_API_TOKEN")
+_TOKEN_VARIABLES = (*TOKEN_VARIABLES, "HUGGINGFACEHUB_API_TOKEN")
 _SECRET = re.compile(r"hf_[A-Za-z0-9]{8,}|(?i:bearer)\s+\S+|(?i:[a-z]+)://\S+")
 
 
