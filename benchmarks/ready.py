@@ -112,6 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in dict.fromkeys(case.model for case in chosen):
         publish(root, MODELS[name])
     found: dict[Case, dict[str, list[Timing]]] = {}
+    told = ""
     floors: dict[str, list[Timing]] = {}
     with tempfile.TemporaryDirectory(dir=scratch, prefix="run-") as place:
         for tls in sorted({case.tls for case in chosen}):
@@ -121,7 +122,19 @@ def main(argv: Sequence[str] | None = None) -> int:
                     hub.upload_to_xet(MODELS[name].repo_id)
                 for case in mine:
                     found[case] = _measure(hub, case, args, root, Path(place), floors)
-    told = table(found, floors, cores=os.cpu_count() or 1)
+                    told = table(found, floors, cores=os.cpu_count() or 1)
+                    sys.stderr.write(f"{told}\n\n")
+                    _keep(args.output, found, floors)
+    sys.stdout.write(f"{told}\n\n{args.output}\n")
+    return 0
+
+
+def _keep(
+    output: Path,
+    found: Mapping[Case, Mapping[str, Sequence[Timing]]],
+    floors: Mapping[str, Sequence[Timing]],
+) -> None:
+    """Write what was measured so far: all of it takes the better part of an hour."""
     result = [
         {
             "case": case.title,
@@ -130,10 +143,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         }
         for case, by_peer in found.items()
     ]
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    args.output.write_text(json.dumps(result, indent=1) + "\n")
-    sys.stdout.write(f"{told}\n\n{args.output}\n")
-    return 0
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(result, indent=1) + "\n")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -277,7 +288,8 @@ def table(
     rows = [
         [
             *("case", "nbloader s", "library s", "ratio", "bound s", "/ bound"),
-            *("after the last byte s", "CPU s", "library CPU s", "worker MB"),
+            *("after the last byte s", "MB before the last part", "CPU s", "library CPU s"),
+            *("process MB", "worker MB"),
         ],
         *(_row(case, runs, floors[case.model], cores) for case, runs in found.items()),
     ]
@@ -296,6 +308,7 @@ def _row(
     ratio = median(a.ready_s / b.ready_s for a, b in zip(own, library, strict=True))
     bound = max(_bounds(case, own, floor, cores))
     left = [run.left_s for run in own if run.left_s is not None]
+    ahead = [run.ahead_bytes for run in own if run.ahead_bytes is not None]
     return [
         case.title,
         f"{seconds:.2f}",
@@ -304,10 +317,15 @@ def _row(
         f"{bound:.2f}",
         f"{seconds / bound:.2f}",
         f"{median(left):.2f}" if left and not case.warm else "",
+        f"{median(ahead) / MB:.0f}" if ahead and not case.warm else "",
         f"{median(run.cpu_s for run in own):.1f}",
         f"{median(run.cpu_s for run in library):.1f}",
-        f"{max(run.peak_bytes.get('worker', 0) for run in own) / MB:.0f}",
+        *(f"{_peak(own, name) / MB:.0f}" for name in ("process", "worker")),
     ]
+
+
+def _peak(runs: Sequence[Timing], name: str) -> int:
+    return max(run.peak_bytes.get(name, 0) for run in runs)
 
 
 def _bounds(

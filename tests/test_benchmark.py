@@ -179,7 +179,13 @@ def test_the_table_of_seconds_compares_within_a_round_and_with_the_bound() -> No
         return ready.Timing(ready_s=ready_s, cpu_s=4.0, **more)
 
     own = [
-        timing(each, wire_bytes=900_000_000, left_s=0.25, peak_bytes={"worker": 80_000_000})
+        timing(
+            each,
+            wire_bytes=900_000_000,
+            left_s=0.25,
+            ahead_bytes=800_000_000,
+            peak_bytes={"process": 1_500_000_000, "worker": 80_000_000},
+        )
         for each in (10.0, 9.9, 10.2)
     ]
     library = [timing(each) for each in (20.0, 11.0, 17.0)]
@@ -196,8 +202,19 @@ def test_the_table_of_seconds_compares_within_a_round_and_with_the_bound() -> No
         # The link is the bound: 900 MB at 100 MB/s.
         [
             *("pipeline, http over TLS, 100 MB/s", "10.00", "17.00", "0.60", "9.00", "1.11"),
-            *("0.25", "4.0", "4.0", "80"),
+            *("0.25", "800", "4.0", "4.0", "1500", "80"),
         ],
-        ["pipeline, from the cache", "4.75", "4.75", "1.00", "4.50", "1.06", "4.0", "4.0", "0"],
+        [
+            "pipeline, from the cache",
+            "4.75",
+            "4.75",
+            "1.00",
+            "4.50",
+            "1.06",
+            "4.0",
+            "4.0",
+            "0",
+            "0",
+        ],
     ]
-    assert len(heads) == 10
+    assert len(heads) == 12
