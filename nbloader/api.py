@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from nbloader.notebook import import_modules
-from nbloader.signatures import explains, import_needed, like, or_paths, or_reports, prepare
+from nbloader.signatures import (
+    explains,
+    import_for_arguments,
+    import_needed,
+    like,
+    or_paths,
+    or_reports,
+    prepare,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -146,9 +154,9 @@ def load(
         KeyboardInterrupt: passed on after the download process was ended.
     """
     with _standby(endpoint, cache_dir) as standby:
-        import_needed()
-        from nbloader import stages
+        import_for_arguments()
         from nbloader.request import Call, checked
+        from nbloader.transfer.protocol import start_of
 
         call = Call(
             repo_id,
@@ -179,7 +187,13 @@ def load(
             on_event=on_event,
             loader_kwargs=loader_kwargs,
         )
-        return _run(checked(call), stages.load, standby=standby)
+        request = checked(call)
+        # The worker asks the Hub while this process imports the rest.
+        standby.ask(start_of(request, request.settings.policy()))
+        import_needed()
+        from nbloader import stages
+
+        return _run(request, stages.load, standby=standby)
 
 
 @like(load)

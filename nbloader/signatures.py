@@ -73,6 +73,11 @@ def like(other: Callable[P, object]) -> Callable[[Callable[..., R]], Callable[P,
     return show
 
 
+def import_for_arguments() -> None:
+    """Import what the arguments of a call are checked with, and the worker is asked."""
+    import_modules("nbloader.request", "nbloader.settings", "nbloader.transfer.protocol")
+
+
 def import_needed() -> None:
     """Import what any call needs, where an interrupt cannot break it."""
     import_modules("nbloader.stages", "nbloader.transfer.supervisor", "nbloader.settings")

@@ -86,3 +86,20 @@ subprocess.Popen = started
 nbloader.load("org/name", view="none")
 """
     assert python(code).strip() == "[]"
+
+
+def test_the_worker_is_asked_before_checks_and_loaders_are_imported() -> None:
+    code = """
+import sys
+import nbloader
+from nbloader.transfer.child import Standby
+
+def asked(self, start):
+    later = ("nbloader.checks", "nbloader.loaders", "nbloader.stages")
+    print(start.repo_id, [name for name in later if name in sys.modules])
+    raise SystemExit
+
+Standby.ask = asked
+nbloader.load("org/name", view="none")
+"""
+    assert python(code).strip() == "org/name []"

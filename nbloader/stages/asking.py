@@ -42,25 +42,17 @@ def run_worker(
         fetch: asked for the order to fetch; None for the plain one.
         standby: a worker that has been started already; None for none.
     """
-    from nbloader.transfer.protocol import Start
+    from nbloader.transfer.protocol import start_of
     from nbloader.transfer.supervisor import transfer
 
     return transfer(
-        Start(
-            repo_id=request.repo_id,
-            repo_type=request.repo_type,
-            local_dir=request.local_dir,
-            revision=request.revision,
-            request=request.selection,
-            policy=policy,
-            token=request.token,
-            local_files_only=request.local_files_only,
-            verify=request.verify,
-            folder=request.folder,
+        start_of(
+            request,
+            policy,
             loads=loads,
             commit_hash=commit_hash,
             companions=companions,
-            donors=tuple(donors),
+            donors=donors,
         ),
         endpoint=request.endpoint,
         cache_dir=request.cache_dir,

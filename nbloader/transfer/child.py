@@ -27,7 +27,7 @@ from nbloader.limits import CONNECT_TIMEOUT_S, KILL_LIMIT_S
 from nbloader.records import TransferPolicy
 
 if TYPE_CHECKING:
-    from nbloader.transfer.protocol import Command, Report
+    from nbloader.transfer.protocol import Command, Report, Start
 
 __all__ = ["Child", "Standby", "Worker", "environment"]
 
@@ -275,12 +275,13 @@ class Standby:
     """A worker that starts before it is known what it will be asked for. To be closed.
 
     Its own start, the Hub's library and a first connection take a quarter of a second, in which
-    this process imports and checks what it needs itself.
+    this process imports and checks what it needs itself; what it then asks the Hub takes as long.
     """
 
     def __init__(self, *, endpoint: str | None, cache_dir: str | None) -> None:
         self._env = environment(os.environ, endpoint=endpoint, cache_dir=cache_dir)
         self._worker: Worker | None = Worker(self._env)
+        self._asked: Start | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -288,12 +289,25 @@ class Standby:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def take(self, env: Mapping[str, str]) -> Worker | None:
-        """Hand it over, once, if it was started in that environment, and still runs."""
+    def ask(self, start: Start) -> None:
+        """Ask it, while nobody listens yet."""
+        if self._worker is not None and self._worker.is_running:
+            self._worker.send(start)
+            self._asked = start
+
+    def take(self, env: Mapping[str, str], start: Start) -> Worker | None:
+        """Hand it over, once, with its question asked.
+
+        None if it was started in another environment, was asked something else, or has ended.
+        """
         worker, self._worker = self._worker, None
-        if worker is not None and (env != self._env or not worker.is_running):
+        if worker is None:
+            return None
+        if env != self._env or self._asked not in (None, start) or not worker.is_running:
             worker.kill()
             return None
+        if self._asked is None:
+            worker.send(start)
         return worker
 
     def close(self) -> None:

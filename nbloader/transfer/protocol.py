@@ -8,8 +8,9 @@ from the same installation.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 from pydantic import Field, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
@@ -29,6 +30,9 @@ from nbloader.records import (
     TransferPolicy,
 )
 
+if TYPE_CHECKING:
+    from nbloader.request import Request
+
 _T = TypeVar("_T")
 
 __all__ = [
@@ -45,6 +49,7 @@ __all__ = [
     "Tried",
     "decode_command",
     "encode",
+    "start_of",
     "stopped",
 ]
 
@@ -207,6 +212,34 @@ Report = (
 
 _COMMANDS: TypeAdapter[Command] = TypeAdapter(Annotated[Command, Field(discriminator="type")])
 _REPORTS: TypeAdapter[Report] = TypeAdapter(Annotated[Report, Field(discriminator="type")])
+
+
+def start_of(
+    request: Request,
+    policy: TransferPolicy,
+    *,
+    loads: bool = True,
+    commit_hash: str | None = None,
+    companions: tuple[Companion, ...] = (),
+    donors: Sequence[str] = (),
+) -> Start:
+    """Return the question of a request; the arguments are those of `Start`."""
+    return Start(
+        repo_id=request.repo_id,
+        repo_type=request.repo_type,
+        local_dir=request.local_dir,
+        revision=request.revision,
+        request=request.selection,
+        policy=policy,
+        token=request.token,
+        local_files_only=request.local_files_only,
+        verify=request.verify,
+        folder=request.folder,
+        loads=loads,
+        commit_hash=commit_hash,
+        companions=companions,
+        donors=tuple(donors),
+    )
 
 
 def stopped(error: NbloaderError) -> Stopped:

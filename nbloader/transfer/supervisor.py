@@ -85,9 +85,10 @@ def transfer(
             for output in machine.step(heard, _moment()):
                 match output:
                     case StartWorker(start=question):
-                        ready = standby.take(env) if standby is not None else None
-                        worker = ready or Worker(env)
-                        worker.send(question)
+                        worker = standby.take(env, question) if standby is not None else None
+                        if worker is None:
+                            worker = Worker(env)
+                            worker.send(question)
                     case Send(command=command):
                         assert worker is not None
                         if fetch is not None and isinstance(command, Fetch):
