@@ -10,7 +10,6 @@ the run and of the Hub, which runs beside it, shared out over the cores.
 from __future__ import annotations
 
 import argparse
-import compileall
 import json
 import os
 import resource
@@ -27,8 +26,8 @@ from statistics import median
 
 import psutil
 
-import nbloader
 from benchmarks.models import MODELS, Model, publish
+from benchmarks.runs import compile_package
 from benchmarks.transfer import positive
 from nbloader.localhub import Fault, LocalHub, RequestClass
 
@@ -107,8 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     chosen = [case for case in CASES if any(word in case.title for word in args.cases)]
     scratch: Path = args.scratch.resolve()
     root = scratch / "hub"
-    # Whatever installs a package compiles it, but not one whose folder it only points to.
-    compileall.compile_dir(str(Path(nbloader.__file__).parent), quiet=1)
+    compile_package()
     for name in dict.fromkeys(case.model for case in chosen):
         publish(root, MODELS[name])
     found: dict[Case, dict[str, list[Timing]]] = {}

@@ -24,7 +24,7 @@ from typing import Any
 from benchmarks import report
 from benchmarks.peers import PEERS, Peer, Route
 from benchmarks.repos import MB, hashes, publish
-from benchmarks.runs import Record, run, skipped
+from benchmarks.runs import Record, compile_package, run, skipped
 from benchmarks.scenarios import Scenario, scenarios
 from nbloader.localhub import LocalHub
 
@@ -46,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     scratch: Path = args.scratch.resolve()  # the peers run in folders of their own
     scratch.mkdir(parents=True, exist_ok=True)
     root = scratch / "hub"
+    compile_package()
     for repo in dict.fromkeys(scenario.repo for scenario in chosen):
         publish(root, repo)
     records: list[Record] = []

@@ -7,7 +7,7 @@ own, which a worker does not import.
 from __future__ import annotations
 
 from nbloader.hub_cache.filesystem import FileLock, probe
-from nbloader.hub_cache.hashing import FileHash, matches
+from nbloader.hub_cache.hashing import FileHash, Room, matches
 from nbloader.hub_cache.layout import COMMIT, ListingStore, RepoCache
 from nbloader.hub_cache.local_folder import LocalFolder
 from nbloader.hub_cache.partial import (
@@ -31,6 +31,7 @@ __all__ = [
     "Partial",
     "PassingFiles",
     "RepoCache",
+    "Room",
     "Spans",
     "Swept",
     "Writer",

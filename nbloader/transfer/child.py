@@ -36,6 +36,16 @@ MAX_LINE_BYTES = 64 * 1024 * 1024
 
 STDERR_LINES = 40
 
+_ALLOCATOR = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(128 << 20),
+}
+"""What glibc reads when a process starts; elsewhere it means nothing. Each piece over Xet takes
+some megabytes and gives them back at once. By its own rules glibc hands them to the system and gets
+them anew, page by page, and keeps a stock for each thread (measured: without these each GB takes
+0.2 to 0.3 s more of the processor)."""
+
 _TOKEN_VARIABLES = (*TOKEN_VARIABLES, "HUGGINGFACEHUB_API_TOKEN")
 _SECRET = re.compile(r"hf_[A-Za-z0-9]{8,}|(?i:bearer)\s+\S+|(?i:[a-z]+)://\S+")
 
@@ -233,7 +243,7 @@ class Worker(Child):
     """The process that downloads."""
 
     def __init__(self, env: Mapping[str, str]) -> None:
-        super().__init__("nbloader.worker", env, kill_limit_s=KILL_LIMIT_S)
+        super().__init__("nbloader.worker", {**_ALLOCATOR, **env}, kill_limit_s=KILL_LIMIT_S)
 
     def send(self, command: Command) -> None:
         """Send a command; one that is gone is noticed by `receive`."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import gc
 import os
 import sys
 import threading
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Do what the parent asks, and report it."""
+    gc.disable()  # Or a seventh of the start goes into looking through what is imported.
     commands, reports = take_streams()
     end_with_parent(int(sys.argv[1]))
     # Where native code takes the process down, this is all that is left of it.
@@ -65,6 +67,9 @@ def _get_ready() -> None:
         import nbloader.worker.session  # noqa: F401
 
         get_session()
+    # What was imported stays, and need not be looked through again.
+    gc.freeze()
+    gc.enable()
 
 
 class _Channel:

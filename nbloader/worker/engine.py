@@ -22,6 +22,7 @@ from nbloader.hub_cache import (
     Partial,
     PassingFiles,
     RepoCache,
+    Room,
     bytes_on_disk,
     open_partial,
 )
@@ -115,6 +116,7 @@ class Engine:
         )
         # Looked for once: to list the folder for each of thousands of files takes minutes.
         self._orphans = cache.orphan_etags()
+        self._room = Room()
         self._error: BaseException | None = None
         self._open = True
         self._hashed = 0
@@ -269,7 +271,7 @@ class Engine:
             file=file,
             lock=lock,
             partial=partial,
-            hash=FileHash(file),
+            hash=FileHash(file, self._room),
             attempts=attempts,
             pinned=tried is not None,
             shown=partial.arrived,
@@ -367,8 +369,12 @@ class Engine:
                     self._to_hash.wait()
                 task.hashing = True
             try:
-                self._hashed += task.hash.advance(task.partial, HASH_STEP_BYTES)
-                if task.hash.position == task.file.size:
+                # Until it has caught up: then it can take what comes as it comes.
+                while count := task.hash.advance(task.partial, HASH_STEP_BYTES):
+                    self._hashed += count
+                with self._changed:
+                    settled = task.hash.position == task.file.size and not task.in_flight
+                if settled:
                     self._settle(task)
             except BaseException as error:
                 self._stop(task, error)
@@ -395,7 +401,7 @@ class Engine:
             except IntegrityError as error:
                 self._stop(task, error)
                 return
-            task.partial, task.hash = self._open_partial(task.file), FileHash(task.file)
+            task.partial, task.hash = self._open_partial(task.file), FileHash(task.file, self._room)
             task.shown = 0
         self.publish(FileProgress(path=task.file.path, completed=0))
         if retry is not None:

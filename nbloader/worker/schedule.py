@@ -24,6 +24,7 @@ from nbloader.transfer.policy import Attempts, GiveUp, Reason, decide, retry_rec
 from nbloader.worker.failures import Failure
 from nbloader.worker.piece import Cut, Piece
 from nbloader.worker.tuning import (
+    FIRST_HTTP_PIECE_BYTES,
     SMALLEST_HTTP_PIECE_BYTES,
     Concurrency,
     RouteChoice,
@@ -35,11 +36,18 @@ from nbloader.worker.xet_route import MAX_CHUNK_BYTES
 FAR_FASTER = 4
 
 HASH_STEP_BYTES = 16 << 20
-"""Hashed in one go."""
+"""Hashed in one go, and before what is less."""
+
+HASH_LAG_BYTES = 2 << 20
+"""A hash that is further behind catches up: from then on it takes what comes as it comes. What is
+just being hashed so is less."""
 
 QUESTIONS_COST_MORE = 200e6
 """Bytes per second of the link above which nobody asks Xet storage where chunks begin: what a piece
 takes there is the processor's time, which a question takes, too."""
+
+FIRST_LOOK_S = 0.1
+"""So soon after the first bytes the speed of the link is known."""
 
 FAST_LINK = 300e6
 """Bytes per second above which files share the connections: only one thread can hash a file, and
@@ -110,6 +118,7 @@ class Schedule:
         self._counted: Counter[Route] = Counter()
         self._at_last_adapt = 0
         self._speed = self._best_speed = 0.0
+        self._first_look: tuple[float, int] | None = None
         self._told: list[Retry] = []
 
     @property
@@ -233,6 +242,8 @@ class Schedule:
             size = http_piece_bytes(free.total, share)
             if self._choice.probing:
                 size = min(size, SMALLEST_HTTP_PIECE_BYTES)
+            elif not self._speed:
+                size = min(size, FIRST_HTTP_PIECE_BYTES)
             stop = min(stop, start + size)
         return Cut(
             file=task.file,
@@ -393,7 +404,19 @@ class Schedule:
         for route, count in arrived_over.items():
             self._choice.arrived(route, count - self._counted[route], now)
         self._counted = arrived_over
+        self._look_at_speed(now)
         return events
+
+    def _look_at_speed(self, now: float) -> None:
+        """Find out soon after the first bytes how fast the link is, for the pieces that begin
+        before the first `adapt`."""
+        if self._speed or not self.arrived:
+            return
+        if self._first_look is None:
+            self._first_look = now, self.arrived
+        began, before = self._first_look
+        if now - began >= FIRST_LOOK_S:
+            self._speed = (self.arrived - before) / (now - began)
 
     @property
     def arrived(self) -> int:
@@ -440,15 +463,20 @@ class Schedule:
 
     def to_hash(self) -> Task | None:
         """Return a file of which enough has arrived, or all, that is not hashed yet."""
+        lagging: Task | None = None
         for task in self.tasks:
             if task.hashing:
                 continue
             if task.partial.complete:
                 if not task.in_flight:
                     return task
-            elif task.partial.prefix - task.hash.position >= HASH_STEP_BYTES:
+                continue
+            behind = task.partial.prefix - task.hash.position
+            if behind >= HASH_STEP_BYTES:
                 return task
-        return None
+            if behind > HASH_LAG_BYTES and lagging is None:
+                lagging = task
+        return lagging
 
 
 def _may_use_xet(file: RepoFile) -> bool:

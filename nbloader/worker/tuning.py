@@ -10,6 +10,9 @@ MIB = 1 << 20
 
 HTTP_PIECE_BYTES = 64 * MIB
 SMALLEST_HTTP_PIECE_BYTES = 8 * MIB
+FIRST_HTTP_PIECE_BYTES = 16 * MIB
+"""Until the speed of the link is known. Those that begin on a fast link are all of the first file,
+of which but one is hashed as it comes."""
 
 
 def http_piece_bytes(rest: int, connections: int) -> int:

@@ -152,10 +152,11 @@ class Answer:
         if have == len(buffer):
             return have
         connected.settimeout(GAP_S)
-        until = clock() + FILL_S
-        while have < len(buffer) and clock() < until:
+        until, size = clock() + FILL_S, len(buffer)
+        while have < size and clock() < until:
             try:
-                count = connected.recv_into(buffer[have:])
+                # With the count, which TLS would find out anew for each 16 KiB.
+                count = connected.recv_into(buffer[have:], size - have)
             except TimeoutError:
                 break
             except OSError as error:  # To be told once what came before it is handed over.

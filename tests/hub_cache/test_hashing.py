@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
+import threading
 from itertools import pairwise
 from pathlib import Path
 from random import Random
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nbloader.hub_cache.hashing import READ_BYTES, FileHash, matches
+from nbloader.hub_cache.hashing import KEPT_BYTES, READ_BYTES, FileHash, Room, matches
 from nbloader.hub_cache.partial import DiskPartial, MemoryPartial
 from nbloader.records import RepoFile
 
@@ -85,6 +86,79 @@ def test_what_arrives_in_any_order_is_hashed_once_in_order(
         assert hashed.position == total == partial.prefix
     assert (hashed.matches, hashed.hexdigest()) == (True, file.etag)
     assert hashed.name == ("sha256" if lfs else "git sha1")
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    size=st.integers(0, 1000),
+    cuts=st.lists(st.integers(0, 1000), max_size=8),
+    order=st.randoms(use_true_random=False),
+    space=st.sampled_from([0, 200, 1000]),
+    advance=st.randoms(use_true_random=False),
+)
+def test_what_comes_before_its_turn_is_kept_as_far_as_there_is_room(
+    size: int, cuts: list[int], order: Random, space: int, advance: Random
+) -> None:
+    content = CONTENT[:size]
+    file = large(content)
+    parts = list(pairwise(sorted({0, size, *(cut for cut in cuts if cut < size)})))
+    order.shuffle(parts)
+    room = Room(space)
+    partial, hashed = MemoryPartial(file), FileHash(file, room)
+    for start, stop in parts:
+        with partial.writer(start) as writer:
+            writer.write(content[start:stop])
+        hashed.offer(start, content[start:stop])
+        assert space < size or hashed.position == partial.prefix
+        if advance.random() < 0.3:
+            hashed.advance(partial)
+            assert hashed.position == partial.prefix
+    hashed.advance(partial)
+    assert hashed.matches
+    assert room.take(space)  # All of it was given back.
+
+
+def test_what_comes_in_a_buffer_that_is_filled_anew_is_not_kept() -> None:
+    file = large(CONTENT[:20])
+    hashed = FileHash(file, Room())
+    buffer = bytearray(CONTENT[10:20])
+    hashed.offer(10, memoryview(buffer))
+    buffer[:] = CONTENT[:10]
+    hashed.offer(0, memoryview(buffer))
+    assert hashed.position == 10
+
+
+def test_bytes_that_were_read_again_meanwhile_take_no_room() -> None:
+    file = large(CONTENT[:20])
+    room = Room(10)
+    partial, hashed = MemoryPartial(file), FileHash(file, room)
+    with partial.writer(0) as writer:
+        writer.write(CONTENT[:20])
+    hashed.advance(partial)
+    hashed.offer(10, CONTENT[10:20])
+    assert room.take(10)
+    assert hashed.matches
+
+
+def test_threads_that_bring_pieces_in_any_order_hash_all_of_them() -> None:
+    step = 5000
+    file = large(CONTENT)
+    room = Room()
+    hashed = FileHash(file, room)
+    starts = list(range(0, len(CONTENT), step))
+    Random(2).shuffle(starts)
+
+    def bring(some: list[int]) -> None:
+        for start in some:
+            hashed.offer(start, CONTENT[start : start + step])
+
+    threads = [threading.Thread(target=bring, args=(starts[at::8],)) for at in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert hashed.matches
+    assert room.take(KEPT_BYTES)
 
 
 def test_wrong_bytes_do_not_match(tmp_path: Path) -> None:

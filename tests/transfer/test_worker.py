@@ -287,6 +287,16 @@ def test_a_worker_that_dies_says_how_and_shows_no_secrets() -> None:
             said_by(worker)
 
 
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs Linux")
+def test_a_worker_keeps_the_memory_of_pieces_unless_the_user_has_set_that() -> None:
+    env = environment(os.environ, endpoint=None, cache_dir=None) | {"MALLOC_ARENA_MAX": "3"}
+    with Worker(env) as worker:
+        assert said_by(worker) == Hello(version=PROTOCOL_VERSION)
+        lines = Path(f"/proc/{worker.pid}/environ").read_bytes().split(b"\0")
+    assert b"MALLOC_ARENA_MAX=3" in lines
+    assert b"MALLOC_TRIM_THRESHOLD_=134217728" in lines
+
+
 def test_a_broken_start_is_reported_with_the_end_of_stderr(tmp_path: Path) -> None:
     (tmp_path / "pydantic.py").write_text("raise RuntimeError('token hf_abcdefghijk')")
     env = environment(os.environ, endpoint=None, cache_dir=None)

@@ -97,6 +97,41 @@ def test_files_share_the_connections_of_a_fast_link() -> None:
     assert sorted(piece.cut.file.path for piece in desk.cut()) == ["a", "a", "b", "c"]
 
 
+def test_a_fast_link_is_known_soon_and_pieces_are_small_until_then() -> None:
+    desk = Desk(file("a", 900 * MIB), file("b", 900 * MIB), route=Route.HTTP)
+    first = desk.tasks[0]
+    desk.schedule.progress()
+    for seconds in (0.0, 0.06, 0.06):
+        assert not any(one.cut.file.path == "b" for one in desk.cut())
+        desk.now += seconds
+        for piece in tuple(first.in_flight):
+            assert piece.cut.size == 16 * MIB
+            desk.bring(first, piece)
+            desk.schedule.succeeded(first, piece)
+        desk.schedule.progress()
+    assert sorted(spans(desk.cut())) == [
+        *((start * MIB, (start + 64) * MIB) for start in (0, 64)),
+        *((start * MIB, (start + 64) * MIB) for start in (192, 256)),
+    ]
+
+
+def test_a_hash_that_lags_catches_up_once_nothing_else_is_to_be_hashed() -> None:
+    desk = Desk(file("a", 64 * MIB), file("b", 64 * MIB), route=Route.HTTP)
+    a, b = desk.tasks
+    for task, there in ((a, 2 * MIB), (b, 16 * MIB)):
+        with task.partial.writer(0) as writer:
+            writer.write(bytes(there))
+    # What is just being hashed as it comes is that much behind.
+    assert desk.schedule.to_hash() is b
+    b.hashing = True
+    assert desk.schedule.to_hash() is None
+    with a.partial.writer(2 * MIB) as writer:
+        writer.write(b"1")
+    assert desk.schedule.to_hash() is a
+    b.hashing = False
+    assert desk.schedule.to_hash() is b
+
+
 def test_the_time_in_which_others_were_served_does_not_count_against_a_file() -> None:
     desk = Desk(file("a", 32 * MIB), file("b", 8 * MIB), route=Route.HTTP)
     first, second = desk.tasks
