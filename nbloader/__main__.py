@@ -164,6 +164,12 @@ def _add_placement(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="allow pickled weights (.bin) that may hold more than tensors",
     )
+    parser.add_argument(
+        "--no-keep-files",
+        action="store_false",
+        dest="keep_files",
+        help="delete weights once they are loaded, for a disk that is smaller than the model",
+    )
 
 
 def _add_transfer(parser: argparse.ArgumentParser) -> None:

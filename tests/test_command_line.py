@@ -62,6 +62,17 @@ def test_a_task_and_an_address_are_taken_as_in_a_call(
     assert (wrong.status, wrong.json["error"]["reference"]) == (2, "invalid-argument")
 
 
+def test_weights_that_are_not_kept(
+    demo_hub: LocalHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ("--endpoint", demo_hub.endpoint, "--cache-dir", str(tmp_path), "--device", "cpu")
+    report = Run(capsys, "preflight", MINILM, "--no-keep-files", *where)
+    assert (report.status, "as weights are not kept" in report.out) == (0, True)
+    run = Run(capsys, "load", MINILM, "--no-keep-files", "--json", *where)
+    assert (run.status, run.json["notices"]) == (0, ["files-not-kept"])
+    assert list(tmp_path.rglob("*.safetensors")) == []
+
+
 def test_download_in_json(
     demo_hub: LocalHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
