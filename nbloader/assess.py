@@ -146,36 +146,45 @@ def _with_passing(facts: Facts, request: Request, selected: Selected) -> Facts:
     selection, placement = selected.selection, facts.fit.chosen if facts.fit else None
     if request.folder is not None:
         return replace(facts, stays="a folder of yours is loaded")
-    if placement is None or request.local_files_only:
+    if placement is None:
+        return replace(facts, stays="there is no plan for it")
+    if request.local_files_only:
         return replace(facts, stays="nothing is downloaded")
     way = way_of_passing(selection, placement, request.loader_kwargs, versions())
     if way.reason:
         return replace(facts, stays=way.reason)
-    notes = PassingFiles.beside(selected.folder, home_of_environment(os.environ))
+    notes = PassingFiles.beside(selected.folder, home_of_environment(os.environ), os.getpid())
     quantized = {part.name for part in selected.weights if part.quantization}
     files = {file.path: file for file in selection.files}
     etags = Counter(file.etag for file in selection.files)
+    uses = Counter(path for component in selection.components for path in component.paths)
     paths = frozenset(
         path
         for component, _ in way.components
         if component.name not in quantized
         for path in component.weights
-        if etags[files[path].etag] == 1
-        and (path not in selected.cached or notes.has(selection.commit_hash, files[path]))
+        if etags[files[path].etag] == 1 == uses[path]
+        and path not in selected.copied  # They are elsewhere, too, and take no room.
+        and (path not in selected.cached or notes.may_go(selection.commit_hash, files[path]))
     )
     stays = "" if paths else "all weights are there already, or are quantized"
     return replace(facts, passing=paths, stays=stays)
 
 
-def gather_joint(facts: Facts, joint: Selected) -> Facts:
+def gather_joint(every: Sequence[Facts], joint: Selected) -> Facts:
     """Put together what the check of the disk looks at for several repositories.
 
     Args:
-        facts: of one of them.
-        joint: the files of all.
+        every: those of each, as far as its files are known.
+        joint: the files of all; each has a component of its own.
     """
+    labelled = zip(every, joint.selection.components, strict=True)
     joint_facts = replace(
-        facts,
+        every[0],
+        passing=frozenset(
+            f"{one.name}:{path}" for facts, one in labelled for path in facts.passing
+        ),
+        stays=next((facts.stays for facts in every if facts.stays), ""),
         selection=joint.selection,
         cached=frozenset(joint.cached),
         partial=joint.partial,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from nbloader.errors import NbloaderError
 from nbloader.records import (
+    SPARE_DISK_BYTES,
     AdapterFacts,
     AttentionFacts,
     CheckResult,
@@ -136,7 +137,8 @@ class Facts:
     def passing_room_bytes(self) -> int:
         """Free space that is needed at a time where weights go once they are loaded.
 
-        What stays has to have room, and the largest of what goes. What is there of that goes first.
+        What stays has to have room, and the largest of what goes, with a little to spare. What is
+        there of what goes is gone first.
         """
         room = {
             file.path: file.size - self.partial.get(file.path, 0)
@@ -144,7 +146,10 @@ class Facts:
             if file.path not in self.cached and file.path not in self.copied
         }
         stays = sum(size for path, size in room.items() if path not in self.passing)
-        largest = max((size for path, size in room.items() if path in self.passing), default=0)
+        largest = max(
+            (size + SPARE_DISK_BYTES for path, size in room.items() if path in self.passing),
+            default=0,
+        )
         there = sum(
             file.size
             for file in (self.selection.files if self.selection else ())

@@ -114,22 +114,29 @@ def disk(facts: Facts) -> CheckResult:
         return warned(
             "disk",
             f"the disk will be almost full: {figures}",
-            hint=f"Free some space there, or {_elsewhere(facts, required + LOW_DISK_BYTES)}.",
+            hint=f"Free some space there, or {_elsewhere(facts, required + LOW_DISK_BYTES)}."
+            f"{_stays(facts)}",
         )
-    return passed("disk", figures)
+    stays = f"; all files are kept: {facts.stays}" if facts.passes and not passes else ""
+    return passed("disk", figures + stays)
 
 
 def _piece_by_piece(facts: Facts) -> str:
     """Offer to load a model that is larger than the disk, or say why that cannot be."""
     assert facts.disk is not None
-    if facts.stays and facts.passes:
-        return f" keep_files=False does not help here: {facts.stays}."
     if facts.passes or not facts.passing or facts.passing_room_bytes > facts.disk.free:
-        return ""
+        return _stays(facts)
     return (
         f" Or pass `keep_files=False`, which needs {format_bytes(facts.passing_room_bytes)} at a "
         "time: weights are deleted once they are loaded, and the next load downloads them again."
     )
+
+
+def _stays(facts: Facts) -> str:
+    """Say why files are kept though the call asks for none."""
+    if not facts.passes or facts.passing:
+        return ""
+    return f" keep_files=False does not help here: {facts.stays}."
 
 
 def _elsewhere(facts: Facts, required: int) -> str:

@@ -2,7 +2,8 @@
 
 What a load brings that is to keep no files is noted, so that after a kill the next one knows which
 files are nobody's, and may go. The notes lie outside the cache, whose layout belongs to all
-libraries. A note is about one file: the same content, brought again by others, is theirs.
+libraries. A note is about one file: the same content, brought again by others, is theirs. It names
+the process that loads: what that one has brought stays if another wants it before it is gone.
 """
 
 from __future__ import annotations
@@ -27,51 +28,100 @@ class PassingFiles:
     Attributes:
         cache: where the files are.
         folder: of the notes, below the Hub's own folder.
+        owner: the number of the process that loads, of which a worker is a child.
     """
 
     cache: RepoCache
     folder: Path
+    owner: int
 
     @classmethod
-    def of(cls, cache: RepoCache, home: Path) -> PassingFiles:
+    def of(cls, cache: RepoCache, home: Path, owner: int) -> PassingFiles:
         """Return those of a repository; `home` is the Hub's own folder (`HF_HOME`)."""
-        return cls(cache, home / "nbloader" / "passing" / cache.folder.name)
+        return cls(cache, home / "nbloader" / "passing" / cache.folder.name, owner)
 
     @classmethod
-    def beside(cls, snapshot: str, home: Path) -> PassingFiles:
+    def beside(cls, snapshot: str, home: Path, owner: int) -> PassingFiles:
         """Return those of the repository that a snapshot folder is of."""
-        return cls.of(RepoCache(Path(snapshot).parents[1]), home)
+        return cls.of(RepoCache(Path(snapshot).parents[1]), home, owner)
 
-    def note(self, commit_hash: str, file: RepoFile) -> None:
-        """Note that a file, which was just brought, may go once it is loaded.
+    def note(self, file: RepoFile, content: Path) -> None:
+        """Note that a file, which is about to get its place, may go once it is loaded.
 
-        The caller holds the lock of the file. Where the note cannot be written, the file stays.
+        The caller holds the lock of the file, and moves it there next: whoever finds it there finds
+        the note, too. Where the note cannot be written, the file stays.
+
+        Args:
+            content: the file, where it is now.
         """
         with contextlib.suppress(OSError):
             self.folder.mkdir(parents=True, exist_ok=True)
             place = self._place(file)
             with replacing(place, place.with_suffix(f".{os.getpid()}")) as scratch:
-                scratch.write_text(self._described(commit_hash, file), "ascii")
+                scratch.write_text(f"{self.owner} {_described(content)}", "ascii")
 
     def has(self, commit_hash: str, file: RepoFile) -> bool:
-        """Say whether a file is there, and noted."""
+        """Say whether a file is there, and noted by this load."""
+        return self._noted_by(commit_hash, file) == self.owner
+
+    def may_go(self, commit_hash: str, file: RepoFile) -> bool:
+        """Say whether a file is there that this load, or one that was killed, has noted."""
+        by = self._noted_by(commit_hash, file)
+        return by is not None and (by == self.owner or not _lives(by))
+
+    def _noted_by(self, commit_hash: str, file: RepoFile) -> int | None:
+        """Return whose note is about the file that is there; None if there is none."""
         try:
             with self._place(file).open("rb") as note:
-                said = note.read(_MAX_NOTE_BYTES)
-            return said == self._described(commit_hash, file).encode("ascii")
-        except OSError:
-            return False
+                owner, _, said = note.read(_MAX_NOTE_BYTES).decode("ascii").partition(" ")
+            content = self.cache.content(commit_hash, file)
+            return int(owner) if content is not None and said == _described(content) else None
+        except (OSError, ValueError):
+            return None
 
     def keep(self, file: RepoFile) -> None:
         """Let a file stay: somebody wants it."""
         with contextlib.suppress(OSError):
             self._place(file).unlink(missing_ok=True)
 
+    def kept(self, commit_hash: str, file: RepoFile) -> bool:
+        """Let a file that is there stay; False if another process may be removing it just now."""
+        if self._noted_by(commit_hash, file) is None:
+            return True
+        with contextlib.suppress(OSError):
+            lock = self.cache.try_lock(file)
+            if lock is None:
+                return False
+            with lock:
+                self.keep(file)
+                return self.cache.has_pointer(commit_hash, file)
+        return True
+
+    def claimed(self, commit_hash: str, file: RepoFile) -> bool:
+        """Take over a file that is there from a load that was killed; from others, let it stay.
+
+        Returns:
+            False if another process may be removing it just now.
+        """
+        if not self.may_go(commit_hash, file):
+            return self.kept(commit_hash, file)
+        content = self.cache.content(commit_hash, file)
+        if content is None:
+            return False
+        self.note(file, content)
+        return True
+
     def remove(self, commit_hash: str, file: RepoFile) -> bool:
         """Remove a file that is noted; return whether it is gone.
 
-        One stays that another process is at work on, or that another commit has, too.
+        One stays that another process is at work on, or that another commit has, too. It is noted
+        no longer, so that nobody waits for its room.
         """
+        removed = self._removed(commit_hash, file)
+        self.keep(file)
+        return removed
+
+    def _removed(self, commit_hash: str, file: RepoFile) -> bool:
         with contextlib.suppress(OSError):
             lock = self.cache.try_lock(file)
             if lock is None:
@@ -87,7 +137,6 @@ class PassingFiles:
                     return False
                 pointer.unlink(missing_ok=True)
                 blob.unlink(missing_ok=True)
-                self.keep(file)
                 return True
         return False
 
@@ -104,10 +153,21 @@ class PassingFiles:
         named = f"{os.path.realpath(self.cache.blobs)}\0{file.etag or file.path}"
         return self.folder / hashlib.sha256(named.encode("utf-8", "surrogateescape")).hexdigest()
 
-    def _described(self, commit_hash: str, file: RepoFile) -> str:
-        """Describe the file itself. Raises OSError if it is not there."""
-        content = self.cache.content(commit_hash, file)
-        if content is None:
-            raise FileNotFoundError(file.path)
-        found = content.stat()
-        return f"{found.st_ino} {found.st_size} {found.st_mtime_ns}"
+
+def _lives(process: int) -> bool:
+    """Say whether there is a process of that number, as far as that can be asked."""
+    if os.name == "nt":  # There the question would end it.
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
+
+
+def _described(content: Path) -> str:
+    """Describe the file itself, wherever it is moved. Raises OSError if it is not there."""
+    found = content.stat()
+    return f"{found.st_ino} {found.st_size} {found.st_mtime_ns}"

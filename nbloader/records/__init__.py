@@ -60,6 +60,7 @@ from nbloader.records.fit import (
 )
 from nbloader.records.repo import (
     LARGE_FILE_BYTES,
+    SPARE_DISK_BYTES,
     AdapterKind,
     AdapterRequest,
     Backend,
@@ -83,6 +84,7 @@ from nbloader.records.repo import (
 
 __all__ = [
     "LARGE_FILE_BYTES",
+    "SPARE_DISK_BYTES",
     "AdapterFacts",
     "AdapterKind",
     "AdapterRequest",

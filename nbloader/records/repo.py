@@ -455,6 +455,10 @@ class Route(StrEnum):
     XET = "xet"
 
 
+SPARE_DISK_BYTES = 4 << 20
+"""Left free beside files that wait for room: for journals, links, and what others write."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransferPolicy:
     """How hard the worker tries.

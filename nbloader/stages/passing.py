@@ -35,8 +35,10 @@ class PassingLoad:
         self.paths = paths
         self._selection: Selection = selected.selection
         self._snapshot = Path(selected.folder)
-        self._files = PassingFiles.beside(selected.folder, home_of_environment(os.environ))
-        self._private = Path(tempfile.mkdtemp(prefix="nbloader-passing-"))
+        self._files = PassingFiles.beside(
+            selected.folder, home_of_environment(os.environ), os.getpid()
+        )
+        self._private = _private_folder()
         self.folder = self._private / "files"
         self._linked = False
         self._read: dict[str, bool] = {}
@@ -67,6 +69,14 @@ class PassingLoad:
                     place.symlink_to(self._snapshot / path)
             self._linked = True
         return self._linked
+
+    def heard(self, path: str) -> None:
+        """Take note of a file that is in its place.
+
+        A worker that began just when the file was read and removed has brought it once more.
+        """
+        if path in self._read:
+            self.read(path)
 
     def read(self, path: str) -> None:
         """Remove a file, all of which was read. From any thread."""
@@ -103,3 +113,18 @@ class PassingLoad:
     def close(self) -> None:
         """Remove the copy."""
         shutil.rmtree(self._private, ignore_errors=True)
+
+
+def _private_folder() -> Path:
+    """Make a temporary folder.
+
+    Raises:
+        CacheNotWritableError: none can be made.
+    """
+    try:
+        return Path(tempfile.mkdtemp(prefix="nbloader-passing-"))
+    except OSError as error:
+        raise CacheNotWritableError(
+            f"a temporary folder cannot be made: {error.strerror or error}",
+            hint="keep_files=False needs one. Set TMPDIR to a folder that can be written.",
+        ) from error

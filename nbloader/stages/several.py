@@ -152,10 +152,11 @@ def joint_report(
         finish: completes the report of a repository, by its number.
     """
     reports = [judge(facts) for facts in every]
-    together = next((facts for facts in every if facts.selection is not None), None)
+    known = [facts for facts in every if facts.selection is not None]
+    together = known[0] if known else None
     missing = shared = 0
     if joint is not None and together is not None:
-        facts = gather_joint(together, joint)
+        facts = gather_joint(known, joint)
         result = disk(facts)
         reports = [
             replace(report, results=_with_disk(report, result)) if report.selection else report

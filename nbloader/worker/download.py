@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -76,9 +77,17 @@ class Downloads:
             self.fetched.add(file.path)
             done(file)
 
-        notes = PassingFiles.of(self.cache, Path(constants.HF_HOME))
-        self._keep([file for file in files if file.path not in passing], commit_hash, notes)
+        notes = self._notes()
         missing = self._missing(commit_hash, files, verify=verify)
+        known = set(missing)
+        there = [file for file in files if file not in known]
+        going = self.keep([file for file in there if file.path not in passing], commit_hash)
+        going += [
+            file for file in there if file.path in passing and not notes.claimed(commit_hash, file)
+        ]
+        if going:
+            known.update(going)
+            missing = [file for file in files if file in known]
         paths = {file.path for file in missing}
         for file in files:
             if file.path not in paths:
@@ -108,15 +117,17 @@ class Downloads:
         except Exception as error:
             raise self.hub.explained(error, path=engine.failed_path) from error
 
-    def _keep(self, files: Sequence[RepoFile], commit_hash: str, notes: PassingFiles) -> None:
-        """Let files stay that another load was going to remove; they are wanted now.
+    def keep(self, files: Sequence[RepoFile], commit_hash: str) -> list[RepoFile]:
+        """Let files that are there stay, though a load that keeps none was going to remove them.
 
-        One that is being removed just now is missing when it is looked for.
+        Returns:
+            Those that may be on their way out just now.
         """
-        for file in files:
-            if notes.has(commit_hash, file) and (lock := self.cache.try_lock(file)) is not None:
-                with lock:
-                    notes.keep(file)
+        notes = self._notes()
+        return [file for file in files if not notes.kept(commit_hash, file)]
+
+    def _notes(self) -> PassingFiles:
+        return PassingFiles.of(self.cache, Path(constants.HF_HOME), os.getppid())
 
     def _probe(self) -> None:
         """Find out what the file system of the cache can do, before the first file is written."""

@@ -27,7 +27,14 @@ from nbloader.hub_cache import (
     open_partial,
 )
 from nbloader.limits import TICK_S
-from nbloader.records import FileProgress, RepoFile, Retry, Route, TransferPolicy
+from nbloader.records import (
+    SPARE_DISK_BYTES,
+    FileProgress,
+    RepoFile,
+    Retry,
+    Route,
+    TransferPolicy,
+)
 from nbloader.text import format_bytes
 from nbloader.transfer.policy import Attempts
 from nbloader.transfer.protocol import Tried
@@ -38,9 +45,6 @@ from nbloader.worker.tuning import Concurrency, most_pieces
 
 LOCK_EVERY_S = 0.5
 DISK_EVERY_S = 5.0
-
-SPARE_BYTES = 4 << 20
-"""Left free beside files that are waited for: journals, links, what others write."""
 
 HASH_THREADS = min(4, os.cpu_count() or 1)
 
@@ -232,12 +236,13 @@ class Engine:
             alone = not self._schedule.tasks
             queued = [other for other in self._queue if other.path not in self._passing]
         coming += sum(self._lacks(other) for other in queued)
-        needed, free = self._lacks(file) + coming + SPARE_BYTES, self._cache.free_bytes()
+        needed = self._lacks(file) + coming + SPARE_DISK_BYTES
+        free = self._cache.free_bytes()
         if needed <= free:
             return True
         self._waits_for_room += 1
         if alone and file is self._queue[0] and not self._is_to_go():
-            raise self._full(needed, free)
+            raise self._full(needed, free, passing=True)
         return False
 
     def _is_to_go(self) -> bool:
@@ -252,8 +257,15 @@ class Engine:
         return file.size - bytes_on_disk(self._cache.blobs, file)
 
     def _begin(self, file: RepoFile, lock: FileLock) -> Task | None:
-        """Open the partial of a file; None if another process has brought the file meanwhile."""
+        """Open the partial of a file; None if another process has brought the file meanwhile.
+
+        It then stays, though that one may have meant to remove it.
+        """
         if self._cache.has_bytes(self._commit_hash, file):
+            named = self._cache.has_pointer(self._commit_hash, file)
+            # Without its name it is from a process that was killed.
+            if self._notes is not None and (named or file.path not in self._passing):
+                self._notes.keep(file)
             self._cache.link(self._commit_hash, file)
             return None
         if self._cache.adopt(self._commit_hash, file, self._count_hashed):
@@ -295,11 +307,20 @@ class Engine:
         if free < missing:
             raise self._full(missing, free)
 
-    def _full(self, missing: int, free: int) -> DiskFullError:
+    def _full(self, missing: int, free: int, *, passing: bool = False) -> DiskFullError:
+        """Make the error.
+
+        Args:
+            passing: whether files that are not kept are among what is missing.
+        """
+        what = "have to have room at a time" if passing else "are still to come"
+        kept = "what has arrived is kept"
+        if self._passing:
+            kept += ", but for what was loaded already"
         return DiskFullError(
-            f"{format_bytes(missing)} are still to come, and the disk of the cache has only "
+            f"{format_bytes(missing)} {what}, and the disk of the cache has only "
             f"{format_bytes(free)} left",
-            hint="Free some space there and run the line again: what has arrived is kept. Or "
+            hint=f"Free some space there and run the line again: {kept}. Or "
             f"pass a folder on another disk as `{self._cache.argument}=`.",
         )
 
@@ -386,9 +407,7 @@ class Engine:
     def _settle(self, task: Task) -> None:
         """Let a whole file into the cache if its hash is right."""
         if task.hash.matches:
-            self._cache.publish(task.partial, self._commit_hash, task.file)
-            if self._notes is not None and task.file.path in self._passing:
-                self._notes.note(self._commit_hash, task.file)
+            self._publish(task)
             task.lock.release()
             with self._changed:
                 self._schedule.tasks.remove(task)
@@ -406,6 +425,18 @@ class Engine:
         self.publish(FileProgress(path=task.file.path, completed=0))
         if retry is not None:
             self.publish(retry)
+
+    def _publish(self, task: Task) -> None:
+        """Put a file that is right in its place; first noted, if it goes again."""
+        file, notes, commit = task.file, self._notes, self._commit_hash
+        notes = notes if file.path in self._passing else None
+        if notes is not None and task.partial.path is not None:
+            notes.note(file, task.partial.path)
+        self._cache.publish(task.partial, commit, file)
+        # What was held in memory is written only now; and some file systems change the time of a
+        # file when it is closed.
+        if notes is not None and not notes.has(commit, file):
+            notes.note(file, self._cache.pointer(commit, file.path_in_repo))
 
     def _stop(self, task: Task, error: BaseException) -> None:
         with self._changed:

@@ -411,6 +411,7 @@ class Session:
         order = order or Fetch()
         sketch = Path(order.sketch) if order.sketch is not None else None
         if all(one.listing is None for one in self._repositories.values()):
+            self._keep(selection, order)
             self._check_local(selection)
             if sketch is not None and order.passing:
                 self._sketch().appear(sketch)
@@ -427,8 +428,17 @@ class Session:
         batches = {
             name: [file for file in wanted if file.repo_id == name] for name in self._repositories
         }
-        # Small ones first: they tell whether the rest is any use.
-        for name in sorted(batches, key=lambda name: sum(file.size for file in batches[name])):
+
+        def rank(name: str) -> tuple[bool, int]:
+            """Small ones first: they tell whether the rest is any use.
+
+            Where files go once they are read, the others are all there before: what reads waits for
+            them.
+            """
+            waits = bool(order.passing) and self._repositories[name] is self._own
+            return waits, sum(file.size for file in batches[name])
+
+        for name in sorted(batches, key=rank):
             one = self._repositories[name]
             done: Callable[[RepoFile], None] = self._done
             if sketch is not None and one is self._own:
@@ -481,6 +491,29 @@ class Session:
         if self._changed:
             paths = [file.path for file in self._changed]
             self.publish(files_replaced(paths, self._start.local_dir or ""))
+
+    def _keep(self, selection: Selection, order: Fetch) -> None:
+        """Let files stay that another load was going to remove; they are wanted now.
+
+        Raises:
+            NotCachedError: one is being removed just now.
+        """
+        for name, one in self._repositories.items():
+            if not isinstance(one, Repository):
+                continue
+            passing = order.passing if one is self._own else ()
+            files = [
+                file
+                for file in selection.files
+                if file.repo_id == name and file.path not in passing
+            ]
+            commit = selection.commit_of(files[0]) if files else ""
+            if going := one.downloads.keep(files, commit):
+                raise NotCachedError(
+                    f"{going[0].path} was in the cache only until another load had read it, and "
+                    "is going",
+                    hint="Run the line again, with a network.",
+                )
 
     def _check_local(self, selection: Selection) -> None:
         """Hash the files of the cache if that was asked for."""

@@ -22,10 +22,10 @@ _BLOCK_BYTES = 1 << 14
 
 
 class SketchOf:
-    """A copy of the files of a selection, all of them of one repository.
+    """A copy of the files of a selection, as far as they are of its own repository.
 
     Args:
-        one: the repository.
+        one: that repository.
         at_once: how many headers are read at the same time.
 
     Attributes:
@@ -34,8 +34,9 @@ class SketchOf:
 
     def __init__(self, selection: Selection, one: Repository | Folder, *, at_once: int) -> None:
         weights = {path for part in selection.components for path in part.weights}
-        self.small = [file for file in selection.files if file.path not in weights]
-        self._hollow = [file for file in selection.files if file.path in weights]
+        own = [file for file in selection.files if not file.repo_id]
+        self.small = [file for file in own if file.path not in weights]
+        self._hollow = [file for file in own if file.path in weights]
         self._commit = selection.commit_hash
         self._one = one
         self._at_once = at_once

@@ -7,8 +7,11 @@ from dataclasses import replace
 
 import pytest
 
+from nbloader.assess import gather_joint
 from nbloader.checks import Facts, run_checks
-from nbloader.records import CheckResult, CheckStatus
+from nbloader.checks.files import disk
+from nbloader.errors import DiskSpaceError
+from nbloader.records import CheckResult, CheckStatus, Component, Selected
 from nbloader.request import check_folder
 from tests.checks.test_checks import DISK, GOOD, HUB
 from tests.samples import MB
@@ -73,3 +76,149 @@ def test_a_disk_that_cannot_be_asked_is_told() -> None:
             "the file system of ~/hub cannot be asked",
         )
     assert found(replace(facts, hub=None), "disk").message == "not checked"
+
+
+# -- weights that go once they are loaded ----------------------------------------------------------
+
+WEIGHTS = frozenset({"transformer/model.safetensors", "vae/model.safetensors"})
+GOING = replace(GOOD, passes=True, passing=WEIGHTS)
+"""100 MB, of which 80 are needed at a time, with 2 kB of other files and 4.2 MB to spare."""
+
+FREE = (
+    "Free {} there (`nbloader.cache(cache_dir='/cache')` shows what can go), or pass a folder on "
+    "another disk as `cache_dir=`."
+)
+
+
+def with_free(facts: Facts, free: int) -> Facts:
+    assert facts.disk is not None
+    return replace(facts, disk=replace(facts.disk, free=free))
+
+
+def failed(message: str, hint: str) -> CheckResult:
+    return CheckResult(
+        name="disk",
+        status=CheckStatus.FAILED,
+        message=message,
+        hint=hint,
+        reference=DiskSpaceError.reference,
+    )
+
+
+def passed(message: str) -> CheckResult:
+    return CheckResult(name="disk", status=CheckStatus.PASSED, message=message)
+
+
+TEXTS = {
+    "enough for one at a time": (
+        with_free(GOING, 85 * MB),
+        passed(
+            "84.2 MB required at a time for 100 MB in all, as weights are not kept, "
+            "85.0 MB available at /cache"
+        ),
+    ),
+    "enough for everything": (
+        GOING,
+        passed(
+            "84.2 MB required at a time for 100 MB in all, as weights are not kept, "
+            "50.0 GB available at /cache"
+        ),
+    ),
+    "too little for the largest": (
+        with_free(GOING, 80 * MB),
+        failed(
+            "not enough disk space: 84.2 MB required at a time for 100 MB in all, as weights are "
+            "not kept, 80.0 MB available at /cache",
+            FREE.format("4.2 MB"),
+        ),
+    ),
+    "one is there, and goes first": (
+        with_free(replace(GOING, cached=frozenset({"vae/model.safetensors"})), 65 * MB),
+        passed(
+            "64.2 MB required at a time for 80.0 MB in all, as weights are not kept, "
+            "65.0 MB available at /cache"
+        ),
+    ),
+    "it would help, and is not asked for": (
+        with_free(replace(GOOD, passing=WEIGHTS), 85 * MB),
+        failed(
+            "not enough disk space: 100 MB required, 85.0 MB available at /cache",
+            FREE.format("15.0 MB")
+            + " Or pass `keep_files=False`, which needs 84.2 MB at a time: weights are deleted "
+            "once they are loaded, and the next load downloads them again.",
+        ),
+    ),
+    "it would not help": (
+        with_free(replace(GOOD, passing=WEIGHTS), 80 * MB),
+        failed(
+            "not enough disk space: 100 MB required, 80.0 MB available at /cache",
+            FREE.format("20.0 MB"),
+        ),
+    ),
+    "it cannot be, and is asked for": (
+        with_free(replace(GOOD, passes=True, stays="it comes from a single file"), 80 * MB),
+        failed(
+            "not enough disk space: 100 MB required, 80.0 MB available at /cache",
+            FREE.format("20.0 MB")
+            + " keep_files=False does not help here: it comes from a single file.",
+        ),
+    ),
+    "it cannot be, and is not asked for": (
+        with_free(replace(GOOD, stays="it comes from a single file"), 80 * MB),
+        failed(
+            "not enough disk space: 100 MB required, 80.0 MB available at /cache",
+            FREE.format("20.0 MB"),
+        ),
+    ),
+    "it cannot be, and need not": (
+        replace(GOOD, passes=True, stays="it comes from a single file"),
+        passed(
+            "100 MB required, 50.0 GB available at /cache; all files are kept: it comes from a "
+            "single file"
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", TEXTS)
+def test_what_is_said_of_weights_that_go(case: str) -> None:
+    facts, expected = TEXTS[case]
+    assert found(facts, "disk") == expected
+
+
+def test_a_disk_that_would_be_almost_full_is_told_though_nothing_goes() -> None:
+    facts = with_free(replace(GOOD, passes=True, stays="it comes from a single file"), 200 * MB)
+    result = found(facts, "disk")
+    assert result.status is CheckStatus.WARNING
+    assert result.hint == (
+        "Free some space there, or pass a folder on another disk as `cache_dir=`. "
+        "keep_files=False does not help here: it comes from a single file."
+    )
+
+
+def test_of_several_repositories_the_largest_file_has_to_have_room() -> None:
+    """Though their files have the same names."""
+    assert GOOD.selection is not None
+    parts = [
+        (f"org/{name}", tuple(replace(file, etag=name * 64) for file in GOOD.selection.files))
+        for name in ("a", "b")
+    ]
+    every = [
+        replace(GOING, repo_id=repo_id, selection=replace(GOOD.selection, files=files))
+        for repo_id, files in parts
+    ]
+    joint = Selected(
+        selection=replace(
+            GOOD.selection,
+            files=tuple(
+                replace(file, path=f"{repo_id}:{file.path}", etag=f"{repo_id}{file.path}")
+                for repo_id, files in parts
+                for file in files
+            ),
+            components=tuple(Component(name=repo_id, paths=()) for repo_id, _ in parts),
+        )
+    )
+    assert disk(gather_joint(every, joint)).message == (
+        "84.2 MB required at a time for 200 MB in all, as weights are not kept, "
+        "50.0 GB available at /cache"
+    )
