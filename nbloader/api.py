@@ -232,13 +232,22 @@ def start(repo_id: str | os.PathLike[str], **keywords: Any) -> Job:
     go on despite failed checks, choose another plan. `job.result()` waits for the model; so does
     `await job`. Imports and the construction of the model need the kernel between two cells.
 
-    `on_event` is called from the job's thread.
+    `on_event` is called from the job's thread. In a notebook there is no `keep_files=False`: the
+    model is built while it is downloaded, and no cell could run all that time.
 
     Raises:
         InputError: an argument or a setting is wrong. All that comes later is raised by
             `job.result()`.
     """
     request = _request("start", repo_id, keywords)
+    if not request.keep_files and _cells_run_here():
+        from nbloader.errors import InvalidArgumentError
+
+        raise InvalidArgumentError(
+            "keep_files=False builds the model while it is downloaded, and no cell can run beside "
+            "that",
+            hint="Use nbloader.load(...), which waits for it.",
+        )
     from nbloader.job import Job
 
     return Job(request)
@@ -438,6 +447,17 @@ def _standby(endpoint: object, cache_dir: object) -> Standby:
     places = (endpoint, cache_dir)
     texts = [str(place) if isinstance(place, (str, os.PathLike)) else None for place in places]
     return Standby(endpoint=texts[0], cache_dir=texts[1])
+
+
+def _cells_run_here() -> bool:
+    """Say whether this is called by a cell of a notebook, or else from inside an event loop."""
+    import asyncio
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _request(

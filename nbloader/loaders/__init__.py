@@ -14,6 +14,7 @@ from nbloader.loaders.device import (
     spare_bytes,
 )
 from nbloader.loaders.direct import Direct, Passing, way_of_passing
+from nbloader.loaders.folders import move_paths
 from nbloader.loaders.imports import Import, torch_is_imported
 from nbloader.loaders.quantization import asked_quantizations
 from nbloader.loaders.reports import quiet
@@ -44,6 +45,7 @@ __all__ = [
     "holders",
     "loaded",
     "modules_of",
+    "move_paths",
     "places_itself",
     "quiet",
     "remember",

@@ -21,17 +21,19 @@ class Arrivals:
     """The files of a selection that are where they will be loaded from.
 
     Args:
-        largest_first: whether components are built in the order in which they are fetched.
+        passing: whether files of weights go once they are read. Components are then built in the
+            order in which they are fetched, and no file is read twice.
 
     Attributes:
+        passing: as given.
         all_there: whether they all are.
     """
 
     def __init__(
-        self, selection: Selection, *, all_there: bool = True, largest_first: bool = False
+        self, selection: Selection, *, all_there: bool = True, passing: bool = False
     ) -> None:
         self._paths = {part.name: frozenset(part.paths) for part in selection.components}
-        self._largest_first = largest_first
+        self.passing = passing
         self._sizes = {file.path: file.size for file in selection.files}
         self._done: set[str] = set()
         self.all_there = all_there
@@ -47,7 +49,7 @@ class Arrivals:
 
     def in_order(self, parts: Iterable[Part]) -> list[Part]:
         """Return components in the order in which they are built, as far as there is a choice."""
-        if not self._largest_first:
+        if not self.passing:
             return list(parts)
         return sorted(parts, key=lambda part: -self._size(part.name))
 

@@ -118,7 +118,7 @@ def load_parts(
 ) -> BuildSteps:
     """Load components, and return them as a pipeline takes them: several of one name in a list.
 
-    What the pipeline can load itself is left to it where it fails here.
+    What the pipeline can load itself is left to it where it fails here, unless its files are gone.
     """
     made: dict[str, Any] = {}
     left = arrivals.in_order(parts)
@@ -132,7 +132,8 @@ def load_parts(
         try:
             component = _component(part, selection, folder, loader_kwargs)
         except Exception as error:
-            if not part.is_plain or is_full(error) or isinstance(error, CancelledError):
+            once = arrivals.passing or isinstance(error, CancelledError)
+            if not part.is_plain or is_full(error) or once:
                 raise
             clear_frames(error)
             yield _left_to_the_pipeline(part, error)

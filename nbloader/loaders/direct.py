@@ -333,7 +333,8 @@ class Direct:
 
     def handed(self) -> AbstractContextManager[None]:
         """Let the libraries take what was read, on this thread, until the end of the block."""
-        return handed(self._reading) if self._reading is not None else nullcontext()
+        reading = self._reading
+        return handed(reading) if reading is not None else nullcontext()
 
     def give_up(self, error: BaseException) -> bool:
         """Leave all to the library after an error; say whether that may help."""
@@ -349,7 +350,8 @@ class Direct:
         Raises:
             ModelLoadError: it has not, and may have read what only stands for them.
         """
-        never = self._reading.never_asked() if self._reading is not None else []
+        reading = self._reading
+        never = reading.never_asked() if reading is not None else []
         if never:
             raise ModelLoadError(
                 f"the library has not asked for {quote(never[0])}, which is gone",
@@ -357,11 +359,11 @@ class Direct:
             )
 
     def close(self) -> None:
-        """Free what nobody has taken."""
-        if self._reading is not None:
-            self._reading.close()
-            self.problem = self.problem or self._reading.problem
-            self._reading = None
+        """Free what nobody has taken. From any thread."""
+        reading, self._reading = self._reading, None
+        if reading is not None:
+            reading.close()
+            self.problem = self.problem or reading.problem
         self._left = []
 
     def notice(self) -> Notice | None:

@@ -301,6 +301,34 @@ def _rename(thing: Any, name: _Name, seen: set[int], depth: int) -> None:
         _rename(part, name, seen, depth + down)
 
 
+def move_paths(loaded: Any, folder: Path, now: Path) -> None:
+    """Let paths of files in a folder that goes lead to another one, with the same files.
+
+    A tokenizer keeps them for when it is saved.
+
+    Args:
+        loaded: as for `rename`; or several.
+    """
+    seen: set[int] = set()
+    for each in loaded if isinstance(loaded, tuple) else (loaded,):
+        _move_paths(each, _Name(str(folder), str(now), own=True), seen, 0)
+
+
+def _move_paths(thing: Any, name: _Name, seen: set[int], depth: int) -> None:
+    if id(thing) in seen or depth > _DEEPEST:
+        return
+    seen.add(id(thing))
+    held = getattr(thing, "__dict__", {})
+    arguments = held.get("init_kwargs")
+    for values in (held, arguments if isinstance(arguments, dict) else {}):
+        for key, value in values.items():
+            if isinstance(value, str) and _inside(value, name.folder):
+                values[key] = name.of(value)
+    for part in _parts(thing):
+        down = not (_is_module(thing) and _is_module(part))
+        _move_paths(part, name, seen, depth + down)
+
+
 def _inside(name: Any, folder: str) -> bool:
     if not isinstance(name, (str, Path)):
         return False

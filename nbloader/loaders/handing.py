@@ -12,6 +12,7 @@ from 0.37 to 0.42 and in transformers from 5.0 to 5.23. One that is not found th
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -83,15 +84,22 @@ class _Seam:
     def end(self) -> None:
         self._reading = None
 
-    def _here(self) -> Reading | None:
-        """Return what was read, for the thread that builds: others read their own files."""
-        return self._reading if threading.get_ident() == self._thread else None
+    def _here(self, file: Any) -> Reading | None:
+        """Return what was read, for the thread that builds: others read their own files.
+
+        What only stands for a file is nobody else's, so there any thread belongs to the build, such
+        as those with which diffusers loads shards.
+        """
+        reading = self._reading
+        if reading is None or threading.get_ident() == self._thread:
+            return reading
+        return reading if _stands_in(reading, file) else None
 
     def load(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """Stand for a function that reads all tensors of a file."""
 
         def load_state_dict(file: Any, *arguments: Any, **options: Any) -> Any:
-            reading = self._here()
+            reading = self._here(file)
             plainly = _is_safetensors(file) and not arguments and options.keys() <= _PLAIN
             if reading is not None and plainly and (tensors := reading.take(file)) is not None:
                 return tensors
@@ -105,7 +113,7 @@ class _Seam:
 
         def safe_open(file: Any, *arguments: Any, **options: Any) -> Any:
             opened = original(file, *arguments, **options)
-            reading = self._here()
+            reading = self._here(file)
             return opened if reading is None else _Opened(opened, reading, file)
 
         return safe_open
@@ -114,7 +122,7 @@ class _Seam:
         """Stand for a function that asks for memory."""
 
         def warm_up(*arguments: Any, **options: Any) -> Any:
-            reading = self._here()
+            reading = self._reading if threading.get_ident() == self._thread else None
             if reading is None or reading.problem:
                 return original(*arguments, **options)
             return None
@@ -128,11 +136,15 @@ def _check_there(reading: Reading | None, file: Any) -> None:
     Raises:
         ModelLoadError: it is not.
     """
-    if reading is not None and not isinstance(file, dict) and reading.stands_in(file):
+    if reading is not None and _stands_in(reading, file):
         raise ModelLoadError(
             "the library reads weights in a way that `keep_files=False` cannot follow",
             hint="Load without `keep_files=False`.",
         )
+
+
+def _stands_in(reading: Reading, file: Any) -> bool:
+    return isinstance(file, str | os.PathLike) and reading.stands_in(file)
 
 
 def _is_safetensors(file: Any) -> bool:

@@ -249,12 +249,13 @@ class Reading:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        for thread in self._threads:
+        for thread in tuple(self._threads):
             thread.join()  # It ends after the piece that it is at.
         self._drop()
-        self._threads.clear()
-        for descriptor in tuple(self._descriptors):
-            self._leave(descriptor)
+        with self._changed:
+            self._threads.clear()
+            for descriptor in tuple(self._descriptors):
+                self._leave(descriptor)
         if self._pins:
             _free_pinned()
 
@@ -271,7 +272,7 @@ class Reading:
             try:
                 while (file := self._files.get(key)) is not None and not file.done:
                     if self._cancelled.is_set() or (self._closed and key in self._going):
-                        raise CancelledError("the load was cancelled", hint="Run the line again.")
+                        raise _cancelled()
                     self._changed.wait(WAIT_STEP_S)
             finally:
                 self._wanted[key] -= 1
@@ -279,7 +280,9 @@ class Reading:
                 raise self._gone(key)
             yield file
 
-    def _gone(self, key: str) -> ModelLoadError:
+    def _gone(self, key: str) -> CancelledError | ModelLoadError:
+        if self._closed and not self.problem:
+            return _cancelled()
         why = self.problem or "its tensors were taken before"
         return ModelLoadError(
             f"{self._going[key]} is not kept, and cannot be read: {why}",
@@ -469,6 +472,10 @@ class _Hand:
         stream.wait_event(file.filled)
         with torch.cuda.stream(stream):
             yield stream
+
+
+def _cancelled() -> CancelledError:
+    return CancelledError("the load was cancelled", hint="Run the line again.")
 
 
 # -- one file --------------------------------------------------------------------------------------

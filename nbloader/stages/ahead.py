@@ -219,7 +219,7 @@ class Ahead:
         # What the build may begin with: of files that go, it waits for each when it reads it.
         self._startable = self._arrivals
         if passing is not None:
-            self._startable = Arrivals(selected.selection, all_there=False, largest_first=True)
+            self._startable = Arrivals(selected.selection, all_there=False, passing=True)
         self._to_stay = {file.path for file in selected.selection.files}
         self._to_stay -= passing.paths if passing else set()
         self._building: Building | None = None
@@ -256,6 +256,7 @@ class Ahead:
         """Take note of a file that is in its place, with the right content."""
         self._arrivals.note(path)
         if self._passing is not None:
+            self._passing.heard(path)
             self._startable.note(path)
             self._to_stay.discard(path)
         self._waits = False
@@ -309,8 +310,11 @@ class Ahead:
         return self._building.step()
 
     def _begun(self, folder: Path) -> Building:
-        place = self._passing.folder if self._passing is not None else folder
-        return self._make(place, self._startable, self._direct)
+        if self._passing is None:
+            return self._make(folder, self._startable, self._direct)
+        if self._direct is None:  # Whatever else reads that folder finds nothing in it.
+            self._direct = self._make_direct(folder)
+        return self._make(self._passing.folder, self._startable, self._direct)
 
     def _tell(self, told: ComponentLoaded | Notice | Waiting | None) -> bool:
         """Publish what came of a step; say whether there are more to take."""
@@ -330,6 +334,8 @@ class Ahead:
         Raises:
             NbloaderError: the model cannot be built, or the run was cancelled.
         """
+        from nbloader.loaders import move_paths
+
         run = self._run
         self._arrivals.all_there = True
         if self._passing is not None:
@@ -346,7 +352,10 @@ class Ahead:
             # Some warnings a library gives only once in a process.
             if notice.reference == "library-warning" and notice not in self._told:
                 self._tell(notice)
-        return self._building.model()
+        model = self._building.model()
+        if self._passing is not None:
+            move_paths(model, self._passing.folder, folder)
+        return model
 
     @property
     def tested(self) -> Tested:

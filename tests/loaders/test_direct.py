@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from nbloader import loaders
 from nbloader.errors import CancelledError, ModelLoadError
 from nbloader.loaders import reading
-from nbloader.loaders.direct import Direct, Way, way
+from nbloader.loaders.direct import Direct, Way, way, way_of_passing
 from nbloader.loaders.handing import handed
 from nbloader.loaders.reading import Reading
 from nbloader.records import (
@@ -187,6 +187,117 @@ def test_what_is_read_straight_to_its_device(case: str) -> None:
     assert way(selection, placement, given, VERSIONS) == expected
 
 
+IN_MEMORY = Way(components=((TRANSFORMER, "cpu"), (VAE, "cpu")))
+PASSING_TABLE: dict[str, tuple[Selection, Placement, dict[str, Any], Way]] = {
+    "all on one GPU": (SELECTION, GPU, {}, ALL),
+    "on several GPUs": (
+        SELECTION,
+        SPREAD,
+        {},
+        Way(components=((TRANSFORMER, "cuda:1"), (VAE, "cuda:0"))),
+    ),
+    "cast": (SELECTION, CAST, {}, Way(components=((TRANSFORMER, "cpu"), (VAE, "cuda")))),
+    "on the CPU": (
+        SELECTION,
+        replace(
+            GPU,
+            method=Method.CPU,
+            device="cpu",
+            components=(placed("transformer", "cpu", 1), placed("vae", "cpu", 1)),
+        ),
+        {},
+        IN_MEMORY,
+    ),
+    "quantized on the way": (SELECTION, replace(GPU, method=Method.FOUR_BIT), {}, IN_MEMORY),
+    "waiting in memory": (SELECTION, replace(GPU, method=Method.GROUP_OFFLOAD), {}, IN_MEMORY),
+    "waiting in pinned memory": (
+        SELECTION,
+        WAITING,
+        {},
+        Way(components=((TRANSFORMER, "pinned"), (VAE, "pinned"))),
+    ),
+    "of sentence-transformers": (
+        replace(SELECTION, kind=Kind.SENTENCE_TRANSFORMERS),
+        GPU,
+        {},
+        IN_MEMORY,
+    ),
+    "around a model of transformers": (
+        with_part(1, library="sentence_transformers.models", class_name="Transformer"),
+        replace(GPU, method=Method.CPU),
+        {},
+        Way(
+            components=(
+                (
+                    replace(
+                        TRANSFORMER,
+                        library="sentence_transformers.models",
+                        class_name="Transformer",
+                    ),
+                    "cpu",
+                ),
+                (VAE, "cpu"),
+            )
+        ),
+    ),
+    "opened by sentence-transformers itself": (
+        with_part(2, library="sentence_transformers.models", class_name="Dense"),
+        replace(GPU, method=Method.CPU),
+        {},
+        Way(components=((TRANSFORMER, "cpu"),)),
+    ),
+    "placed by the caller": (
+        SELECTION,
+        GPU,
+        {"device_map": "balanced"},
+        Way(reason="the caller gives device_map"),
+    ),
+    "with code of its own": (
+        replace(SELECTION, custom_code=True),
+        GPU,
+        {},
+        Way(reason="it is built by code of its repository"),
+    ),
+    "in one file": (
+        replace(SELECTION, checkpoint="model.safetensors"),
+        GPU,
+        {},
+        Way(reason="it comes from a single file"),
+    ),
+    "pickled": (
+        with_part(2, weights=("vae/model.bin",)),
+        GPU,
+        {},
+        Way(reason="vae/model.bin is not in safetensors"),
+    ),
+    "a part from elsewhere": (
+        with_part(2, repo_id="org/vae"),
+        GPU,
+        {},
+        Way(components=((TRANSFORMER, "cuda"),)),
+    ),
+    "an adapter": (with_part(2, library="peft"), GPU, {}, Way(components=((TRANSFORMER, "cuda"),))),
+    "nothing of its own": (
+        replace(SELECTION, components=SELECTION.components[:1]),
+        GPU,
+        {},
+        Way(reason="it has no weights of its own"),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", PASSING_TABLE)
+def test_what_can_go_once_it_is_read(case: str) -> None:
+    selection, placement, given, expected = PASSING_TABLE[case]
+    assert way_of_passing(selection, placement, given, VERSIONS) == expected
+
+
+def test_without_accelerate_nothing_can_go() -> None:
+    others = {name: version for name, version in VERSIONS.items() if name != "accelerate"}
+    found = way_of_passing(SELECTION, GPU, {}, others)
+    assert found == Way(reason="accelerate is not installed")
+
+
 def test_without_accelerate_the_library_moves_a_model() -> None:
     found = way(SELECTION, GPU, {}, {"diffusers": "0.42.1"})
     assert found == Way(reason="accelerate is not installed")
@@ -311,6 +422,25 @@ def test_other_threads_read_their_own_files(folder: Path) -> None:
         thread.join()
         work()
     assert found == ["safe_open", "_Opened"]
+
+
+def test_any_thread_gets_what_only_stands_for_a_file(folder: Path, tmp_path: Path) -> None:
+    import diffusers.models.modeling_utils as library
+
+    file = folder / "classifier" / "model.safetensors"
+    stand_in = tmp_path / "model.safetensors"
+    stand_in.write_bytes(b"")
+    found: list[Any] = []
+    with closing(Reading()) as each, handed(each):
+        each.expect(stand_in, "cpu", name="model.safetensors")
+        each.add_expected(stand_in, file, lambda: None)
+        thread = threading.Thread(
+            target=lambda: found.append(library.load_state_dict(str(stand_in)))
+        )
+        thread.start()
+        thread.join()
+    [tensors] = found
+    assert tensors.keys() == load_file(file).keys()
 
 
 def test_a_tensor_that_is_asked_for_twice_is_not_shared(folder: Path) -> None:

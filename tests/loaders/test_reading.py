@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from nbloader.errors import CancelledError
+from nbloader.errors import CancelledError, ModelLoadError
 from nbloader.loaders import reading
 from nbloader.loaders.reading import Reading
 
@@ -237,6 +237,157 @@ def test_whoever_waits_stops_when_the_load_is_cancelled(file: Path) -> None:
             each.take(file)
         with pytest.raises(CancelledError):
             each.take_one(file, "a")
+
+
+# -- files that go once they are read --------------------------------------------------------------
+
+
+class Going:
+    """Files that are expected, and what stands for them."""
+
+    def __init__(self, folder: Path, reading: Reading, count: int) -> None:
+        self._folder, self._reading = folder, reading
+        self.read: list[int] = []
+        self.changed = threading.Condition()
+        folder.mkdir()
+        for number in range(count):
+            save_file({"a": torch.full((5,), number), "b": torch.ones(2)}, self._file(number))
+            self.stand_in(number).write_bytes(b"")
+            reading.expect(self.stand_in(number), "cpu", name=f"{number}.safetensors")
+
+    def _file(self, number: int) -> Path:
+        return self._folder / f"{number}.safetensors"
+
+    def stand_in(self, number: int) -> Path:
+        return self._folder / f"{number}.stand-in"
+
+    def come(self, number: int) -> None:
+        """Let a file be there."""
+
+        def read() -> None:
+            self._file(number).unlink()
+            with self.changed:
+                self.read.append(number)
+                self.changed.notify_all()
+
+        self._reading.add_expected(self.stand_in(number), self._file(number), read)
+
+    def wait(self, count: int) -> list[int]:
+        """Wait until so many are read, and say which."""
+        with self.changed:
+            assert self.changed.wait_for(lambda: len(self.read) >= count, timeout=10)
+            return sorted(self.read)
+
+    def rest(self) -> list[int]:
+        """Say which are read once nothing is done any more."""
+        threading.Event().wait(0.2)
+        return sorted(self.read)
+
+    def take(self, number: int) -> None:
+        found = self._reading.take(self.stand_in(number))
+        assert found is not None
+        assert torch.equal(found["a"], torch.full((5,), number))
+
+
+@pytest.fixture
+def expecting() -> Iterator[Reading]:
+    with closing(Reading(readers=2)) as each:
+        yield each
+
+
+@pytest.fixture
+def going(expecting: Reading, tmp_path: Path) -> Going:
+    return Going(tmp_path / "going", expecting, 5)
+
+
+def in_background(work: Callable[[], object]) -> threading.Thread:
+    thread = threading.Thread(target=work)
+    thread.start()
+    return thread
+
+
+def test_no_more_are_held_than_two(going: Going) -> None:
+    for number in range(5):
+        going.come(number)
+    going.wait(2)
+    assert going.rest() == [0, 1]
+    going.take(0)  # Room for another.
+    going.wait(3)
+    assert going.rest() == [0, 1, 2]
+
+
+def test_one_that_is_asked_for_comes_however_many_are_held(going: Going) -> None:
+    for number in range(5):
+        going.come(number)
+    going.wait(2)
+    going.take(4)
+    assert going.rest() == [0, 1, 4]
+
+
+def test_while_one_is_waited_for_that_is_not_there_all_others_are_read(going: Going) -> None:
+    waits = in_background(lambda: going.take(4))
+    for number in range(4):
+        going.come(number)
+    assert going.wait(4) == [0, 1, 2, 3]
+    going.come(4)
+    waits.join(10)
+    assert not waits.is_alive()
+    for number in range(4):
+        going.take(number)
+
+
+def test_what_is_taken_a_second_time_is_an_error(going: Going, expecting: Reading) -> None:
+    going.come(0)
+    going.take(0)
+    for take in (expecting.take, lambda path: expecting.take_one(path, "a")):
+        with pytest.raises(ModelLoadError, match=r"0\.safetensors is not kept, .* taken before"):
+            take(going.stand_in(0))
+    going.come(1)
+    assert expecting.take_one(going.stand_in(1), "a") is not None
+    with pytest.raises(ModelLoadError, match="taken before"):
+        expecting.take_one(going.stand_in(1), "a")
+    assert expecting.take_one(going.stand_in(1), "b") is not None
+    going.come(1)  # It was told before, and nothing comes of it.
+    with pytest.raises(ModelLoadError, match="taken before"):
+        expecting.take(going.stand_in(1))
+
+
+def test_of_a_file_that_cannot_be_read_the_reason_is_told(going: Going, expecting: Reading) -> None:
+    (expecting_file := going.stand_in(0).with_name("0.safetensors")).unlink()
+    assert not expecting_file.exists()
+    going.come(0)
+    with pytest.raises(ModelLoadError, match="FileNotFoundError"):
+        expecting.take(going.stand_in(0))
+
+
+def test_whoever_waits_when_it_is_closed_is_told(going: Going, expecting: Reading) -> None:
+    errors: list[BaseException] = []
+
+    def wait() -> None:
+        try:
+            expecting.take(going.stand_in(0))
+        except BaseException as error:
+            errors.append(error)
+
+    waits = in_background(wait)
+    while expecting.never_asked() != [f"{number}.safetensors" for number in range(1, 5)]:
+        pass
+    closes = [in_background(expecting.close) for _ in range(2)]
+    for thread in (waits, *closes):
+        thread.join(10)
+    assert [type(error) for error in errors] == [CancelledError]
+
+
+def test_what_nobody_has_asked_for_is_named(going: Going, expecting: Reading) -> None:
+    for number in range(5):
+        going.come(number)
+    going.take(1)
+    going.take(3)
+    assert expecting.never_asked() == ["0.safetensors", "2.safetensors", "4.safetensors"]
+    assert [expecting.stands_in(going.stand_in(0)), expecting.stands_in("0.safetensors")] == [
+        True,
+        False,
+    ]
 
 
 # -- a GPU, stood in for: what it is told, in which order ------------------------------------------

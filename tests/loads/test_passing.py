@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import shutil
 import signal
 import subprocess
@@ -14,9 +16,16 @@ from typing import Any
 import pytest
 
 import nbloader
-from nbloader.errors import CancelledError, DiskSpaceError, InvalidArgumentError
+from nbloader.errors import (
+    CancelledError,
+    DiskFullError,
+    DiskSpaceError,
+    InvalidArgumentError,
+    ModelLoadError,
+)
+from nbloader.hub_cache import PassingFiles
 from nbloader.localhub import Fault, LocalHub, RequestClass
-from nbloader.records import Event, FileDone, Notice
+from nbloader.records import Event, FileDone, Notice, Selected
 from tests.differential.comparison import differences
 from tests.faults.runs import BODY
 from tests.faults.test_full_disk import Disk, disk
@@ -197,6 +206,8 @@ def test_models_of_one_piece(hub_root: Path, load: Load, tmp_path: Path, kind: s
         ours = load(f"passing/{kind}")
         theirs = SentenceTransformer(str(folder), device="cpu")
     assert differences(ours, theirs) == []
+    # A tokenizer that is saved may copy its files.
+    assert "nbloader-passing" not in str(vars(ours.tokenizer))
     stays = ["2_Dense/model.safetensors"] if kind == "sentence-transformers" else []
     assert left_in(tmp_path / "cache")["names"] == stays
 
@@ -304,3 +315,179 @@ def test_shards_that_are_not_asked_for_in_their_order(
     theirs = transformers.LlamaForCausalLM.from_pretrained(folder)
     assert differences(ours, theirs) == []
     assert left_in(cache) == {"names": [], "blobs": []}
+
+
+# -- where files are, and whose they are -----------------------------------------------------------
+
+
+def test_in_a_cache_without_links(
+    published: Path, load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_DISABLE_SYMLINKS", "1")
+    check_same(load(REPO), published)
+    assert left_in(tmp_path / "cache") == {"names": [], "blobs": []}
+
+
+def test_a_part_of_another_repository_stays(
+    published: Path, hub_root: Path, load: Load, tmp_path: Path
+) -> None:
+    shutil.copytree(published / "vae", hub_root / "models" / "passing" / "vae")
+    check_same(load(REPO, components={"vae": "passing/vae"}), published)
+    assert left_in(tmp_path / "cache")["names"] == ["diffusion_pytorch_model.safetensors"]
+
+
+def test_where_nothing_makes_room_it_does_not_wait(published: Path, load: Load, disk: Disk) -> None:
+    total = sum(path.stat().st_size for path in published.rglob("*") if path.is_file())
+    cache = disk_with(disk, total // 3)
+
+    def share(event: Event) -> None:
+        if isinstance(event, FileDone) and event.path.endswith(".safetensors"):
+            blob = next(cache.glob(f"models--*/snapshots/*/{event.path}")).resolve()
+            other = blob.parents[1] / "snapshots" / ("a" * 40) / event.path
+            other.parent.mkdir(parents=True, exist_ok=True)
+            other.symlink_to(blob)
+
+    with pytest.raises(DiskFullError, match="have to have room at a time"):
+        load(REPO, cache_dir=cache, on_event=share)
+
+
+DOWNLOAD = """
+import sys
+import nbloader
+
+repo_id, endpoint, cache = sys.argv[1:]
+nbloader.download(repo_id, endpoint=endpoint, cache_dir=cache, view="none")
+"""
+
+
+def test_what_another_process_downloads_at_the_same_time_stays(
+    hub: LocalHub, published: Path, load: Load, tmp_path: Path
+) -> None:
+    hub.set_faults([Fault(BODY["http"], total_bytes_per_second=30 * MB)])
+    others: list[subprocess.Popen[bytes]] = []
+
+    def begin(event: Event) -> None:
+        if isinstance(event, FileDone) and event.path.endswith(".safetensors") and not others:
+            command = [sys.executable, "-c", DOWNLOAD, REPO, hub.endpoint, str(tmp_path / "cache")]
+            others.append(subprocess.Popen(command))
+
+    pipeline = load(REPO, on_event=begin)
+    assert others[0].wait() == 0
+    check_same(pipeline, published)
+    assert left_in(tmp_path / "cache")["names"] == weights_of(published)
+
+
+def test_what_is_wanted_of_a_killed_load_stays(
+    published: Path, load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commits: list[str] = []
+
+    def note(event: Event) -> None:
+        if isinstance(event, Selected):
+            commits.append(event.selection.commit_hash)
+
+    with monkeypatch.context() as killed:
+        killed.setattr(PassingFiles, "remove", lambda *_: False)
+        load(REPO, on_event=note)
+    assert left_in(tmp_path / "cache")["names"] == weights_of(published)
+    load(REPO, revision=commits[0], keep_files=True)  # Nobody is asked: all is there.
+    check_same(load(REPO), published)
+    assert left_in(tmp_path / "cache")["names"] == weights_of(published)
+
+
+def test_what_a_killed_load_has_left_goes(
+    hub: LocalHub, published: Path, load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as killed:
+        killed.setattr(PassingFiles, "remove", lambda *_: False)
+        load(REPO)
+    hub.reset_counters()
+    check_same(load(REPO), published)
+    assert hub.counters().file_bytes == 0
+    assert left_in(tmp_path / "cache") == {"names": [], "blobs": []}
+
+
+# -- what goes wrong meanwhile ---------------------------------------------------------------------
+
+
+def workers() -> list[int]:
+    """The workers of this process."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = status.read_text().rpartition(")")[2].split()
+            command = status.with_name("cmdline").read_bytes()
+        except OSError:
+            continue
+        if fields[1] == str(os.getpid()) and b"nbloader.worker" in command:
+            found.append(int(status.parent.name))
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="there is no /proc")
+def test_after_the_worker_is_killed_another_goes_on(
+    hub: LocalHub, published: Path, load: Load, disk: Disk
+) -> None:
+    total = sum(path.stat().st_size for path in published.rglob("*") if path.is_file())
+    cache = disk_with(disk, total // 3)
+    hub.set_faults([Fault(BODY["http"], total_bytes_per_second=40 * MB)])
+    done: list[str] = []
+
+    def kill(event: Event) -> None:
+        if isinstance(event, FileDone) and event.path.endswith(".safetensors"):
+            done.append(event.path)
+            if len(done) in {3, 8}:
+                for worker in workers():
+                    os.kill(worker, signal.SIGKILL)
+
+    check_same(load(REPO, cache_dir=cache, on_event=kill), published)
+    assert left_in(cache) == {"names": [], "blobs": []}
+
+
+def test_a_copy_that_appears_between_two_looks_is_not_read_by_the_library(
+    published: Path, load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nbloader.stages.passing import PassingLoad
+
+    original, looks = PassingLoad.is_ready, []
+
+    def is_ready(self: PassingLoad) -> bool:
+        looks.append(original(self))
+        return looks[-1] and looks.count(True) != 1  # The next look finds it.
+
+    monkeypatch.setattr(PassingLoad, "is_ready", is_ready)
+    check_same(load(REPO), published)
+
+
+def test_an_error_of_the_library_is_the_one_that_is_told(
+    published: Path, load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from diffusers.models.modeling_utils import ModelMixin
+
+    original = ModelMixin._load_pretrained_model.__func__
+
+    def fails(cls: type, *arguments: Any, **keywords: Any) -> Any:
+        original(cls, *arguments, **keywords)
+        raise RuntimeError("the cause")
+
+    monkeypatch.setattr(ModelMixin, "_load_pretrained_model", classmethod(fails))
+    with pytest.raises(ModelLoadError, match="RuntimeError: the cause"):
+        load(REPO)
+
+
+def test_shards_that_are_loaded_by_several_threads(
+    published: Path, load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import diffusers.models.modeling_utils as library
+
+    monkeypatch.setattr(library, "HF_ENABLE_PARALLEL_LOADING", True)
+    check_same(load(REPO), published)
+    assert left_in(tmp_path / "cache") == {"names": [], "blobs": []}
+
+
+def test_in_a_notebook_it_is_not_for_the_background(published: Path, hub: LocalHub) -> None:
+    async def cell() -> None:
+        nbloader.start(REPO, device="cpu", endpoint=hub.endpoint, view="none", keep_files=False)
+
+    with pytest.raises(InvalidArgumentError, match="no cell can run beside that"):
+        asyncio.run(cell())
