@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import gc
 import json
 import os
@@ -29,6 +31,13 @@ print(json.dumps([
 """
 
 ASK_TIMEOUT_S = 60.0
+
+
+def trim_memory() -> None:
+    """Let the C library return to the system what it holds for later use."""
+    with contextlib.suppress(OSError, AttributeError):  # It is not glibc.
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
 
 _DEVICE_FILES = ("/dev/kfd", "/dev/nvidia0", "/dev/nvhost-gpu", "/dev/dxg")
 """AMD's, NVIDIA's, that of NVIDIA's boards, and that of a GPU in Windows' Linux."""

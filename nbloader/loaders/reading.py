@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from nbloader.errors import CancelledError, ModelLoadError
 from nbloader.limits import WAIT_STEP_S
+from nbloader.loaders.device import trim_memory
 from nbloader.records import RepoFile
 from nbloader.selection import FIRST_READ_BYTES, StoredTensor, header_end, stored_tensors
 
@@ -258,6 +259,8 @@ class Reading:
                 self._leave(descriptor)
         if self._pins:
             _free_pinned()
+        if self._going:  # What was made of them is something else: theirs is free now.
+            trim_memory()
 
     # -- what whoever takes waits for ----------------------------------------------------------
 
@@ -367,6 +370,8 @@ class Reading:
             self._descriptors.add(file.descriptor)
         with contextlib.suppress(AttributeError, OSError):  # Only a hint, and not everywhere.
             os.posix_fadvise(file.descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+        if file.read is not None:
+            trim_memory()  # Those of the files before are free by now.
         stored = _stored(file)
         tensors = _made(stored, file.device)
         pieces = list(_pieces(file, stored, tensors))

@@ -8,7 +8,6 @@ an empty one in place, which leaves those who refer to it with nothing to hold.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nbloader.errors import InvalidArgumentError, LoadError
-from nbloader.loaders.device import alive, forget
+from nbloader.loaders.device import alive, forget, trim_memory
 from nbloader.text import format_bytes
 
 if TYPE_CHECKING:
@@ -179,5 +178,4 @@ def _collect() -> None:
     # Pinned memory, through which weights are offloaded, is kept apart.
     with contextlib.suppress(AttributeError, RuntimeError):
         torch._C._host_emptyCache()  # noqa: SLF001 - it has no public name
-    with contextlib.suppress(OSError, AttributeError):  # It is not glibc.
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    trim_memory()

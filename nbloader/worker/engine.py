@@ -46,6 +46,10 @@ from nbloader.worker.tuning import Concurrency, most_pieces
 LOCK_EVERY_S = 0.5
 DISK_EVERY_S = 5.0
 
+MOST_PASSING = 2
+"""Files that go once they are read, on their way at a time: they are read in their order, and what
+comes before its turn waits in memory."""
+
 HASH_THREADS = min(4, os.cpu_count() or 1)
 
 
@@ -198,9 +202,13 @@ class Engine:
             loading = sum(not task.partial.complete for task in self._schedule.tasks)
             if loading >= self._policy.max_workers:
                 break
-            if file.path in self._passing and not self._has_room(file):
-                held = True
-                continue
+            if file.path in self._passing:
+                passing = sum(task.file.path in self._passing for task in self._schedule.tasks)
+                if passing >= MOST_PASSING:
+                    continue
+                if not self._has_room(file):
+                    held = True
+                    continue
             lock = self._cache.try_lock(file)
             if lock is None:
                 held = True

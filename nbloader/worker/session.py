@@ -57,10 +57,14 @@ _Made: TypeAlias = tuple[Selection, dict[str, bytes], dict[str, Header | None]]
 """A selection, and what it was made from, by path: small files, and headers of weights."""
 
 
-def fetch_order(selection: Selection) -> list[RepoFile]:
+def fetch_order(selection: Selection, *, by_name: bool = False) -> list[RepoFile]:
     """Return the order of the files: small ones first of all, then the largest component.
 
     Small ones are had at once, and decide whether the rest is any use.
+
+    Args:
+        by_name: whether the files of a component come in the order of their names, in which the
+            libraries read them, and not the largest first.
     """
     sizes = {file.path: file.size for file in selection.files}
     weight = {
@@ -68,9 +72,12 @@ def fetch_order(selection: Selection) -> list[RepoFile]:
         for component in selection.components
         for path in component.paths
     }
-    return sorted(
-        selection.files, key=lambda f: (f.size > SMALL_FILE_BYTES, -weight[f.path], -f.size, f.path)
-    )
+
+    def rank(file: RepoFile) -> tuple[bool, int, int, str]:
+        size = 0 if by_name else file.size
+        return file.size > SMALL_FILE_BYTES, -weight[file.path], -size, file.path
+
+    return sorted(selection.files, key=rank)
 
 
 def _at_hub(one: Repository | Folder) -> bool:
@@ -418,7 +425,8 @@ class Session:
             return self._own.place(selection.commit_hash)
         self._sweep()
         self._tell_of_changed()
-        wanted = [file for file in fetch_order(selection) if file.path not in order.taken]
+        files = fetch_order(selection, by_name=bool(order.passing))
+        wanted = [file for file in files if file.path not in order.taken]
         if sketch is not None and order.passing:
             small = self._sketch().small
             self._own.fetch(small, done=self._done, verify=self._start.verify)

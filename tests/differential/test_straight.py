@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,4 +44,19 @@ def test_it_is_what_the_library_makes_of_it(
     found = list(check(case, hub, hub_root, tmp_path / "cache").differences)
     found += [message for message in told if not _NO_FAULT.fullmatch(message)]
     if found:
+        pytest.fail("\n".join(found), pytrace=False)
+
+
+def test_it_is_that_where_each_file_goes_once_it_is_read(
+    case: Case,
+    hub: LocalHub,
+    hub_root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if case.plain is None or case.arguments.get("replace"):
+        pytest.skip("nothing is loaded, or only once all files are there")
+    monkeypatch.setattr("nbloader.trial.Trial", TrialHere)
+    passing = replace(case, arguments={**case.arguments, "keep_files": False})
+    if found := check(passing, hub, hub_root, tmp_path / "cache").differences:
         pytest.fail("\n".join(found), pytrace=False)
