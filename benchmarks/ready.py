@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -213,7 +212,7 @@ def _run(
     }
     if hub.authority is not None:
         env["SSL_CERT_FILE"] = str(hub.authority)
-    before, spent = hub.counters().file_bytes, _own_cpu_s()
+    before, spent = hub.counters().file_bytes, _spent_cpu_s(hub.pid)
     script = Path(__file__).with_name("ready_client.py")
     told = [] if chart is None else [str(chart)]
     began = time.monotonic()
@@ -245,16 +244,15 @@ def _run(
         left_s=answer.get("left_s"),
         ahead_bytes=answer.get("ahead_bytes"),
         cpu_s=answer["cpu_s"],
-        hub_cpu_s=_own_cpu_s() - spent,
+        hub_cpu_s=_spent_cpu_s(hub.pid) - spent,
         peak_bytes=peaks,
         wire_bytes=hub.counters().file_bytes - before,
     )
 
 
-def _own_cpu_s() -> float:
-    """Return the CPU time of this process, in which the Hub runs."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
+def _spent_cpu_s(pid: int) -> float:
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)
 
 
 def _note_peaks(pid: int, peaks: dict[str, int]) -> None:
