@@ -164,6 +164,7 @@ def _with_passing(facts: Facts, request: Request, selected: Selected) -> Facts:
         if component.name not in quantized
         for path in component.weights
         if etags[files[path].etag] == 1 == uses[path]
+        and not files[path].repo_id  # The libraries find those of others where they lie.
         and path not in selected.copied  # They are elsewhere, too, and take no room.
         and (path not in selected.cached or notes.may_go(selection.commit_hash, files[path]))
     )
