@@ -129,7 +129,9 @@ def way_of_passing(
         or component.class_name in _AROUND_TRANSFORMERS
     ]
     reason = (
-        _of_call(selection, loader_kwargs, versions) or _of_files(parts)
+        _of_call(selection, loader_kwargs, versions)
+        or _of_files(parts)
+        or _of_second_look(selection)
         if parts
         else "it has no weights of its own"
     )
@@ -221,6 +223,14 @@ def _of_files(parts: list[_Part]) -> str:
     return f"{found} is not in safetensors" if found else ""
 
 
+def _of_second_look(selection: Selection) -> str:
+    """The authors of ColBERT keep a projection among the weights of the encoder, where
+    sentence-transformers looks for it once the encoder is built."""
+    names = {file.path for file in selection.files}
+    late = selection.class_name == "MultiVectorEncoder" and "modules.json" not in names
+    return "sentence-transformers reads its weights twice" if late else ""
+
+
 def _of_memory(selection: Selection, placement: Placement, parts: list[_Part]) -> str:
     """Weights that are cast lie on the GPU twice, for a moment; the plan has to have the room."""
     sizes = {file.path: file.size for file in selection.files}
@@ -249,13 +259,16 @@ class Passing:
 
     Attributes:
         paths: theirs in the selection; weights, all of the selection's own repository.
-        folder: a copy of the repository in which weights are holes, for the library to open.
+        folder: a copy of the repository for the library to open. What stands for weights there
+            cannot be read, so that nobody takes it for them.
+        outlines: a folder with the headers of those, each at the path of its file.
         is_there: says whether a file of the selection is in its place.
         read: told of the path of each once it is read, from a thread that reads.
     """
 
     paths: frozenset[str]
     folder: Path
+    outlines: Path
     is_there: Callable[[str], bool]
     read: Callable[[str], object]
 
@@ -298,7 +311,8 @@ class Direct:
         self._passing = passing
         if self._reading is not None and passing is not None:
             for _, path, device in self._left:
-                self._reading.expect(passing.folder / path, device, name=path)
+                outline = passing.outlines / path
+                self._reading.expect(passing.folder / path, device, name=path, outline=outline)
 
     def begin(self, there: Callable[[str], bool]) -> None:
         """Begin to read the files that are there. Torch is imported.

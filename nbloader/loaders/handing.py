@@ -112,9 +112,11 @@ class _Seam:
         """Stand for `safe_open`."""
 
         def safe_open(file: Any, *arguments: Any, **options: Any) -> Any:
-            opened = original(file, *arguments, **options)
             reading = self._here(file)
-            return opened if reading is None else _Opened(opened, reading, file)
+            if reading is None:
+                return original(file, *arguments, **options)
+            place = reading.outline(file) if _stands_in(reading, file) else file
+            return _Opened(original(place, *arguments, **options), reading, file)
 
         return safe_open
 

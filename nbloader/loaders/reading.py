@@ -142,6 +142,7 @@ class Reading:
         self._most = readers or min(MAX_READERS, os.cpu_count() or 1)
         self._files: dict[str, _File] = {}
         self._going: dict[str, str] = {}
+        self._outlines: dict[str, Path] = {}
         self._asked: set[str] = set()
         self._wanted: Counter[str] = Counter()
         self._descriptors: set[int] = set()
@@ -162,17 +163,19 @@ class Reading:
             if key not in self._files:
                 self._begin(key, _File(Path(key), _numbered(device)))
 
-    def expect(self, stand_in: Path, device: str, *, name: str) -> None:
+    def expect(self, stand_in: Path, device: str, *, name: str, outline: Path) -> None:
         """Announce a file that goes once it is read. Whoever takes from it waits for it.
 
         Args:
-            stand_in: what a library opens in its place: a file with its header, and nothing else.
+            stand_in: what a library opens in its place; nobody can read it.
             name: the file's, for errors.
+            outline: a file with its header, and nothing else.
         """
         key = os.path.realpath(stand_in)
         with self._changed:
             self._files[key] = _File(None, _numbered(device))
             self._going[key] = name
+            self._outlines[key] = outline
 
     def add_expected(self, stand_in: Path, path: Path, read: Callable[[], object]) -> None:
         """Let a file be read that was expected, and is there now.
@@ -203,6 +206,10 @@ class Reading:
     def stands_in(self, path: str | os.PathLike[str]) -> bool:
         """Say whether a file only stands for one that is read, so that there is nothing in it."""
         return os.path.realpath(path) in self._going
+
+    def outline(self, path: str | os.PathLike[str]) -> Path:
+        """Return what has the header of a file, for one that stands in."""
+        return self._outlines[os.path.realpath(path)]
 
     def never_asked(self) -> list[str]:
         """Name the files that go once they are read, and of which nobody has asked for anything."""

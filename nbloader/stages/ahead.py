@@ -244,6 +244,7 @@ class Ahead:
         return Passing(
             paths=files.paths,
             folder=files.folder,
+            outlines=files.outlines,
             is_there=self._arrivals.has_file,
             read=files.read,
         )
@@ -288,6 +289,8 @@ class Ahead:
         by_parts = self._selected.selection.kind is Kind.DIFFUSERS or self._passing is not None
         if not by_parts or not self._selected.folder or not self._may_build():
             return
+        if self._passing is not None:
+            self.read()  # What reads for the build is made here, before another thread builds.
         if self._waits:
             return
         for told in self._steps.take(self._step):

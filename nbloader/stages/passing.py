@@ -29,6 +29,7 @@ class PassingLoad:
     Attributes:
         paths: theirs.
         folder: of the copy; it is there once the worker has written it.
+        outlines: with the headers of the weights that go.
     """
 
     def __init__(self, selected: Selected, paths: frozenset[str]) -> None:
@@ -40,6 +41,7 @@ class PassingLoad:
         )
         self._private = _private_folder()
         self.folder = self._private / "files"
+        self.outlines = self._private / "outlines"
         self._linked = False
         self._read: dict[str, bool] = {}
 
@@ -59,7 +61,11 @@ class PassingLoad:
         )
 
     def is_ready(self) -> bool:
-        """Say whether the copy is there, with links to the weights that stay."""
+        """Say whether the copy is there, with links to the weights that stay.
+
+        What stands for those that go is no file of weights: whoever would read holes for numbers
+        fails.
+        """
         if not self._linked and self.folder.is_dir():
             weights = {path for part in self._selection.components for path in part.weights}
             for path in weights - self.paths:
@@ -67,6 +73,11 @@ class PassingLoad:
                 if place.exists():  # Those of other repositories are not in it.
                     place.unlink()
                     place.symlink_to(self._snapshot / path)
+            for path in self.paths:
+                place, outline = self.folder / path, self.outlines / path
+                outline.parent.mkdir(parents=True, exist_ok=True)
+                place.replace(outline)
+                place.write_text("Weights that are not kept: they are handed over in memory.")
             self._linked = True
         return self._linked
 

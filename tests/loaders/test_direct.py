@@ -432,7 +432,7 @@ def test_any_thread_gets_what_only_stands_for_a_file(folder: Path, tmp_path: Pat
     stand_in.write_bytes(b"")
     found: list[Any] = []
     with closing(Reading()) as each, handed(each):
-        each.expect(stand_in, "cpu", name="model.safetensors")
+        each.expect(stand_in, "cpu", name="model.safetensors", outline=stand_in)
         each.add_expected(stand_in, file, lambda: None)
         thread = threading.Thread(
             target=lambda: found.append(library.load_state_dict(str(stand_in)))

@@ -253,7 +253,8 @@ class Going:
         for number in range(count):
             save_file({"a": torch.full((5,), number), "b": torch.ones(2)}, self._file(number))
             self.stand_in(number).write_bytes(b"")
-            reading.expect(self.stand_in(number), "cpu", name=f"{number}.safetensors")
+            place = self.stand_in(number)
+            reading.expect(place, "cpu", name=f"{number}.safetensors", outline=place)
 
     def _file(self, number: int) -> Path:
         return self._folder / f"{number}.safetensors"
