@@ -23,7 +23,7 @@ from nbloader import Settings, limits
 __all__ = ["NOT_LIMITS", "Limit", "Watcher", "constants", "markdown", "reasons", "watchers"]
 
 NOT_LIMITS = re.compile(
-    r"_?(\w*(EVERY|STEP)_S|\w+_PER_S|APART_S|CHOICE_HOLDS_S|DAY_S|DUE_S|FILL_S|KEPT_S|LATE_S"
+    r"_?(\w*(EVERY|STEP)_S|\w+_PER_S|APART_S|CHOICE_HOLDS_S|DAY_S|DUE_S|FILL_S|FIRST_LOOK_S|KEPT_S|LATE_S"
     r"|GAP_S|QUIET_S|REFRESH_BEFORE_S|SMALL_GAIN_WAIT_S|SPEED_WINDOW_S|STALL_S)"
 )
 """Names of constants in seconds after which nobody gives up: how often something is looked at or
