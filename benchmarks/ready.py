@@ -26,7 +26,7 @@ from statistics import median
 import psutil
 
 from benchmarks.models import MODELS, Model, publish
-from benchmarks.runs import compile_package
+from benchmarks.runs import compile_package, cpu_seconds
 from benchmarks.transfer import positive
 from nbloader.localhub import Fault, LocalHub, RequestClass
 
@@ -212,7 +212,7 @@ def _run(
     }
     if hub.authority is not None:
         env["SSL_CERT_FILE"] = str(hub.authority)
-    before, spent = hub.counters().file_bytes, _spent_cpu_s(hub.pid)
+    before, spent = hub.counters().file_bytes, cpu_seconds(hub.pid) or 0.0
     script = Path(__file__).with_name("ready_client.py")
     told = [] if chart is None else [str(chart)]
     began = time.monotonic()
@@ -244,15 +244,10 @@ def _run(
         left_s=answer.get("left_s"),
         ahead_bytes=answer.get("ahead_bytes"),
         cpu_s=answer["cpu_s"],
-        hub_cpu_s=_spent_cpu_s(hub.pid) - spent,
+        hub_cpu_s=(cpu_seconds(hub.pid) or 0.0) - spent,
         peak_bytes=peaks,
         wire_bytes=hub.counters().file_bytes - before,
     )
-
-
-def _spent_cpu_s(pid: int) -> float:
-    times = psutil.Process(pid).cpu_times()
-    return float(times.user + times.system)
 
 
 def _note_peaks(pid: int, peaks: dict[str, int]) -> None:

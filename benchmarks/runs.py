@@ -23,7 +23,7 @@ from benchmarks.repos import hashes, warm
 from benchmarks.scenarios import CONTENT, Scenario
 from nbloader.localhub import LocalHub, RequestClass
 
-__all__ = ["Outcome", "Record", "compile_package", "run", "skipped"]
+__all__ = ["Outcome", "Record", "compile_package", "cpu_seconds", "run", "skipped"]
 
 _POLL_S = 0.01
 _MEMORY_EVERY_S = 0.1
@@ -322,7 +322,7 @@ class _Usage:
     def begin(self, *, whole: bool) -> None:
         """Count from now on; all of the process's life if `whole`."""
         if self._pid is not None and not whole:
-            self._before = _cpu_seconds(self._pid) or 0.0
+            self._before = cpu_seconds(self._pid) or 0.0
 
     def look(self, now: float) -> None:
         """Read the kernel's high-water mark, and its clock of the process."""
@@ -334,7 +334,7 @@ class _Usage:
             self._next = now + _MEMORY_EVERY_S
             self._pid = self._worker()
         if self._pid is not None:
-            peak, spent = _high_water_mark(self._pid), _cpu_seconds(self._pid)
+            peak, spent = _high_water_mark(self._pid), cpu_seconds(self._pid)
             self.peak_bytes = max(self.peak_bytes, peak or 0)
             self._now = max(self._now, spent or 0.0)
             if peak is None:
@@ -349,7 +349,7 @@ class _Usage:
         return None
 
 
-def _cpu_seconds(pid: int) -> float | None:
+def cpu_seconds(pid: int) -> float | None:
     """Return user and system time of a process; None of one that has ended."""
     with suppress(psutil.NoSuchProcess):
         times = psutil.Process(pid).cpu_times()

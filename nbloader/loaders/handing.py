@@ -158,6 +158,7 @@ class _Opened:
 
     def __init__(self, opened: Any, reading: Reading, file: Any) -> None:
         self._opened, self._reading, self._file = opened, reading, file
+        self._stands_in = _stands_in(reading, file)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._opened, name)
@@ -171,13 +172,14 @@ class _Opened:
 
     def get_tensor(self, name: str) -> Any:
         """Return a tensor, as the original does."""
-        if self._reading.stands_in(self._file):
+        if self._stands_in:
             return self._reading.take_one(self._file, name)
         return self._opened.get_tensor(name)
 
     def get_slice(self, name: str) -> _Slice:
         """Return a tensor that is not there yet, as the original does."""
-        return _Slice(self._opened.get_slice(name), self._reading, self._file, name)
+        original = self._opened.get_slice(name)
+        return _Slice(original, self._reading, self._file, name, stands_in=self._stands_in)
 
 
 class _Slice:
@@ -187,16 +189,18 @@ class _Slice:
     that would not be.
     """
 
-    def __init__(self, original: Any, reading: Reading, file: Any, name: str) -> None:
+    def __init__(
+        self, original: Any, reading: Reading, file: Any, name: str, *, stands_in: bool
+    ) -> None:
         self._original, self._reading, self._file, self._name = original, reading, file, name
+        self._stands_in = stands_in
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._original, name)
 
     def __getitem__(self, index: Any) -> Any:
-        stands_in = self._reading.stands_in(self._file)
-        if index is Ellipsis or stands_in:
+        if index is Ellipsis or self._stands_in:
             tensor = self._reading.take_one(self._file, self._name)
             if tensor is not None:
-                return tensor[index] if stands_in else tensor
+                return tensor[index] if self._stands_in else tensor
         return self._original[index]

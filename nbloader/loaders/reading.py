@@ -277,18 +277,25 @@ class Reading:
         key = os.path.realpath(path)
         with self._changed:
             self._asked.add(key)
-            self._wanted[key] += 1
-            self._changed.notify_all()
-            try:
-                while (file := self._files.get(key)) is not None and not file.done:
-                    if self._cancelled.is_set() or (self._closed and key in self._going):
-                        raise _cancelled()
-                    self._changed.wait(WAIT_STEP_S)
-            finally:
-                self._wanted[key] -= 1
+            file = self._files.get(key)
+            if file is not None and not file.done:
+                file = self._waited_for(key)
             if file is None and key in self._going:
                 raise self._gone(key)
             yield file
+
+    def _waited_for(self, key: str) -> _File | None:
+        """Wait, under the lock, until a file is whole; None if it was given up."""
+        self._wanted[key] += 1
+        self._changed.notify_all()  # It may be opened now.
+        try:
+            while (file := self._files.get(key)) is not None and not file.done:
+                if self._cancelled.is_set() or (self._closed and key in self._going):
+                    raise _cancelled()
+                self._changed.wait(WAIT_STEP_S)
+            return file
+        finally:
+            self._wanted[key] -= 1
 
     def _gone(self, key: str) -> CancelledError | ModelLoadError:
         if self._closed and not self.problem:

@@ -428,10 +428,10 @@ class Session:
         files = fetch_order(selection, by_name=bool(order.passing))
         wanted = [file for file in files if file.path not in order.taken]
         if sketch is not None and order.passing:
-            small = self._sketch().small
-            self._own.fetch(small, done=self._done, verify=self._start.verify)
-            self._sketch().appear(sketch)
-            wanted = [file for file in wanted if file not in small]
+            copy = self._sketch()
+            self._own.fetch(copy.small, done=self._done, verify=self._start.verify)
+            copy.appear(sketch)
+            wanted = [file for file in wanted if file not in copy.small]
             sketch = None
         batches = {
             name: [file for file in wanted if file.repo_id == name] for name in self._repositories
