@@ -11,7 +11,7 @@ from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from nbloader.notebook import import_modules
+from nbloader.notebook import import_modules, running_loop
 from nbloader.signatures import (
     explains,
     import_for_arguments,
@@ -240,7 +240,7 @@ def start(repo_id: str | os.PathLike[str], **keywords: Any) -> Job:
             `job.result()`.
     """
     request = _request("start", repo_id, keywords)
-    if not request.keep_files and _cells_run_here():
+    if not request.keep_files and running_loop() is not None:
         from nbloader.errors import InvalidArgumentError
 
         raise InvalidArgumentError(
@@ -447,17 +447,6 @@ def _standby(endpoint: object, cache_dir: object) -> Standby:
     places = (endpoint, cache_dir)
     texts = [str(place) if isinstance(place, (str, os.PathLike)) else None for place in places]
     return Standby(endpoint=texts[0], cache_dir=texts[1])
-
-
-def _cells_run_here() -> bool:
-    """Say whether this is called by a cell of a notebook, or else from inside an event loop."""
-    import asyncio
-
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
 
 
 def _request(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from nbloader.notebook.background import IMPORTING, Background, import_modules
 from nbloader.notebook.error_cards import clear_frames, render_error
 from nbloader.notebook.kernel import KAGGLE_RUN_TYPE, Kernel, batch_told_by, running_kernel
-from nbloader.notebook.turns import NoTurnError, Turn, Turns, interrupts_held
+from nbloader.notebook.turns import NoTurnError, Turn, Turns, interrupts_held, running_loop
 
 __all__ = [
     "IMPORTING",
@@ -21,4 +21,5 @@ __all__ = [
     "interrupts_held",
     "render_error",
     "running_kernel",
+    "running_loop",
 ]

@@ -45,6 +45,16 @@ class NoTurnError(Exception):
     """The work was given up before its turn came."""
 
 
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the event loop that runs in this thread, as it does where a cell runs; else None."""
+    import asyncio
+
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
 class _Turn(Generic[T]):
     """Work that whoever comes first does, once.
 
@@ -129,12 +139,7 @@ class Turns:
         A cell of a notebook runs inside its kernel's loop. A program without a loop has none, and
         whatever it does beside a job is its own care.
         """
-        import asyncio
-
-        try:
-            return cls(asyncio.get_running_loop())
-        except RuntimeError:
-            return cls(None)
+        return cls(running_loop())
 
     @property
     def waited_for(self) -> bool:

@@ -74,6 +74,34 @@ def with_part(index: int, **changes: Any) -> Selection:
     return replace(SELECTION, components=tuple(parts))
 
 
+EITHER_WAY: dict[str, tuple[Selection, Placement, dict[str, Any], Way]] = {
+    "with code of its own": (
+        replace(SELECTION, custom_code=True),
+        GPU,
+        {},
+        Way(reason="it is built by code of its repository"),
+    ),
+    "in one file": (
+        replace(SELECTION, checkpoint="model.safetensors"),
+        GPU,
+        {},
+        Way(reason="it comes from a single file"),
+    ),
+    "pickled": (
+        with_part(2, weights=("vae/model.bin",)),
+        GPU,
+        {},
+        Way(reason="vae/model.bin is not in safetensors"),
+    ),
+    "a part from elsewhere": (
+        with_part(2, repo_id="org/vae"),
+        GPU,
+        {},
+        Way(components=((TRANSFORMER, "cuda"),)),
+    ),
+}
+"""The same whether or not the files go once they are read."""
+
 TABLE: dict[str, tuple[Selection, Placement, dict[str, Any], Way]] = {
     "all on one GPU": (SELECTION, GPU, {}, ALL),
     "another argument of the caller's": (SELECTION, GPU, {"safety_checker": None}, ALL),
@@ -131,30 +159,7 @@ TABLE: dict[str, tuple[Selection, Placement, dict[str, Any], Way]] = {
         {"model_kwargs": {"dtype": "float16"}},
         Way(reason="the caller gives dtype"),
     ),
-    "with code of its own": (
-        replace(SELECTION, custom_code=True),
-        GPU,
-        {},
-        Way(reason="it is built by code of its repository"),
-    ),
-    "in one file": (
-        replace(SELECTION, checkpoint="model.safetensors"),
-        GPU,
-        {},
-        Way(reason="it comes from a single file"),
-    ),
-    "pickled": (
-        with_part(2, weights=("vae/model.bin",)),
-        GPU,
-        {},
-        Way(reason="vae/model.bin is not in safetensors"),
-    ),
-    "a part from elsewhere": (
-        with_part(2, repo_id="org/vae"),
-        GPU,
-        {},
-        Way(components=((TRANSFORMER, "cuda"),)),
-    ),
+    **EITHER_WAY,
     "an adapter": (
         with_part(2, library="peft"),
         GPU,
@@ -252,30 +257,7 @@ PASSING_TABLE: dict[str, tuple[Selection, Placement, dict[str, Any], Way]] = {
         {"device_map": "balanced"},
         Way(reason="the caller gives device_map"),
     ),
-    "with code of its own": (
-        replace(SELECTION, custom_code=True),
-        GPU,
-        {},
-        Way(reason="it is built by code of its repository"),
-    ),
-    "in one file": (
-        replace(SELECTION, checkpoint="model.safetensors"),
-        GPU,
-        {},
-        Way(reason="it comes from a single file"),
-    ),
-    "pickled": (
-        with_part(2, weights=("vae/model.bin",)),
-        GPU,
-        {},
-        Way(reason="vae/model.bin is not in safetensors"),
-    ),
-    "a part from elsewhere": (
-        with_part(2, repo_id="org/vae"),
-        GPU,
-        {},
-        Way(components=((TRANSFORMER, "cuda"),)),
-    ),
+    **EITHER_WAY,
     "an adapter": (with_part(2, library="peft"), GPU, {}, Way(components=((TRANSFORMER, "cuda"),))),
     "nothing of its own": (
         replace(SELECTION, components=SELECTION.components[:1]),
