@@ -166,8 +166,8 @@ def test_the_table_of_bytes_has_the_worst_and_says_what_failed() -> None:
 
 def test_all_ways_onto_a_gpu_bring_the_same(tmp_path: Path) -> None:
     gpu_models.save_flux(tmp_path, 1_000_000, tiny=True)
-    for ways in (["safetensors load_file", "mapped, then .to", "nbloader"], list(gpu._LOADS)):
-        digests = {gpu._one(way, tmp_path, "cpu")["digest"] for way in ways}
+    for ways in (["safetensors load_file", "mapped, then .to", "nbloader"], list(gpu._LOADS)[1:]):
+        digests = {gpu._one(way, str(tmp_path), "cpu")["digest"] for way in ways}
         assert len(digests) == 1
 
 

@@ -152,9 +152,8 @@ def test_layers_that_wait_are_pinned_once(folder: Path, taken: list[str]) -> Non
 def test_memory_stays_small_and_the_bus_is_used(tmp_path: Path) -> None:
     """A pipeline of 4 GB, from the page cache."""
     save_flux(tmp_path, 4 * GB)
-    ours, theirs = (
-        gpu._row(way, tmp_path, "cuda", cold=False) for way in ("nbloader", "safetensors load_file")
-    )
+    ways = ("nbloader", "safetensors load_file")
+    ours, theirs = gpu._rows_of_folder(ways, tmp_path, "cuda", cold=False)
     assert ours["digest"] == theirs["digest"]
     assert ours["host"] < GB
     assert ours["device"] < 1.1 * sum(path.stat().st_size for path in tmp_path.rglob("*.safe*"))
