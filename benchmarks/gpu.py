@@ -61,7 +61,7 @@ def _by_fastsafetensors(paths: Sequence[Path], device: str) -> Tensors:
     from fastsafetensors import SafeTensorsFileLoader, SingleGroup
 
     def read(path: Path) -> Tensors:
-        loader = SafeTensorsFileLoader(SingleGroup(), device, nogds=True)
+        loader = SafeTensorsFileLoader(SingleGroup(), f"{device}:0", nogds=True)
         loader.add_filenames({0: [str(path)]})
         content = loader.copy_files_to_device()
         _KEPT.extend((loader, content))  # The tensors are views of what they hold.

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import argparse
 import gc
+import os
 import re
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -31,6 +33,7 @@ from nbloader.fit import fit
 from nbloader.fit.families import activation_bytes, family_of
 from nbloader.fit.question import CUDA_BYTES
 from nbloader.fit.weights import width
+from nbloader.machine.gpus import gpu_facts, read_nvml
 from nbloader.records import (
     Component,
     ComponentWeights,
@@ -121,8 +124,10 @@ def measure(
     """Measure the components of a model one after another, then what it takes as a whole.
 
     Args:
-        device: `cuda` measures; on `meta` and `cpu` live tensors are counted.
+        device: `cuda` measures, in a process that has not used the GPU for anything else: what CUDA
+            takes grows with each kernel. On `meta` and `cpu` live tensors are counted.
     """
+    _free_before(device)
     selection = _selection(architecture)
     family = family_of(selection)
     name = str(dtype).removeprefix("torch.")
@@ -225,8 +230,18 @@ def _context_bytes(device: str) -> int:
     """What the process takes on the GPU beside what torch has reserved for tensors."""
     if device != "cuda":
         return 0
-    free, total = torch.cuda.mem_get_info()
-    return total - free - torch.cuda.memory_reserved()
+    return _free_before(device) - _free_bytes() - torch.cuda.memory_reserved()
+
+
+@cache
+def _free_before(device: str) -> int:
+    """What was free on the GPU before this process used it."""
+    return _free_bytes() if device == "cuda" else 0
+
+
+def _free_bytes() -> int:
+    shared = MemoryFacts(available=0, total=0)
+    return gpu_facts(read_nvml(), os.environ, shared)[0].free
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from nbloader.loaders.device import (
     spare_bytes,
 )
 from nbloader.loaders.direct import Direct, Passing, way_of_passing
+from nbloader.loaders.first_use import use_first
 from nbloader.loaders.folders import move_paths
 from nbloader.loaders.imports import Import, torch_is_imported
 from nbloader.loaders.quantization import asked_quantizations
@@ -52,6 +53,7 @@ __all__ = [
     "spare_bytes",
     "torch_is_imported",
     "unload",
+    "use_first",
     "versions",
     "way_of_passing",
 ]

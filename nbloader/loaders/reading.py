@@ -334,9 +334,18 @@ class Reading:
             with self._changed:
                 if (work := self._chosen()) is not None or self._over():
                     return work
-            self._count(hand.finish() if hand is not None else [])
+            if hand is not None:
+                self._count(hand.finish())
+                if self._is_idle():
+                    hand.rest()
             with self._changed:
                 self._changed.wait_for(lambda: self._over() or self._has_work())
+
+    def _is_idle(self) -> bool:
+        """Say whether nothing is left to do of what was announced so far."""
+        with self._changed:
+            queue = self._queue
+            return not (queue.files or queue.pieces or queue.opening)
 
     def _over(self) -> bool:
         return self._closed or bool(self.problem) or self._cancelled.is_set()
@@ -443,18 +452,15 @@ class _Hand:
     """
 
     def __init__(self, *, pinned: bool) -> None:
-        import torch
-
-        self._buffers = [
-            torch.empty(PIECE_BYTES, dtype=torch.uint8, device="cpu", pin_memory=pinned)
-            for _ in range(2)
-        ]
+        self._pinned = pinned
+        self._buffers: list[torch.Tensor] = []
         self._turn = 0
         self._under_way: deque[tuple[_Piece, Any]] = deque()
         self._streams: dict[str, Any] = {}
 
     def copy(self, piece: _Piece) -> list[_Piece]:
         """Read a piece, and send it on; return those that have arrived meanwhile."""
+        self._buffers = self._buffers or [self._buffer() for _ in range(2)]
         arrived = [self._wait()] if len(self._under_way) == len(self._buffers) else []
         buffer = self._buffers[self._turn]
         self._turn = (self._turn + 1) % len(self._buffers)
@@ -470,6 +476,20 @@ class _Hand:
     def finish(self) -> list[_Piece]:
         """Wait for what is under way, and return it."""
         return [self._wait() for _ in range(len(self._under_way))]
+
+    def rest(self) -> None:
+        """Free the buffers until there is more to read; nothing is under way.
+
+        To free pinned memory takes tenths of a second, and at the end somebody waits for it.
+        """
+        self._buffers.clear()
+        if self._pinned:
+            _free_pinned()
+
+    def _buffer(self) -> torch.Tensor:
+        import torch
+
+        return torch.empty(PIECE_BYTES, dtype=torch.uint8, device="cpu", pin_memory=self._pinned)
 
     def _wait(self) -> _Piece:
         piece, event = self._under_way.popleft()

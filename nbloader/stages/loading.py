@@ -19,7 +19,7 @@ from nbloader.errors import (
     RepoError,
 )
 from nbloader.machine import HOW_TO_FREE
-from nbloader.notebook import running_kernel
+from nbloader.notebook import Background, running_kernel
 from nbloader.records import (
     Checked,
     Event,
@@ -92,6 +92,7 @@ class _Loading:
         self._trial = trial
         self._early_at = early_at
         self._imported = self._device_is_there = False
+        self._first_use: Background | None = None
 
     def begin(self) -> Import:
         """Begin the import of the libraries: once the order to fetch is out, not to hold it up."""
@@ -150,7 +151,7 @@ class _Loading:
         self._choose()
         imported = self.begin().check()
         self._read()
-        if not imported:
+        if not imported or not (self._first_use is None or self._first_use.check()):
             return
         self._tell()
         if not self._run.request.replace:  # What is loaded goes only once all files are there.
@@ -158,16 +159,19 @@ class _Loading:
 
     def _read(self, *, all_there: bool = False) -> None:
         """Begin to read weights once torch is there, while other libraries are imported."""
-        from nbloader.loaders import check_device, torch_is_imported
+        from nbloader.loaders import check_device, torch_is_imported, use_first
 
         if not torch_is_imported():
             return
-        if not self._device_is_there:
+        begins = not self._device_is_there
+        if begins:
             # A device that is not there is told as soon as torch can say so.
             check_device(self.placement)
             self._device_is_there = True
         if not self._run.request.replace:
             self.ahead.read(all_there=all_there)
+        if begins and self.placement.device.startswith("cuda"):
+            self._first_use = Background(partial(use_first, self.placement), imports=False)
 
     def wait(self) -> None:
         """Wait for the libraries; all files are there. Raises as `look` does, or CancelledError."""
@@ -178,6 +182,11 @@ class _Loading:
 
         self._choose()
         if not self.begin().wait(self._run.cancelled, meanwhile):
+            raise cancelled_error()
+        self._read(all_there=True)
+        # A build beside it would load the same libraries of CUDA, and keep a work space of its own.
+        first = self._first_use
+        if first is not None and not first.wait(self._run.cancelled, self._run.reporter.tick):
             raise cancelled_error()
         self._tell()
 
