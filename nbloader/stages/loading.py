@@ -298,7 +298,13 @@ def load(run: Run) -> tuple[Any, str]:
     early_at = import_early(run.request) if run.turns is None else None
     try:
         folder = _fetch(run, learned, early_at)
-        return _built(run, learned[0], folder)
+        run.reporter.begin(Stage.INITIALISE)
+        learned[0].wait()
+        from nbloader.loaders.collector import collector_off
+
+        # Where cells run beside the job, they have the collector between the steps.
+        with collector_off() if run.turns is None else contextlib.nullcontext():
+            return _built(run, learned[0], folder)
     finally:
         for each in learned:
             each.ahead.close()
@@ -311,8 +317,6 @@ def _built(run: Run, loading: _Loading, folder: Path) -> tuple[Any, str]:
     request, reporter = run.request, run.reporter
     selection = reporter.state.selection
     assert selection is not None
-    reporter.begin(Stage.INITIALISE)
-    loading.wait()
     placement = loading.placement
     loaders.check_device(placement)
 

@@ -133,6 +133,33 @@ def test_a_file_may_be_added_while_others_are_read(file: Path, tmp_path: Path) -
             assert found["a"].tolist() == [float(number)] * 1000
 
 
+def test_few_threads_read_until_somebody_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "model.safetensors"
+    save_file({"a": torch.arange(100, dtype=torch.uint8)}, path)
+    may_go_on, fill = threading.Event(), reading._fill
+
+    def held_up(buffer: torch.Tensor, piece: Any) -> None:
+        assert may_go_on.wait(10)
+        fill(buffer, piece)
+
+    def threads() -> int:
+        return sum(each.name == "nbloader-read" for each in threading.enumerate())
+
+    monkeypatch.setattr(reading, "PIECE_BYTES", 10)
+    monkeypatch.setattr(reading, "_fill", held_up)
+    with closing(Reading(readers=6)) as each:
+        each.add(path, "cpu")
+        few = threads()
+        waits = in_background(lambda: each.take(path))
+        while threads() == few:
+            assert waits.is_alive()
+        may_go_on.set()
+        waits.join(10)
+        assert (few, threads()) == (reading.FEW_READERS, 6)
+
+
 def test_nothing_stays_of_what_was_taken(file: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.safetensors"
     save_file({"a": torch.ones(2)}, other)
@@ -479,7 +506,8 @@ def test_a_buffer_is_filled_again_only_when_it_has_arrived(
         ("wait", "event 4"),
         ("wait", "event 5"),
     ]
-    assert (gpu.pinned, gpu.freed) == (2, 1)
+    # Once there is nothing left to read, not only at the end, where somebody waits for it.
+    assert (gpu.pinned, gpu.freed) == (2, 2)
 
 
 def test_what_waits_for_a_gpu_is_made_in_pinned_memory(
