@@ -35,9 +35,9 @@ PIECE_BYTES = 16 * 1024**2
 """Of a read, and of each of the two buffers of a thread. Larger ones are slower: more of a piece
 has left the processor's cache when it is sent on."""
 
-MAX_READERS = 16
-"""Threads. On a machine with 16 cores 4, 8 and 16 of them gave 13, 20 and 23 GB/s; with 16, the
-buffers are 0.5 GB."""
+MAX_READERS = 12
+"""Threads. On a machine with 16 cores 4, 8 and 12 of them gave 13, 20 and 20 GB/s; with 12, the
+buffers are 0.4 GB. To pin those of 16 took longer than 4 GB gained by them."""
 
 FEW_READERS = 4
 """Threads while nobody waits for what they read: libraries are being imported then, on a thread
@@ -137,7 +137,7 @@ class Reading:
 
     Args:
         cancelled: whoever waits stops when it is set.
-        readers: the most threads; by default as many as the machine has processors, up to 16. There
+        readers: the most threads; by default as many as the machine has processors, up to 12. There
             are four at most until somebody waits.
     """
 
