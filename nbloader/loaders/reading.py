@@ -208,6 +208,8 @@ class Reading:
 
     def _start_threads(self) -> None:
         """Start as many more threads as there is work for, under the lock."""
+        if self._over():
+            return
         pieces = sum(_size(each.path) for each in self._queue.files) // PIECE_BYTES
         pieces += len(self._queue.pieces)
         for _ in range(len(self._threads), min(self._limit, 1 + pieces)):
@@ -301,8 +303,7 @@ class Reading:
         self._wanted[key] += 1
         self._changed.notify_all()  # It may be opened now.
         self._limit = self._most
-        if not self._over():
-            self._start_threads()
+        self._start_threads()
         try:
             while (file := self._files.get(key)) is not None and not file.done:
                 if self._cancelled.is_set() or (self._closed and key in self._going):
@@ -421,6 +422,7 @@ class Reading:
             file.tensors = tensors
             self._queue.pieces.extend(pieces)
             self._queue.opening = False
+            self._start_threads()
             if not pieces:
                 self._leave(file.descriptor)
             self._changed.notify_all()
