@@ -8,11 +8,11 @@ replaced in one step, under a lock that other processes honour. What is written 
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib.metadata
 import json
 import math
 import os
-import stat
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -20,9 +20,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from nbloader._version import __version__
+from nbloader.limits import WAIT_STEP_S
 from nbloader.machine import home_of_environment
 from nbloader.records import Retry
 from nbloader.redaction import Redactor
+from nbloader.small_files import open_regular
 from nbloader.state import JobState, Status
 from nbloader.text import plain
 
@@ -214,15 +216,17 @@ class History:
             OSError: it cannot be written, or another process holds the lock for too long.
         """
         # Imported here: together they take 20 ms, which only the end of a job needs.
-        from filelock import FileLock
+        from nbloader.hub_cache.filesystem import try_lock
+        from nbloader.hub_cache.folders import open_folder, write_whole
 
-        from nbloader.hub_cache.filesystem import replacing
-
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.folder / "jobs.lock", timeout=LOCK_WAIT_S):
+        home, until = self.folder.parent, time.monotonic() + LOCK_WAIT_S
+        while (lock := try_lock(self.folder / "jobs.lock", flock=True, below=home)) is None:
+            if time.monotonic() > until:
+                raise TimeoutError(errno.ETIMEDOUT, "another process holds it", str(self.path))
+            time.sleep(WAIT_STEP_S)
+        with lock, open_folder(self.folder, below=home) as folder:
             lines = [_line(kept) for kept in (*self.entries(), entry)[-MAX_JOBS:]]
-            with replacing(self.path, self.folder / f".jobs-{os.getpid()}") as scratch:
-                scratch.write_text("".join(lines), "utf-8")
+            write_whole(folder, self.path.name, "".join(lines).encode("utf-8"))
 
     def entries(self) -> tuple[JobEntry, ...]:
         """Return the jobs, the oldest first; what cannot be read is left out."""
@@ -237,9 +241,7 @@ def _line(entry: JobEntry) -> str:
 def _tail(path: Path) -> bytes:
     """Read the end of a file: as much as the jobs can take. Only what is a file is opened."""
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            return b""
-        with path.open("rb") as file:
+        with os.fdopen(open_regular(path, follow=False), "rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - MAX_JOBS * MAX_LINE_BYTES))
             return file.read(MAX_JOBS * MAX_LINE_BYTES)
     except OSError:

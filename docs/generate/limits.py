@@ -227,6 +227,12 @@ def watchers() -> tuple[Watcher, ...]:
                 ),
                 Limit("a byte, over all its attempts", file, "`timeout`", "`download-failed`"),
                 Limit(
+                    "another process that holds the file, to write something",
+                    file,
+                    "`timeout`, or `large_file_timeout`",
+                    "`download-failed`, with the process and the lock",
+                ),
+                Limit(
                     "the same of a file over 10 GB",
                     large,
                     "`large_file_timeout`",

@@ -6,16 +6,17 @@ own, which a worker does not import.
 
 from __future__ import annotations
 
-from nbloader.hub_cache.filesystem import FileLock, probe
+from nbloader.hub_cache.filesystem import FileLock, holder_of, probe
 from nbloader.hub_cache.hashing import FileHash, Room, matches
 from nbloader.hub_cache.layout import COMMIT, ListingStore, RepoCache
 from nbloader.hub_cache.local_folder import LocalFolder
 from nbloader.hub_cache.partial import (
     SMALL_FILE_BYTES,
+    HeldError,
     Partial,
+    SpoiltError,
     Writer,
     bytes_on_disk,
-    open_partial,
 )
 from nbloader.hub_cache.passing import PassingFiles
 from nbloader.hub_cache.ranges import Spans
@@ -26,6 +27,7 @@ __all__ = [
     "SMALL_FILE_BYTES",
     "FileHash",
     "FileLock",
+    "HeldError",
     "ListingStore",
     "LocalFolder",
     "Partial",
@@ -33,12 +35,13 @@ __all__ = [
     "RepoCache",
     "Room",
     "Spans",
+    "SpoiltError",
     "Swept",
     "Writer",
     "bytes_on_disk",
     "found_partials",
+    "holder_of",
     "matches",
-    "open_partial",
     "probe",
     "sweep",
 ]

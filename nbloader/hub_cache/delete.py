@@ -13,7 +13,7 @@ from nbloader.errors import CacheNotWritableError
 from nbloader.hub_cache.filesystem import FileSystem, probe
 from nbloader.hub_cache.judge import Item, ItemKind, Kept
 from nbloader.hub_cache.layout import RepoCache
-from nbloader.hub_cache.sweep import found_partials
+from nbloader.hub_cache.sweep import found_partials, remove_files
 
 if TYPE_CHECKING:
     from huggingface_hub import HFCacheInfo
@@ -91,16 +91,17 @@ def _remove_partial(cache: RepoCache, item: Item) -> None:
         ]
         if [found.bytes_on_disk for found in same] != [item.bytes]:
             raise _Refused(_CHANGED)
-        for path in same[0].files:
-            path.unlink(missing_ok=True)
+        if not remove_files(cache, same[0]):
+            raise _Refused(_LOCKED)
 
 
 def _remove_orphan(cache: RepoCache, item: Item) -> None:
     lock = cache.try_lock_etag(item.name)
     if lock is None:
         raise _Refused(_LOCKED)
-    with lock:
-        (cache.blobs / item.name).unlink()
+    with lock, cache.open_blobs(make=False) as blobs:
+        if not blobs.unlink(item.name):
+            raise _Refused(_CHANGED)
 
 
 # -- revisions -------------------------------------------------------------------------------------

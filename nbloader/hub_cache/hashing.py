@@ -9,8 +9,9 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from nbloader.hub_cache.partial import Partial
+from nbloader.hub_cache.partial import Partial, SpoiltError
 from nbloader.records import RepoFile
+from nbloader.small_files import open_regular
 
 READ_BYTES = 1 << 20
 """Read at once: enough that other threads run while it is hashed."""
@@ -79,7 +80,8 @@ class FileHash:
 
         Raises:
             ValueError: the partial is closed.
-            OSError: the file cannot be read, or something has cut it short.
+            SpoiltError: something has cut it short.
+            OSError: the file cannot be read.
         """
         with self._busy:
             began = self._position
@@ -158,7 +160,7 @@ class FileHash:
         Raises:
             OSError: the file cannot be read, or has another size than it should.
         """
-        with path.open("rb", buffering=0) as content:
+        with os.fdopen(open_regular(path), "rb", buffering=0) as content:
             if os.fstat(content.fileno()).st_size != self._file.size:
                 raise OSError(errno.EIO, "the file has another size", str(path))
             while self._position < self._file.size:
@@ -169,7 +171,7 @@ class FileHash:
 
     def _take(self, buffer: memoryview, count: int) -> None:
         if not count:
-            raise OSError(errno.EIO, f"{self._file.path} is shorter than it was")
+            raise SpoiltError(errno.EIO, f"{self._file.path} is shorter than it was")
         self._hash.update(buffer[:count])
         self._position += count
 

@@ -16,14 +16,25 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from nbloader.hub_cache.filesystem import replacing
-from nbloader.hub_cache.ranges import Span
+from nbloader.hub_cache.folders import Folder, replacing
+from nbloader.hub_cache.ranges import Span, Spans
+from nbloader.small_files import open_regular, read_small
 
 FORMAT = 1
 """Goes up when an older reader would misread what is written."""
 
 MAX_HEADER_BYTES = 1 << 16
 """A longer first line is no header."""
+
+MAX_SPANS = 1000
+"""Ranges that are apart from each other. There is one for each piece that was on its way, some
+dozens, and each attempt to go on fills the gaps first."""
+
+RECORDS_PER_BYTE = 1 / (64 << 10)
+"""Four times as many records as a download makes that writes one for each 256 KiB."""
+
+MAX_RECORDS = 2_000_000
+"""For a file of any size: 40 MB, read in three seconds."""
 
 _RANGE = struct.Struct("<QQ")
 _CRC = struct.Struct("<I")
@@ -48,10 +59,16 @@ class JournalHeader:
 
 
 class Journal:
-    """A journal that is being written. Safe for use by several threads."""
+    """A journal that is being written. Safe for use by several threads.
 
-    def __init__(self, path: Path, header: JournalHeader, spans: Iterable[Span]) -> None:
-        """Write a new journal that says `spans` in the place of the one at `path`.
+    Attributes:
+        about: its file, as it was made.
+    """
+
+    def __init__(
+        self, folder: Folder, name: str, header: JournalHeader, spans: Iterable[Span]
+    ) -> None:
+        """Write a new journal that says `spans` in the place of the one of that name.
 
         A kill leaves the old one or the new one, whole.
 
@@ -60,12 +77,15 @@ class Journal:
         """
         line, self._seed = _header_line(header)
         start = line + b"".join(_record(span, self._seed) for span in spans)
-        scratch = path.with_name(f"{path.name.removesuffix('.incomplete')}-new.incomplete")
         self._lock = threading.Lock()
         self._end = 0
-        self._fd = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        self._fd = -1
         try:
-            with replacing(path, scratch):
+            with replacing(
+                folder, name, prefix=f"{header.etag}.nbloader.", suffix=".incomplete"
+            ) as scratch:
+                self._fd = folder.create(scratch)
+                self.about = os.fstat(self._fd)
                 self._write(start)
         except OSError:
             self.close()
@@ -97,25 +117,52 @@ class Journal:
 def read_header(path: Path) -> JournalHeader | None:
     """Read the header of a journal; None if it has none, or one of another format."""
     try:
-        with path.open("rb") as journal:
+        with os.fdopen(open_regular(path, follow=False), "rb") as journal:
             return _parse_header(journal.readline(MAX_HEADER_BYTES))
     except OSError:
         return None
 
 
+def most_bytes(size: int | None = None) -> int:
+    """Return how large the journal of a file of `size` bytes can be; None for a file of any size.
+
+    One with more records than a download makes is not read at all: to count them takes minutes.
+    """
+    records = MAX_RECORDS
+    if size is not None:
+        records = min(records, MAX_SPANS + int(size * RECORDS_PER_BYTE))
+    return MAX_HEADER_BYTES + records * _RECORD_BYTES
+
+
 def read_journal(path: Path) -> tuple[JournalHeader, list[Span]] | None:
+    """Read a journal, and parse it; None if it cannot be read, too."""
+    try:
+        return parse_journal(read_small(path, most_bytes(), follow=False))
+    except OSError:
+        return None
+
+
+def parse_journal(content: bytes) -> tuple[JournalHeader, list[Span]] | None:
     """Read a journal up to its end, or to the first record that is torn or wrong.
 
     Nothing after such a record is believed. Returns None if there is no header.
     """
-    try:
-        line, end, records = path.read_bytes().partition(b"\n")
-    except OSError:
-        return None
+    line, end, records = content.partition(b"\n")
     header = _parse_header(line + end)
     if header is None:
         return None
     return header, list(_parse_records(records, zlib.crc32(line)))
+
+
+def apart(spans: Iterable[Span]) -> list[Span]:
+    """Return what records say as ranges that are apart; none if those are too many to be true."""
+    found = Spans()
+    # Each range that is added costs as much as there are.
+    for span in spans:
+        found.add(*span)
+        if len(found) > MAX_SPANS:
+            return []
+    return list(found)
 
 
 def _header_line(header: JournalHeader) -> tuple[bytes, int]:

@@ -9,16 +9,18 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from nbloader.hub_cache.filesystem import FileLock, FileSystem, free_bytes, replacing, try_lock
-from nbloader.hub_cache.partial import Partial, scratch_path
+from nbloader.hub_cache.filesystem import FileLock, FileSystem, free_bytes, try_lock
+from nbloader.hub_cache.folders import Folder, copy_bytes, open_folder, replacing, write_whole
+from nbloader.hub_cache.partial import Partial, affixes, open_partial
+from nbloader.hub_names import is_repo_id
 from nbloader.records import Listing, RepoFile
+from nbloader.small_files import read_small
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -26,6 +28,12 @@ if TYPE_CHECKING:
 _ORPHAN = re.compile(r"[0-9a-f]+\.[0-9a-f]{8}\.incomplete")
 ETAG = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 COMMIT = re.compile(r"[0-9a-f]{40}")
+
+MAX_REF_BYTES = 200
+"""A reference is a commit of 40 digits and perhaps a line break."""
+
+MAX_LISTING_BYTES = 32 << 20
+"""That of a repository of 100,000 files takes 20 MB; what is larger is asked for again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +66,23 @@ class RepoCache:
     def pointer(self, commit_hash: str, path: str) -> Path:
         """Return the place of a file of a commit; it may not exist yet."""
         return self.snapshot(commit_hash).joinpath(*path.split("/"))
+
+    def open_blobs(self, *, make: bool = True) -> Folder:
+        """Open the folder of the contents. Raises OSError."""
+        return open_folder(self.blobs, make=make)
+
+    def open_names(self, commit_hash: str, path: str, *, make: bool = True) -> Folder:
+        """Open the folder in which a file of a commit has its name. Raises OSError.
+
+        `snapshots` may be a link to another disk; what lies in it is not followed, or a commit
+        could be a folder of the user's own.
+        """
+        names = self.pointer(commit_hash, path).parent
+        return open_folder(names, below=self.folder / "snapshots", make=make)
+
+    def open_partial(self, file: RepoFile, *, revision: str, commit_hash: str) -> Partial:
+        """Open what has arrived of a file; see `open_partial`."""
+        return open_partial(self.blobs, file, revision=revision, commit_hash=commit_hash)
 
     def blob(self, file: RepoFile) -> Path:
         """Return the place of a file's content; it may not exist yet."""
@@ -148,8 +173,12 @@ class RepoCache:
 
     def try_lock_etag(self, etag: str) -> FileLock | None:
         """Take the lock of the file with that etag, as `try_lock` does."""
-        lock = self.folder.parent / ".locks" / self.folder.name / f"{etag}.lock"
-        return try_lock(lock, flock=self.file_system.locks)
+        lock = self.lock_path(etag)
+        return try_lock(lock, flock=self.file_system.locks, below=self.folder.parent)
+
+    def lock_path(self, etag: str) -> Path:
+        """Return the place of the Hub's own lock of the file with that etag."""
+        return self.folder.parent / ".locks" / self.folder.name / f"{etag}.lock"
 
     def publish(self, partial: Partial, commit_hash: str, file: RepoFile) -> None:
         """Move a file that was found right to its place, and give it its name in the commit.
@@ -159,10 +188,10 @@ class RepoCache:
 
         Raises:
             ValueError: the partial is not whole.
+            SpoiltError: others have written to it.
             OSError: the cache cannot be written.
         """
-        self.blobs.mkdir(parents=True, exist_ok=True)
-        partial.move_to(self.blob(file))
+        partial.move_to(self.blob(file), below=self.blobs)
         self._name(commit_hash, file, new=True)
 
     def link(self, commit_hash: str, file: RepoFile) -> None:
@@ -199,14 +228,15 @@ class RepoCache:
         source = self.elsewhere(file)
         if source is None:
             return False
-        self.blobs.mkdir(parents=True, exist_ok=True)
-        with replacing(self.blob(file), scratch_path(self.blobs, file.etag)) as scratch:
-            scratch.unlink(missing_ok=True)
+        with (
+            self.open_blobs() as blobs,
+            replacing(blobs, file.etag, **affixes(file.etag)) as scratch,
+        ):
             try:
                 # A blob may itself be a link, into a store that is shared.
-                scratch.hardlink_to(source.resolve())
+                blobs.link(source.resolve(), scratch)
             except OSError:
-                shutil.copyfile(source, scratch)
+                copy_bytes(source, blobs, scratch)
         self._name(commit_hash, file, new=True)
         return True
 
@@ -217,20 +247,21 @@ class RepoCache:
         name, and copies one that other names may stand for; so does this.
         """
         blob, pointer = self.blob(file), self.pointer(commit_hash, file.path_in_repo)
-        pointer.parent.mkdir(parents=True, exist_ok=True)
-        if new and not self.file_system.symlinks:
-            blob.replace(pointer)
-            return
-        if self.file_system.symlinks and not os.path.lexists(pointer):
-            pointer.symlink_to(_link_target(pointer, blob))
-            return
-        # A wrong name is replaced, or a copy made, in one step: the new one is made elsewhere.
-        with replacing(pointer, scratch_path(self.blobs, file.etag)) as scratch:
-            scratch.unlink(missing_ok=True)
-            if self.file_system.symlinks:
-                scratch.symlink_to(_link_target(pointer, blob))
-            else:
-                shutil.copyfile(blob, scratch)
+        with self.open_names(commit_hash, file.path_in_repo) as names, self.open_blobs() as blobs:
+            if new and not self.file_system.symlinks:
+                blobs.replace(blob.name, names, pointer.name)
+                return
+            if self.file_system.symlinks and not names.has(pointer.name):
+                # Another process, whose lock is not seen, may be as far.
+                with contextlib.suppress(FileExistsError):
+                    names.symlink(_link_target(pointer, blob), pointer.name)
+                    return
+            # A wrong name is replaced, or a copy made, in one step: the new one is made elsewhere.
+            with replacing(names, pointer.name, beside=blobs, **affixes(file.etag)) as scratch:
+                if self.file_system.symlinks:
+                    blobs.symlink(_link_target(pointer, blob), scratch)
+                else:
+                    copy_bytes(blob, blobs, scratch)
 
     def orphan_etags(self) -> frozenset[str]:
         """Return the etags of the files of which the Hub's library has left partial files."""
@@ -248,17 +279,32 @@ class RepoCache:
         The Hub's library never goes on from those with a random part in their name, so they only
         fill the disk. The caller holds the lock of the file: no other process is at work on one.
         """
-        for path in self.blobs.glob(f"{file.etag}.*.incomplete"):
-            if _ORPHAN.fullmatch(path.name):
-                with contextlib.suppress(OSError):
-                    path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError), self.open_blobs(make=False) as blobs:
+            for path in self.blobs.glob(f"{file.etag}.*.incomplete"):
+                if _ORPHAN.fullmatch(path.name):
+                    with contextlib.suppress(OSError):
+                        blobs.unlink(path.name)
 
     def discard(self, commit_hash: str, file: RepoFile) -> None:
-        """Remove a file with the wrong content, name and blob."""
-        pointer = self.pointer(commit_hash, file.path_in_repo)
-        for path in (pointer.resolve(), pointer, self.blob(file)):
-            if path.is_relative_to(self.folder.resolve()) or path.is_relative_to(self.folder):
-                path.unlink(missing_ok=True)
+        """Remove a file with the wrong content, name and blob.
+
+        Raises:
+            OSError: it cannot be removed.
+        """
+        named = _etag(self.pointer(commit_hash, file.path_in_repo))
+        self.remove_name(commit_hash, file)
+        with contextlib.suppress(FileNotFoundError), self.open_blobs(make=False) as blobs:
+            for etag in filter(ETAG.fullmatch, {named, file.etag}):
+                blobs.unlink(etag)
+
+    def remove_name(self, commit_hash: str, file: RepoFile) -> None:
+        """Remove the name of a file in a commit. Raises OSError."""
+        path = file.path_in_repo
+        with (
+            contextlib.suppress(FileNotFoundError),
+            self.open_names(commit_hash, path, make=False) as names,
+        ):
+            names.unlink(self.pointer(commit_hash, path).name)
 
     def write_ref(self, revision: str, commit_hash: str) -> None:
         """Note which commit a branch or tag stands for, once its files are there.
@@ -269,10 +315,12 @@ class RepoCache:
         ref = self.folder / "refs" / revision
         if revision == commit_hash or _text(ref) == commit_hash:
             return
-        ref.parent.mkdir(parents=True, exist_ok=True)
-        # Not in refs/: whatever lies there is taken for a reference.
-        with replacing(ref, self.folder / f".ref-{os.getpid()}") as scratch:
-            scratch.write_text(commit_hash, "ascii")
+        with (
+            open_folder(ref.parent, below=self.folder) as refs,
+            # Not in refs/: whatever lies there is taken for a reference.
+            open_folder(self.folder) as beside,
+        ):
+            write_whole(refs, ref.name, commit_hash.encode("ascii"), beside=beside, prefix=".ref-")
 
     def commit_of(self, revision: str) -> str | None:
         """Return the commit that a revision stood for when it was fetched last."""
@@ -285,9 +333,11 @@ class RepoCache:
         The list is as complete as the cache is, which nothing here can tell.
         """
         commit_hash = self.commit_of(revision)
-        if commit_hash is None or not self.snapshot(commit_hash).is_dir():
+        if commit_hash is None:
             return None
         snapshot = self.snapshot(commit_hash)
+        if snapshot.is_symlink() or not snapshot.is_dir():
+            return None  # Below a link may be all of the disk.
         files = []
         for path in sorted(snapshot.rglob("*")):
             size = _size(path)
@@ -315,26 +365,31 @@ class ListingStore:
 
     Attributes:
         folder: below the Hub's own folder, for one repository.
+        home: that folder (`HF_HOME`); below it no link is followed. None for `folder` itself.
     """
 
     folder: Path
+    home: Path | None = None
 
     def keep(self, listing: Listing) -> None:
         """Keep a listing. A folder that cannot be written only costs the knowledge."""
-        scratch = self.folder / f".{listing.commit_hash}-{os.getpid()}"
         # A name that cannot be written makes no selection either, which says so.
         with contextlib.suppress(OSError, ValueError):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with replacing(self._place(listing.commit_hash), scratch):
-                scratch.write_bytes(_listing_adapter().dump_json(listing))
+            content = _listing_adapter().dump_json(listing)
+            with open_folder(self.folder, below=self.home) as folder:
+                write_whole(folder, self._place(listing.commit_hash).name, content)
 
     def get(self, revision: str, commit_hash: str) -> Listing | None:
-        """Return the listing of a commit under the name that is asked for now; None if unknown."""
+        """Return the listing of a commit under the name that is asked for now; None if unknown.
+
+        What is not as the Hub's answer has to be is not believed.
+        """
         try:
-            listing = _listing_adapter().validate_json(self._place(commit_hash).read_bytes())
+            content = read_small(self._place(commit_hash), MAX_LISTING_BYTES, follow=False)
+            listing = _listing_adapter().validate_json(content)
         except (OSError, ValueError):
             return None
-        if listing.commit_hash != commit_hash:
+        if listing.commit_hash != commit_hash or not _is_sound(listing):
             return None
         return replace(listing, revision=revision)
 
@@ -347,6 +402,39 @@ def _listing_adapter() -> TypeAdapter[Listing]:
     from pydantic import TypeAdapter
 
     return TypeAdapter(Listing)
+
+
+_XET_HASH = re.compile(r"[0-9a-f]{64}")
+_TAG = re.compile(r"[A-Za-z0-9][\w.-]{0,63}", re.ASCII)
+_MAX_BASE_MODELS = 8
+
+
+def _is_sound(listing: Listing) -> bool:
+    """Say whether a listing is one that the Hub can have given: anybody may have written it.
+
+    The names of its files are looked at where they become paths, as those of an answer are.
+    """
+    tags = (listing.pipeline_tag, listing.library_name)
+    return (
+        COMMIT.fullmatch(listing.commit_hash) is not None
+        and is_repo_id(listing.repo_id)
+        and listing.folder is None
+        and all(tag is None or _TAG.fullmatch(tag) for tag in tags)
+        and len(listing.base_models) <= _MAX_BASE_MODELS
+        and all(map(is_repo_id, listing.base_models))
+        and all(map(_is_sound_file, listing.files))
+    )
+
+
+def _is_sound_file(file: RepoFile) -> bool:
+    digits = 64 if file.lfs else 40
+    return (
+        ETAG.fullmatch(file.etag) is not None
+        and len(file.etag) == digits
+        and file.size >= 0
+        and not file.repo_id
+        and (file.xet_hash is None or _XET_HASH.fullmatch(file.xet_hash) is not None)
+    )
 
 
 def _link_target(pointer: Path, blob: Path) -> str:
@@ -376,8 +464,8 @@ def _etag(pointer: Path) -> str:
 
 def _text(path: Path) -> str | None:
     try:
-        return path.read_text("ascii").strip()
-    except (OSError, UnicodeDecodeError):
+        return read_small(path, MAX_REF_BYTES, follow=False).decode("ascii").strip()
+    except (OSError, ValueError):
         return None
 
 

@@ -12,23 +12,28 @@ takes the disk twice. Until then the older file of that name stays.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from nbloader.hub_cache.filesystem import FileLock, replacing, try_lock
+from nbloader.hub_cache.filesystem import FileLock, try_lock
+from nbloader.hub_cache.folders import Folder, copy_bytes, open_folder, write_whole
 from nbloader.hub_cache.hashing import matches
 from nbloader.hub_cache.layout import COMMIT, ETAG, RepoCache
-from nbloader.hub_cache.partial import Partial, scratch_path
+from nbloader.hub_cache.partial import Partial, affixes, open_partial
 from nbloader.records import Listing, RepoFile
+from nbloader.small_files import read_small
 
 CLOCK_TOLERANCE = 1.0
 """Seconds by which a file may seem to be newer than its metadata: the Hub's library allows as much
 for file systems that count in whole seconds."""
+
+MAX_NOTE_BYTES = 1 << 10
+"""Two hashes and a time."""
 
 _TAG = (
     "Signature: 8a477f597d28d172789f06886806bc55\n"
@@ -84,6 +89,18 @@ class LocalFolder(RepoCache):
     def snapshot(self, commit_hash: str) -> Path:  # noqa: ARG002 - there is one
         return self.root
 
+    def open_blobs(self, *, make: bool = True) -> Folder:
+        return open_folder(self.folder, below=self.root, make=make)
+
+    def open_names(self, commit_hash: str, path: str, *, make: bool = True) -> Folder:
+        names = self.pointer(commit_hash, path).parent
+        return open_folder(names, below=self.root, make=make)
+
+    def open_partial(self, file: RepoFile, *, revision: str, commit_hash: str) -> Partial:
+        return open_partial(
+            self.folder, file, revision=revision, commit_hash=commit_hash, below=self.root
+        )
+
     # -- what is there ---------------------------------------------------------------------
 
     def has_pointer(self, commit_hash: str, file: RepoFile) -> bool:
@@ -129,7 +146,8 @@ class LocalFolder(RepoCache):
         for folder in reversed(above):
             if not os.path.lexists(folder):
                 return None
-            if not folder.is_dir():
+            # One that is a link would be written to, wherever it leads.
+            if folder.is_symlink() or not folder.is_dir():
                 return folder
         return place if place.is_dir() and not place.is_symlink() else None
 
@@ -171,7 +189,11 @@ class LocalFolder(RepoCache):
         if first is None:
             return None
         try:
-            second = try_lock(self._beside(file.path_in_repo, "lock"), flock=self.file_system.locks)
+            second = try_lock(
+                self._beside(file.path_in_repo, "lock"),
+                flock=self.file_system.locks,
+                below=self.root,
+            )
         except OSError:
             first.release()
             raise
@@ -181,12 +203,13 @@ class LocalFolder(RepoCache):
         return first.with_other(second)
 
     def try_lock_etag(self, etag: str) -> FileLock | None:
-        return try_lock(self.folder / f"{etag}.lock", flock=self.file_system.locks)
+        return try_lock(self.lock_path(etag), flock=self.file_system.locks, below=self.root)
+
+    def lock_path(self, etag: str) -> Path:
+        return self.folder / f"{etag}.lock"
 
     def publish(self, partial: Partial, commit_hash: str, file: RepoFile) -> None:
-        place = self.pointer(commit_hash, file.path_in_repo)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        partial.move_to(place)
+        partial.move_to(self.pointer(commit_hash, file.path_in_repo), below=self.root)
         self._note(commit_hash, file)
 
     def link(self, commit_hash: str, file: RepoFile) -> None:
@@ -202,25 +225,29 @@ class LocalFolder(RepoCache):
         source = self.elsewhere(file)
         if source is None:
             return False
-        place, scratch = (
-            self.pointer(commit_hash, file.path_in_repo),
-            scratch_path(self.folder, file.etag),
-        )
-        self.folder.mkdir(parents=True, exist_ok=True)
-        try:
-            shutil.copyfile(source, scratch)
-            if not matches(scratch, file, told):
-                return False
-            place.parent.mkdir(parents=True, exist_ok=True)
-            scratch.replace(place)
-        finally:
-            scratch.unlink(missing_ok=True)
+        with (
+            self.open_blobs() as own,
+            self.open_names(commit_hash, file.path_in_repo) as names,
+        ):
+            scratch = own.scratch_name(**affixes(file.etag))
+            try:
+                copy_bytes(source, own, scratch)
+                if not matches(own.path / scratch, file, told):
+                    return False
+                own.replace(scratch, names, self.pointer(commit_hash, file.path_in_repo).name)
+            finally:
+                own.unlink(scratch)
         self._note(commit_hash, file)
         return True
 
     def discard(self, commit_hash: str, file: RepoFile) -> None:
         """Forget where a file comes from. It stays until the right one takes its place."""
-        self._beside(file.path_in_repo, "metadata").unlink(missing_ok=True)
+        note = self._beside(file.path_in_repo, "metadata")
+        with (
+            contextlib.suppress(FileNotFoundError),
+            open_folder(note.parent, below=self.root, make=False) as notes,
+        ):
+            notes.unlink(note.name)
         if self._there.get(file.etag) == self.pointer(commit_hash, file.path_in_repo):
             del self._there[file.etag]
 
@@ -248,20 +275,21 @@ class LocalFolder(RepoCache):
 
     def _note(self, commit_hash: str, file: RepoFile) -> None:
         place = self._beside(file.path_in_repo, "metadata")
-        place.parent.mkdir(parents=True, exist_ok=True)
-        self.folder.mkdir(parents=True, exist_ok=True)
         self._mark()
-        with replacing(place, scratch_path(self.folder, file.etag)) as scratch:
-            scratch.write_text(f"{commit_hash}\n{file.etag}\n{time.time()}\n", "ascii")
+        text = f"{commit_hash}\n{file.etag}\n{time.time()}\n"
+        with (
+            open_folder(place.parent, below=self.root) as notes,
+            self.open_blobs() as own,
+        ):
+            write_whole(notes, place.name, text.encode("ascii"), beside=own, **affixes(file.etag))
         self._there[file.etag] = self.pointer(commit_hash, file.path_in_repo)
 
     def _mark(self) -> None:
         """Keep the notes out of git and of backups, as the Hub's library does."""
-        for name, text in ((".gitignore", "*"), ("CACHEDIR.TAG", _TAG)):
-            mark = self._own / name
-            if not mark.exists():
-                with contextlib.suppress(OSError):
-                    mark.write_text(text, "ascii")
+        with contextlib.suppress(OSError), open_folder(self._own, below=self.root) as own:
+            for name, text in ((".gitignore", "*"), ("CACHEDIR.TAG", _TAG)):
+                if not own.has(name):
+                    write_whole(own, name, text.encode("ascii"))
 
     def _noted(self) -> Iterator[tuple[str, Metadata]]:
         """Yield the path of each file of which something valid is noted."""
@@ -276,11 +304,15 @@ class LocalFolder(RepoCache):
 def _read(place: Path) -> Metadata | None:
     """Read what is noted of a file; None for what is missing or no such note."""
     try:
-        lines = place.read_text("ascii").split("\n")
+        lines = read_small(place, MAX_NOTE_BYTES, follow=False).decode("ascii").split("\n")
         known = Metadata(lines[0].strip(), lines[1].strip(), float(lines[2]))
     except (OSError, ValueError, IndexError):
         return None
-    right = COMMIT.fullmatch(known.commit_hash) and ETAG.fullmatch(known.etag)
+    right = (
+        COMMIT.fullmatch(known.commit_hash)
+        and ETAG.fullmatch(known.etag)
+        and math.isfinite(known.time)
+    )
     return known if right else None
 
 

@@ -13,11 +13,20 @@ bytes. Nothing here waits for the disk to prevent it, since a file enters the ca
 hash was found right.
 
 A small file is held in memory and lost at a kill, which costs one request.
+
+A file that grows belongs to one process, by its inode: who opens it locks it, beside the Hub's lock
+of the file, because that may be removed or not be seen from another machine. What is found there is
+gone on from only if it is a plain file of this user without a second link. What is renamed is what
+was hashed: where the name has another file by then, or another process has taken over this one,
+a copy of what the descriptor holds is made and hashed anew. So two processes may do the same, and a
+cache may be swept under a download.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import hashlib
 import os
 import re
 import stat
@@ -25,10 +34,18 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Self
+from typing import Self, TypedDict
 
-from nbloader.hub_cache.filesystem import replacing
-from nbloader.hub_cache.journal import Journal, JournalHeader, read_journal
+from nbloader.hub_cache.filesystem import is_same, take_flock
+from nbloader.hub_cache.folders import (
+    COPY_BYTES,
+    Folder,
+    open_folder,
+    replacing,
+    write_all,
+    write_whole,
+)
+from nbloader.hub_cache.journal import Journal, JournalHeader, apart, most_bytes, parse_journal
 from nbloader.hub_cache.ranges import Span, Spans
 from nbloader.records import RepoFile
 
@@ -43,9 +60,28 @@ WRITE_BYTES = 1 << 20
 """The most that is written before its record, and lost if a kill comes in between."""
 
 OURS = re.compile(
-    r"([0-9a-f]{40}|[0-9a-f]{64})\.nbloader(?:-journal|-journal-new|\.[0-9]+)?\.incomplete"
+    r"([0-9a-f]{40}|[0-9a-f]{64})\.nbloader(?:-journal|-journal-new|\.[0-9a-f]+)?\.incomplete"
 )
 """Names of all that nbloader leaves in a folder while it fetches a file; group 1 is its etag."""
+
+OPEN_TRIES = 5
+"""How often a partial is opened anew that another process takes or removes at that moment."""
+
+
+class HeldError(Exception):
+    """Another process is writing the partial, though its lock was not seen.
+
+    Attributes:
+        path: of the partial.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path))
+        self.path = path
+
+
+class SpoiltError(OSError):
+    """Others have written to a partial: it is no longer what was hashed."""
 
 
 def bytes_on_disk(blobs: Path, file: RepoFile) -> int:
@@ -203,18 +239,27 @@ class Partial(ABC):
     @abstractmethod
     def _remove(self) -> None: ...
 
-    @abstractmethod
-    def move_to(self, target: Path) -> None:
+    def move_to(self, target: Path, below: Path | None = None) -> None:
         """Close, and put the whole file at `target` by one atomic rename.
 
         It is not flushed to the disk before: for gigabytes that takes as long as the download.
         After a power loss a file may be short, which the check of its size finds, or have holes,
         which `verify=True` finds; the Hub's own library promises no more.
 
+        Args:
+            below: see `open_folder`; by default the folder of `target`.
+
         Raises:
             ValueError: it is not whole.
+            SpoiltError: others have written to it.
             OSError: the file cannot be put there; what has arrived stays.
         """
+        self._check_whole()
+        with open_folder(target.parent, below=below) as folder:
+            self._move(folder, target.name)
+
+    @abstractmethod
+    def _move(self, folder: Folder, name: str) -> None: ...
 
     def _end(self, *, journal: bool) -> None:
         with self._lock:
@@ -318,34 +363,53 @@ class Writer:
 
 
 class DiskPartial(Partial):
-    """A file that grows in the cache folder, with its journal. It outlives the process."""
+    """A file that grows in the cache folder, with its journal. It outlives the process.
+
+    Args:
+        blobs: the folder.
+        below: see `open_folder`.
+
+    Raises:
+        HeldError: another process is writing it.
+        OSError: the folder cannot be written. What was there stays.
+    """
 
     def __init__(
-        self, file: RepoFile, data: Path, journal_path: Path, header: JournalHeader
+        self, file: RepoFile, blobs: Path, header: JournalHeader, below: Path | None = None
     ) -> None:
-        super().__init__(file, _believed(file, data, journal_path))
-        self._data = data
-        self._journal_path = journal_path
+        self._blobs, self._below = blobs, below
+        data, journal = part_paths(blobs, file.etag)
         self._reading = threading.Lock()
-        if not self._spans:
-            data.unlink(missing_ok=True)
-        self._fd = os.open(data, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            # Written anew: shorter, with nothing torn in it, and for the load of now.
-            self._journal = Journal(journal_path, header, self._spans)
-        except OSError:
-            os.close(self._fd)
-            raise
+        with open_folder(blobs, below=below) as folder:
+            self._fd, name, spans = _taken(folder, file, data.name, journal.name)
+            try:
+                super().__init__(file, spans)
+                self._data, self._about = blobs / name, os.fstat(self._fd)
+                # Of one that nobody goes on from, the journal must not take the other's place.
+                named = journal.name if name == data.name else _scratch_name(folder, file.etag)
+                self._journal_path = blobs / named
+                # Written anew: shorter, with nothing torn in it, and for the load of now.
+                self._journal = Journal(folder, self._journal_path.name, header, self._spans)
+            except BaseException:
+                os.close(self._fd)
+                raise
 
     @classmethod
-    def open(cls, blobs: Path, file: RepoFile, *, revision: str, commit_hash: str) -> DiskPartial:
+    def open(
+        cls,
+        blobs: Path,
+        file: RepoFile,
+        *,
+        revision: str,
+        commit_hash: str,
+        below: Path | None = None,
+    ) -> DiskPartial:
         """Open the partial of `file` in the folder `blobs`, and go on from what is there.
 
         Raises:
+            HeldError: another process is writing it.
             OSError: the folder cannot be written. What was there stays.
         """
-        blobs.mkdir(parents=True, exist_ok=True)
-        data, journal = part_paths(blobs, file.etag)
         header = JournalHeader(
             etag=file.etag,
             size=file.size,
@@ -353,7 +417,7 @@ class DiskPartial(Partial):
             revision=revision,
             commit_hash=commit_hash,
         )
-        return cls(file, data, journal, header)
+        return cls(file, blobs, header, below)
 
     @property
     def path(self) -> Path:
@@ -373,17 +437,74 @@ class DiskPartial(Partial):
             return os.preadv(self._fd, [buffer], offset)
 
     def _remove(self) -> None:
-        self._data.unlink(missing_ok=True)
-        self._journal_path.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError), self._opened() as folder:
+            self._drop(folder)
 
-    def move_to(self, target: Path) -> None:
-        self._check_whole()
-        # A whole file needs no journal any more. But an error at the close of the data is where a
-        # network file system tells that bytes were lost.
-        self._end(journal=False)
-        self._data.replace(target)
-        # Only now: a journal that a kill leaves alone is discarded, a file alone is fetched anew.
-        self._journal_path.unlink(missing_ok=True)
+    def _drop(self, folder: Folder) -> None:
+        """Remove what is there of it, and nothing that another has put there."""
+        for path, about in ((self._data, self._about), (self._journal_path, self._journal.about)):
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(folder.stat(path.name), about):
+                    folder.unlink(path.name)
+
+    def _opened(self) -> Folder:
+        """Open the folder; it may be another one than before, or none."""
+        return open_folder(self._blobs, below=self._below, make=False)
+
+    def _move(self, folder: Folder, name: str) -> None:
+        # It stays open, and locked, until it has its place.
+        held = os.dup(self._fd)
+        try:
+            # A whole file needs no journal any more. But an error at the close of the data is where
+            # a network file system tells that bytes were lost.
+            self._end(journal=False)
+            if os.fstat(held).st_size != self.size:
+                raise SpoiltError(errno.EIO, "it has changed", str(self._data))
+            if not self._renamed(held, folder, name):
+                self._copy(held, folder, name)
+        finally:
+            os.close(held)
+
+    def _renamed(self, held: int, folder: Folder, name: str) -> bool:
+        """Rename the file if it is still the one that was written, and ours alone."""
+        with contextlib.suppress(FileNotFoundError), self._opened() as blobs:
+            if not self._is_ours(held, blobs):
+                return False
+            blobs.replace(self._data.name, folder, name)
+            # Only now: a journal that a kill leaves alone is discarded, a file alone is fetched
+            # anew.
+            blobs.unlink(self._journal_path.name)
+            # Another may have come in between.
+            return is_same(folder, name, held)
+        return False
+
+    def _is_ours(self, held: int, blobs: Folder) -> bool:
+        if os.fstat(held).st_nlink > 1 or not is_same(blobs, self._data.name, held):
+            return False
+        try:
+            journal = blobs.stat(self._journal_path.name)
+        except FileNotFoundError:
+            return True  # It was swept; nobody else can go on from the data.
+        return os.path.samestat(journal, self._journal.about)
+
+    def _copy(self, held: int, folder: Folder, name: str) -> None:
+        """Make a copy of what is held, which nobody else can have opened, and hash it."""
+        hashed = hashlib.sha256() if self.file.lfs else hashlib.sha1(usedforsecurity=False)
+        if not self.file.lfs:
+            hashed.update(b"blob %d\0" % self.size)
+        buffer, at = memoryview(bytearray(COPY_BYTES)), 0
+        with (
+            open_folder(self._blobs, below=self._below) as blobs,
+            replacing(folder, name, beside=blobs, **affixes(self.file.etag)) as scratch,
+        ):
+            with os.fdopen(blobs.create(scratch), "wb", buffering=0) as copy:
+                while at < self.size and (count := os.preadv(held, [buffer], at)):
+                    hashed.update(buffer[:count])
+                    write_all(copy, buffer[:count])
+                    at += count
+            if at != self.size or hashed.hexdigest() != self.file.etag:
+                raise SpoiltError(errno.EIO, "it has changed", str(self._data))
+            self._drop(blobs)
 
     def _close_files(self) -> None:
         with self._reading:
@@ -401,11 +522,14 @@ class MemoryPartial(Partial):
 
     Args:
         folder: where it is written before it takes its place; None for beside that.
+        below: see `open_folder`.
     """
 
-    def __init__(self, file: RepoFile, folder: Path | None = None) -> None:
+    def __init__(
+        self, file: RepoFile, folder: Path | None = None, below: Path | None = None
+    ) -> None:
         super().__init__(file)
-        self._folder = folder
+        self._folder, self._below = folder, below
         self._content = bytearray(file.size)
 
     @property
@@ -433,24 +557,31 @@ class MemoryPartial(Partial):
     def _remove(self) -> None:
         self._content = bytearray()
 
-    def move_to(self, target: Path) -> None:
-        self._check_whole()
+    def _move(self, folder: Folder, name: str) -> None:
         self.close()
-        folder = self._folder or target.parent
-        folder.mkdir(parents=True, exist_ok=True)
-        with replacing(target, scratch_path(folder, self.file.etag)) as scratch:
-            scratch.write_bytes(self._content)
+        named = affixes(self.file.etag)
+        if self._folder is None:
+            write_whole(folder, name, self._content, **named)
+            return
+        with open_folder(self._folder, below=self._below) as beside:
+            write_whole(folder, name, self._content, beside=beside, **named)
 
 
-def open_partial(blobs: Path, file: RepoFile, *, revision: str, commit_hash: str) -> Partial:
+def open_partial(
+    blobs: Path, file: RepoFile, *, revision: str, commit_hash: str, below: Path | None = None
+) -> Partial:
     """Open the partial of `file`: in memory if it is small, else in the folder `blobs`.
 
+    Args:
+        below: see `open_folder`.
+
     Raises:
+        HeldError: another process is writing it.
         OSError: the folder cannot be written.
     """
     if file.size <= SMALL_FILE_BYTES:
-        return MemoryPartial(file, blobs)
-    return DiskPartial.open(blobs, file, revision=revision, commit_hash=commit_hash)
+        return MemoryPartial(file, blobs, below)
+    return DiskPartial.open(blobs, file, revision=revision, commit_hash=commit_hash, below=below)
 
 
 def part_paths(blobs: Path, etag: str) -> tuple[Path, Path]:
@@ -461,24 +592,131 @@ def part_paths(blobs: Path, etag: str) -> tuple[Path, Path]:
     )
 
 
-def scratch_path(blobs: Path, etag: str) -> Path:
-    """Return a place for what is about to be renamed to a file of the cache.
+class Affixes(TypedDict):
+    """What the name of a scratch file begins and ends with."""
 
-    It is of this process alone, and swept with its partial if a kill leaves it.
+    prefix: str
+    suffix: str
+
+
+def affixes(etag: str) -> Affixes:
+    """Return those of what is about to be renamed to a file of the cache.
+
+    It is swept with the partial if a kill leaves it.
     """
-    return blobs / f"{etag}.nbloader.{os.getpid()}.incomplete"
+    return {"prefix": f"{etag}.nbloader.", "suffix": ".incomplete"}
 
 
-def _believed(file: RepoFile, data: Path, journal: Path) -> list[Span]:
-    """Return the ranges that are in the data file according to a journal that belongs to it."""
+def _taken(folder: Folder, file: RepoFile, data: str, journal: str) -> tuple[int, str, list[Span]]:
+    """Open the data of a partial, for this process alone.
+
+    Returns:
+        Its descriptor, its name, and the ranges that are in it.
+
+    Raises:
+        HeldError: another process is writing it.
+        OSError: none can be made.
+    """
+    for _ in range(OPEN_TRIES):
+        try:
+            if not _is_there(folder, data):
+                made = folder.create(data)
+                if _take(made):
+                    return made, data, []
+                os.close(made)  # Another process was quicker.
+                continue
+            found = _opened(folder, data)
+            try:
+                spans = _believed(folder, file, found, journal)
+                # While it was being locked, another process may have renamed or removed it.
+                if is_same(folder, data, found):
+                    if spans:
+                        return os.dup(found), data, spans
+                    folder.unlink(data)
+            finally:
+                os.close(found)
+        except (FileExistsError, FileNotFoundError):
+            continue
+        except (IsADirectoryError, PermissionError):
+            break  # It is another user's, or a folder, and stays.
+    name = _scratch_name(folder, file.etag)
+    return folder.create(name), name, []
+
+
+def _scratch_name(folder: Folder, etag: str) -> str:
+    return folder.scratch_name(**affixes(etag))
+
+
+def _is_there(folder: Folder, name: str) -> bool:
+    """Say whether there is a plain file that may be ours; what is not one is removed.
+
+    Raises:
+        PermissionError: it is a file of another user.
+        OSError: it cannot be removed.
+    """
     try:
-        there = data.lstat()
+        about = folder.stat(name)
     except FileNotFoundError:
+        return False
+    if not _is_plain(about):  # To open a device can be an act already.
+        folder.unlink(name)
+        return False
+    if not _is_own(folder, about):
+        raise PermissionError(errno.EPERM, "it belongs to another user", str(folder.path / name))
+    return True
+
+
+def _opened(folder: Folder, name: str) -> int:
+    """Open and lock the data that an earlier process has left.
+
+    Raises:
+        HeldError: another process is writing them.
+        OSError: they cannot be opened.
+    """
+    descriptor = folder.open(name, os.O_RDWR)
+    if not _take(descriptor):
+        os.close(descriptor)
+        raise HeldError(folder.path / name)
+    return descriptor
+
+
+def _is_plain(about: os.stat_result) -> bool:
+    return stat.S_ISREG(about.st_mode) and about.st_nlink <= 1
+
+
+def _is_own(folder: Folder, about: os.stat_result) -> bool:
+    """Say whether a file belongs to this user, whoever that is to a server of files."""
+    if not hasattr(os, "geteuid") or about.st_uid == os.geteuid():
+        return True
+    name = folder.scratch_name(".nbloader-", "")
+    made = folder.create(name)
+    try:
+        return os.fstat(made).st_uid == about.st_uid
+    finally:
+        os.close(made)
+        folder.unlink(name)
+
+
+def _take(descriptor: int) -> bool:
+    """Lock the data; where the file system has no locks, they are taken for granted."""
+    try:
+        return take_flock(descriptor)
+    except OSError:
+        return True
+
+
+def _believed(folder: Folder, file: RepoFile, data: int, journal: str) -> list[Span]:
+    """Return the ranges that are in the data file according to a journal that belongs to it."""
+    there = os.fstat(data)
+    if not _is_plain(there) or there.st_size > file.size:
         return []
-    read = read_journal(journal)
-    if read is None or not stat.S_ISREG(there.st_mode) or there.st_size > file.size:
+    try:
+        read = parse_journal(folder.read(journal, most_bytes(file.size)))
+    except OSError:
+        return []
+    if read is None:
         return []
     header, spans = read
     if (header.etag, header.size) != (file.etag, file.size):
         return []
-    return [span for span in spans if span[1] <= there.st_size]
+    return apart(span for span in spans if span[1] <= there.st_size)

@@ -14,9 +14,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from nbloader.hub_cache.filesystem import replacing
+from nbloader.hub_cache.folders import open_folder, write_whole
 from nbloader.hub_cache.layout import RepoCache
 from nbloader.records import RepoFile
+from nbloader.small_files import read_small
 
 _MAX_NOTE_BYTES = 200
 
@@ -55,10 +56,9 @@ class PassingFiles:
             content: the file, where it is now.
         """
         with contextlib.suppress(OSError):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            place = self._place(file)
-            with replacing(place, place.with_suffix(f".{os.getpid()}")) as scratch:
-                scratch.write_text(f"{self.owner} {_described(content)}", "ascii")
+            text = f"{self.owner} {_described(content)}"
+            with open_folder(self.folder, below=self.folder.parents[2]) as folder:
+                write_whole(folder, self._place(file).name, text.encode("ascii"))
 
     def has(self, commit_hash: str, file: RepoFile) -> bool:
         """Say whether a file is there, and noted by this load."""
@@ -72,8 +72,8 @@ class PassingFiles:
     def _noted_by(self, commit_hash: str, file: RepoFile) -> int | None:
         """Return whose note is about the file that is there; None if there is none."""
         try:
-            with self._place(file).open("rb") as note:
-                owner, _, said = note.read(_MAX_NOTE_BYTES).decode("ascii").partition(" ")
+            note = read_small(self._place(file), _MAX_NOTE_BYTES, follow=False)
+            owner, _, said = note.decode("ascii").partition(" ")
             content = self.cache.content(commit_hash, file)
             return int(owner) if content is not None and said == _described(content) else None
         except (OSError, ValueError):
@@ -81,8 +81,11 @@ class PassingFiles:
 
     def keep(self, file: RepoFile) -> None:
         """Let a file stay: somebody wants it."""
-        with contextlib.suppress(OSError):
-            self._place(file).unlink(missing_ok=True)
+        with (
+            contextlib.suppress(OSError),
+            open_folder(self.folder, below=self.folder.parents[2], make=False) as folder,
+        ):
+            folder.unlink(self._place(file).name)
 
     def kept(self, commit_hash: str, file: RepoFile) -> bool:
         """Let a file that is there stay; False if another process may be removing it just now."""
@@ -135,8 +138,12 @@ class PassingFiles:
                 )
                 if blob.exists() and self._is_named_elsewhere(pointer, blob):
                     return False
-                pointer.unlink(missing_ok=True)
-                blob.unlink(missing_ok=True)
+                self.cache.remove_name(commit_hash, file)
+                with (
+                    contextlib.suppress(FileNotFoundError),
+                    self.cache.open_blobs(make=False) as blobs,
+                ):
+                    blobs.unlink(blob.name)
                 return True
         return False
 

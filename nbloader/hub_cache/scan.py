@@ -7,7 +7,6 @@ some things end the whole scan. Here each is noted as a problem of its repositor
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import stat
@@ -16,12 +15,14 @@ from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from nbloader.hub_cache.filesystem import is_held
+from nbloader.hub_cache.layout import MAX_REF_BYTES
 from nbloader.hub_cache.sweep import FoundPartial, found_partials
+from nbloader.small_files import read_small
 
 _REPO = re.compile(r"(model|dataset|space|kernel)s--(.+)", re.DOTALL)
 _ETAG = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _IGNORED = frozenset({".DS_Store"})  # The Hub's library passes over it, too.
-_MAX_REF_BYTES = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -323,33 +324,9 @@ class _Reading:
 
 def _read_ref(entry: os.DirEntry[str]) -> str:
     try:
-        if entry.is_file(follow_symlinks=False):
-            with Path(entry.path).open("rb") as file:
-                return file.read(_MAX_REF_BYTES).decode("ascii").strip()
+        return read_small(entry.path, MAX_REF_BYTES, follow=False).decode("ascii").strip()
     except (OSError, UnicodeDecodeError):
-        pass
-    return ""
-
-
-def is_held(lock: Path) -> bool:
-    """Say whether a process holds the lock file. A lock that cannot be asked counts as held.
-
-    Where the file system has no locks, the existence of the file is the lock.
-    """
-    try:
-        descriptor = os.open(lock, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    try:
-        # A shared lock is refused while another holds it alone, and disturbs for an instant only.
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
+        return ""
 
 
 def held_locks(folder: Path) -> frozenset[str]:

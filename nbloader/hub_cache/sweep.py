@@ -8,6 +8,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
+from nbloader.hub_cache.filesystem import is_held
 from nbloader.hub_cache.journal import read_header
 from nbloader.hub_cache.layout import RepoCache
 from nbloader.hub_cache.partial import OURS, part_paths
@@ -126,10 +127,22 @@ def _remove(etag: str, cache: RepoCache, listing: Listing, now: float) -> list[F
             for found in found_partials(cache.blobs)
             if found.etag == etag and _is_over(found, cache, listing, now)
         ]
-        for found in over:
-            for path in found.files:
-                path.unlink(missing_ok=True)
-        return over
+        return [found for found in over if remove_files(cache, found)]
+
+
+def remove_files(cache: RepoCache, found: FoundPartial) -> bool:
+    """Remove a partial; False if a process writes it whose lock is not there any more.
+
+    Raises:
+        OSError: it cannot be removed.
+    """
+    data = part_paths(cache.blobs, found.etag)[0]
+    if data in found.files and data.is_file() and not data.is_symlink() and is_held(data):
+        return False
+    with cache.open_blobs(make=False) as blobs:
+        for path in found.files:
+            blobs.unlink(path.name)
+    return True
 
 
 def _is_over(found: FoundPartial, cache: RepoCache, listing: Listing, now: float) -> bool:

@@ -51,11 +51,11 @@ def main() -> None:
         _work(start, channel)
     except NbloaderError as error:
         channel.publish(stopped(error))
-    except OSError:
-        from nbloader.worker.answers import cache_not_writable
+    except OSError as error:
+        from nbloader.worker.unusable import unusable
 
         local_dir = start.local_dir if isinstance(start, Start) else None
-        channel.publish(stopped(cache_not_writable(local_dir)))
+        channel.publish(stopped(unusable(error, local_dir)))
 
 
 def _get_ready() -> None:

@@ -19,7 +19,6 @@ from huggingface_hub import errors as hub_errors
 
 from nbloader.errors import (
     RUN_AGAIN,
-    CacheNotWritableError,
     DiskFullError,
     DownloadError,
     GatedRepoError,
@@ -40,6 +39,7 @@ from nbloader.redaction import short_path
 from nbloader.transfer.policy import Reason
 from nbloader.worker.failures import Failure
 from nbloader.worker.links import may_lead_to
+from nbloader.worker.unusable import unusable
 
 _TOKENS = "https://huggingface.co/settings/tokens"
 
@@ -178,7 +178,7 @@ def explain(error: Exception, what: Attempted) -> NbloaderError:
                 f"`{'local_dir' if what.local_dir else 'cache_dir'}=`.",
             )
         case OSError() if error.errno in _NOT_WRITABLE:
-            return cache_not_writable(what.local_dir)
+            return unusable(error, what.local_dir)
     if what.path is None and isinstance(error, (AttributeError, KeyError, TypeError, ValueError)):
         # The library's own code stumbles over answers of a wrong shape.
         return no_hub("its answers have the wrong form")
@@ -270,19 +270,6 @@ def _not_found(what: Attempted) -> NbloaderError:
     return RepoNotFoundError(
         f"{what.repo_id} does not exist, or is private",
         hint="Check the spelling. A private repository needs a token. " + _how_to_add_token(),
-    )
-
-
-def cache_not_writable(local_dir: str | None = None) -> CacheNotWritableError:
-    """Make the error for the folder of this process that cannot be used: the cache, or another."""
-    if local_dir is not None:
-        return CacheNotWritableError(
-            f"the folder {short_path(local_dir)} cannot be written",
-            hint="Pass another one as `local_dir=`.",
-        )
-    return CacheNotWritableError(
-        f"the cache folder {short_path(constants.HF_HUB_CACHE)} cannot be written",
-        hint="Pass a folder of your own as `cache_dir=`, or set HF_HOME.",
     )
 
 

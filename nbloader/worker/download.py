@@ -15,7 +15,7 @@ from huggingface_hub import constants
 
 from nbloader.errors import NbloaderError
 from nbloader.hub_cache import PassingFiles, RepoCache, matches, probe
-from nbloader.records import FileProgress, RepoFile, Retry, Route, TransferPolicy
+from nbloader.records import FileProgress, Notice, RepoFile, Retry, Route, TransferPolicy
 from nbloader.transfer.protocol import Tried
 from nbloader.worker.engine import Engine
 from nbloader.worker.http_route import HttpRoute
@@ -29,7 +29,7 @@ class Downloads:
     """Brings files of a repository into the cache.
 
     Attributes:
-        publish: told of progress and retries, from any thread.
+        publish: told of progress, retries and waits, from any thread.
         stuck: told of a fetch that hangs; see `Engine`.
         tried: what an earlier worker learned.
         fetched: paths that were not in the cache before.
@@ -37,7 +37,7 @@ class Downloads:
 
     hub: Hub
     cache: RepoCache
-    publish: Callable[[FileProgress | Retry], object]
+    publish: Callable[[FileProgress | Retry | Notice], object]
     stuck: Callable[[str, Route], object]
     tried: Sequence[Tried] = ()
     fetched: set[str] = field(default_factory=set)
@@ -78,7 +78,10 @@ class Downloads:
             done(file)
 
         notes = self._notes()
-        missing = self._missing(commit_hash, files, verify=verify)
+        try:
+            missing = self._missing(commit_hash, files, verify=verify)
+        except OSError as error:
+            raise self.hub.explained(error) from error
         known = set(missing)
         there = [file for file in files if file not in known]
         going = self.keep([file for file in there if file.path not in passing], commit_hash)

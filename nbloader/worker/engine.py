@@ -14,22 +14,25 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from nbloader.errors import DiskFullError, IntegrityError
 from nbloader.hub_cache import (
     FileHash,
     FileLock,
+    HeldError,
     Partial,
     PassingFiles,
     RepoCache,
     Room,
+    SpoiltError,
     bytes_on_disk,
-    open_partial,
 )
 from nbloader.limits import TICK_S
 from nbloader.records import (
     SPARE_DISK_BYTES,
     FileProgress,
+    Notice,
     RepoFile,
     Retry,
     Route,
@@ -39,6 +42,7 @@ from nbloader.text import format_bytes
 from nbloader.transfer.policy import Attempts
 from nbloader.transfer.protocol import Tried
 from nbloader.worker.failures import Failure
+from nbloader.worker.holders import Holders
 from nbloader.worker.piece import Piece, RouteLike
 from nbloader.worker.schedule import HASH_STEP_BYTES, Schedule, Task
 from nbloader.worker.tuning import Concurrency, most_pieces
@@ -59,7 +63,7 @@ class Engine:
     Args:
         files: in about the order in which they are wanted.
         routes: the ways that there are.
-        publish: told of progress and retries, from any thread.
+        publish: told of progress, retries and waits, from any thread.
         done: told of each file that is in the cache, from any thread.
         stuck: told the path of a file whose fetch hangs and cannot be ended from inside this
             process, and the route that it was on.
@@ -82,7 +86,7 @@ class Engine:
         commit_hash: str,
         routes: Mapping[Route, RouteLike],
         policy: TransferPolicy,
-        publish: Callable[[FileProgress | Retry], object],
+        publish: Callable[[FileProgress | Retry | Notice], object],
         done: Callable[[RepoFile], object],
         stuck: Callable[[str, Route], object],
         tried: Sequence[Tried] = (),
@@ -108,6 +112,7 @@ class Engine:
         self._notes = notes
         self._passed = list(passed)
         self._waits_for_room = 0
+        self._holders = Holders(policy, clock, publish)
         self._clock = clock
         # Two conditions of one lock, which is held for every use of what follows.
         lock = threading.RLock()
@@ -138,7 +143,8 @@ class Engine:
         """Bring the files into the cache, verified.
 
         Raises:
-            DownloadError: a file could not be had; what has come of the others is kept.
+            DownloadError: a file could not be had, or another process holds it and hangs; what has
+                come of the others is kept.
             Failure: so it is, because the server allows no more requests.
             IntegrityError: a file had the wrong bytes twice.
             DiskFullError: what is missing does not fit on the disk.
@@ -197,7 +203,8 @@ class Engine:
 
     def _admit(self) -> bool:
         """Begin with further files; tells whether others hold one that is waited for."""
-        held = False
+        held: dict[RepoFile, Path] = {}
+        waits = False
         for file in tuple(self._queue):
             loading = sum(not task.partial.complete for task in self._schedule.tasks)
             if loading >= self._policy.max_workers:
@@ -207,17 +214,22 @@ class Engine:
                 if passing >= MOST_PASSING:
                     continue
                 if not self._has_room(file):
-                    held = True
+                    waits = True
                     continue
             lock = self._cache.try_lock(file)
             if lock is None:
-                held = True
+                held[file] = self._cache.lock_path(file.etag)
                 continue
             try:
                 task = self._begin(file, lock)
+            except HeldError as error:
+                lock.release()
+                held[file] = error.path
+                continue
             except BaseException:
                 lock.release()
                 raise
+            self._holders.free(file)
             with self._changed:
                 self._queue.remove(file)
                 if task is not None:
@@ -226,7 +238,11 @@ class Engine:
             if task is None:
                 lock.release()
                 self._arrived(file)
-        return held
+        if held:
+            sizes = self._cache.partial_sizes()
+            for file, place in held.items():
+                self._holders.held(file, place, sizes)
+        return waits or bool(held)
 
     def _arrived(self, file: RepoFile) -> None:
         if file.path in self._passing:
@@ -301,8 +317,8 @@ class Engine:
         self._hashed += count
 
     def _open_partial(self, file: RepoFile) -> Partial:
-        return open_partial(
-            self._cache.blobs, file, revision=self._revision, commit_hash=self._commit_hash
+        return self._cache.open_partial(
+            file, revision=self._revision, commit_hash=self._commit_hash
         )
 
     def _check_disk(self) -> None:
@@ -403,6 +419,14 @@ class Engine:
                     self._hashed += count
                 with self._changed:
                     settled = task.hash.position == task.file.size and not task.in_flight
+            except SpoiltError:
+                with self._changed:
+                    task.spoilt = True
+                    settled = task.partial.complete and not task.in_flight
+            except BaseException as error:
+                self._stop(task, error)
+                return
+            try:
                 if settled:
                     self._settle(task)
             except BaseException as error:
@@ -414,8 +438,7 @@ class Engine:
 
     def _settle(self, task: Task) -> None:
         """Let a whole file into the cache if its hash is right."""
-        if task.hash.matches:
-            self._publish(task)
+        if not task.spoilt and task.hash.matches and self._published(task):
             task.lock.release()
             with self._changed:
                 self._schedule.tasks.remove(task)
@@ -428,11 +451,25 @@ class Engine:
             except IntegrityError as error:
                 self._stop(task, error)
                 return
-            task.partial, task.hash = self._open_partial(task.file), FileHash(task.file, self._room)
+            try:
+                task.partial = self._open_partial(task.file)
+            except HeldError:  # It comes once that other process is done with it, or from it.
+                self._schedule.tasks.remove(task)
+                self._queue.insert(0, task.file)
+                task.lock.release()
+            task.hash, task.spoilt = FileHash(task.file, self._room), False
             task.shown = 0
         self.publish(FileProgress(path=task.file.path, completed=0))
         if retry is not None:
             self.publish(retry)
+
+    def _published(self, task: Task) -> bool:
+        """Put a file that is right in its place; False if others have written to it."""
+        try:
+            self._publish(task)
+        except SpoiltError:
+            return False
+        return True
 
     def _publish(self, task: Task) -> None:
         """Put a file that is right in its place; first noted, if it goes again."""

@@ -39,6 +39,7 @@ from nbloader.selection import (
     parse_header,
     sketched,
 )
+from nbloader.small_files import open_regular
 from nbloader.text import quote
 from nbloader.worker.hub import Hub
 from nbloader.worker.repository import header_of, named_files, range_of
@@ -205,11 +206,8 @@ class Folder:
     def _opened(self, file: RepoFile) -> Iterator[IO[bytes]]:
         """Open a file that is a regular one now, too: opening a FIFO would wait for ever."""
         with self._readable(file.path_in_repo):
-            flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-            number = os.open(self.place("", file.path_in_repo), flags)
+            number = open_regular(self.place("", file.path_in_repo))
             with open(number, "rb") as opened:  # noqa: PTH123 - it is no path
-                if not stat.S_ISREG(os.fstat(number).st_mode):
-                    raise OSError("it is no file any more")
                 yield opened
 
     @contextmanager

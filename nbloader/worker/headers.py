@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from nbloader.errors import MalformedFileError
 from nbloader.records import Listing, RepoFile, Selection
 from nbloader.selection import Header, header_reads, look_through, parse_header
+from nbloader.small_files import open_regular
 from nbloader.worker.folder import Folder
 from nbloader.worker.repository import Repository, header_of, range_of
 
@@ -43,7 +45,7 @@ def first_header(
 def _of_this_machine(place: Path) -> Header | None:
     try:
         file = RepoFile(path=place.name, size=place.stat().st_size, etag="")
-        with place.open("rb") as opened:
+        with os.fdopen(open_regular(place), "rb") as opened:
             if place.name.endswith(".safetensors"):
                 return parse_header(header_of(opened, file), file)
             return look_through(file, functools.partial(range_of, opened)).header

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -35,6 +36,7 @@ from nbloader.selection import (
     parse_header,
     sketched,
 )
+from nbloader.small_files import open_regular, read_small
 from nbloader.text import quote
 from nbloader.transfer.protocol import Report, Tried
 from nbloader.worker.download import Downloads
@@ -84,7 +86,8 @@ class Repository:
             self.cache = LocalFolder.of(
                 Path(hub.local_dir), name, donors=(cached.blobs, *cached.donors)
             )
-        self._kept = ListingStore(Path(constants.HF_HOME) / "nbloader" / "listings" / name)
+        home = Path(constants.HF_HOME)
+        self._kept = ListingStore(home / "nbloader" / "listings" / name, home)
         self.downloads = Downloads(
             hub=hub, cache=self.cache, publish=publish, stuck=stuck, tried=tried
         )
@@ -194,7 +197,8 @@ class Repository:
 
     def _content(self, commit_hash: str, file: RepoFile) -> bytes:
         if format_of(file.path) is None:
-            return self.cache.pointer(commit_hash, file.path_in_repo).read_bytes()
+            place = self.cache.pointer(commit_hash, file.path_in_repo)
+            return read_small(place, file.size)
         with self._reading(commit_hash, file) as read:
             if read is None:
                 raise FileNotFoundError(file.path)
@@ -226,7 +230,7 @@ class Repository:
         content = self.cache.content(commit_hash, file)
         if content is None:
             return None if self.listing is None else self.hub.header_bytes(commit_hash, file)
-        with content.open("rb") as opened:
+        with os.fdopen(open_regular(content), "rb") as opened:
             return header_of(opened, file)
 
     def look_through(self, commit_hash: str, file: RepoFile) -> LookedThrough | None:
@@ -262,7 +266,7 @@ class Repository:
             there = self.listing is not None
             yield functools.partial(self.hub.read_range, commit_hash, file) if there else None
             return
-        with content.open("rb") as opened:
+        with os.fdopen(open_regular(content), "rb") as opened:
             yield functools.partial(range_of, opened)
 
     def left_bytes(self) -> dict[str, int]:

@@ -62,6 +62,7 @@ class Task:
         pinned: whether failures have chosen its route, not the comparison of speeds.
         whole: whether the server sends no parts of it.
         hashing: whether a thread is at its hash.
+        spoilt: whether others have written to its bytes; it comes anew once nothing is in flight.
         not_before: no piece is begun before that time.
         idle_since: since when no piece of it is in flight.
         shown: bytes that were reported.
@@ -75,6 +76,7 @@ class Task:
     pinned: bool = False
     whole: bool = False
     hashing: bool = False
+    spoilt: bool = False
     not_before: float = 0.0
     idle_since: float = float("-inf")
     in_flight: list[Piece] = field(default_factory=list)
@@ -470,6 +472,8 @@ class Schedule:
             if task.partial.complete:
                 if not task.in_flight:
                     return task
+                continue
+            if task.spoilt:
                 continue
             behind = task.partial.prefix - task.hash.position
             if behind >= HASH_STEP_BYTES:

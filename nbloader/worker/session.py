@@ -12,6 +12,7 @@ from typing import TypeAlias
 from huggingface_hub import constants
 
 from nbloader.errors import (
+    DownloadError,
     HubUnreachableError,
     IntegrityError,
     NotCachedError,
@@ -55,6 +56,10 @@ from nbloader.worker.sketch import SketchOf
 
 _Made: TypeAlias = tuple[Selection, dict[str, bytes], dict[str, Header | None]]
 """A selection, and what it was made from, by path: small files, and headers of weights."""
+
+
+FETCH_ROUNDS = 3
+"""How often files are looked for that somebody has removed since they came."""
 
 
 def fetch_order(selection: Selection, *, by_name: bool = False) -> list[RepoFile]:
@@ -433,6 +438,27 @@ class Session:
             copy.appear(sketch)
             wanted = [file for file in wanted if file not in copy.small]
             sketch = None
+        passing = frozenset(order.passing)
+        for _ in range(FETCH_ROUNDS):
+            self._bring(wanted, passing, sketch)
+            # Somebody may have cleaned the cache up meanwhile.
+            wanted = [file for file in wanted if file.path not in passing and self._is_gone(file)]
+            if not wanted:
+                return self._own.place(selection.commit_hash)
+        raise DownloadError(
+            f"{wanted[0].path} has come {FETCH_ROUNDS} times, and was removed again each time",
+            hint="Something removes files from the cache. Run the line again once that is over.",
+        )
+
+    def _is_gone(self, file: RepoFile) -> bool:
+        assert self._selection is not None
+        one = self._repositories[file.repo_id]
+        return not one.place(self._selection.commit_of(file), file.path_in_repo).exists()
+
+    def _bring(
+        self, wanted: Sequence[RepoFile], passing: frozenset[str], sketch: Path | None
+    ) -> None:
+        """Bring files of the selection to where they are looked for."""
         batches = {
             name: [file for file in wanted if file.repo_id == name] for name in self._repositories
         }
@@ -443,7 +469,7 @@ class Session:
             Where files go once they are read, the others are all there before: what reads waits for
             them.
             """
-            waits = bool(order.passing) and self._repositories[name] is self._own
+            waits = bool(passing) and self._repositories[name] is self._own
             return waits, sum(file.size for file in batches[name])
 
         for name in sorted(batches, key=rank):
@@ -451,10 +477,9 @@ class Session:
             done: Callable[[RepoFile], None] = self._done
             if sketch is not None and one is self._own:
                 done = self._sketch().beside(sketch, self._done)
-            passing = frozenset(order.passing if one is self._own else ())
-            one.fetch(batches[name], done=done, verify=self._start.verify, passing=passing)
+            own = passing if one is self._own else frozenset()
+            one.fetch(batches[name], done=done, verify=self._start.verify, passing=own)
             one.note_revision()
-        return self._own.place(selection.commit_hash)
 
     def sketch(self, folder: Path) -> None:
         """Write the files of the selection into a folder, those of weights without what is in them.

@@ -14,7 +14,7 @@ from huggingface_hub._local_folder import (
 )
 from huggingface_hub.utils import WeakFileLock
 
-from nbloader.hub_cache import LocalFolder, open_partial
+from nbloader.hub_cache import LocalFolder
 from nbloader.records import Listing, RepoFile
 
 COMMIT, LATER = "c" * 40, "d" * 40
@@ -34,7 +34,7 @@ def folder(tmp_path: Path) -> LocalFolder:
 
 
 def publish(folder: LocalFolder, file: RepoFile = FILE, content: bytes = CONTENT) -> Path:
-    partial = open_partial(folder.blobs, file, revision="main", commit_hash=COMMIT)
+    partial = folder.open_partial(file, revision="main", commit_hash=COMMIT)
     with partial.writer(0) as writer:
         writer.write(content)
     lock = folder.try_lock(file)

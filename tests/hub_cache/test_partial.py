@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import fcntl
+import hashlib
 import os
 import resource
+import shutil
 import signal
 import struct
 import subprocess
@@ -21,16 +24,20 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from nbloader.hub_cache.journal import Journal, JournalHeader, read_header, read_journal
+from nbloader.hub_cache.folders import open_folder
+from nbloader.hub_cache.journal import MAX_SPANS, Journal, JournalHeader, read_header, read_journal
 from nbloader.hub_cache.partial import (
     JOURNAL_EVERY_BYTES,
     SMALL_FILE_BYTES,
     WRITE_BYTES,
     DiskPartial,
+    HeldError,
     MemoryPartial,
     Partial,
+    SpoiltError,
     Writer,
     open_partial,
+    part_paths,
 )
 from nbloader.hub_cache.ranges import Span, Spans
 from nbloader.records import RepoFile
@@ -331,8 +338,8 @@ def test_a_header_of_another_format_is_none(tmp_path: Path, text: bytes) -> None
 def test_a_range_that_ends_before_it_begins_ends_the_journal(tmp_path: Path) -> None:
     header = JournalHeader(etag=ETAG, size=SIZE, path="x", revision="main", commit_hash=COMMIT)
     path = tmp_path / "journal"
-    journal = Journal(path, header, [(0, 5), (9, 9), (10, 20)])
-    journal.close()
+    with open_folder(tmp_path) as folder:
+        Journal(folder, path.name, header, [(0, 5), (9, 9), (10, 20)]).close()
     assert read_journal(path) == (header, [(0, 5)])
 
 
@@ -344,6 +351,163 @@ def test_a_partial_under_another_name_is_not_believed(tmp_path: Path) -> None:
     partial = reopen(tmp_path, other)
     assert spans(partial) == []
     partial.close()
+
+
+@pytest.mark.parametrize("size", [SIZE, 1 << 40])
+def test_a_journal_of_too_many_ranges_is_not_believed(tmp_path: Path, size: int) -> None:
+    """To count them, and the gaps between them, would take minutes."""
+    file = RepoFile(path=FILE.path, size=size, etag=ETAG, lfs=True)
+    reopen(tmp_path, file).close()
+    data, journal = data_and_journal(tmp_path)
+    os.truncate(data, size)
+    header, _ = read_journal(journal) or (None, None)
+    assert header is not None
+    for count, kept in ((MAX_SPANS, MAX_SPANS), (MAX_SPANS + 1, 0), (2_000_000, 0)):
+        many = [(2 * number, 2 * number + 1) for number in range(count)]
+        with open_folder(tmp_path) as folder:
+            Journal(folder, journal.name, header, many).close()
+        partial = reopen(tmp_path, file)
+        assert partial.arrived == kept
+        partial.close()
+        data.touch()
+        os.truncate(data, size)
+
+
+def test_a_partial_with_a_second_link_is_not_written_to(tmp_path: Path) -> None:
+    half(tmp_path)
+    precious = tmp_path / "precious"
+    precious.hardlink_to(data_and_journal(tmp_path)[0])
+    before = precious.read_bytes()
+    partial = reopen(tmp_path)
+    assert spans(partial) == []
+    fill(partial, bytes(SIZE))
+    partial.close()
+    assert precious.read_bytes() == before
+
+
+@pytest.mark.parametrize("what", ["fifo", "folder"])
+def test_what_is_no_file_is_not_opened(tmp_path: Path, what: str) -> None:
+    half(tmp_path)
+    for path in data_and_journal(tmp_path):
+        path.unlink()
+        if what == "fifo":
+            os.mkfifo(path)
+        else:
+            path.mkdir()
+    if what == "folder":
+        data_and_journal(tmp_path)[1].rmdir()
+    partial = reopen(tmp_path)
+    fill(partial)
+    partial.move_to(tmp_path / ETAG)
+    assert (tmp_path / ETAG).read_bytes() == CONTENT
+    assert data_and_journal(tmp_path)[0].is_dir() == (what == "folder")
+
+
+# -- two at once, and a folder that is swept ---------------------------------------------------
+
+REAL = RepoFile(
+    path="model.safetensors", size=SIZE, etag=hashlib.sha256(CONTENT).hexdigest(), lfs=True
+)
+
+
+def parts(blobs: Path) -> tuple[Path, Path]:
+    return part_paths(blobs, REAL.etag)
+
+
+def test_who_comes_second_is_told_that_the_partial_is_held(tmp_path: Path) -> None:
+    first = reopen(tmp_path, REAL)
+    with pytest.raises(HeldError) as caught:
+        reopen(tmp_path, REAL)
+    assert caught.value.path == parts(tmp_path)[0]
+    first.close()
+    reopen(tmp_path, REAL).close()
+
+
+@pytest.mark.parametrize("written", [0, SIZE // 2])
+def test_two_whose_locks_do_not_see_each_other_both_end_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: int
+) -> None:
+    # As where locks hold on one machine only, and each process is on another.
+    monkeypatch.setattr(fcntl, "flock", lambda *args: None)
+    first = reopen(tmp_path, REAL)
+    with first.writer(0) as writer:
+        writer.write(CONTENT[:written])
+    second = reopen(tmp_path, REAL)
+    assert second.arrived == written
+    fill(first)
+    first.move_to(tmp_path / REAL.etag)
+    assert (tmp_path / REAL.etag).read_bytes() == CONTENT
+    published = (tmp_path / REAL.etag).stat().st_ino
+    fill(second)
+    second.move_to(tmp_path / REAL.etag)
+    assert (tmp_path / REAL.etag).read_bytes() == CONTENT
+    assert (tmp_path / REAL.etag).stat().st_ino != published
+    assert [path.name for path in tmp_path.iterdir()] == [REAL.etag]
+
+
+def test_what_another_has_written_into_ours_is_not_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fcntl, "flock", lambda *args: None)
+    first = reopen(tmp_path, REAL)
+    with first.writer(0) as writer:
+        writer.write(CONTENT[:1000])
+    second = reopen(tmp_path, REAL)
+    fill(first)
+    os.pwrite(second._fd, b"wrong", 2000)
+    with pytest.raises(SpoiltError):
+        first.move_to(tmp_path / REAL.etag)
+    assert not (tmp_path / REAL.etag).exists()
+    second.close()
+
+
+def test_a_partial_that_was_cut_short_is_not_published(tmp_path: Path) -> None:
+    partial = reopen(tmp_path, REAL)
+    fill(partial)
+    os.truncate(parts(tmp_path)[0], 1000)
+    with pytest.raises(SpoiltError):
+        partial.move_to(tmp_path / REAL.etag)
+    partial.discard()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("gone", ["data", "journal", "both", "folder", "data replaced"])
+def test_what_is_swept_under_a_download_is_taken_from_the_descriptor(
+    tmp_path: Path, gone: str
+) -> None:
+    blobs = tmp_path / "blobs"
+    partial = reopen(blobs, REAL)
+    with partial.writer(0) as writer:
+        writer.write(CONTENT[: SIZE // 2])
+    data, journal = parts(blobs)
+    match gone:
+        case "data":
+            data.unlink()
+        case "journal":
+            journal.unlink()
+        case "both":
+            data.unlink()
+            journal.unlink()
+        case "folder":
+            shutil.rmtree(blobs)
+        case _:
+            data.unlink()
+            data.write_bytes(b"another")
+    fill(partial)
+    partial.move_to(blobs / REAL.etag)
+    assert (blobs / REAL.etag).read_bytes() == CONTENT
+    left = {path.name for path in blobs.iterdir()}
+    assert left == {REAL.etag, *([data.name] if gone == "data replaced" else [])}
+
+
+def test_what_another_has_put_there_is_not_removed(tmp_path: Path) -> None:
+    partial = reopen(tmp_path, REAL)
+    data, journal = parts(tmp_path)
+    data.unlink()
+    data.write_bytes(b"another")
+    partial.discard()
+    assert data.read_bytes() == b"another"
+    assert not journal.exists()
 
 
 # -- failures and ends ------------------------------------------------------------------------
@@ -546,4 +710,5 @@ def test_a_range_that_another_still_writes_is_not_journaled(tmp_path: Path) -> N
     partial._claimed.add(1000, 2000)  # by a thread that has not come to its write yet
     with partial.writer(0) as writer:
         writer.write(CONTENT[:5000])
+    kill(partial)
     assert spans(reopen(tmp_path)) == [(0, 1000), (2000, 5000)]

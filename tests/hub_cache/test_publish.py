@@ -21,7 +21,7 @@ from nbloader.errors import CacheNotWritableError
 from nbloader.hub_cache.filesystem import FileSystem, probe, try_lock
 from nbloader.hub_cache.hashing import matches
 from nbloader.hub_cache.layout import RepoCache
-from nbloader.hub_cache.partial import SMALL_FILE_BYTES, open_partial, scratch_path
+from nbloader.hub_cache.partial import SMALL_FILE_BYTES, open_partial
 from nbloader.records import RepoFile
 
 COMMIT, LATER = "c" * 40, "d" * 40
@@ -38,7 +38,7 @@ NO_LINKS = FileSystem(symlinks=False)
 
 def publish(cache: RepoCache, file: RepoFile, commit_hash: str = COMMIT) -> Path:
     """Bring a file into the cache, as a download does, and give its name there."""
-    partial = open_partial(cache.blobs, file, revision="main", commit_hash=commit_hash)
+    partial = cache.open_partial(file, revision="main", commit_hash=commit_hash)
     with partial.writer(0) as writer:
         writer.write(CONTENT[: file.size])
     lock = cache.try_lock(file)
@@ -116,14 +116,15 @@ def test_a_wrong_name_is_replaced(cache: RepoCache, file_system: FileSystem, wro
         pointer.symlink_to(elsewhere if wrong == "link" else "nowhere")
     publish(cache, LARGE)
     assert (matches(pointer, LARGE), elsewhere.read_bytes()) == (True, b"old")
-    # What a kill left under the name that this process uses, too.
-    scratch_path(cache.blobs, LARGE.etag).symlink_to(elsewhere)
+    # What lies under a name that scratch files once had is not touched.
+    old = cache.blobs / f"{LARGE.etag}.nbloader.{os.getpid()}.incomplete"
+    old.symlink_to(elsewhere)
     pointer.unlink()
     pointer.symlink_to(elsewhere)
     cache.blobs.joinpath(LARGE.etag).write_bytes(CONTENT)
     cache.link(COMMIT, LARGE)
     assert (matches(pointer, LARGE), elsewhere.read_bytes()) == (True, b"old")
-    assert [path for path in tree(cache) if path.endswith("incomplete")] == []
+    assert [path for path in tree(cache) if path.endswith("incomplete")] == [f"blobs/{old.name}"]
 
 
 def test_a_blob_in_the_shared_store_is_followed_and_not_written_through(
@@ -148,7 +149,7 @@ def test_a_blob_in_the_shared_store_is_followed_and_not_written_through(
     assert (store.read_bytes(), tree(cache)[f"blobs/{LARGE.etag}"]) == (b"wrong", LARGE.size)
 
 
-@pytest.mark.parametrize("redirected", [".", "models--org--name", "blobs", "snapshots", "commit"])
+@pytest.mark.parametrize("redirected", [".", "models--org--name", "blobs", "snapshots"])
 def test_folders_of_the_cache_may_be_links(tmp_path: Path, redirected: str) -> None:
     real, cache_dir = tmp_path / "disk" / "deeper" / "down", tmp_path / "cache"
     real.mkdir(parents=True)
@@ -158,7 +159,6 @@ def test_folders_of_the_cache_may_be_links(tmp_path: Path, redirected: str) -> N
         "models--org--name": cache.folder,
         "blobs": cache.blobs,
         "snapshots": cache.folder / "snapshots",
-        "commit": cache.snapshot(COMMIT),
     }[redirected]
     link.parent.mkdir(parents=True, exist_ok=True)
     link.symlink_to(real)
@@ -173,6 +173,30 @@ def test_folders_of_the_cache_may_be_links(tmp_path: Path, redirected: str) -> N
                 up = "../" * (2 + file.path.count("/"))
                 assert str(pointer.readlink()) == f"{up}blobs/{file.etag}"
     assert link.is_symlink()
+
+
+@pytest.mark.parametrize("place", ["", "text_encoder", "text_encoder/1"])
+def test_a_commit_or_a_folder_in_it_that_is_a_link_is_not_followed(
+    cache: RepoCache, tmp_path: Path, place: str
+) -> None:
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "model.safetensors").write_text("the user's own")
+    link = cache.snapshot(COMMIT) / place
+    link.parent.mkdir(parents=True)
+    link.symlink_to(victim)
+    for act in (
+        lambda: publish(cache, LARGE),
+        lambda: cache.link(COMMIT, LARGE),
+        lambda: cache.discard(COMMIT, LARGE),
+    ):
+        with pytest.raises(OSError, match="a link stands in the place of a folder") as caught:
+            act()
+        assert caught.value.filename == str(link)
+    assert [(path.name, path.read_text()) for path in victim.iterdir()] == [
+        ("model.safetensors", "the user's own")
+    ]
+    assert cache.has_bytes(COMMIT, LARGE)
 
 
 def test_a_link_that_names_no_blob_says_no_hash(cache: RepoCache) -> None:

@@ -23,9 +23,10 @@ from nbloader.errors import (
     NotCachedError,
 )
 from nbloader.hub_cache.delete import delete_items
+from nbloader.hub_cache.filesystem import is_held
 from nbloader.hub_cache.judge import ItemKind
 from nbloader.hub_cache.report import cache
-from nbloader.hub_cache.scan import is_held, open_files
+from nbloader.hub_cache.scan import open_files
 from nbloader.localhub import LocalHub
 from nbloader.text import format_bytes
 from tests.caches import Built, Cache, age, build, locked
