@@ -89,6 +89,10 @@ XET_CHUNKS_TIMEOUT_S = 5.0
 CALL_TIMEOUT_S = 20.0
 """For the answer to a call; the Hub's library would wait for ever."""
 
+MOST_ANSWER_WAIT_S = 30.0
+"""For the Hub's first answer, after attempts that waited for less: on some links every answer
+begins after 8 to 20 s."""
+
 ANSWER_LIMIT_S = 60.0
 """For the whole of an answer, however steadily it trickles."""
 
@@ -176,6 +180,7 @@ def orders(
             XET_PROBE_TIMEOUT_S,
             answer_timeout_s,
             CALL_TIMEOUT_S,
+            MOST_ANSWER_WAIT_S,
             ANSWER_LIMIT_S,
             timeout_s,
         ),

@@ -23,6 +23,7 @@ __all__ = [
     "backoff_s",
     "decide",
     "retry_record",
+    "rule_of",
 ]
 
 _SMALL_GAIN_BYTES = 1_000_000
@@ -32,6 +33,13 @@ _SMALL_GAIN_WAIT_S = 1.0
 MAX_WRONG = 2
 """What came with wrong bytes is fetched once more, over the other route; what was wrong twice will
 not become right."""
+
+LASTING_ATTEMPTS = 3
+"""What does not change by waiting is tried so often in a row: once more at the address that the
+Hub gives now, and once for chance."""
+
+LASTING_WAIT_S = 2.0
+"""The longest wait between those, so that what is wrong is told within seconds."""
 
 _JITTER = 0.25
 """So much of a wait is left to chance, so that many clients do not come back together."""
@@ -52,6 +60,8 @@ class Reason(StrEnum):
     REDIRECTS = "redirected without an end"
     OTHER_VERSION = "the server has another version of the file"
     BAD_ANSWER = "the answer is not what was asked for"
+    PAGE = "a web page came in its place"
+    BLOCKED = "the host cannot be reached"
     CANCELLED = "ended together with another that stalled"
     XET = "Xet storage failed"
     WRONG_BYTES = "wrong bytes"
@@ -67,10 +77,22 @@ class Rule:
         switch_after: failures in a row on one route after which the next attempt takes the other.
         at_once: the first attempt that brought nothing is followed without a wait, because time
             was lost already, or because waiting mends nothing.
+        lasting: what is wrong will most likely still be wrong in a minute, so a few attempts
+            within seconds are all.
     """
 
     switch_after: int = 2
     at_once: bool = False
+    lasting: bool = False
+
+    def attempts(self, policy: TransferPolicy) -> int:
+        """Return how many attempts in a row may end so."""
+        return min(LASTING_ATTEMPTS, policy.max_retries) if self.lasting else policy.max_retries
+
+    def backoff_s(self, fruitless: int, policy: TransferPolicy, chance: float) -> float:
+        """Return the wait after so many attempts that brought nothing; see `backoff_s`."""
+        wait_s = backoff_s(fruitless, policy, chance)
+        return min(wait_s, LASTING_WAIT_S) if self.lasting else wait_s
 
 
 RULES: Mapping[Reason, Rule] = MappingProxyType(
@@ -82,17 +104,24 @@ RULES: Mapping[Reason, Rule] = MappingProxyType(
         Reason.CAME_SHORT: Rule(),
         Reason.BUSY: Rule(),
         Reason.RATE_LIMITED: Rule(),
-        Reason.EXPIRED: Rule(at_once=True),
-        Reason.REFUSED: Rule(switch_after=1),
-        Reason.REDIRECTS: Rule(switch_after=1),
-        Reason.OTHER_VERSION: Rule(switch_after=1, at_once=True),
-        Reason.BAD_ANSWER: Rule(switch_after=1),
+        Reason.EXPIRED: Rule(at_once=True, lasting=True),
+        Reason.REFUSED: Rule(switch_after=1, lasting=True),
+        Reason.REDIRECTS: Rule(switch_after=1, lasting=True),
+        Reason.OTHER_VERSION: Rule(switch_after=1, at_once=True, lasting=True),
+        Reason.BAD_ANSWER: Rule(switch_after=1, lasting=True),
+        Reason.PAGE: Rule(switch_after=1, at_once=True, lasting=True),
+        Reason.BLOCKED: Rule(switch_after=1, lasting=True),
         Reason.XET: Rule(),
         Reason.WRONG_BYTES: Rule(switch_after=1, at_once=True),
         Reason.WORKER_DIED: Rule(),
         Reason.WORKER_STUCK: Rule(switch_after=1, at_once=True),
     }
 )
+
+
+def rule_of(reason: Reason) -> Rule:
+    """Return what follows a failure of this kind."""
+    return RULES.get(reason, Rule())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,11 +135,13 @@ class Attempts:
         moved_at: when the last byte came, or the first attempt began.
         failed_at: when an attempt failed that was counted, or would have been.
         wrong: how often the whole file had the wrong bytes.
+        lasting: attempts since the last bytes that ended for a reason which waiting does not mend.
     """
 
     route: Route
     moved_at: float
     fruitless: int = 0
+    lasting: int = 0
     on_route: int = 0
     failed_at: float = float("-inf")
     wrong: int = 0
@@ -122,7 +153,7 @@ class Attempts:
 
     def moved(self, now: float) -> Attempts:
         """Note that bytes came."""
-        return replace(self, moved_at=now, fruitless=0)
+        return replace(self, moved_at=now, fruitless=0, lasting=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,6 +260,7 @@ def decide(
         route=route,
         moved_at=now if gained else attempts.moved_at,
         fruitless=fruitless,
+        lasting=0 if gained else attempts.lasting + (rule.lasting and not together),
         on_route=on_route,
         failed_at=attempts.failed_at if together else now,
         wrong=attempts.wrong + (reason is Reason.WRONG_BYTES),
@@ -241,9 +273,11 @@ def decide(
         return GiveUp(attempts=after, timed_out=False)
     if after.wrong >= MAX_WRONG if wrong else fruitless >= policy.max_retries:
         return GiveUp(attempts=after, timed_out=False)
+    if rule.lasting and after.lasting >= rule.attempts(policy):
+        return GiveUp(attempts=after, timed_out=False)
     if now - attempts.moved_at > limit_s:
         return GiveUp(attempts=after, timed_out=True)
-    wait_s = backoff_s(fruitless, policy, chance)
+    wait_s = rule.backoff_s(fruitless, policy, chance)
     if (rule.at_once and fruitless == 1) or (route is not attempts.route and fruitless <= 2):
         wait_s = 0.0  # Another route may work where this one does not, and waiting mends neither.
     asked = min(retry_after_s or 0.0, MAX_RETRY_AFTER_S)

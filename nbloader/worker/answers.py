@@ -18,7 +18,6 @@ from huggingface_hub import constants
 from huggingface_hub import errors as hub_errors
 
 from nbloader.errors import (
-    RUN_AGAIN,
     DiskFullError,
     DownloadError,
     GatedRepoError,
@@ -37,7 +36,7 @@ from nbloader.machine import how_to_add_token, how_to_connect, place
 from nbloader.records import RateLimitFacts, RepoType
 from nbloader.redaction import short_path
 from nbloader.transfer.policy import Reason
-from nbloader.worker.failures import Failure
+from nbloader.worker.failures import Failure, not_downloaded
 from nbloader.worker.links import may_lead_to
 from nbloader.worker.unusable import unusable
 
@@ -194,14 +193,16 @@ def _gave_up(failure: Failure, what: Attempted) -> NbloaderError:
     if failure.reason is Reason.RATE_LIMITED:
         return rate_limited(failure, what.path, token_sent=what.token_sent)
     if what.path is None:
+        hint = how_to_connect(place(os.environ))
+        if failure.reason in (Reason.STALLED, Reason.TIMED_OUT):
+            hint += (
+                " Where each answer begins late, set check_network=False "
+                "(NBLOADER_CHECK_NETWORK=false): then a minute is waited for the first."
+            )
         return HubUnreachableError(
-            f"the Hub at {constants.ENDPOINT} does not answer ({failure}; {tried})",
-            hint=how_to_connect(place(os.environ)),
+            f"the Hub at {constants.ENDPOINT} does not answer ({failure}; {tried})", hint=hint
         )
-    return DownloadError(
-        f"{what.path} could not be downloaded ({failure}; {tried})",
-        hint=f"{RUN_AGAIN} On a bad link, set NBLOADER_MAX_RETRIES=10.",
-    )
+    return not_downloaded(what.path, failure, tried, [failure.host] if failure.host else [])
 
 
 def rate_limited(failure: Failure, path: str | None, *, token_sent: bool) -> RateLimitedError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.metadata
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -15,13 +14,13 @@ from huggingface_hub import constants
 
 from nbloader.errors import NbloaderError
 from nbloader.hub_cache import PassingFiles, RepoCache, matches, probe
-from nbloader.records import FileProgress, Notice, RepoFile, Retry, Route, TransferPolicy
+from nbloader.records import FileProgress, Notice, RepoFile, Retry, Route
 from nbloader.transfer.protocol import Tried
 from nbloader.worker.engine import Engine
 from nbloader.worker.http_route import HttpRoute
 from nbloader.worker.hub import Hub
 from nbloader.worker.piece import RouteLike
-from nbloader.worker.xet_route import ChunkStarts, XetRoute, xet_is_usable
+from nbloader.worker.xet_route import ChunkStarts, XetRoute, may_use_xet
 
 
 @dataclass(slots=True)
@@ -112,6 +111,7 @@ class Downloads:
             passing=passing,
             passed=[file for file in files if file.path in passing and file.path not in paths],
             notes=notes,
+            answers=self.hub.endpoint.answers,
         )
         try:
             engine.fetch()
@@ -207,11 +207,6 @@ class Downloads:
         return routes
 
 
-def may_use_xet(policy: TransferPolicy) -> bool:
-    """Say whether the settings allow Xet storage, and an hf_xet that can read it is installed."""
-    return policy.route is not Route.HTTP and xet_is_usable(_xet_version())
-
-
 def _stamps(*paths: Path) -> tuple[tuple[int, int, int] | None, ...]:
     """Return what differs once a file was replaced or written."""
     found: list[tuple[int, int, int] | None] = []
@@ -223,15 +218,6 @@ def _stamps(*paths: Path) -> tuple[tuple[int, int, int] | None, ...]:
         else:
             found.append((stat.st_ino, stat.st_size, stat.st_mtime_ns))
     return tuple(found)
-
-
-def _xet_version() -> str | None:
-    if constants.HF_HUB_DISABLE_XET:
-        return None
-    try:
-        return importlib.metadata.version("hf-xet")
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _wants_symlinks() -> bool:

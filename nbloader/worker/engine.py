@@ -45,7 +45,7 @@ from nbloader.worker.failures import Failure
 from nbloader.worker.holders import Holders
 from nbloader.worker.piece import Piece, RouteLike
 from nbloader.worker.schedule import HASH_STEP_BYTES, Schedule, Task
-from nbloader.worker.tuning import Concurrency, most_pieces
+from nbloader.worker.tuning import AnswerTime, Concurrency, most_pieces
 
 LOCK_EVERY_S = 0.5
 DISK_EVERY_S = 5.0
@@ -72,6 +72,7 @@ class Engine:
             room for them.
         passed: those of them that are there already.
         notes: where those are noted.
+        answers: how long answers take to begin, as far as that is known.
 
     Attributes:
         failed_path: the file that an error was about.
@@ -93,6 +94,7 @@ class Engine:
         passing: frozenset[str] = frozenset(),
         passed: Sequence[RepoFile] = (),
         notes: PassingFiles | None = None,
+        answers: AnswerTime | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
         chance: Callable[[], float] = random.random,
@@ -126,6 +128,7 @@ class Engine:
             clock=clock,
             wall_clock=wall_clock,
             chance=chance,
+            answers=answers,
         )
         # Looked for once: to list the folder for each of thousands of files takes minutes.
         self._orphans = cache.orphan_etags()
@@ -391,10 +394,15 @@ class Engine:
             piece.begin(
                 writer,
                 task.hash,
+                wins=functools.partial(self._wins, task, piece),
                 take_whole=functools.partial(self._take_whole, task, piece),
                 link_does_better=self._link_does_better,
             )
             route.fetch(piece)
+
+    def _wins(self, task: Task, piece: Piece) -> None:
+        with self._changed:
+            self._schedule.wins(task, piece)
 
     def _take_whole(self, task: Task, piece: Piece) -> bool:
         with self._changed:

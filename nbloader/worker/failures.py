@@ -7,14 +7,15 @@ import math
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import tenacity
 
+from nbloader.errors import RUN_AGAIN, DownloadError
 from nbloader.limits import MAX_RETRY_AFTER_S
 from nbloader.records import Retry, TransferPolicy
-from nbloader.transfer.policy import Reason, asks_too_much, backoff_s, retry_record
+from nbloader.transfer.policy import Reason, asks_too_much, retry_record, rule_of
 
 TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Answers that ask to come back, or that a proxy gives while the Hub is busy."""
@@ -34,28 +35,54 @@ class Failure(Exception):  # noqa: N818 - an outcome for the policy, shown to no
     Attributes:
         reason: what the policy looks at.
         retry_after_s: how long the server asks to wait.
+        host: where it happened, with its port if that is not the usual one; None if nobody knows.
     """
 
     def __init__(
-        self, reason: Reason, text: str = "", *, retry_after_s: float | None = None
+        self,
+        reason: Reason,
+        text: str = "",
+        *,
+        retry_after_s: float | None = None,
+        host: str | None = None,
     ) -> None:
         super().__init__(text or str(reason))
         self.reason = reason
         self.retry_after_s = retry_after_s
+        self.host = host
 
 
-def status_failure(status: int, retry_after: str | None) -> Failure:
-    """Return the failure that an HTTP status means, where a later attempt may get another."""
+def status_failure(status: int, retry_after: str | None, date: str | None = None) -> Failure:
+    """Return the failure that an HTTP status means, where a later attempt may get another.
+
+    Args:
+        retry_after, date: headers of the answer.
+    """
     reason = Reason.REFUSED
     if status in TRANSIENT_STATUS:
         reason = Reason.RATE_LIMITED if status == 429 else Reason.BUSY
     return Failure(
-        reason, f"the server answered {status}", retry_after_s=retry_after_s(retry_after)
+        reason, f"the server answered {status}", retry_after_s=retry_after_s(retry_after, date)
     )
 
 
-def retry_after_s(value: str | None, clock: Callable[[], float] = time.time) -> float | None:
+def seconds_of(date: str | None) -> float | None:
+    """Read a date of HTTP; None for what is none."""
+    try:
+        seconds = email.utils.parsedate_to_datetime(date or "").timestamp()
+    except (ValueError, OverflowError):
+        return None
+    return seconds if math.isfinite(seconds) else None
+
+
+def retry_after_s(
+    value: str | None, date: str | None = None, clock: Callable[[], float] = time.time
+) -> float | None:
     """Read a Retry-After header (RFC 9110, 10.2.3): seconds, or a date.
+
+    Args:
+        date: when the server has answered by its own clock, which counts: that of this machine may
+            be wrong. None if it does not say so.
 
     Returns:
         Seconds from now, from 0 to `MAX_RETRY_AFTER_S`; None where there is no such header, or it
@@ -66,11 +93,41 @@ def retry_after_s(value: str | None, clock: Callable[[], float] = time.time) -> 
     text = value.strip()
     if text.isascii() and text.isdigit():
         return min(float(text[:10]), MAX_RETRY_AFTER_S)
-    try:
-        seconds = email.utils.parsedate_to_datetime(text).timestamp() - clock()
-    except (ValueError, OverflowError):
+    until, now = seconds_of(text), seconds_of(date)
+    if until is None:
         return None
-    return min(max(0.0, seconds), MAX_RETRY_AFTER_S) if math.isfinite(seconds) else None
+    return min(max(0.0, until - (clock() if now is None else now)), MAX_RETRY_AFTER_S)
+
+
+def not_downloaded(
+    path: str, failure: Failure, tried: str, hosts: Sequence[str] = ()
+) -> DownloadError:
+    """Make the error for a file that is given up, with a hint that fits what was in the way.
+
+    Args:
+        tried: how often, or how long.
+        hosts: where it was tried.
+    """
+    where = " and ".join(hosts)
+    at = f" from {where}" if where else ""
+    hint = f"{RUN_AGAIN} On a bad link, set NBLOADER_MAX_RETRIES=10."
+    if failure.reason is Reason.BLOCKED:
+        hint = (
+            f"A firewall or the name server of the network may block {where or 'it'}: have it "
+            f"allowed, or use another network or a mirror (HF_ENDPOINT). {RUN_AGAIN}"
+        )
+    elif failure.reason is Reason.PAGE:
+        hint = (
+            f"A firewall or a sign-in page stands before {where or 'the server'}: open "
+            f"{f'https://{hosts[-1]}' if hosts else 'it'} in a browser to see it, have the host "
+            f"allowed, or use another network. {RUN_AGAIN}"
+        )
+    elif failure.reason in (Reason.STALLED, Reason.TIMED_OUT):
+        hint += (
+            " Where each answer begins late, set check_network=False "
+            "(NBLOADER_CHECK_NETWORK=false) and a longer stall_timeout_s."
+        )
+    return DownloadError(f"{path} could not be downloaded{at} ({failure}; {tried})", hint=hint)
 
 
 class RateLimit:
@@ -95,9 +152,9 @@ class RateLimit:
             wait_s = min(seconds, MAX_RETRY_AFTER_S)
             self._until = max(self._until, self._clock() + wait_s)
 
-    def refusal(self, status: int, retry_after: str | None) -> Failure:
+    def refusal(self, status: int, retry_after: str | None, date: str | None = None) -> Failure:
         """Return the failure that an answer of the Hub means; keep the wait that it asks for."""
-        failure = status_failure(status, retry_after)
+        failure = status_failure(status, retry_after, date)
         if failure.reason is Reason.RATE_LIMITED:
             with self._lock:
                 now = self._clock()
@@ -132,6 +189,8 @@ def call_with_retries(
         The last error, as it was raised.
     """
 
+    lasting = 0
+
     def failure(state: tenacity.RetryCallState) -> Failure:
         error = state.outcome.exception() if state.outcome else None
         assert isinstance(error, Failure)
@@ -139,10 +198,17 @@ def call_with_retries(
 
     def wait(state: tenacity.RetryCallState) -> float:
         asked = failure(state).retry_after_s or 0.0
-        return max(backoff_s(state.attempt_number, policy, chance()), asked)
+        rule = rule_of(failure(state).reason)
+        if rule.at_once and state.attempt_number == 1:
+            return asked
+        return max(rule.backoff_s(state.attempt_number, policy, chance()), asked)
 
     def stop(state: tenacity.RetryCallState) -> bool:
+        nonlocal lasting
+        rule = rule_of(failure(state).reason)
+        lasting += rule.lasting
         used_up = state.attempt_number >= policy.max_retries
+        used_up = used_up or (rule.lasting and lasting >= rule.attempts(policy))
         return used_up or asks_too_much(failure(state).retry_after_s, policy)
 
     def announce(state: tenacity.RetryCallState) -> None:

@@ -12,7 +12,7 @@ from huggingface_hub.errors import OfflineModeIsEnabled
 
 from nbloader.transfer.policy import Reason
 from nbloader.worker.failures import Failure
-from nbloader.worker.links import Links
+from nbloader.worker.links import Links, part_of
 from nbloader.worker.piece import Piece
 from nbloader.worker.wire import Canceller, http_package
 
@@ -117,20 +117,30 @@ class HttpRoute:
             self._fetch(piece)
 
     def _fetch(self, piece: Piece) -> None:
-        cut = piece.cut
         piece.cancel = canceller = Canceller()
+        while self._fetch_part(piece, canceller):
+            pass
+
+    def _fetch_part(self, piece: Piece, canceller: Canceller) -> bool:
+        """Bring what one answer has of a piece; tells whether the rest is to be asked for.
+
+        A server may send less than it was asked for (RFC 9110, 15.3.7).
+        """
+        cut, done = piece.cut, piece.received
         with self._links.open(
             cut.commit_hash,
             cut.file,
-            cut.start,
+            cut.start + done,
             cut.stop,
             asking=piece.heard,
             canceller=canceller,
         ) as (answer, first):
-            if answer.status_code == 200 and not piece.take_whole():
+            piece.answered()
+            part = part_of(answer)
+            if part is None and not piece.take_whole():
                 raise Failure(Reason.CANCELLED)  # Another goes on to the end of the file.
-            skip = piece.cut.start - first
-            left = piece.cut.size  # It may be more by now.
+            skip = piece.cut.start + done - first
+            left = piece.cut.size - done  # It may be more by now.
             window_began, in_window = self._clock(), 0
             for chunk in answer.chunks():
                 if not left:
@@ -154,5 +164,9 @@ class HttpRoute:
                     if speed < self._min_speed and piece.link_does_better(speed):
                         raise Failure(Reason.TOO_SLOW)
                     window_began, in_window = now, 0
-        if left:
-            raise Failure(Reason.CAME_SHORT)
+        if not left:
+            return False
+        here = piece.cut.start + piece.received
+        if part is not None and part[1] == here > cut.start + done:
+            return True
+        raise Failure(Reason.CAME_SHORT)

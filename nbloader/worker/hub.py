@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import re
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -26,7 +27,13 @@ from nbloader.errors import (
     NbloaderError,
     RepoNotFoundError,
 )
-from nbloader.limits import ANSWER_LIMIT_S, CALL_TIMEOUT_S, XET_PROBE_WAIT_S
+from nbloader.limits import (
+    ANSWER_LIMIT_S,
+    CALL_TIMEOUT_S,
+    CONNECT_TIMEOUT_S,
+    MOST_ANSWER_WAIT_S,
+    XET_PROBE_WAIT_S,
+)
 from nbloader.records import (
     HubFacts,
     Listing,
@@ -60,9 +67,17 @@ from nbloader.worker.failures import (
     call_with_retries,
 )
 from nbloader.worker.http_route import network_failures
-from nbloader.worker.links import Links, origin
+from nbloader.worker.links import Links, at_endpoint, part_of
+from nbloader.worker.tuning import AnswerTime
 from nbloader.worker.wire import Wires
-from nbloader.worker.xet_route import XetAccess, XetProbe, access_from_json
+from nbloader.worker.xet_route import (
+    ChunkStarts,
+    XetAccess,
+    XetProbe,
+    XetRoute,
+    access_from_json,
+    may_use_xet,
+)
 
 MAX_ANSWER_BYTES = 64 << 20
 """Many times what a page of a listing takes."""
@@ -72,6 +87,9 @@ MAX_PAGES = 1000
 
 MAX_KEPT_HEADERS = 16 << 20
 """Bytes of headers of weights that are kept for a sketch; those of a model of 24 GB take 0.2 MB."""
+
+LONGER_EACH_TIME = 2.5
+"""The second and the third question wait so many times as long for the first answer."""
 
 _T = TypeVar("_T")
 
@@ -87,12 +105,14 @@ class Endpoint:
         limits: what answers told of it, by kind.
         xet_probe: finds out whether Xet storage answers.
         wires: the connections to where the bytes are.
+        answers: how long answers take to begin.
     """
 
     rate_limit: RateLimit = field(default_factory=RateLimit)
     limits: dict[str, RateLimitFacts] = field(default_factory=dict)
     xet_probe: XetProbe = field(default_factory=XetProbe)
     wires: Wires = field(default_factory=Wires)
+    answers: AnswerTime = field(default_factory=AnswerTime)
 
 
 @dataclass(slots=True)
@@ -122,6 +142,9 @@ class Hub:
     asks_xet: bool = field(init=False, default=False)
     headers: dict[tuple[str, str], bytes] = field(init=False, default_factory=dict)
     _scope: TokenScope | None = field(init=False, default=None)
+    _xet: dict[str, XetRoute] = field(init=False, default_factory=dict)
+    _reads_over_xet: bool = field(init=False, default=False)
+    _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         self.facts = HubFacts(
@@ -137,6 +160,7 @@ class Hub:
             rate_limit=self.endpoint.rate_limit,
             heard=self._heard,
             wires=self.endpoint.wires,
+            answers=self.endpoint.answers,
         )
 
     def beside(self, repo_id: str, repo_type: RepoType = RepoType.MODEL) -> Hub:
@@ -168,7 +192,7 @@ class Hub:
             link = response.links.get("xet-reconstruction-info", {}).get("url")
             host = xet_host(link, constants.ENDPOINT)
             if host is not None:
-                self.endpoint.xet_probe.ask(host)
+                self.endpoint.xet_probe.ask(host, self.endpoint.answers.patience_s())
 
     # -- what is there ---------------------------------------------------------------------
 
@@ -197,10 +221,14 @@ class Hub:
 
     def _resolve(self, revision: str) -> RepoInfo:
         url = f"{self._api}/revision/{quote(revision, safe='')}"
+        timeout_s = self.policy.answer_timeout_s
 
         def ask() -> tuple[float, Any]:
-            started = time.monotonic()
-            answer, _ = self._get_json(url, self.policy.answer_timeout_s)
+            nonlocal timeout_s
+            started, waited_s = time.monotonic(), timeout_s
+            # Where nothing comes, the link may be one on which every answer begins late.
+            timeout_s = max(timeout_s, min(timeout_s * LONGER_EACH_TIME, MOST_ANSWER_WAIT_S))
+            answer, _, _ = self._get_json(url, waited_s)
             return time.monotonic() - started, answer
 
         few = min(OPENING_ATTEMPTS, self.policy.max_retries)
@@ -224,30 +252,34 @@ class Hub:
     def _api(self) -> str:
         return f"{constants.ENDPOINT}/api/{self.repo_type}s/{self.repo_id}"
 
-    def _get_json(self, url: str, timeout_s: float) -> tuple[Any, str | None]:
-        """Ask the Hub's API; gives the answer and the address of its next page.
+    def _get_json(self, url: str, timeout_s: float) -> tuple[Any, str | None, str | None]:
+        """Ask the Hub's API; gives the answer, what it links to as its next page, and its date.
 
         The library's own calls wait for ever on a silent server and hide their retries.
         """
         self.endpoint.rate_limit.check()
+        answers, asked_at = self.endpoint.answers, time.monotonic()
+        wait_s = answers.patience_s(timeout_s)
         with get_session().stream(
             "GET",
             url,
             headers=build_hf_headers(token=self.token),
-            timeout=timeout_s,
+            timeout=(min(CONNECT_TIMEOUT_S, wait_s), *(wait_s,) * 3),
             follow_redirects=True,
         ) as response:
+            answers.took(time.monotonic() - asked_at)
             self._heard(response)
+            date = response.headers.get("Date")
             if response.status_code in TRANSIENT_STATUS:
                 retry_after = response.headers.get("Retry-After")
-                raise self.endpoint.rate_limit.refusal(response.status_code, retry_after)
+                raise self.endpoint.rate_limit.refusal(response.status_code, retry_after, date)
             if response.status_code >= 400:
                 response.read()  # What the library looks at to tell one refusal from another.
             hf_raise_for_status(response)
             content = _bounded(response)
             following = response.links.get("next", {}).get("url")
         try:
-            return json.loads(content), following
+            return json.loads(content), following, date
         except (ValueError, RecursionError):
             raise no_hub("its answer is not JSON") from None
 
@@ -270,12 +302,13 @@ class Hub:
 
     def _page(self, url: str) -> tuple[list[dict[str, Any]], str | None]:
         """Fetch one page of a listing, and the address of the next."""
-        entries, following = self._get_json(url, CALL_TIMEOUT_S)
+        entries, following, _ = self._get_json(url, CALL_TIMEOUT_S)
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
             raise no_hub("the listing is not a list")
-        if following is not None and origin(following) != origin(constants.ENDPOINT):
-            raise no_hub("the listing goes on at another host")
-        return entries, following
+        try:
+            return entries, None if following is None else at_endpoint(url, following)
+        except ValueError:
+            raise no_hub("the listing goes on at an address that is none") from None
 
     def _sends_token(self) -> bool:
         return bool(get_token() if self.token in (None, True) else self.token)
@@ -287,7 +320,8 @@ class Hub:
         """
         if self._scope is None:
             try:
-                answer, _ = self._get_json(f"{constants.ENDPOINT}/api/whoami-v2", CALL_TIMEOUT_S)
+                url = f"{constants.ENDPOINT}/api/whoami-v2"
+                answer, _, _ = self._get_json(url, CALL_TIMEOUT_S)
                 self._scope = token_scope(answer)
             except HfHubHTTPError as error:
                 if error.response.status_code == 401:
@@ -341,18 +375,58 @@ class Hub:
         )
 
     def _read_range(self, commit_hash: str, file: RepoFile, first: int, last: int) -> bytes:
-        """Read the bytes of a file from offset `first` up to `last`."""
-        with self.links.open(commit_hash, file, first, last) as (answer, begins):
-            # A server may answer with the whole file; no more of it is read than was asked for.
-            content = bytearray()
-            for chunk in answer.chunks():
-                content += chunk
-                if len(content) > last - begins:
-                    break
-        content = content[first - begins : last - begins]
-        if len(content) < last - first:
-            raise Failure(Reason.CAME_SHORT)
+        """Read the bytes of a file from offset `first` up to `last`, over what answers."""
+
+        def over_http() -> bytes:
+            with network_failures():
+                return self._read_over_http(commit_hash, file, first, last)
+
+        def over_xet() -> bytes:
+            return self._xet_of(commit_hash).read(commit_hash, file, first, last)
+
+        if file.xet_hash is None or not may_use_xet(self.policy):
+            return over_http()
+        ways = (over_xet, over_http) if self._reads_over_xet else (over_http, over_xet)
+        try:
+            return ways[0]()
+        except Failure as failure:
+            if failure.reason is Reason.RATE_LIMITED:
+                raise
+            try:
+                content = ways[1]()
+            except (Failure, HfHubHTTPError):
+                raise failure from None  # Of the route that is tried first, more can be told.
+            self._reads_over_xet = not self._reads_over_xet
+            return content
+
+    def _read_over_http(self, commit_hash: str, file: RepoFile, first: int, last: int) -> bytes:
+        content = bytearray()
+        while len(content) < last - first:
+            here = first + len(content)
+            with self.links.open(commit_hash, file, here, last) as (answer, begins):
+                # A server may answer with the whole file; no more of it is read than was asked
+                # for. Or with less, which it says; then the rest is asked for.
+                came, part = bytearray(), part_of(answer)
+                for chunk in answer.chunks():
+                    came += chunk
+                    if len(came) > last - begins:
+                        break
+            content += came[here - begins : last - begins]
+            ends = first + len(content)
+            if ends < last and (part is None or part[1] != ends or ends == here):
+                raise Failure(Reason.CAME_SHORT)
         return bytes(content)
+
+    def _xet_of(self, commit_hash: str) -> XetRoute:
+        """Return what reads ranges of the files of a commit over Xet storage."""
+        with self._lock:
+            if commit_hash not in self._xet:
+                self._xet[commit_hash] = XetRoute(
+                    functools.partial(self.xet_access, commit_hash),
+                    stall_timeout_s=self.policy.stall_timeout_s,
+                    chunks=ChunkStarts(self.policy.stall_timeout_s),
+                )
+            return self._xet[commit_hash]
 
     def xet_access(self, commit_hash: str) -> XetAccess:
         """Ask where Xet storage is, and for a token for it.
@@ -362,12 +436,13 @@ class Hub:
                 finds out whether the access is at fault.
         """
         timeout_s = min(CALL_TIMEOUT_S, self.policy.stall_timeout_s)
+        url = f"{self._api}/xet-read-token/{commit_hash}"
         try:
             with network_failures():
-                answer, _ = self._get_json(f"{self._api}/xet-read-token/{commit_hash}", timeout_s)
+                answer, _, date = self._get_json(url, timeout_s)
         except HfHubHTTPError as error:
             raise Failure(Reason.REFUSED, "the Hub gives no access to Xet storage") from error
-        return access_from_json(answer, constants.ENDPOINT)
+        return access_from_json(answer, constants.ENDPOINT, date)
 
     # -- errors ----------------------------------------------------------------------------
 

@@ -13,12 +13,13 @@ from __future__ import annotations
 import re
 import threading
 import time
+import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin, urlsplit, urlunsplit
 
 from huggingface_hub import constants, get_session, hf_hub_url
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
@@ -28,30 +29,86 @@ from nbloader.limits import ASKING_STEP_S, CONNECT_TIMEOUT_S
 from nbloader.records import RepoFile, RepoType
 from nbloader.transfer.policy import Reason
 from nbloader.worker.failures import TRANSIENT_STATUS, Failure, RateLimit, status_failure
+from nbloader.worker.tuning import AnswerTime
 from nbloader.worker.wire import Canceller, Wires
 
 MAX_REDIRECTS = 5
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _ETAG = re.compile(r'(?:W/)?"?([^"]*)"?')
+_CONTENT_RANGE = re.compile(
+    r"bytes\s+(\d{1,19})-(\d{1,19})/(\d{1,19}|\*)", re.ASCII | re.IGNORECASE
+)
+_HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+
+_PORTS = {"http": 80, "https": 443}
+
+_AS_IT_IS = frozenset({"", "identity", "none", "binary", "aws-chunked"})
+"""Encodings that leave the bytes as they are. The last is the store's own business."""
+
+_ZIPPED = frozenset({"gzip", "x-gzip", "deflate"})
 
 
-def origin(url: str) -> tuple[str, str]:
-    """Return what decides whether two addresses are of the same server."""
+def origin(url: str) -> tuple[str, str, int | None]:
+    """Return what decides whether two addresses are of the same server: scheme, host and port.
+
+    Raises:
+        ValueError: it is no address.
+    """
     parts = urlsplit(url)
-    return parts.scheme, parts.netloc
+    return parts.scheme, parts.hostname or "", parts.port or _PORTS.get(parts.scheme)
+
+
+def host_of(url: str) -> str:
+    """Return the host of an address for a message, with its port if that is not the usual one."""
+    scheme, host, port = origin(url)
+    host = f"[{host}]" if ":" in host else host
+    return host if port == _PORTS.get(scheme) else f"{host}:{port}"
 
 
 def may_lead_to(url: str, following: str) -> bool:
     """Say whether a server may send its client on to another address: one of HTTP, and over a
     safe wire where the first was safe."""
     try:
-        scheme, host = origin(following)
-        _ = urlsplit(following).port  # Raises for what is no number.
+        scheme, host, _ = origin(following)
     except ValueError:
         return False
-    safe = ("https",) if url.startswith("https:") else ("https", "http")
+    safe = ("https",) if url.lower().startswith("https:") else ("https", "http")
     return scheme in safe and bool(host)
+
+
+def at_endpoint(asked: str, link: str) -> str:
+    """Return where the configured endpoint has what a link of one of its answers names.
+
+    A mirror passes on the links of the Hub as they are. Only their path and query count: whoever
+    was asked for the first page is asked for the next.
+
+    Args:
+        asked: the address that was answered.
+
+    Raises:
+        ValueError: the link is no address.
+    """
+    parts, home = urlsplit(urljoin(asked, link)), urlsplit(constants.ENDPOINT)
+    before, path = home.path.rstrip("/"), parts.path
+    if not (before and path.startswith(f"{before}/")):
+        path = before + path
+    return urlunsplit((home.scheme, home.netloc, path, parts.query, ""))
+
+
+def part_of(answer: Answer) -> tuple[int, int, int | None] | None:
+    """Read which part of a file an answer holds (RFC 9110, 14.4).
+
+    Returns:
+        Its first byte, the one after its last, and the bytes of the whole file, None where the
+        server does not know; None if it is the whole, or does not say.
+    """
+    if answer.status_code != 206:
+        return None
+    found = _CONTENT_RANGE.fullmatch((answer.header("Content-Range") or "").strip())
+    if found is None or int(found[2]) < int(found[1]):
+        return None
+    return int(found[1]), int(found[2]) + 1, None if found[3] == "*" else int(found[3])
 
 
 class SingleFlight:
@@ -84,7 +141,7 @@ class SingleFlight:
             waiting()
             if self._failure is not None and self._failed_at >= came_at:
                 why = self._failure
-                raise Failure(why.reason, str(why), retry_after_s=why.retry_after_s)
+                raise Failure(why.reason, str(why), retry_after_s=why.retry_after_s, host=why.host)
             try:
                 yield
             except Failure as failure:
@@ -130,6 +187,45 @@ class _ByClient:
         self.response.close()
 
 
+@dataclass(frozen=True, slots=True)
+class _Unzipped:
+    """An answer that a server has compressed although nobody wanted it."""
+
+    answer: Answer
+    size: int
+
+    @property
+    def status_code(self) -> int:
+        return self.answer.status_code
+
+    def header(self, name: str) -> str | None:
+        return self.answer.header(name)
+
+    def chunks(self) -> Iterator[memoryview]:
+        """Yield the bytes of the file, and not many more, whatever they grow to."""
+        unzip, left = zlib.decompressobj(zlib.MAX_WBITS | 32), self.size + 1
+        for chunk in self.answer.chunks():
+            rest: bytes | memoryview = chunk
+            while rest and left and not unzip.eof:
+                try:
+                    data = unzip.decompress(rest, min(left, _UNZIP_BYTES))
+                except zlib.error:
+                    raise Failure(Reason.BAD_ANSWER, "the answer is badly compressed") from None
+                rest = unzip.unconsumed_tail
+                left -= len(data)
+                yield memoryview(data)
+            if not left or unzip.eof:
+                return
+        yield memoryview(unzip.flush()[:left])
+
+    def close(self) -> None:
+        self.answer.close()
+
+
+_UNZIP_BYTES = 1 << 20
+"""Unzipped in one go."""
+
+
 @dataclass(slots=True)
 class _Link:
     """What is known of the way to one file.
@@ -138,11 +234,23 @@ class _Link:
         locating: lets one ask the Hub.
         url: where the bytes are; None until the Hub was asked.
         etag: of that place, for If-Range: a range of another version must not be mixed in.
+        tagged: whether its ETags are looked at. Where they change while the file cannot, as behind
+            a row of proxies, its hash alone decides.
+        odd: how often a range was answered with what has no place in the file. Once may be
+            chance, and without ranges whatever breaks begins anew.
+        by_client: whether the Hub's client has to ask there.
     """
 
     locating: SingleFlight = field(default_factory=SingleFlight)
     url: str | None = None
     etag: str | None = None
+    tagged: bool = True
+    odd: int = 0
+    by_client: bool = False
+
+    def forget(self) -> None:
+        """Let the Hub be asked anew."""
+        self.url = self.etag = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +263,7 @@ class _Wanted:
     stop: int
     asking: Callable[[], object]
     canceller: Canceller
+    whole: bool = False
 
 
 class Links:
@@ -165,6 +274,7 @@ class Links:
         timeout_s: for each wait for bytes.
         heard: called with each answer of the Hub to its client, for what its headers tell.
         wires: fetches from where the bytes are known to be.
+        answers: how long answers take to begin, as far as that is known.
     """
 
     def __init__(
@@ -177,6 +287,7 @@ class Links:
         rate_limit: RateLimit,
         heard: Callable[[Any], object] = lambda response: None,  # noqa: ARG005 - nobody listens
         wires: Wires | None = None,
+        answers: AnswerTime | None = None,
     ) -> None:
         self._repo_id = repo_id
         self._repo_type = str(repo_type)
@@ -184,9 +295,11 @@ class Links:
         self._rate_limit = rate_limit
         self._heard = heard
         self._wires = wires or Wires()
+        self._answers = answers or AnswerTime()
         self._connect_s, self._timeout_s = min(CONNECT_TIMEOUT_S, timeout_s), timeout_s
         self._links: defaultdict[str, _Link] = defaultdict(_Link)
         self._lock = threading.Lock()
+        self._answered: set[tuple[str, str, int | None]] = set()
 
     @contextmanager
     def open(
@@ -206,8 +319,9 @@ class Links:
             canceller: ends the fetch where it is not the Hub's client that does it.
 
         Yields:
-            The answer, whose body is yet to be read, and the offset of its first byte: `start`,
-            or 0 where the server sends the whole file all the same.
+            The answer, whose body is yet to be read, and the offset of its first byte: `start` or
+            less, and 0 where the server sends the whole file all the same. It may end before
+            `stop`; then `part_of` says so.
 
         Raises:
             Failure: another attempt may do better.
@@ -215,28 +329,45 @@ class Links:
         """
         with self._lock:
             link = self._links[file.path]
-        wanted = _Wanted(file, link, start, stop, asking, canceller or Canceller())
-        answer: Answer | None = None
-        with link.locating.turn(asking):
+        wanted = _Wanted(
+            file, link, start, stop, asking, canceller or Canceller(), whole=link.odd > 1
+        )
+        answer = self._answer(commit_hash, wanted)
+        try:
+            first = self._first_byte(wanted, answer)
+            if first is None and not wanted.whole:
+                answer.close()
+                link.odd += 1
+                wanted = replace(wanted, whole=True)
+                answer = self._answer(commit_hash, wanted)
+                first = self._first_byte(wanted, answer)
+            if first is None:
+                raise self._failed(Reason.BAD_ANSWER, link)
+            yield _readable(answer, file), first
+        finally:
+            answer.close()
+
+    def _answer(self, commit_hash: str, wanted: _Wanted) -> Answer:
+        """Ask where the file is, first the Hub if nobody knows that yet."""
+        link, answer = wanted.link, None
+        with link.locating.turn(wanted.asking):
             # The others wait for the one that asks the Hub, and then have its answer.
             if link.url is None:
                 url = hf_hub_url(
                     self._repo_id,
-                    file.path_in_repo,
+                    wanted.file.path_in_repo,
                     repo_type=self._repo_type,
                     revision=commit_hash,
                     endpoint=constants.ENDPOINT,
                 )
                 answer = self._ask(url, wanted, only_home=True)
         if answer is None:
-            if link.url is None:
+            url = link.url or ""
+            if not url:
                 raise Failure(Reason.EXPIRED)  # Another piece has just found that.
-            answer = self._ask(link.url, wanted, only_home=False)
+            answer = self._ask(url, wanted, only_home=False)
             assert answer is not None
-        try:
-            yield answer, self._first_byte(link, answer, file, start, stop)
-        finally:
-            answer.close()
+        return answer
 
     def _ask(self, url: str, wanted: _Wanted, *, only_home: bool) -> Answer | None:
         """Send the request, and follow redirects.
@@ -250,7 +381,7 @@ class Links:
             at_home = origin(url) == home
             if at_home:
                 self._rate_limit.check()
-            answer = self._send(url, wanted, at_home=at_home)
+            answer = self._reach(url, wanted, at_home=at_home)
             try:
                 if isinstance(answer, _ByClient) and at_home:
                     self._heard(answer.response)
@@ -262,94 +393,165 @@ class Links:
                         link.url = url
                         return None
                     continue
-                if answer.status_code >= 400:
+                unsatisfiable = answer.status_code == 416 and not wanted.whole
+                if answer.status_code >= 400 and not unsatisfiable:
                     self._refused(link, url, answer, at_home=at_home)
             except BaseException:
                 answer.close()
                 raise
             link.url = url
             return answer
-        raise Failure(Reason.REDIRECTS)
+        raise Failure(Reason.REDIRECTS, host=host_of(url))
+
+    def _reach(self, url: str, wanted: _Wanted, *, at_home: bool) -> Answer:
+        """Send a request; what goes wrong says at which host.
+
+        One that has never answered, while the Hub has just named it, is most likely blocked. The
+        Hub is asked anew the next time: it may name another, and if it does not answer either,
+        the fault is on this side.
+        """
+        from nbloader.worker.http_route import network_failures
+
+        there, asked_at = origin(url), time.monotonic()
+        try:
+            with network_failures():
+                answer = self._send(url, wanted, at_home=at_home)
+        except Failure as failure:
+            failure.host = failure.host or host_of(url)
+            lost = failure.reason in (Reason.CONNECTION_LOST, Reason.TIMED_OUT, Reason.STALLED)
+            if lost and not at_home and there not in self._answered:
+                failure.reason = Reason.BLOCKED
+                if wanted.link.url == url:
+                    wanted.link.forget()
+            raise
+        self._answers.took(time.monotonic() - asked_at)
+        self._answered.add(there)
+        return answer
 
     def _send(self, url: str, wanted: _Wanted, *, at_home: bool) -> Answer:
         link = wanted.link
         # Bytes as they are: a range of a compressed answer would be a range of something else.
         headers = {
             "Accept-Encoding": "identity",
-            "Range": f"bytes={wanted.start}-{wanted.stop - 1}",
             **build_hf_headers(token=self._token() if at_home else False),
         }
-        if link.etag is not None:
-            headers["If-Range"] = link.etag
+        if not wanted.whole:
+            headers["Range"] = f"bytes={wanted.start}-{wanted.stop - 1}"
+            if link.etag is not None:
+                headers["If-Range"] = link.etag
         known_there = url == link.url and wanted.file.size > SMALL_FILE_BYTES
-        if known_there or not at_home:
+        if (known_there or not at_home) and not link.by_client:
             answer = self._wires.get(
                 url,
                 headers,
                 connect_s=self._connect_s,
-                timeout_s=self._timeout_s,
+                timeout_s=self._answers.patience_s(self._timeout_s),
                 canceller=wanted.canceller,
             )
             if answer is not None:
                 if not at_home or answer.status_code < 300:
                     return answer
                 answer.close()  # What the Hub says besides is told by its client.
+            else:
+                link.by_client = True
         session: Any = get_session()
-        timeouts = (self._connect_s, *(self._timeout_s,) * 3)
+        timeouts = (self._connect_s, *(self._answers.patience_s(self._timeout_s),) * 3)
         request = session.build_request("GET", url, headers=headers, timeout=timeouts)
         return _ByClient(session.send(request, stream=True, follow_redirects=False))
 
     def _refused(self, link: _Link, url: str, answer: Answer, *, at_home: bool) -> None:
         """Raise for an answer that is an error."""
-        status = answer.status_code
+        status, host = answer.status_code, host_of(url)
         if status in TRANSIENT_STATUS:
             refusal = self._rate_limit.refusal if at_home else status_failure
-            raise refusal(status, answer.header("Retry-After"))
+            failure = refusal(status, answer.header("Retry-After"), answer.header("Date"))
+            failure.host = host
+            raise failure
         if link.url == url:  # Another piece may have found a newer one.
-            link.url = link.etag = None
-        if isinstance(answer, _ByClient) and at_home and status != 416:
+            link.forget()
+        page = _is_html(answer) and answer.header("X-Error-Message") is None
+        if isinstance(answer, _ByClient) and at_home and status != 416 and not page:
             answer.response.read()
             hf_raise_for_status(answer.response)
+        if page:
+            raise Failure(Reason.PAGE, f"the server answered {status} with a web page", host=host)
         if status in (401, 403):
-            raise Failure(Reason.EXPIRED)
-        raise status_failure(status, None)
+            raise Failure(Reason.EXPIRED, host=host)
+        failure = status_failure(status, None)
+        failure.host = host
+        raise failure
 
-    def _first_byte(
-        self, link: _Link, answer: Answer, file: RepoFile, start: int, stop: int
-    ) -> int:
-        """Check that the answer is the range that was asked for, or the whole file."""
-        if answer.header("Content-Encoding") not in (None, "identity"):
-            raise Failure(Reason.BAD_ANSWER, "the answer is compressed")
-        if answer.status_code == 206:
-            wanted = f"bytes {start}-{stop - 1}/{file.size}"
-            if answer.header("Content-Range") != wanted:
-                link.url = link.etag = None
-                raise Failure(Reason.OTHER_VERSION)
-            first = start
-        elif answer.status_code == 200:
-            length = answer.header("Content-Length")
-            if length is None and _bare(answer.header("ETag")) != file.etag:
-                # A sign-in page of the network looks like this.
-                raise Failure(Reason.BAD_ANSWER)
-            if length not in (None, str(file.size)):
-                link.url = link.etag = None
-                raise Failure(Reason.OTHER_VERSION)
+    def _first_byte(self, wanted: _Wanted, answer: Answer) -> int | None:
+        """Return the offset of the first byte of an answer, if it holds what was asked for.
+
+        The commit is pinned and the hash of the whole file decides, so nothing more is asked of an
+        answer than that its bytes have a place.
+
+        Returns:
+            None where the whole file has to be asked for: this place cannot cut it.
+        """
+        link, file = wanted.link, wanted.file
+        encodings, length = _encodings(answer), answer.header("Content-Length")
+        if answer.status_code == 416:
+            return None
+        told = answer.header("Content-Range") is not None
+        if answer.status_code == 206 and not (
+            wanted.whole and not told and length == str(file.size)
+        ):
+            part = part_of(answer)
+            if encodings or part is None or not part[0] <= wanted.start < part[1]:
+                return None
+            first, stop, size = part
+            if size not in (None, file.size) or stop > file.size:
+                raise self._failed(Reason.OTHER_VERSION, link)
+        elif answer.status_code in (200, 206):
             first = 0
+            fits = length == str(file.size) and not encodings
+            if _is_html(answer) and not fits and _bare(answer.header("ETag")) != file.etag:
+                raise self._failed(Reason.PAGE, link)
+            if not encodings <= _ZIPPED or len(encodings) > 1:
+                raise self._failed(Reason.BAD_ANSWER, link, "the answer is compressed")
+            if not fits and length is not None and not encodings:
+                raise self._failed(Reason.OTHER_VERSION, link)
         else:
             raise status_failure(answer.status_code, None)
         etag = answer.header("ETag")
-        if etag is not None and etag.isascii() and not etag.startswith("W/"):
+        if link.tagged and not encodings and etag and etag.isascii() and not etag.startswith("W/"):
             if link.etag not in (None, etag):
-                link.etag = None
+                link.etag, link.tagged = None, False
                 raise Failure(Reason.OTHER_VERSION)
             link.etag = etag
         return first
+
+    def _failed(self, reason: Reason, link: _Link, text: str = "") -> Failure:
+        """Return the failure of an answer that is of no use; the Hub is asked anew after it."""
+        host = host_of(link.url) if link.url else None
+        link.forget()
+        return Failure(reason, text, host=host)
+
+
+def _encodings(answer: Answer) -> frozenset[str]:
+    """Return how the body of an answer is encoded; nothing where it is as it is."""
+    named = (answer.header("Content-Encoding") or "").lower().split(",")
+    return frozenset(name.strip() for name in named) - _AS_IT_IS
+
+
+def _readable(answer: Answer, file: RepoFile) -> Answer:
+    """Return an answer whose chunks are the bytes of the file."""
+    return _Unzipped(answer, file.size) if _encodings(answer) else answer
+
+
+def _is_html(answer: Answer) -> bool:
+    kind = (answer.header("Content-Type") or "").partition(";")[0].strip().lower()
+    return kind in ("text/html", "application/xhtml+xml")
 
 
 def _check_version(answer: Answer, file: RepoFile) -> None:
     """Compare what the Hub says of a file now with what it listed."""
     linked = _bare(answer.header("X-Linked-Etag"))
-    if linked is not None and linked != file.etag:
+    # A mirror may have ETags of its own, which say nothing of the content.
+    is_hash = linked is not None and len(linked) == len(file.etag) and _HASH.fullmatch(linked)
+    if is_hash and linked != file.etag:
         raise Failure(Reason.OTHER_VERSION)
 
 
@@ -361,10 +563,13 @@ def _bare(etag: str | None) -> str | None:
 
 def _next(url: str, answer: Answer) -> str:
     """Return the address that a redirect names."""
+    host = host_of(url)
     try:
         following = urljoin(url, answer.header("Location") or "")
     except ValueError:
-        raise Failure(Reason.REDIRECTS) from None
-    if following == url or not may_lead_to(url, following):
-        raise Failure(Reason.REDIRECTS)
+        raise Failure(Reason.REDIRECTS, host=host) from None
+    if following == url:
+        raise Failure(Reason.REDIRECTS, host=host)
+    if not may_lead_to(url, following):
+        raise Failure(Reason.REDIRECTS, "redirected to an address that is not safe", host=host)
     return following

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from nbloader.hub_cache import FileHash, Writer
+from nbloader.hub_cache import FileHash
 from nbloader.records import RepoFile, Route
+from nbloader.transfer.policy import Reason
+from nbloader.worker.failures import Failure
 
 
 class RouteLike(Protocol):
@@ -19,6 +21,13 @@ class RouteLike(Protocol):
 
     def fetch(self, piece: Piece) -> None:
         """Bring a piece. Raises `Failure` where another attempt may do better."""
+
+
+class Sink(Protocol):
+    """Takes the bytes of a piece."""
+
+    def write(self, data: bytes | memoryview, /) -> int:
+        """Write the next bytes; gives how many of them were not there before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,12 +63,15 @@ class Piece:
         cut: another one takes its place where its ends move.
         second: whether it goes after the bytes of one that is silent.
         abandoned: whether it is silent and another goes after its bytes; nobody waits for it.
+        rival: the other one of the two, as long as neither has been heard of.
+        lost: whether the other one was heard of first: its answer is not read.
         received: bytes that came.
         brought: those of them that were not there before.
         counted: those of `brought` that were counted when it was abandoned.
         heard_at: when the last byte came, or the piece began.
         cancelled_at: when it was cancelled; None before.
         cancel: ends the fetch from another thread; None where it ends by itself.
+        wins: called when it is heard of before its rival, which ends then.
         take_whole: called when the server sends no parts of files; says whether this piece may go
             on, as the only one, up to the end of the file.
         link_does_better: says whether a speed, in bytes per second, is far below that of others.
@@ -69,6 +81,8 @@ class Piece:
     clock: Callable[[], float] = time.monotonic
     second: bool = False
     abandoned: bool = field(default=False, init=False)
+    rival: Piece | None = field(default=None, init=False)
+    lost: bool = field(default=False, init=False)
     received: int = field(default=0, init=False)
     brought: int = field(default=0, init=False)
     counted: int = field(default=0, init=False)
@@ -76,9 +90,10 @@ class Piece:
     heard_at: float = field(init=False)
     cancelled_at: float | None = field(default=None, init=False)
     cancel: Callable[[], object] | None = field(default=None, init=False)
+    wins: Callable[[], object] = field(init=False)
     take_whole: Callable[[], bool] = field(init=False)
     link_does_better: Callable[[float], bool] = field(init=False)
-    _sink: Writer | None = field(default=None, init=False)
+    _sink: Sink | None = field(default=None, init=False)
     _hash: FileHash | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -90,9 +105,10 @@ class Piece:
 
     def begin(
         self,
-        sink: Writer,
+        sink: Sink,
         file_hash: FileHash | None = None,
         *,
+        wins: Callable[[], object] = lambda: None,
         take_whole: Callable[[], bool] = lambda: True,
         link_does_better: Callable[[float], bool] = lambda speed: True,  # noqa: ARG005
     ) -> None:
@@ -100,14 +116,31 @@ class Piece:
 
         Args:
             file_hash: is offered the bytes while they are at hand.
-            take_whole, link_does_better: see the attributes.
+            wins, take_whole, link_does_better: see the attributes.
         """
-        self._sink, self._hash = sink, file_hash
+        self._sink, self._hash, self.wins = sink, file_hash, wins
         self.take_whole, self.link_does_better = take_whole, link_does_better
 
+    def answered(self) -> None:
+        """Note that an answer has begun, or goes on: of two that ask for the same, one is read.
+
+        Raises:
+            Failure: the other's.
+        """
+        if self.rival is not None:
+            self.wins()
+        if self.lost:
+            raise Failure(Reason.CANCELLED)
+
     def write(self, data: bytes | memoryview) -> None:
-        """Write the next bytes. Raises OSError if the disk refuses."""
+        """Write the next bytes.
+
+        Raises:
+            Failure: another piece was heard of first.
+            OSError: the disk refuses.
+        """
         assert self._sink is not None
+        self.answered()
         new = self._sink.write(data)
         if self._hash is not None and new == len(data):
             self._hash.offer(self.cut.start + self.received, data)

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
-from nbloader.errors import RUN_AGAIN, DownloadError, IntegrityError, NbloaderError
+from nbloader.errors import IntegrityError, NbloaderError
 from nbloader.hub_cache import SMALL_FILE_BYTES, FileHash, FileLock, Partial, Spans
 from nbloader.limits import (
     CANCEL_LIMIT_S,
@@ -21,11 +21,12 @@ from nbloader.limits import (
 )
 from nbloader.records import FileProgress, RepoFile, Retry, Route, TransferPolicy
 from nbloader.transfer.policy import Attempts, GiveUp, Reason, decide, retry_record
-from nbloader.worker.failures import Failure
+from nbloader.worker.failures import Failure, not_downloaded
 from nbloader.worker.piece import Cut, Piece
 from nbloader.worker.tuning import (
     FIRST_HTTP_PIECE_BYTES,
     SMALLEST_HTTP_PIECE_BYTES,
+    AnswerTime,
     Concurrency,
     RouteChoice,
     XetPace,
@@ -61,6 +62,7 @@ class Task:
     Attributes:
         pinned: whether failures have chosen its route, not the comparison of speeds.
         whole: whether the server sends no parts of it.
+        hosts: those that could not be reached, in their order.
         hashing: whether a thread is at its hash.
         spoilt: whether others have written to its bytes; it comes anew once nothing is in flight.
         not_before: no piece is begun before that time.
@@ -81,6 +83,7 @@ class Task:
     idle_since: float = float("-inf")
     in_flight: list[Piece] = field(default_factory=list)
     shown: int = 0
+    hosts: dict[str, None] = field(default_factory=dict)
 
 
 class Schedule:
@@ -90,6 +93,7 @@ class Schedule:
         files: all that are to be fetched.
         routes: the ways that there are.
         chance: gives random numbers from 0 to 1.
+        answers: how long answers take to begin, as far as that is known.
 
     Attributes:
         tasks: in the order in which they began.
@@ -105,6 +109,7 @@ class Schedule:
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
         chance: Callable[[], float],
+        answers: AnswerTime | None = None,
     ) -> None:
         self.tasks: list[Task] = []
         self._commit_hash = commit_hash
@@ -113,8 +118,9 @@ class Schedule:
         self._wall_clock = wall_clock
         self._chance = chance
         self._concurrency = Concurrency()
-        self._xet_pace = XetPace()
-        over_xet = sum(file.size for file in files if _may_use_xet(file))
+        self._answers = answers or AnswerTime()
+        self._xet_pace = XetPace(self._answers)
+        over_xet = sum(file.size for file in files if _is_large_over_xet(file))
         self._choice = RouteChoice(routes, over_xet, only=policy.route)
         self._finished: Counter[Route] = Counter()
         self._counted: Counter[Route] = Counter()
@@ -148,8 +154,19 @@ class Schedule:
         return self._xet_pace.bytes_are_dear and self._speed < QUESTIONS_COST_MORE
 
     def _ways(self, file: RepoFile) -> frozenset[Route]:
-        """Return the routes that a file can take."""
-        return self._choice.routes if _may_use_xet(file) else frozenset({Route.HTTP})
+        """Return the routes that a file can take.
+
+        A small one costs one request over HTTP, so the other is there only in case of need.
+        """
+        if file.xet_hash is None:
+            return frozenset({Route.HTTP})
+        if file.size > SMALL_FILE_BYTES:
+            return self._choice.routes
+        return self._choice.routes | {Route.HTTP}
+
+    def _first_route(self, file: RepoFile) -> Route:
+        """Return the route that a file takes where no failure has chosen one."""
+        return self._choice.route if file.size > SMALL_FILE_BYTES else Route.HTTP
 
     # -- pieces ----------------------------------------------------------------------------
 
@@ -194,22 +211,50 @@ class Schedule:
                     task.in_flight.append(piece)
                     continue
                 second = Piece(cut=cut, clock=self._clock, second=True)
-                piece.abandoned = True
-                self._finished[piece.cut.route] += piece.brought
-                piece.counted = piece.brought
+                second.rival = piece
+                piece.rival = second
+                self._abandon(piece)
                 task.in_flight.append(second)
                 reason = f"{Reason.STALLED}; asking again"
                 self._told.append(self._retry(task, reason, 0.0, failed=piece.cut.route))
                 return task, second
         return None
 
+    def _abandon(self, piece: Piece) -> None:
+        piece.abandoned = True
+        self._finished[piece.cut.route] += piece.brought - piece.counted
+        piece.counted = piece.brought
+
+    def wins(self, task: Task, piece: Piece) -> None:
+        """Note that a piece was heard of before the other that asks for the same bytes: it goes
+        on, whichever of them it is, and the answer of the other is not read."""
+        other = piece.rival
+        if other is None:
+            return
+        self._give_up(other)
+        if piece.abandoned:
+            task.in_flight.remove(other)
+            self._abandon(other)
+            task.in_flight.append(piece)
+            piece.abandoned = False
+            self._finished[piece.cut.route] -= piece.counted
+            piece.counted = 0
+
+    def _give_up(self, piece: Piece) -> None:
+        """Let a piece end, whose rival goes on or has come to its end."""
+        _part(piece)
+        piece.lost = True
+        # Over Xet it would end all the others, too.
+        if piece.cut.route is Route.HTTP and piece.cancel is not None:
+            piece.cancel()
+
     def _silent_s(self, piece: Piece) -> float:
         """Return how long a piece may be silent where nothing else is left to do."""
-        silent_s = SILENT_S
+        silent_s = self._answers.patience_s(SILENT_S)
         cut = piece.cut
         if cut.route is Route.XET:
             expected_s = self._xet_pace.expected_s(cut.size)
-            silent_s = max(SILENT_S, XET_PATIENCE * expected_s) if expected_s else cut.limit_s
+            silent_s = max(silent_s, XET_PATIENCE * expected_s) if expected_s else cut.limit_s
         return min(silent_s, cut.limit_s)
 
     def _cut(self, task: Task) -> Cut | None:
@@ -222,12 +267,12 @@ class Schedule:
             return None
         start, stop = gap
         ways = self._ways(task.file)
-        route = task.attempts.route if task.pinned else self._choice.route
+        route = task.attempts.route if task.pinned else self._first_route(task.file)
         if route not in ways:
             route = min(ways)
         task.attempts = replace(task.attempts, route=route)
         stall_s, margin = self._policy.stall_timeout_s, 0
-        limit_s = http_piece_limit_s(stall_s)
+        limit_s = http_piece_limit_s(self._answers.patience_s(stall_s))
         if task.whole and route is Route.HTTP:
             stop = task.file.size
         elif route is Route.XET:
@@ -236,13 +281,20 @@ class Schedule:
             if self._bytes_are_dear:
                 margin = MAX_CHUNK_BYTES
             stop = min(stop, start + size)
-            limit_s = xet_piece_limit_s(stall_s, self._xet_pace.expected_s(size))
+            # Two questions, to the storage and for the bytes.
+            waits_s = 2 * self._answers.patience_s() if self._answers.is_late else 0.0
+            limit_s = xet_piece_limit_s(max(stall_s, waits_s), self._xet_pace.expected_s(size))
         else:
             share = self._concurrency.limit
             if self._speed > FAST_LINK:
                 share = max(1, share // len(self.tasks))
-            size = http_piece_bytes(free.total, share)
-            if self._choice.probing:
+            late = self._answers.is_late
+            size = http_piece_bytes(
+                free.total, share - len(task.in_flight) if late else share, late=late
+            )
+            if late:
+                pass
+            elif self._choice.probing:
                 size = min(size, SMALLEST_HTTP_PIECE_BYTES)
             elif not self._speed:
                 size = min(size, FIRST_HTTP_PIECE_BYTES)
@@ -291,6 +343,8 @@ class Schedule:
         self._end(task, piece)
         if piece.abandoned:
             return None
+        if failure.reason is Reason.BLOCKED and failure.host:
+            task.hosts[failure.host] = None
         if failure.reason is Reason.CANCELLED and piece.cancelled_at is None:
             return None  # Another stalled, and this ended with it.
         if piece.cancelled_at is not None:
@@ -319,6 +373,10 @@ class Schedule:
         if not piece.abandoned:
             task.in_flight.remove(piece)
             task.idle_since = self._clock()
+            if piece.rival is not None:
+                self._give_up(piece.rival)
+        else:
+            _part(piece)
         self._finished[piece.cut.route] += piece.brought - piece.counted
 
     def _follow(
@@ -380,10 +438,8 @@ class Schedule:
         what = f"{tried} {'attempt' if tried == 1 else 'attempts'}"
         if timed_out:
             what = f"no progress for {self._clock() - attempts.moved_at:.0f} s"
-        return DownloadError(
-            f"{path} could not be downloaded ({failure}; {what})",
-            hint=f"{RUN_AGAIN} On a bad link, set NBLOADER_MAX_RETRIES=10.",
-        )
+        hosts = [*task.hosts, failure.host] if failure.host else [*task.hosts]
+        return not_downloaded(path, failure, what, tuple(dict.fromkeys(hosts)))
 
     # -- looks from time to time -----------------------------------------------------------
 
@@ -483,6 +539,13 @@ class Schedule:
         return lagging
 
 
-def _may_use_xet(file: RepoFile) -> bool:
-    """Say whether a file can come over Xet; a small one costs one request over HTTP."""
+def _part(piece: Piece) -> None:
+    """Let two pieces that ask for the same know no more of each other."""
+    if piece.rival is not None:
+        piece.rival.rival = None
+        piece.rival = None
+
+
+def _is_large_over_xet(file: RepoFile) -> bool:
+    """Say whether a file is worth a comparison of the routes."""
     return file.xet_hash is not None and file.size > SMALL_FILE_BYTES

@@ -47,12 +47,12 @@ from nbloader.selection import (
 from nbloader.text import format_bytes
 from nbloader.tokens import token_in_worker
 from nbloader.transfer.protocol import Fetch, Report, Start, Stuck
-from nbloader.worker.download import may_use_xet
 from nbloader.worker.folder import Folder, check_whole, folder_named, of_folder
 from nbloader.worker.headers import first_header, read_headers
 from nbloader.worker.hub import Hub
 from nbloader.worker.repository import Repository, check_places, files_replaced
 from nbloader.worker.sketch import SketchOf
+from nbloader.worker.xet_route import may_use_xet
 
 _Made: TypeAlias = tuple[Selection, dict[str, bytes], dict[str, Header | None]]
 """A selection, and what it was made from, by path: small files, and headers of weights."""

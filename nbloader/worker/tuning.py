@@ -15,16 +15,47 @@ FIRST_HTTP_PIECE_BYTES = 16 * MIB
 of which but one is hashed as it comes."""
 
 
-def http_piece_bytes(rest: int, connections: int) -> int:
+def http_piece_bytes(rest: int, connections: int, *, late: bool = False) -> int:
     """Return the size of the next range over HTTP: smaller towards the end, so that all
     connections have work until then.
 
     Args:
         rest: bytes of the file that nobody fetches yet.
         connections: how many of them are for this file.
+        late: whether answers begin late; then each connection asks once for its whole share.
     """
+    if late:
+        return max(HTTP_PIECE_BYTES, -(-rest // max(1, connections)))
     share = rest // (2 * max(1, connections))
     return max(SMALLEST_HTTP_PIECE_BYTES, min(HTTP_PIECE_BYTES, share))
+
+
+class AnswerTime:
+    """How long it takes from a request to the first byte of its answer: a property of the link.
+
+    Where a proxy looks through everything before it passes it on, or the way leads over a
+    satellite, all answers begin late, by up to twenty seconds, and no connection has stalled.
+    """
+
+    LATE_S = 4.0
+    PATIENCE = 2.5
+
+    def __init__(self) -> None:
+        self._seconds = 0.0
+
+    def took(self, seconds: float) -> None:
+        """Take the time of one answer. What is late counts at once; what is not, only when it
+        comes again."""
+        self._seconds = max(seconds, (self._seconds + seconds) / 2)
+
+    @property
+    def is_late(self) -> bool:
+        """Whether to ask for less often, and for more at a time."""
+        return self._seconds >= self.LATE_S
+
+    def patience_s(self, least: float = 0.0) -> float:
+        """Return how long an answer may take to begin, `least` seconds in any case."""
+        return max(least, self.PATIENCE * self._seconds)
 
 
 def most_pieces(sizes: Iterable[int]) -> int:
@@ -89,12 +120,20 @@ class XetPace:
     DEAR_S = 0.1
     """A piece that takes longer is on a link where bytes count more than questions."""
 
-    def __init__(self) -> None:
+    LATE_SMALLEST = 16 * MIB
+    LATE_LARGEST = 64 * MIB
+    """Where answers begin late: a piece takes two of them, and a kill may cost more."""
+
+    def __init__(self, answers: AnswerTime | None = None) -> None:
         self._bytes_per_s: float | None = None
+        self._answers = answers or AnswerTime()
 
     @property
     def size(self) -> int:
         """Bytes of the next piece."""
+        if self._answers.is_late:
+            much = int(self._answers.patience_s() * (self._bytes_per_s or 0)) // MIB * MIB
+            return max(self.LATE_SMALLEST, min(self.LATE_LARGEST, much))
         whole = int(self.TARGET_S * (self._bytes_per_s or 0)) // MIB * MIB
         return max(self.SMALLEST, min(self.LARGEST, whole))
 
@@ -104,6 +143,8 @@ class XetPace:
 
         The question costs a round trip and 3 ms of CPU, the chunk 2 % of a large piece.
         """
+        if self._answers.is_late:
+            return False
         return self._bytes_per_s is None or self.size > self.DEAR_S * self._bytes_per_s
 
     def took(self, size: int, seconds: float) -> None:

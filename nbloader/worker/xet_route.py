@@ -13,6 +13,7 @@ other work.
 
 from __future__ import annotations
 
+import importlib.metadata
 import re
 import threading
 import time
@@ -20,13 +21,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from huggingface_hub import get_session
+from huggingface_hub import constants, get_session
 
-from nbloader.limits import XET_CHUNKS_TIMEOUT_S, XET_PROBE_TIMEOUT_S, XET_PROBE_WAIT_S
-from nbloader.records import XetFacts
+from nbloader.limits import (
+    XET_CHUNKS_TIMEOUT_S,
+    XET_PROBE_TIMEOUT_S,
+    XET_PROBE_WAIT_S,
+    xet_piece_limit_s,
+)
+from nbloader.records import RepoFile, Route, TransferPolicy, XetFacts
 from nbloader.transfer.policy import Reason
-from nbloader.worker.failures import Failure, status_failure
-from nbloader.worker.links import SingleFlight, may_lead_to
+from nbloader.worker.failures import Failure, seconds_of, status_failure
+from nbloader.worker.links import SingleFlight, host_of, may_lead_to
 from nbloader.worker.piece import Cut, Piece
 
 OLDEST_XET = (1, 5, 2)
@@ -34,6 +40,10 @@ OLDEST_XET = (1, 5, 2)
 
 REFRESH_BEFORE_S = 60.0
 """A token is asked for anew so long before it expires, as the Hub's library does."""
+
+_EXPIRY = 1 << 32
+"""What hf_xet is told of the end of a token, in seconds since the epoch: the year 2106. It would
+compare the true one with the clock of this machine, which may be wrong."""
 
 _STATUS = re.compile(r"HTTP status (?:client|server) error \((\d{3})")
 """How hf_xet tells of an answer that is an error; there is no other way to learn the status."""
@@ -54,21 +64,43 @@ def xet_is_usable(version: str | None) -> bool:
         return False
 
 
+def may_use_xet(policy: TransferPolicy) -> bool:
+    """Say whether the settings allow Xet storage, and an hf_xet that can read it is installed."""
+    return policy.route is not Route.HTTP and xet_is_usable(_xet_version())
+
+
+def _xet_version() -> str | None:
+    if constants.HF_HUB_DISABLE_XET:
+        return None
+    try:
+        return importlib.metadata.version("hf-xet")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class XetAccess:
     """Where Xet storage is, and the token for it.
 
     Attributes:
-        expires_at: seconds since the epoch.
+        lasts_s: seconds from the answer until it expires.
     """
 
     cas_url: str
     token: str
-    expires_at: int
+    lasts_s: float
 
 
-def access_from_json(answer: object, endpoint: str) -> XetAccess:
+def access_from_json(
+    answer: object,
+    endpoint: str,
+    date: str | None = None,
+    clock: Callable[[], float] = time.time,
+) -> XetAccess:
     """Read the Hub's answer.
+
+    Args:
+        date: when it has answered by its own clock, which has set the end of the token, too.
 
     Raises:
         Failure: it is none, or names an address that the token must not go to.
@@ -81,7 +113,9 @@ def access_from_json(answer: object, endpoint: str) -> XetAccess:
             and type(expires) is int
             and may_lead_to(endpoint, url)
         ):
-            return XetAccess(cas_url=url, token=token, expires_at=expires)
+            answered_at = seconds_of(date)
+            lasts_s = expires - (clock() if answered_at is None else answered_at)
+            return XetAccess(cas_url=url, token=token, lasts_s=lasts_s)
     raise Failure(Reason.BAD_ANSWER, "the Hub's answer about Xet storage makes no sense")
 
 
@@ -99,7 +133,7 @@ class XetRoute:
         *,
         stall_timeout_s: float,
         chunks: ChunkStarts,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ask_access = access
         self._stall_timeout_s = stall_timeout_s
@@ -160,6 +194,34 @@ class XetRoute:
             self._check_session(session)
             raise Failure(Reason.CAME_SHORT)
 
+    def read(self, commit_hash: str, file: RepoFile, start: int, stop: int) -> bytes:
+        """Read a range of a file into memory.
+
+        Raises:
+            Failure: it cannot be had.
+        """
+        limit_s = xet_piece_limit_s(self._stall_timeout_s)
+        cut = Cut(
+            file=file,
+            commit_hash=commit_hash,
+            route=Route.XET,
+            start=start,
+            stop=stop,
+            limit_s=limit_s,
+        )
+        content = bytearray()
+        piece = Piece(cut=cut)
+        piece.begin(_Memory(content))
+        # Nobody else looks whether it stalls.
+        timer = threading.Timer(2 * limit_s, self.abort)
+        timer.daemon = True
+        timer.start()
+        try:
+            self.fetch(piece)
+        finally:
+            timer.cancel()
+        return bytes(content)
+
     def abort(self) -> None:
         """End everything that is under way; a single stream cannot be ended while it is read."""
         with self._lock:
@@ -176,10 +238,9 @@ class XetRoute:
             access = self._access
             if access is None or self._clock() > self._good_until:
                 access = self._ask_access()
-                # By this machine's clock, which may be wrong, a new token may seem to be old.
-                self._good_until = max(
-                    access.expires_at - REFRESH_BEFORE_S, self._clock() + REFRESH_BEFORE_S
-                )
+                # A new token is good for a moment, whatever was said of its end.
+                lasts_s = max(access.lasts_s - REFRESH_BEFORE_S, REFRESH_BEFORE_S)
+                self._good_until = self._clock() + lasts_s
                 with self._lock:
                     self._access, self._group = access, None
             with self._lock:
@@ -190,7 +251,7 @@ class XetRoute:
                         self._group = self._session.new_download_stream_group(
                             endpoint=access.cas_url,
                             token=access.token,
-                            token_expiry_unix_secs=access.expires_at,
+                            token_expiry_unix_secs=_EXPIRY,
                         )
                 except Exception as error:
                     raise Failure(Reason.XET, f"Xet storage failed ({_kind(error)})") from error
@@ -203,6 +264,8 @@ class XetRoute:
 
     def _failure(self, session: Any, group: Any, error: BaseException, piece: Piece) -> Failure:
         """Say what an error of hf_xet means; its text may hold signed addresses."""
+        access = self._access
+        host = host_of(access.cas_url) if access is not None else None
         with self._lock:
             if self._session is not session:
                 return Failure(Reason.CANCELLED)
@@ -210,12 +273,26 @@ class XetRoute:
             if status is not None and status[1] in ("401", "403"):
                 if self._group is group:
                     self._group = self._access = None
-                return Failure(Reason.EXPIRED)
+                return Failure(Reason.EXPIRED, host=host)
         if piece.clock() - piece.heard_at >= self._stall_timeout_s:
-            return Failure(Reason.STALLED)
-        if status is not None:
-            return status_failure(int(status[1]), None)
-        return Failure(Reason.XET, f"Xet storage failed ({_kind(error)})")
+            failure = Failure(Reason.STALLED)
+        elif status is not None:
+            failure = status_failure(int(status[1]), None)
+        else:
+            failure = Failure(Reason.XET, f"Xet storage failed ({_kind(error)})")
+        failure.host = host
+        return failure
+
+
+@dataclass(frozen=True, slots=True)
+class _Memory:
+    """Takes the bytes of a piece that is not kept."""
+
+    content: bytearray
+
+    def write(self, data: bytes | memoryview) -> int:
+        self.content.extend(data)
+        return len(data)
 
 
 def _chunks(group: Any, cut: Cut) -> Iterator[bytes]:
@@ -303,14 +380,20 @@ class XetProbe:
         self._thread: threading.Thread | None = None
         self._host = ""
         self._asked_at = 0.0
+        self._timeout_s = XET_PROBE_TIMEOUT_S
         self._answer_s: float | None = None
 
-    def ask(self, host: str) -> None:
-        """Ask a host, given without path, on a thread of its own; later calls do nothing."""
+    def ask(self, host: str, patience_s: float = 0.0) -> None:
+        """Ask a host, given without path, on a thread of its own; later calls do nothing.
+
+        Args:
+            patience_s: how long an answer may take on this link.
+        """
         with self._lock:
             if self._thread is not None:
                 return
             self._host, self._asked_at = host, time.monotonic()
+            self._timeout_s = max(XET_PROBE_TIMEOUT_S, patience_s)
             self._thread = threading.Thread(target=self._ask, name="xet-probe", daemon=True)
             self._thread.start()
 
@@ -320,12 +403,12 @@ class XetProbe:
         A host that has refused, or said nothing until then, has no answer.
 
         Args:
-            wait_s: for an answer that is still to come, `XET_PROBE_TIMEOUT_S` in all at most.
+            wait_s: for an answer that is still to come; at most until it is given up.
         """
         thread = self._thread
         if thread is None:
             return None
-        left_s = self._asked_at + XET_PROBE_TIMEOUT_S - time.monotonic()
+        left_s = self._asked_at + self._timeout_s - time.monotonic()
         thread.join(max(0.0, min(wait_s, left_s)))
         return XetFacts(host=self._host, answer_s=self._answer_s)
 
@@ -334,7 +417,7 @@ class XetProbe:
 
         session: Any = get_session()
         try:
-            request = session.build_request("GET", f"{self._host}/", timeout=XET_PROBE_TIMEOUT_S)
+            request = session.build_request("GET", f"{self._host}/", timeout=self._timeout_s)
             session.send(request, stream=True, follow_redirects=False).close()
         except Exception:  # Whatever it is, there was no answer.
             return

@@ -117,6 +117,7 @@ def download(
     token: str | None = None,
     force: bool = False,
     alone: bool = True,
+    endpoint: str | None = None,
     **settings: Any,
 ) -> Run:
     """Download with these faults; the waits between attempts are short.
@@ -124,6 +125,7 @@ def download(
     Args:
         faults: None for those that are set already.
         alone: whether no other download runs in this process.
+        endpoint: of what stands before the Hub; None for its own.
     """
     run = Run(repo)
 
@@ -138,7 +140,7 @@ def download(
         run.folder = nbloader.download(
             repo.repo_id,
             kind="transformers",
-            endpoint=hub.endpoint,
+            endpoint=endpoint or hub.endpoint,
             cache_dir=cache,
             token=token,
             force=force,

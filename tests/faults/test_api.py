@@ -39,6 +39,24 @@ def test_a_hub_that_hangs_is_asked_again_and_given_up(hub: LocalHub, tmp_path: P
     check_right(once.result())
     assert once.result().reasons == ["no bytes came"]
     check_stopped(always.result(), HubUnreachableError, "does not answer", "1 attempt")
+    assert isinstance(always.result().error, HubUnreachableError)
+    assert "check_network" in str(always.result().error)
+
+
+def test_where_every_answer_begins_late_more_time_is_given(
+    hub: LocalHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In this process, where the time limits of the calls can be others."""
+    monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+    monkeypatch.setattr("nbloader.worker.hub.CALL_TIMEOUT_S", 0.3)
+    hub.set_faults([Fault(request_class, latency_s=0.6) for request_class in (MODEL_INFO, TREE)])
+    told: list[Retry] = []
+    policy = TransferPolicy(answer_timeout_s=0.3, retry_delay_min_s=0.01, retry_delay_max_s=0.02)
+    asked = Hub(repo_id=SMALL.repo_id, policy=policy, token=False, publish=told.append)
+    listing = asked.listing("main", asked.resolve("main").commit_hash)
+    assert {file.path for file in listing.files} == set(SMALL.files)
+    # Once for the first answer; after it, it is known how long the others may take.
+    assert [retry.reason for retry in told] == ["no bytes came"]
 
 
 def test_a_listing_that_hangs_is_asked_for_again_and_given_up(

@@ -47,6 +47,13 @@ def test_what_is_late_or_slow_is_no_stall(hub: LocalHub, tmp_path: Path) -> None
             assert result.retries == []
 
 
+def test_of_two_answers_that_begin_late_one_is_read(hub: LocalHub, tmp_path: Path) -> None:
+    run = download(hub, SMALL, tmp_path, [Fault(BODY["http"], latency_s=6.0)], route="http")
+    check_right(run)
+    assert run.reasons == [f"{NO_BYTES}; asking again"]
+    assert run.served <= 1.02 * SMALL.total
+
+
 @pytest.mark.parametrize(
     ("after_bytes", "times"), [(0, 1), (0, 3), (300_000, 3)], ids=["start", "starts", "middle"]
 )

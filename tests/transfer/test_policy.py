@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from nbloader.limits import MAX_RETRY_AFTER_S
 from nbloader.records import Route, TransferPolicy
 from nbloader.transfer.policy import (
+    LASTING_ATTEMPTS,
+    LASTING_WAIT_S,
     RULES,
     Attempts,
     GiveUp,
@@ -71,6 +73,8 @@ FIRST_AND_SECOND: dict[Reason, tuple[tuple[Route, float], tuple[Route, float] | 
     Reason.REDIRECTS: ((OTHER, 0.0), (SAME, 0.0)),
     Reason.OTHER_VERSION: ((OTHER, 0.0), (SAME, 0.0)),
     Reason.BAD_ANSWER: ((OTHER, 0.0), (SAME, 0.0)),
+    Reason.PAGE: ((OTHER, 0.0), (SAME, 0.0)),
+    Reason.BLOCKED: ((OTHER, 0.0), (SAME, 0.0)),
     Reason.XET: ((SAME, 5.0), (OTHER, 0.0)),
     Reason.WRONG_BYTES: ((OTHER, 0.0), None),
     Reason.WORKER_DIED: ((SAME, 5.0), (OTHER, 0.0)),
@@ -142,6 +146,26 @@ def test_pieces_that_were_under_way_together_count_once() -> None:
     second = follow(Reason.BUSY, first.attempts, began_at=101.0, now=110.5)
     assert isinstance(second, GoOn)
     assert (second.attempts.fruitless, second.attempts.on_route) == (1, 1)
+
+
+def test_what_waiting_does_not_mend_is_given_up_within_seconds() -> None:
+    attempts = FRESH
+    waits: list[float] = []
+    while True:
+        now = 110.0 + sum(waits)
+        after = follow(
+            Reason.BLOCKED, attempts, began_at=now, now=now, routes=frozenset({Route.XET})
+        )
+        if isinstance(after, GiveUp):
+            break
+        attempts = after.attempts
+        waits.append(after.wait_s)
+    assert (waits, after.timed_out) == ([2.0, 2.0], False)
+
+
+def test_what_was_busy_before_is_asked_anew_where_its_address_has_expired() -> None:
+    busy = replace(FRESH, fruitless=3)
+    assert isinstance(follow(Reason.EXPIRED, busy), GoOn)
 
 
 def test_time_runs_out() -> None:
@@ -243,20 +267,24 @@ def run(
 def test_any_run_of_failures(
     failed: list[Failed], policy: TransferPolicy, routes: frozenset[Route]
 ) -> None:
-    fruitless = wrong = 0
+    fruitless = wrong = lasting = 0
     for one, before, decision in run(failed, policy, routes):
         after = decision.attempts
         gained = one.brought > 0 and one.reason is not Reason.WRONG_BYTES
         fruitless = 0 if gained else fruitless + 1
         wrong += one.reason is Reason.WRONG_BYTES
-        assert (after.fruitless, after.wrong) == (fruitless, wrong)
+        rule = RULES[one.reason]
+        lasting = 0 if gained else lasting + rule.lasting
+        assert (after.fruitless, after.wrong, after.lasting) == (fruitless, wrong, lasting)
         assert after.route in routes
         # It ends after so many in a row that brought nothing, and never before.
         # Wrong bytes have an allowance of their own: once more, whatever the setting says.
         if one.reason is Reason.WRONG_BYTES:
             assert isinstance(decision, GiveUp) == (wrong >= 2)
         else:
-            assert isinstance(decision, GiveUp) == (not gained and fruitless >= policy.max_retries)
+            used_up = fruitless >= policy.max_retries
+            used_up = used_up or (rule.lasting and lasting >= LASTING_ATTEMPTS)
+            assert isinstance(decision, GiveUp) == (not gained and used_up)
         if isinstance(decision, GiveUp):
             continue
         asked = min(one.retry_after_s or 0.0, MAX_RETRY_AFTER_S)
@@ -265,7 +293,9 @@ def test_any_run_of_failures(
             continue
         assert asked <= decision.wait_s <= max(asked, policy.retry_delay_max_s)
         at_once = after.route is not before.route or fruitless == 1
-        assert at_once or decision.wait_s >= policy.retry_delay_min_s
+        least = min(policy.retry_delay_min_s, LASTING_WAIT_S if rule.lasting else 60.0)
+        assert at_once or decision.wait_s >= least
+        assert not rule.lasting or decision.wait_s <= max(asked, LASTING_WAIT_S)
 
 
 @given(
@@ -277,6 +307,7 @@ def test_pieces_that_fail_one_after_another_are_given_up_as_soon_as_one(
     reason: Reason, policy: TransferPolicy, offsets: list[float]
 ) -> None:
     """Each piece begins anew when it failed, a second later it fails again."""
+    most = RULES[reason].attempts(policy)
     attempts, rounds = FRESH, 0
     while True:
         rounds += 1
@@ -291,10 +322,10 @@ def test_pieces_that_fail_one_after_another_are_given_up_as_soon_as_one(
                 routes=frozenset({Route.HTTP}),
             )
             if isinstance(decision, GiveUp):
-                assert rounds == policy.max_retries
+                assert rounds == most
                 return
             attempts = decision.attempts
-        assert rounds < policy.max_retries
+        assert rounds < most
 
 
 @given(failed=failures, limit_s=st.floats(0, 1e4), quiet_s=st.floats(0, 1e4))

@@ -48,6 +48,16 @@ def test_retry_after(value: str | None, seconds: float | None) -> None:
     assert retry_after_s(value, clock=lambda: NOW) == seconds
 
 
+@pytest.mark.parametrize("years", [-10, 10])
+def test_a_date_is_counted_by_the_clock_of_the_server(years: int) -> None:
+    there = NOW + years * 365 * 86_400
+    asked = email.utils.formatdate(there + 7, usegmt=True)
+    date = email.utils.formatdate(there, usegmt=True)
+    assert retry_after_s(asked, date, clock=lambda: NOW) == 7.0
+    failure = status_failure(503, asked, date)
+    assert failure.retry_after_s == 7.0
+
+
 @given(st.text(max_size=60))
 def test_garbage_makes_no_sense_and_no_harm(value: str) -> None:
     seconds = retry_after_s(value, clock=lambda: NOW)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import http.server
 import threading
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from random import Random
@@ -16,7 +18,7 @@ from nbloader.localhub import Cut, Fault, LocalHub, RequestClass
 from nbloader.records import RepoFile
 from nbloader.transfer.policy import Reason
 from nbloader.worker.failures import Failure, RateLimit
-from nbloader.worker.links import Answer, Links, origin
+from nbloader.worker.links import Answer, Links, at_endpoint, host_of, origin
 from tests.conftest import Publish
 
 RESOLVE = RequestClass.RESOLVE_GET
@@ -328,10 +330,15 @@ def test_no_redirect_carries_the_token_to_another_origin(
     ("status", "headers", "reason"),
     [
         (206, {"Content-Range": "bytes 0-3/5"}, Reason.OTHER_VERSION),
-        (206, {"Content-Range": "bytes 1-4/4"}, Reason.OTHER_VERSION),
-        (206, {}, Reason.OTHER_VERSION),
+        (206, {"Content-Range": "bytes 0-4/*"}, Reason.OTHER_VERSION),
+        (206, {"Content-Range": "bytes 1-4/4"}, Reason.BAD_ANSWER),
+        (206, {"Content-Range": "bytes 3-0/4"}, Reason.BAD_ANSWER),
+        (206, {"Content-Length": "3"}, Reason.BAD_ANSWER),
         (200, {"Content-Length": "3"}, Reason.OTHER_VERSION),
         (200, {"Content-Encoding": "gzip"}, Reason.BAD_ANSWER),
+        (200, {"Content-Encoding": "br"}, Reason.BAD_ANSWER),
+        (200, {"Content-Length": "3", "Content-Type": "text/html; charset=utf-8"}, Reason.PAGE),
+        (403, {"Content-Type": "text/html"}, Reason.PAGE),
     ],
 )
 def test_an_answer_that_is_not_what_was_asked_for(
@@ -345,12 +352,136 @@ def test_an_answer_that_is_not_what_was_asked_for(
     assert reason_of(lambda: read(hub, monkeypatch)) is reason
 
 
+def zipped(data: bytes) -> bytes:
+    return gzip.compress(data)
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "body"),
+    [
+        (206, {"Content-Range": "bytes 0-3/*"}, b"abcd"),
+        (206, {"Content-Range": "Bytes 0-3/4"}, b"abcd"),
+        (206, {}, b"abcd"),  # The whole, as it was asked for then.
+        (200, {"ETag": '"another"', "Content-Type": "text/html"}, b"abcd"),
+        (200, {"Content-Encoding": "gzip"}, zipped(b"abcd")),
+        (200, {"Content-Encoding": "x-gzip", "ETag": 'W/"1-gzip"'}, zipped(b"abcd")),
+        (200, {"Content-Encoding": "deflate"}, zlib.compress(b"abcd")),
+        (200, {"Content-Encoding": "identity"}, b"abcd"),
+        (200, {"Content-Encoding": "aws-chunked"}, b"abcd"),
+        (200, {"Content-Encoding": "gzip"}, zipped(bytes(50_000_000))),
+    ],
+)
+def test_an_answer_that_others_give_is_used(
+    serve: Callable[..., Answers],
+    monkeypatch: pytest.MonkeyPatch,
+    status: int,
+    headers: dict[str, str],
+    body: bytes,
+) -> None:
+    hub, cdn = serve(), serve({"/a": (status, headers, body)})
+    linked = {"Location": f"{cdn.url}/a", "X-Linked-Etag": '"of-the-mirror"'}
+    hub.answers = {PATH: (302, linked, b"")}
+    came = read(hub, monkeypatch)
+    assert came in (b"abcd", bytes(FILE.size + 1))  # No more of what grows is unzipped.
+
+
+def test_an_error_says_at_which_host(
+    serve: Callable[..., Answers], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub, cdn = serve(), serve({"/a?secret=1": (200, {"Content-Type": "text/html"}, b"<html>")})
+    hub.answers = {PATH: (302, {"Location": f"{cdn.url}/a?secret=1"}, b"")}
+    with pytest.raises(Failure) as caught:
+        read(hub, monkeypatch)
+    assert (caught.value.reason, caught.value.host) == (Reason.PAGE, cdn.url.partition("//")[2])
+
+
+@pytest.mark.parametrize("where", ["http://127.0.0.1:9/a", "http://nowhere.invalid/a"])
+def test_a_host_that_never_answers_while_the_hub_does_is_blocked(
+    serve: Callable[..., Answers], monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    hub = serve({PATH: (302, {"Location": where}, b"")})
+    links = links_of("org/name")
+    for asked in (1, 2):
+        with pytest.raises(Failure) as caught:
+            read(hub, monkeypatch, links)
+        assert caught.value.reason is Reason.BLOCKED
+        assert caught.value.host == where.split("/")[2]
+        assert len(hub.asked) == asked  # The Hub may name another, and shows that it is there.
+
+
+def test_a_host_that_has_answered_before_is_not_blocked(hub: LocalHub, large: Reader) -> None:
+    large.read(0, 10)
+    hub.set_faults([Fault(CDN, cut=Cut.RESET)])
+    assert reason_of(lambda: large.read(10, 20)) is Reason.CONNECTION_LOST
+    large.links = links_of(large.repo_id)
+    assert reason_of(lambda: large.read(10, 20)) is Reason.BLOCKED
+
+
+def test_etags_that_change_with_each_answer_are_looked_at_once(
+    hub: LocalHub, large: Reader
+) -> None:
+    large.read(0, 10)
+    reasons = []
+    for number in range(6):
+        hub.set_faults([Fault(CDN, etag=f"node-{number}")])
+        try:
+            assert large.read(10, 20) == CONTENT[10:20]
+        except Failure as failure:
+            reasons.append(failure.reason)
+    assert reasons == [Reason.OTHER_VERSION]
+
+
+def test_one_odd_answer_does_not_end_ranges(hub: LocalHub, large: Reader) -> None:
+    hub.set_faults([Fault(CDN, status=416, times=1)])
+    assert large.read(10, 20) == CONTENT[10:20]
+    assert large.read(20, 30) == CONTENT[20:30]
+    ranges = [one.range for one in hub.requests() if one.request_class is CDN]
+    assert ranges == ["bytes=10-19", None, "bytes=20-29"]
+
+
 @pytest.mark.parametrize(
     ("url", "found"),
     [
-        ("https://huggingface.co/a/b", ("https", "huggingface.co")),
-        ("http://127.0.0.1:80/x", ("http", "127.0.0.1:80")),
+        ("https://huggingface.co/a/b", ("https", "huggingface.co", 443)),
+        ("HTTPS://HuggingFace.co:443/", ("https", "huggingface.co", 443)),
+        ("http://127.0.0.1/x", ("http", "127.0.0.1", 80)),
+        ("http://LOCALHOST:8080", ("http", "localhost", 8080)),
+        ("http://[::1]:80/x", ("http", "::1", 80)),
     ],
 )
-def test_an_origin_is_scheme_and_host(url: str, found: tuple[str, str]) -> None:
+def test_an_origin_is_scheme_host_and_port(url: str, found: tuple[str, str, int]) -> None:
     assert origin(url) == found
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("https://huggingface.co:443/a?b", "huggingface.co"),
+        ("http://127.0.0.1:8080/x", "127.0.0.1:8080"),
+        ("http://[::1]/x", "[::1]"),
+    ],
+)
+def test_a_message_names_the_host_alone(url: str, host: str) -> None:
+    assert host_of(url) == host
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "link", "found"),
+    [
+        (
+            "http://m.example",
+            "https://huggingface.co/api/x?cursor=1",
+            "http://m.example/api/x?cursor=1",
+        ),
+        ("http://m.example", "/api/x?cursor=1", "http://m.example/api/x?cursor=1"),
+        ("http://m.example", "?cursor=1", "http://m.example/api/now?cursor=1"),
+        ("http://m.example/hf", "https://huggingface.co/api/x", "http://m.example/hf/api/x"),
+        ("http://m.example/hf", "http://m.example/hf/api/x", "http://m.example/hf/api/x"),
+        ("http://m.example/hf/", "/hf/api/x", "http://m.example/hf/api/x"),
+    ],
+)
+def test_a_link_is_followed_at_the_endpoint(
+    monkeypatch: pytest.MonkeyPatch, endpoint: str, link: str, found: str
+) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+    assert at_endpoint(f"{endpoint}/api/now", link) == found

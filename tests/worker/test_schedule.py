@@ -18,6 +18,7 @@ from nbloader.transfer.policy import Attempts, Reason
 from nbloader.worker.failures import Failure
 from nbloader.worker.piece import Piece
 from nbloader.worker.schedule import Schedule, Task
+from nbloader.worker.tuning import AnswerTime
 
 MIB = 1 << 20
 STALL_S = 30.0
@@ -32,7 +33,9 @@ def file(name: str, size: int, *, xet: bool = True) -> RepoFile:
 class Desk:
     """A schedule whose clock and pieces the test moves."""
 
-    def __init__(self, *files: RepoFile, **policy: object) -> None:
+    def __init__(
+        self, *files: RepoFile, answers: AnswerTime | None = None, **policy: object
+    ) -> None:
         self.now = 1000.0
         self.schedule = Schedule(
             files,
@@ -42,6 +45,7 @@ class Desk:
             clock=lambda: self.now,
             wall_clock=lambda: 5.0,
             chance=lambda: 0.0,
+            answers=answers,
         )
         self.tasks = [self.begin(one) for one in files]
 
@@ -296,6 +300,7 @@ def test_where_a_server_sends_all_one_piece_goes_on_and_no_other() -> None:
     assert (first.cut.start, first.cut.stop) == (0, 40 * MIB)
     assert not desk.schedule.take_whole(task, second)
     for piece in (second, *others):
+        desk.now += 0.01
         desk.schedule.failed(task, piece, Failure(Reason.BAD_ANSWER))
     desk.now += 60.0
     first.heard()
@@ -398,3 +403,98 @@ def test_a_connection_that_may_take_its_time_is_not_doubled() -> None:
     desk.cut()
     desk.now += 20.0
     assert desk.cut() == []
+
+
+def in_time(desk: Desk, task: Task, piece: Piece) -> None:
+    """Let what the engine would tell a piece be told, and it write."""
+    with task.partial.writer(piece.cut.start) as writer:
+        piece.begin(writer, wins=lambda: desk.schedule.wins(task, piece))
+        piece.answered()
+        piece.write(bytes(piece.cut.size))
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_of_two_that_ask_for_the_same_the_answer_that_begins_first_is_read(late: bool) -> None:
+    desk = Desk(file("a", 8 * MIB), route=Route.HTTP)
+    task = desk.tasks[0]
+    (first,) = desk.cut()
+    desk.now += 5.1
+    (second,) = desk.cut()
+    ended: list[Piece] = []
+    first.cancel, second.cancel = (lambda: ended.append(first)), (lambda: ended.append(second))
+    winner, loser = (first, second) if late else (second, first)
+    in_time(desk, task, winner)
+    assert ended == [loser]
+    with pytest.raises(Failure) as caught:
+        in_time(desk, task, loser)
+    assert caught.value.reason is Reason.CANCELLED
+    assert task.in_flight == [winner]
+    assert desk.schedule.failed(task, loser, caught.value) is None
+    assert desk.cut() == []
+    desk.schedule.succeeded(task, winner)
+    desk.schedule.progress()
+    assert (task.in_flight, desk.schedule.arrived) == ([], 8 * MIB)
+
+
+def test_what_a_second_connection_leaves_is_not_brought_by_the_first_as_well() -> None:
+    desk = Desk(file("a", 8 * MIB), route=Route.HTTP)
+    task = desk.tasks[0]
+    (first,) = desk.cut()
+    desk.now += 5.1
+    (second,) = desk.cut()
+    assert desk.schedule.failed(task, second, Failure(Reason.CONNECTION_LOST)) is not None
+    assert first.lost
+    desk.now += 60.0
+    assert spans(desk.cut()) == [(0, 8 * MIB)]
+
+
+# -- links on which every answer begins late -------------------------------------------------------
+
+
+def late_link(seconds: float = 15.0) -> AnswerTime:
+    answers = AnswerTime()
+    answers.took(seconds)
+    return answers
+
+
+def test_where_answers_begin_late_each_connection_asks_once() -> None:
+    desk = Desk(file("a", 600 * MIB), route=Route.HTTP, answers=late_link())
+    assert spans(desk.cut()) == [(start * MIB, (start + 150) * MIB) for start in (0, 150, 300, 450)]
+    small = Desk(file("a", 40 * MIB), answers=late_link())
+    assert spans(small.cut()) == [(0, 40 * MIB)]
+
+
+def test_where_answers_begin_late_silence_is_no_stall() -> None:
+    for route in Route:
+        desk = Desk(file("a", 8 * MIB), route=route, answers=late_link())
+        (piece,) = desk.cut()
+        desk.now += 2 * 15.0 + 7.0
+        assert (desk.cut(), list(desk.schedule.stalled())) == ([], [])
+        assert piece.cut.margin == 0  # No question more than is needed.
+
+
+def test_a_small_file_takes_the_other_route_where_the_first_is_blocked() -> None:
+    desk = Desk(file("a", MIB), file("b", MIB, xet=False))
+    pieces = desk.cut()
+    assert {piece.cut.route for piece in pieces} == {Route.HTTP}
+    for task, piece in zip(desk.tasks, pieces, strict=True):
+        desk.schedule.failed(task, piece, Failure(Reason.BLOCKED, host="cdn.example"))
+    assert [(one.cut.file.path, one.cut.route) for one in desk.cut()] == [("a", Route.XET)]
+
+
+def test_the_error_names_the_hosts_that_cannot_be_reached() -> None:
+    desk = Desk(file("a", 8 * MIB), route=Route.HTTP)
+    task = desk.tasks[0]
+
+    def fail(host: str) -> None:
+        (piece,) = desk.cut()
+        desk.schedule.failed(task, piece, Failure(Reason.BLOCKED, "reset", host=host))
+        desk.now += 2.0
+
+    fail("one.example")
+    fail("two.example")
+    with pytest.raises(DownloadError) as caught:
+        fail("two.example")
+    assert caught.value.message == (
+        "a could not be downloaded from one.example and two.example (reset; 3 attempts)"
+    )

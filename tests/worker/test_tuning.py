@@ -12,6 +12,7 @@ from nbloader.records import Route
 from nbloader.worker.tuning import (
     HTTP_PIECE_BYTES,
     SMALLEST_HTTP_PIECE_BYTES,
+    AnswerTime,
     Concurrency,
     RouteChoice,
     XetPace,
@@ -50,6 +51,15 @@ def test_a_piece_over_http_has_its_bounds(rest: int, connections: int) -> None:
     # Before the end, no connection takes so much that another is left without work.
     if size > SMALLEST_HTTP_PIECE_BYTES:
         assert size * 2 * max(1, connections) <= rest
+
+
+@given(rest=st.integers(1, 10**13), connections=st.integers(0, 64))
+def test_where_answers_begin_late_a_connection_asks_for_all_of_its_share(
+    rest: int, connections: int
+) -> None:
+    size = http_piece_bytes(rest, connections, late=True)
+    assert size >= HTTP_PIECE_BYTES
+    assert size * max(1, connections) >= rest
 
 
 @given(st.lists(st.integers(0, 10**10), max_size=20))
@@ -250,3 +260,33 @@ def test_there_is_always_a_route_of_those_that_are_there(
         assert choice.routes <= there
         if only in there:
             assert choice.route is only
+
+
+# -- how long answers take to begin ----------------------------------------------------------------
+
+
+def test_a_late_answer_counts_at_once_and_is_forgotten_by_and_by() -> None:
+    answers = AnswerTime()
+    assert (answers.is_late, answers.patience_s(5.0)) == (False, 5.0)
+    answers.took(0.3)
+    assert (answers.is_late, answers.patience_s(5.0)) == (False, 5.0)
+    answers.took(16.0)
+    assert (answers.is_late, answers.patience_s(5.0)) == (True, 40.0)
+    late = []
+    for _ in range(4):
+        answers.took(0.0)
+        late.append(answers.is_late)
+    assert late == [True, True, False, False]
+
+
+def test_pieces_over_xet_are_large_where_answers_begin_late() -> None:
+    answers = AnswerTime()
+    pace = XetPace(answers)
+    assert pace.size == MIB
+    answers.took(10.0)
+    assert (pace.size, pace.bytes_are_dear) == (16 * MIB, False)
+    pace.took(16 * MIB, 20.0)
+    assert pace.size == 20 * MIB
+    for _ in range(20):
+        pace.took(64 * MIB, 20.0)
+    assert pace.size == 64 * MIB
