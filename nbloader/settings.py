@@ -7,6 +7,9 @@ under `download:`; in `pyproject.toml` they stand under `[tool.nbloader]`. A `co
 to others too, so its `download:` mapping is read only if a key there is ours, and foreign keys in
 it are left alone unless one looks like a misspelling of ours.
 
+Whoever cloned a repository has its files in the working folder. So they are read as foreign ones:
+regular files of a few kilobytes, without aliases, and nothing of what a link leads to is quoted.
+
 `endpoint`, `token` and `trust_remote_code` are arguments of the call and never settings: a foreign
 file in the working folder could otherwise send the token away.
 """
@@ -15,10 +18,10 @@ from __future__ import annotations
 
 import difflib
 import os
+import stat
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import yaml
@@ -32,6 +35,7 @@ from pydantic_settings import (
 
 from nbloader.errors import InvalidSettingError
 from nbloader.records import Route, TransferPolicy
+from nbloader.small_files import read_small
 
 __all__ = ["Settings"]
 
@@ -43,6 +47,17 @@ _COMMON = frozenset({"timeout", "route"})
 
 # A date that does not exist is a bare ValueError to the YAML library.
 _UNREADABLE = (yaml.YAMLError, ValueError, RecursionError)
+
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""That of the C library where PyYAML was built with it: ten times as fast."""
+
+_MOST_BYTES = 64 * 1024
+"""Of a file of ours; a hundred times what all keys take."""
+
+_MOST_SHARED_BYTES = 256 * 1024
+"""Of one that holds other things, too."""
+
+_WORKS = "A file that works:\n\n    download:\n      max_retries: 5\n"
 
 
 class Settings(BaseSettings):
@@ -160,7 +175,7 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Put the files of the working folder behind arguments and environment."""
         del dotenv_settings, file_secret_settings
-        files = (InitSettingsSource(settings_cls, found.values) for found in _files(Path.cwd()))
+        files = (InitSettingsSource(settings_cls, found.values) for found in _files())
         return (init_settings, env_settings, *files)
 
     def policy(self) -> TransferPolicy:
@@ -195,34 +210,59 @@ def _reject_unknown_variables(environ: Mapping[str, str]) -> None:
 
 @dataclass(frozen=True)
 class _Found:
-    """The values that one file holds."""
+    """The values that one file holds.
+
+    Attributes:
+        linked: whether it is a link. It may lead to a secret, of which no error shows anything.
+    """
 
     place: str
     values: dict[str, Any]
+    linked: bool
 
 
-def _files(folder: Path) -> list[_Found]:
-    """Read the files of `folder` that may hold settings, strongest first."""
+def _files() -> list[_Found]:
+    """Read the files of the working folder that may hold settings, strongest first.
+
+    A working folder that was removed, or may not be entered, has none.
+    """
     found = []
-    for name, section in (
-        ("nbloader.yaml", _own_yaml),
-        ("config.yaml", _shared_yaml),
-        ("pyproject.toml", _pyproject),
+    for name, section, most in (
+        ("nbloader.yaml", _own_yaml, _MOST_BYTES),
+        ("config.yaml", _shared_yaml, _MOST_BYTES),
+        ("pyproject.toml", _pyproject, _MOST_SHARED_BYTES),
     ):
-        path = folder / name
         try:
-            text = path.read_text(encoding="utf-8")
-        except (FileNotFoundError, NotADirectoryError):
+            linked = stat.S_ISLNK(os.lstat(name).st_mode)
+        except OSError:
+            continue
+        try:
+            text = read_small(name, most).decode("utf-8-sig")
+        except FileNotFoundError:
             continue
         except (OSError, UnicodeDecodeError) as error:
             if name != "nbloader.yaml":
                 continue  # Not ours to complain about.
+            why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
             raise InvalidSettingError(
-                f"{name} cannot be read: {error}", hint=f"Mend or remove {path}."
-            ) from error
-        if values := section(text):
-            found.append(_Found(name, values))
+                f"{name} cannot be read: {why}", hint=f"Mend or remove {_absolute(name)}."
+            ) from None
+        try:
+            values = section(text)
+        except InvalidSettingError:
+            if linked:
+                raise InvalidSettingError(
+                    f"{name} is a link to a file that holds no settings",
+                    hint=f"Remove {_absolute(name)}. {_WORKS}",
+                ) from None
+            raise
+        if values:
+            found.append(_Found(name, values, linked))
     return found
+
+
+def _absolute(name: str) -> str:
+    return os.path.abspath(name)  # noqa: PTH100 - it is not to follow the link
 
 
 def _mapping(value: object) -> dict[str, Any] | None:
@@ -232,14 +272,36 @@ def _mapping(value: object) -> dict[str, Any] | None:
     return None
 
 
+class _AliasError(yaml.YAMLError):
+    """YAML with an alias."""
+
+    def __init__(self, mark: object) -> None:
+        self.problem_mark = mark
+
+
+def _load(text: str) -> object:
+    """Read YAML. Raises one of `_UNREADABLE`.
+
+    Aliases are refused: with some hundred bytes of them a file names more than memory holds.
+    """
+    for event in yaml.parse(text, Loader=_LOADER):
+        if isinstance(event, yaml.AliasEvent):
+            raise _AliasError(event.start_mark)
+    return yaml.load(text, Loader=_LOADER)  # noqa: S506 - it is a safe one
+
+
+def _where(error: Exception) -> str:
+    """Say in which line YAML is wrong, without a word of it."""
+    mark = getattr(error, "problem_mark", None)
+    return "" if mark is None else f": line {mark.line + 1}, column {mark.column + 1}"
+
+
 def _own_yaml(text: str) -> dict[str, Any]:
     try:
-        document = yaml.safe_load(text)
+        document = _load(text)
     except _UNREADABLE as error:
-        raise InvalidSettingError(
-            f"nbloader.yaml is not valid YAML: {error}",
-            hint="A file that works:\n\n    download:\n      max_retries: 5\n",
-        ) from error
+        what = "has an alias" if isinstance(error, _AliasError) else "is not valid YAML"
+        raise InvalidSettingError(f"nbloader.yaml {what}{_where(error)}", hint=_WORKS) from None
     if document is None:
         return {}
     sections = _mapping(document)
@@ -253,15 +315,16 @@ def _own_yaml(text: str) -> dict[str, Any]:
     values = {} if section is None else _mapping(section)
     if values is None:
         raise InvalidSettingError(
-            "nbloader.yaml: `download:` must be a mapping of keys to values",
-            hint="A file that works:\n\n    download:\n      max_retries: 5\n",
+            "nbloader.yaml: `download:` must be a mapping of keys to values", hint=_WORKS
         )
     return values
 
 
 def _shared_yaml(text: str) -> dict[str, Any]:
+    if not any(key in text for key in Settings.model_fields if key not in _COMMON):
+        return {}  # It is another program's, and need not be parsed.
     try:
-        document = _mapping(yaml.safe_load(text))
+        document = _mapping(_load(text))
     except _UNREADABLE:
         return {}
     values = _mapping(document.get("download")) if document else None
@@ -285,17 +348,27 @@ def _nearest(key: str) -> str | None:
     return next(iter(difflib.get_close_matches(key, Settings.model_fields, n=1, cutoff=0.8)), None)
 
 
-def _place(key: str, arguments: Mapping[str, Any]) -> str:
-    """Name the source that a value came from."""
+def _place(key: str, arguments: Mapping[str, Any]) -> tuple[str, bool]:
+    """Name the source that a value came from, and say whether it is a link."""
     if key in arguments:
-        return "settings"
+        return "settings", False
     variable = _ENV_PREFIX + key.upper()
     if any(name.upper() == variable for name in os.environ):
-        return f"environment variable {variable}"
-    for found in _files(Path.cwd()):
+        return f"environment variable {variable}", False
+    for found in _files():
         if key in found.values:
-            return found.place
-    return "settings"
+            return found.place, found.linked
+    return "settings", False
+
+
+def _shown(value: object) -> str:
+    """Write a value for an error: of a structure its kind alone, however large it is."""
+    if not isinstance(value, str | int | float | bool | None):
+        return f"a {type(value).__name__}"
+    try:
+        return repr(value[:80] if isinstance(value, str) else value)[:80]
+    except ValueError:  # Python writes no number of thousands of digits.
+        return "a number of thousands of digits"
 
 
 def _explain(error: ValidationError, arguments: Mapping[str, Any]) -> InvalidSettingError:
@@ -304,9 +377,9 @@ def _explain(error: ValidationError, arguments: Mapping[str, Any]) -> InvalidSet
     hints: list[str] = []
     for finding in error.errors(include_url=False):
         key = str(finding["loc"][0]) if finding["loc"] else ""
-        place = _place(key, arguments)
+        place, linked = _place(key, arguments)
         if finding["type"] == "extra_forbidden":
-            lines.append(f"{place}: unknown key {key[:80]!r}")
+            lines.append(f"{place}: unknown key" + ("" if linked else f" {key[:80]!r}"))
             near = _nearest(key)
             hints.append(
                 f"Did you mean {near}?"
@@ -314,8 +387,8 @@ def _explain(error: ValidationError, arguments: Mapping[str, Any]) -> InvalidSet
                 else f"Known keys: {', '.join(Settings.model_fields)}."
             )
         elif key:
-            given = repr(finding["input"])[:80]
-            lines.append(f"{place}: {key} = {given}: {finding['msg']}")
+            given = "" if linked else f" = {_shown(finding['input'])}"
+            lines.append(f"{place}: {key}{given}: {finding['msg']}")
             field = Settings.model_fields[key]
             hints.append(f"{key}: {field.description} Default: {field.default}.")
         else:

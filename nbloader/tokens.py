@@ -8,6 +8,7 @@ error of the Hub then says how to add one.
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 import signal
@@ -15,11 +16,13 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
+from nbloader.errors import InvalidTokenError
 from nbloader.hub_names import TOKEN_VARIABLES
-from nbloader.machine import expanded, home_of_environment, place, switched_on
+from nbloader.machine import home_of_environment, place, switched_on
+from nbloader.paths import absolute, expanded
 from nbloader.records import Place, TokenFacts
+from nbloader.small_files import read_small
 
 __all__ = ["Token", "find_token", "token_in_worker", "token_origin"]
 
@@ -30,6 +33,16 @@ COLAB_WAIT_S = 30.0
 
 KAGGLE_WAIT_S = 10.0
 
+_TOKEN_FILE_BYTES = 64 * 1024
+
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+"""What Windows' editors and shells begin a file with."""
+
+_SENDABLE = re.compile(r"[!-~]+")
 _TOKEN = re.compile(r"[!-~]{1,512}")
 _found: dict[Place, str] = {}
 
@@ -135,25 +148,52 @@ def token_in_worker(sent: str | bool | None, environ: Mapping[str, str]) -> str 
 
     Args:
         sent: what came with the order.
+
+    Raises:
+        InvalidTokenError: the stored file holds something else.
     """
-    return kaggle_token(place(environ)) if sent is None else sent
+    found = kaggle_token(place(environ)) if sent is None else sent
+    if found is None or found is True:  # The Hub's library looks for the stored one.
+        return _marked_token(environ) or found
+    return found
 
 
 def _of_the_library(environ: Mapping[str, str]) -> str:
     """Return where the Hub's library finds a token by itself; empty if nowhere."""
     if environ.get("HF_OIDC_RESOURCE"):
         return "HF_OIDC_RESOURCE"
+    return "stored file" if _stored(environ).strip() else ""
+
+
+def _stored(environ: Mapping[str, str]) -> bytes:
+    """Read the file that the Hub's tools keep the token in; empty if there is none."""
     path = environ.get("HF_TOKEN_PATH")
-    file = expanded(path) if path else home_of_environment(environ) / "token"
-    return "stored file" if _has_text(file) else ""
-
-
-def _has_text(file: Path) -> bool:
+    file = absolute(expanded(path)) if path else home_of_environment(environ) / "token"
     try:
-        with file.open("rb") as content:
-            return bool(content.read(4096).strip())
+        return read_small(file, _TOKEN_FILE_BYTES)
     except OSError:
-        return False
+        return b""
+
+
+def _marked_token(environ: Mapping[str, str]) -> str | None:
+    """Return a stored token before which an editor has put the mark of its encoding; else None.
+
+    The Hub's library takes the mark for a part of the token, or fails to read the file.
+
+    Raises:
+        InvalidTokenError: no request could carry what the file holds.
+    """
+    content = b"" if environ.get("HF_OIDC_RESOURCE") else _stored(environ)
+    encoding = next((name for mark, name in _MARKS if content.startswith(mark)), None)
+    text = (
+        content.decode(encoding or "utf-8", "replace").replace("\r", "").replace("\n", "").strip()
+    )
+    if text and not _SENDABLE.fullmatch(text):
+        raise InvalidTokenError(
+            "the file that the token is stored in holds something else",
+            hint="Log in again: `hf auth login`; or pass token=.",
+        )
+    return text if text and encoding else None
 
 
 def _checked(value: object) -> str | None:

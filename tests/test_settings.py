@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -188,3 +189,132 @@ def test_the_worker_gets_its_part() -> None:
         large_file_timeout_s=1800,
         max_workers=3,
     )
+
+
+# -- what others have put into the working folder --------------------------------------------------
+
+SECRET = "AKIASECRETSECRET"
+
+LAUGHS = "download:\n  max_workers:\n    a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"    {key}: &{key} [{','.join([f'*{before}'] * 10)}]\n"
+    for before, key in zip("abcdefghi", "bcdefghij", strict=True)
+)
+
+
+@pytest.mark.parametrize("kind", ["device", "fifo", "folder", "large", "sparse", "loop"])
+@pytest.mark.parametrize("name", ["nbloader.yaml", "config.yaml", "pyproject.toml"])
+def test_only_a_small_regular_file_is_read(folder: Path, name: str, kind: str) -> None:
+    place = folder / name
+    match kind:
+        case "device":
+            place.symlink_to("/dev/zero")
+        case "fifo":
+            os.mkfifo(place)
+        case "folder":
+            place.mkdir()
+        case "large":
+            place.write_bytes(b"#" * 300_000 + b"\ndownload: {max_retries: 3}\n")
+        case "sparse":
+            place.touch()
+            os.truncate(place, 1 << 40)
+        case "loop":
+            place.symlink_to(name)
+    if name != "nbloader.yaml":
+        assert Settings().max_retries == 5
+        return
+    with pytest.raises(InvalidSettingError, match=r"nbloader\.yaml cannot be read: ") as caught:
+        Settings()
+    assert f"Mend or remove {place}." in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (LAUGHS, "nbloader.yaml has an alias: line 4, column 12"),
+        ("download: &a {max_retries: 3}\nmore: *a", "nbloader.yaml has an alias: line 2, column 7"),
+        (
+            "download: [max_retries",
+            "nbloader.yaml is not valid YAML: line ",
+        ),
+        ("[" * 60_000, "nbloader.yaml is not valid YAML"),
+        (
+            f"download: {{max_workers: [{'x,' * 20_000}]}}",
+            "nbloader.yaml: max_workers = a list: Input should be a valid integer",
+        ),
+        (
+            f"download: {{max_workers: 0x{'f' * 60_000}}}",
+            "nbloader.yaml: max_workers = a number of thousands of digits: ",
+        ),
+    ],
+)
+def test_a_hostile_file_ends_in_a_short_error(folder: Path, text: str, message: str) -> None:
+    (folder / "nbloader.yaml").write_text(text)
+    (folder / "config.yaml").write_text(text)
+    with pytest.raises(InvalidSettingError) as caught:
+        Settings()
+    assert caught.value.message.startswith(message)
+    assert len(str(caught.value)) < 700
+
+
+@pytest.mark.parametrize("name", ["nbloader.yaml", "config.yaml", "pyproject.toml"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"[default]\naws_access_key_id = {SECRET}\n",
+        f"{SECRET}: 1\n",
+        f"download: {{{SECRET}: 1, max_retries: 3}}\n",
+        f"download: {{max_retries: {SECRET}, max_retrys: {SECRET}}}\n",
+        f"download: {{max_retries: [{SECRET}]}}\n",
+        f"download: {SECRET}\n",
+        f'"{SECRET}\n',
+        f"a: *{SECRET}\n",
+        f"[tool.nbloader]\nmax_retries = '{SECRET}'\n{SECRET} = 1\n",
+        f"\udcff{SECRET}",
+    ],
+)
+def test_nothing_of_what_a_link_leads_to_is_told(folder: Path, name: str, text: str) -> None:
+    secret = folder / "credentials"
+    secret.write_bytes(text.encode("utf-8", "surrogateescape"))
+    (folder / name).symlink_to(secret)
+    try:
+        Settings()
+    except InvalidSettingError as error:
+        chain: BaseException | None = error
+        while chain is not None:
+            assert SECRET not in f"{chain} {chain!r}"
+            chain = chain.__cause__
+
+
+def test_a_link_to_good_settings_is_followed(folder: Path) -> None:
+    (folder / "mine").write_text("\ufeffdownload: {max_retries: 3}", encoding="utf-8")
+    (folder / "nbloader.yaml").symlink_to("mine")
+    assert Settings().max_retries == 3
+
+
+def test_the_file_of_another_program_is_not_parsed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def parse(*_: object, **__: object) -> None:
+        raise AssertionError("it was parsed")
+
+    monkeypatch.setattr("yaml.load", parse)
+    monkeypatch.setattr("yaml.parse", parse)
+    (folder / "config.yaml").write_text("key: {a: 1, timeout: 3}\n" * 2000)
+    assert Settings().timeout == 300
+
+
+def test_a_working_folder_that_is_gone_has_no_settings(folder: Path) -> None:
+    gone = folder / "gone"
+    gone.mkdir()
+    os.chdir(gone)
+    gone.rmdir()
+    assert Settings().max_retries == 5
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may enter any folder")
+def test_a_working_folder_that_may_not_be_entered_has_no_settings(folder: Path) -> None:
+    folder.chmod(0)
+    try:
+        assert Settings().max_retries == 5
+    finally:
+        folder.chmod(0o755)

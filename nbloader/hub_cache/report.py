@@ -27,7 +27,8 @@ from nbloader.hub_cache.judge import (
     judge,
 )
 from nbloader.hub_cache.scan import find_repos, folder_size, open_files
-from nbloader.machine import expanded, folder_of_environment, home_of_environment
+from nbloader.machine import folder_of_environment, home_of_environment
+from nbloader.paths import absolute, expanded
 from nbloader.redaction import Redactor
 from nbloader.request import check_folder, check_repo_id
 from nbloader.text import format_bytes, quote
@@ -61,7 +62,7 @@ def cache(
         CacheNotWritableError: the folder cannot be read.
     """
     given = check_folder("cache_dir", cache_dir)
-    folder = Path(given) if given else folder_of_environment(os.environ).absolute()
+    folder = Path(given) if given else folder_of_environment(os.environ)
     if folder.exists() and not folder.is_dir():
         raise InvalidArgumentError(
             f"cache_dir={quote(str(folder))} is not a folder", hint="Pass the Hub's cache folder."
@@ -362,7 +363,7 @@ def _names(repo: CachedRepo) -> set[str]:
 def _stores(folder: Path) -> tuple[Store, ...]:
     """Find the bytes that repositories share: the Hub's store of blobs, and the chunks of Xet."""
     xet = os.environ.get("HF_XET_CACHE")
-    chunks = expanded(xet) if xet else home_of_environment(os.environ) / "xet"
+    chunks = absolute(expanded(xet)) if xet else home_of_environment(os.environ) / "xet"
     found = []
     for path, about in (
         (folder / "blobs", "blobs that repositories share"),

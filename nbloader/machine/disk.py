@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from nbloader.machine.places import place
+from nbloader.paths import absolute, expanded
 from nbloader.records import DiskFacts, Place
 
 KAGGLE_WORKING_BYTES = 20_000_000_000
@@ -234,22 +235,17 @@ def _writable(folder: Path) -> bool:
 def folder_of_environment(environ: Mapping[str, str]) -> Path:
     """Return the Hub's cache folder by the Hub library's own rules, without importing it."""
     if cache := environ.get("HF_HUB_CACHE") or environ.get("HUGGINGFACE_HUB_CACHE"):
-        return expanded(cache)
+        return absolute(expanded(cache))
     return home_of_environment(environ) / "hub"
 
 
 def home_of_environment(environ: Mapping[str, str]) -> Path:
     """Return the Hub library's home folder (`HF_HOME`) by its own rules, without importing it."""
     if home := environ.get("HF_HOME"):
-        return expanded(home)
-    return expanded(environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
+        return absolute(expanded(home))
+    return absolute(expanded(environ.get("XDG_CACHE_HOME") or "~/.cache")) / "huggingface"
 
 
 def switched_on(environ: Mapping[str, str], variable: str) -> bool:
     """Say whether a variable is set to what the Hub's library takes for a yes."""
     return environ.get(variable, "").upper() in {"1", "ON", "YES", "TRUE"}
-
-
-def expanded(path: str) -> Path:
-    """Expand variables and `~` as the Hub's library does: without a home folder `~` stays."""
-    return Path(os.path.expanduser(os.path.expandvars(path)))  # noqa: PTH111

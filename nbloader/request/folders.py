@@ -11,6 +11,7 @@ from pathlib import Path
 from nbloader.errors import InvalidRepoIdError
 from nbloader.hub_names import is_repo_id
 from nbloader.machine import holds_model
+from nbloader.paths import absolute, from_root
 from nbloader.text import quote
 
 WEIGHTS = re.compile(r".*\.(safetensors|sft|ckpt|pt|pth|bin|gguf)", re.IGNORECASE | re.DOTALL)
@@ -59,7 +60,9 @@ def read_folder(given: object) -> NamedFolder | None:
         return None
     name = os.path.expanduser(text)  # noqa: PTH111 - a path of pathlib loses how it was written
     folder = Path(name)
-    if not _is(Path.is_dir, folder):
+    # "." is still a folder where the working folder was removed.
+    path = from_root(name)
+    if not os.path.isabs(path) or not _is(Path.is_dir, folder):  # noqa: PTH117
         is_path = is_path or ("/" not in text and WEIGHTS.fullmatch(text) is not None)
         if is_path and _is(Path.is_file, folder):
             raise InvalidRepoIdError(
@@ -73,8 +76,6 @@ def read_folder(given: object) -> NamedFolder | None:
     could_be_id = is_repo_id(text)
     if not is_path and could_be_id and not holds_model(folder):
         return None
-    # Not resolve(): the links of a path belong to the user.
-    path = os.path.abspath(name)  # noqa: PTH100
     try:
         path.encode()
         name.encode()
@@ -117,7 +118,7 @@ def _missing(given: object, folder: Path) -> InvalidRepoIdError:
     what = "file" if WEIGHTS.fullmatch(folder.name) else "folder"
     return InvalidRepoIdError(
         f"there is no {what} {quote(str(given))}",
-        hint=f"{quote(str(above.absolute()))} has no {quote(missing[0] if missing else '')}: check "
+        hint=f"{quote(str(absolute(above)))} has no {quote(missing[0] if missing else '')}: check "
         "the path, and the folder that this process runs in (os.getcwd()). "
         'Ids of the Hub look like "Qwen/Qwen-Image-Edit-2509".',
     )

@@ -15,6 +15,7 @@ from nbloader.errors import InvalidArgumentError
 from nbloader.hub_names import TOKEN_VARIABLES
 from nbloader.libraries import package_facts
 from nbloader.machine import switched_on
+from nbloader.paths import absolute
 from nbloader.records import Event, Kind, Method, RepoType, SelectionRequest, TokenFacts
 from nbloader.request.adapters import read_adapters
 from nbloader.request.backends import read_backend, runs_on_cpu
@@ -38,6 +39,7 @@ from nbloader.request.values import (
     is_text,
     one_of,
 )
+from nbloader.request.variables import check_variables
 from nbloader.text import quote
 from nbloader.tokens import Token, find_token
 from nbloader.views import ViewName
@@ -147,6 +149,7 @@ def checked(call: Call) -> Request:
     Raises:
         InputError: names the argument, the setting or the variable that is wrong.
     """
+    check_variables(os.environ)
     passed_on = _mapping("loader_kwargs", call.loader_kwargs)
     nested = _mapping("loader_kwargs['model_kwargs']", passed_on.get("model_kwargs"))
     taken = taken_over(call, passed_on)
@@ -165,7 +168,7 @@ def checked(call: Call) -> Request:
         # The worker is told of it in lines of UTF-8; of the cache, by a variable.
         local_dir = check_folder("local_dir", call.local_dir, is_text)
     endpoint = check_endpoint(call.endpoint)
-    default = check_endpoint(os.environ.get("HF_ENDPOINT") or None, "HF_ENDPOINT")
+    default = check_endpoint(os.environ.get("HF_ENDPOINT", "").strip() or None, "HF_ENDPOINT")
     asked = endpoint or default
     fetched = isinstance(call, DownloadCall)
     place = read_repository(
@@ -327,7 +330,7 @@ def _custom_pipeline(given: object) -> str | None:
     path = Path(name)
     file = path if name.endswith(".py") else path / "pipeline.py"
     if file.is_file():
-        return str(path.absolute())
+        return str(absolute(path))
     if name.endswith(".py") or path.is_absolute() or name.startswith("."):
         raise InvalidArgumentError(
             f"loader_kwargs['custom_pipeline']={quote(given)}: there is no file {quote(str(file))}",

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from nbloader.errors import InvalidArgumentError, InvalidRepoIdError
 from nbloader.hub_names import is_repo_id, is_revision
 from nbloader.libraries import attention_named, is_hub_kernel, near_attentions
+from nbloader.paths import from_root
 from nbloader.records import Method
 from nbloader.text import quote
 
@@ -241,7 +242,15 @@ def check_folder(
             f"{name}={quote(folder)} is not a folder", hint=f'Pass a path, as {name}="models".'
         )
     # Not resolve(): the links of a path belong to the user.
-    return os.path.abspath(os.path.expanduser(path))  # noqa: PTH100, PTH111
+    found = from_root(os.path.expanduser(path))  # noqa: PTH111
+    if not os.path.isabs(found):  # noqa: PTH117
+        raise InvalidArgumentError(
+            f"{name}={quote(folder)} is relative, and the folder that this process runs in was "
+            "removed",
+            hint=f'Pass the whole path, as {name}="/data/models", or go to another folder: '
+            'os.chdir("/tmp").',
+        )
+    return found
 
 
 def check_flag(name: str, value: object) -> bool:

@@ -376,7 +376,8 @@ def _data_files(repo: Repo, folder: str) -> list[str]:
     # With a variant, diffusers cannot have folders in a component's folder (see _DATA).
     templates = f"{folder}/additional_chat_templates"
     if repo.variant is None:
-        files += repo.existing(templates, *repo.names(templates))
+        jinja = [name for name in repo.names(templates) if name.endswith(".jinja")]
+        files += repo.existing(templates, *jinja)
     return files
 
 

@@ -26,7 +26,7 @@ from nbloader.selection.encoder_classes import is_encoder
 from nbloader.selection.formats import unsupported
 from nbloader.selection.needs import with_needs
 from nbloader.selection.plain import select_plain
-from nbloader.selection.repo import Family, Repo, check_portable
+from nbloader.selection.repo import Family, Repo, check_portable, is_code
 from nbloader.selection.sentence_transformers import select_sentence_transformers
 from nbloader.selection.transformers import ADAPTER_CONFIG, select_adapted
 from nbloader.text import quote
@@ -150,9 +150,15 @@ def select(
     is_model = kind is Kind.TRANSFORMERS
     if request.safetensors_only:
         _check_format(repo, components)
+    code = {path for path in wanted if is_code(path)}
+    if code and not request.trust_remote_code:
+        # Whatever a selector took it for: a library that finds it may run it.
+        raise UnsupportedRepoError(
+            f"{quote(repo.repo_id)} has its model in code of its own: {quote(min(code))}.",
+            hint="Read that file on the Hub; if you trust it, pass trust_remote_code=True.",
+        )
     custom_pipeline = kind is Kind.DIFFUSERS and (
-        request.custom_pipeline is not None
-        or any(path.endswith(".py") and "/" not in path for path in wanted)
+        request.custom_pipeline is not None or any("/" not in path for path in code)
     )
     return Selection(
         repo_id=listing.repo_id,
@@ -162,9 +168,8 @@ def select(
         class_name=class_name,
         components=tuple(component for component in components if _is_part(component)),
         files=tuple(sorted(files, key=lambda file: file.path)),
-        custom_code=custom_pipeline
-        or repo.runs_code
-        or any(path.endswith(".py") for path in wanted),
+        # The one place that decides it: all of the loaders ask for this.
+        custom_code=request.trust_remote_code and (custom_pipeline or repo.runs_code or bool(code)),
         custom_pipeline=custom_pipeline,
         written_with=repo.written_with,
         variant=repo.variant,

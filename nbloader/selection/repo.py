@@ -13,6 +13,7 @@ Python files are only ever asked for with trust_remote_code=True: `code_of` is f
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -37,6 +38,7 @@ _DRIVE = re.compile(r"[A-Za-z]:")
 _RESERVED = re.compile(
     r'(?i)(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(?:\..*)?|.*[<>:"|?*].*|.*[ .]', re.DOTALL
 )
+WINDOWS = os.name == "nt"
 _HINT = "Do not use this repository, and report it to the Hub."
 
 
@@ -59,17 +61,28 @@ def check_safe(path: str, *, where: str) -> None:
         raise UnsafePathError(f"{where} has an unsafe file name: {quote(path)}.", hint=_HINT)
 
 
+_CODE = re.compile(r"(?i).*\.(py[cdiow]?|so|dll|dylib)", re.DOTALL)
+
+
+def is_code(path: str) -> bool:
+    """Say whether Python would import a file of this name, in whatever case a disk keeps it."""
+    return _CODE.fullmatch(path) is not None
+
+
 def check_portable(paths: Iterable[str]) -> None:
-    """Refuse files that Windows could not hold, or would take for a device.
+    """Refuse files that this system could not hold, or would take for a device.
+
+    A colon is refused anywhere: it tells the files of other repositories (see `hub_names`).
 
     Raises:
         UnsafePathError: such a name is among `paths`.
     """
     for path in paths:
-        if any(_RESERVED.fullmatch(segment) for segment in path.split("/")):
+        if ":" in path or (WINDOWS and any(map(_RESERVED.fullmatch, path.split("/")))):
             raise UnsafePathError(
-                f"The repository has a file name that not every system can hold: {quote(path)}.",
-                hint="Ask its author to rename the file.",
+                f"The repository has a file name that cannot be taken here: {quote(path)}.",
+                hint="Ask its author to rename the file, or load it on another system, such as "
+                "Windows' own Linux (WSL).",
             )
 
 

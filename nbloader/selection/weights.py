@@ -11,6 +11,8 @@ from nbloader.hub_names import folder_and_name, join
 from nbloader.selection.repo import Repo, check_safe, malformed
 from nbloader.text import quote
 
+_SHARDS = (".safetensors", ".bin")
+
 
 @dataclass(frozen=True, slots=True)
 class Naming:
@@ -119,13 +121,17 @@ def from_index(repo: Repo, path: str, *, nested: bool) -> Weights:
     names = list(weight_map.values())
     if not names or not all(isinstance(name, str) for name in names):
         raise malformed(path, "has a weight_map that names no files")
-    folder, _ = folder_and_name(path)
+    folder, own = folder_and_name(path)
+    # A library reads what the index names by its ending; anything else it might run or unpickle.
+    endings = _SHARDS if ".bin.index." in own else _SHARDS[:1]
     shards = []
     for name in sorted(set(names)):
         check_safe(name, where=f"The file {quote(path)}")
         shard = join(folder, name)
         if ("/" in name and not nested) or shard not in repo.paths:
             raise malformed(path, f"names {quote(name)}, which is not there")
+        if not name.endswith(endings):
+            raise malformed(path, f"names {quote(name)}, which is no file of weights of its format")
         shards.append(shard)
     return Weights(tuple(shards), path)
 

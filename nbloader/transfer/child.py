@@ -24,7 +24,9 @@ from typing import IO, TYPE_CHECKING, Self
 from nbloader.errors import RUN_AGAIN, WorkerDiedError
 from nbloader.hub_names import TOKEN_VARIABLES
 from nbloader.limits import CONNECT_TIMEOUT_S, KILL_LIMIT_S
+from nbloader.paths import with_absolute_folders, working_folder
 from nbloader.records import TransferPolicy
+from nbloader.transfer import START_MARK
 
 if TYPE_CHECKING:
     from nbloader.transfer.protocol import Command, Report, Start
@@ -63,7 +65,8 @@ def environment(
     are taken out: they travel over stdin only.
     """
     env = {name: value for name, value in parent.items() if name not in _TOKEN_VARIABLES}
-    env["PYTHONPATH"] = os.pathsep.join(worker_path(sys.path, os.getcwd()))  # noqa: PTH109
+    env = with_absolute_folders(env)
+    env["PYTHONPATH"] = os.pathsep.join(worker_path(sys.path, working_folder()))
     env["PYTHONIOENCODING"] = "utf-8"
     env["PYTHONWARNINGS"] = "ignore"
     env["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
@@ -72,7 +75,8 @@ def environment(
     env.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     for name, value in _xet_environment(stall_timeout_s).items():
         env.setdefault(name, value)
-    if endpoint is not None:
+    # An empty one would be taken for the address of the Hub.
+    if endpoint := endpoint or env.pop("HF_ENDPOINT", "").strip():
         env["HF_ENDPOINT"] = endpoint
     if cache_dir is not None:
         env["HF_HUB_CACHE"] = cache_dir
@@ -97,7 +101,7 @@ def _xet_environment(stall_timeout_s: float) -> Mapping[str, str]:
     }
 
 
-def worker_path(path: Sequence[object], working_folder: str) -> list[str]:
+def worker_path(path: Sequence[object], working_folder: str | None) -> list[str]:
     """Order the parent's `sys.path` for the worker.
 
     The worker has to find what the parent finds, but a `queue.py` in the user's folder must not
@@ -111,7 +115,10 @@ def worker_path(path: Sequence[object], working_folder: str) -> list[str]:
     }
     # Python passes over entries that are no text.
     texts = [entry for entry in path if isinstance(entry, str) and entry]
-    known = [entry for entry in texts if os.path.realpath(entry) != working_folder]
+    if working_folder is None:  # It was removed, and what is named from it with it.
+        known = [entry for entry in texts if os.path.isabs(entry)]  # noqa: PTH117
+    else:
+        known = [entry for entry in texts if os.path.realpath(entry) != working_folder]
     own = str(Path(__file__).parents[2])
     # The worker must find the same nbloader; where the working folder is its place, it would not.
     found = [] if own in known else [own]
@@ -134,15 +141,23 @@ class Child:
         self, module: str, env: Mapping[str, str], *arguments: str, kill_limit_s: float
     ) -> None:
         self._kill_limit_s = kill_limit_s
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", module, str(os.getpid()), *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=dict(env),
-            # A kernel's interrupt goes to the whole process group; this one is ended by us.
-            start_new_session=True,
-        )
+        command = [_python(), "-P", "-m", module, str(os.getpid()), *arguments]
+        try:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=dict(env),
+                # A kernel's interrupt goes to the whole process group; this one is ended by us.
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise WorkerDiedError(
+                f"no process could be started with {command[0]}: {error.strerror or error}",
+                hint="Set sys.executable to the Python that this runs in, or free processes and "
+                "memory, and run the line again.",
+            ) from error
         try:
             self._listen_to(self._process)
         except BaseException:
@@ -230,13 +245,35 @@ class Child:
 
     def _read(self, stream: IO[bytes]) -> None:
         with contextlib.suppress(OSError, ValueError):  # It is closed at the end.
+            # A `sitecustomize` may print before the process has its streams.
+            while (line := stream.readline(MAX_LINE_BYTES)) and line != START_MARK:
+                self._note(line)
             while line := stream.readline(MAX_LINE_BYTES):
                 self._lines.put(line)
         self._lines.put(b"")
 
     def _listen(self, stream: IO[bytes]) -> None:
         for line in stream:
-            self._stderr.append(line.decode("utf-8", "replace").rstrip()[:500])
+            self._note(line)
+
+    def _note(self, line: bytes) -> None:
+        self._stderr.append(line[:2000].decode("utf-8", "replace").rstrip()[:500])
+
+
+def _python() -> str:
+    """Return the Python that this process runs in.
+
+    Raises:
+        WorkerDiedError: it is not known, as where another program has Python built in.
+    """
+    if sys.executable:
+        return sys.executable
+    raise WorkerDiedError(
+        "the download runs in a process of its own, and sys.executable, which names the Python for "
+        "it, is empty",
+        hint='Set it before the call: sys.executable = "/usr/bin/python3", the path of a Python '
+        f"{sys.version_info.major}.{sys.version_info.minor}.",
+    )
 
 
 class Worker(Child):

@@ -29,6 +29,7 @@ from nbloader.errors import (
 from nbloader.hub_cache import Swept
 from nbloader.hub_names import is_repo_id
 from nbloader.machine import holds_model
+from nbloader.paths import from_root
 from nbloader.records import Listing, RepoFile, Selection, TransferPolicy
 from nbloader.selection import (
     Header,
@@ -360,7 +361,7 @@ def folder_named(name: str) -> Path | None:
     Raises:
         UnsupportedRepoError: the name can be no repository, and there is no such folder.
     """
-    path = Path(os.path.abspath(name))  # noqa: PTH100 - the links of a path belong to the user
+    path = Path(from_root(name))
     is_folder = path.is_dir()
     if is_repo_id(name):
         return path if is_folder and holds_model(path) else None

@@ -10,16 +10,22 @@ from collections.abc import Callable
 from typing import IO, NoReturn
 
 from nbloader.limits import PARENT_CHECK_EVERY_S
+from nbloader.transfer import START_MARK
 
 
 def take_streams() -> tuple[IO[bytes], IO[bytes]]:
-    """Move the protocol to private descriptors, so that no print can break it."""
+    """Move the protocol to private descriptors, so that no print can break it.
+
+    What was printed until now is told from it by a mark on a line of its own.
+    """
     commands = os.fdopen(os.dup(0), "rb")
     reports = os.fdopen(os.dup(1), "wb")
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
     os.dup2(2, 1)
+    reports.write(b"\n" + START_MARK)
+    reports.flush()
     return commands, reports
 
 

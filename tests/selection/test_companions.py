@@ -203,12 +203,26 @@ def test_a_name_in_another_repository_is_as_hostile(name: str) -> None:
         )
 
 
-@pytest.mark.parametrize("name", ["con.py", "org:modeling.py"])
-def test_a_file_of_another_repository_must_be_possible_on_windows(name: str) -> None:
+def test_a_file_of_another_repository_has_no_colon() -> None:
+    name = "org:modeling.py"
     with pytest.raises(UnsafePathError):
         selected(
             {OWN: model({"AutoModel": "org/code--modeling.Own"}), "org/code": CODE | {name: ...}}
         )
+
+
+def test_a_file_of_another_repository_must_be_possible_on_this_system(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    named = {
+        OWN: model({"AutoModel": "org/code--modeling.Own"}),
+        "org/code": CODE | {"con.py": ...},
+    }
+    monkeypatch.setattr("nbloader.selection.repo.WINDOWS", False)
+    selected(named)
+    monkeypatch.setattr("nbloader.selection.repo.WINDOWS", True)
+    with pytest.raises(UnsafePathError):
+        selected(named)
 
 
 def test_a_file_that_looks_like_one_of_another_repository_is_refused() -> None:

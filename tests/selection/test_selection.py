@@ -24,6 +24,7 @@ from nbloader.errors import (
 )
 from nbloader.records import Kind, Listing, RepoFile, Selection, SelectionRequest
 from nbloader.selection import needed, select
+from nbloader.selection.repo import is_code
 from nbloader.selection.sizes import component_weights
 
 # Path to content: a JSON value, or bytes as they are. `...` is a file that no selection may read.
@@ -1139,12 +1140,67 @@ def test_an_unsafe_name_inside_a_file_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["aux", "COM1.x", "nul", "end.", "end ", "ab:c", "what?", "a|b"])
-def test_a_selected_file_must_be_possible_on_windows(name: str) -> None:
+@pytest.mark.parametrize("windows", [False, True])
+def test_a_selected_file_must_be_possible_on_this_system(
+    name: str, windows: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nbloader.selection.repo.WINDOWS", windows)
     files = modules((name, f"{LEGACY}Pooling")) | unused(f"{name}/config.json")
-    with pytest.raises(UnsafePathError, match="not every system"):
-        selection_of(files)
+    if ":" in name or windows:
+        with pytest.raises(UnsafePathError, match="cannot be taken here"):
+            selection_of(files)
+    else:
+        assert f"{name}/config.json" in {file.path for file in selection_of(files).files}
     beside = selection_of(MODEL | unused("model.safetensors", f"{name}/config.json"))
     assert parts(beside) == {"model": ["config.json", "model.safetensors"]}
+
+
+@pytest.mark.parametrize("index", ["model.safetensors.index.json", "pytorch_model.bin.index.json"])
+@pytest.mark.parametrize("trusted", [False, True])
+@pytest.mark.parametrize(
+    "name", ["evil.py", "evil.PY", "evil.pkl", "evil.pt", "config.json", "evil", "evil.bin.so"]
+)
+def test_an_index_names_weights_alone(index: str, name: str, trusted: bool) -> None:
+    files = unused("model-1.safetensors", name)
+    files |= {"config.json": {}, index: index_of("model-1.safetensors", name)}
+    with pytest.raises(MalformedFileError, match="no file of weights"):
+        selection_of(files, SelectionRequest(trust_remote_code=trusted))
+
+
+def test_an_index_of_safetensors_names_no_pickles() -> None:
+    files = {"config.json": {}, "model.safetensors.index.json": index_of("model-1.bin")}
+    with pytest.raises(MalformedFileError, match="no file of weights"):
+        selection_of(files | unused("model-1.bin"))
+
+
+@pytest.mark.parametrize("path", ["a.py", "b/C.PY", "x.pyc", "k.so", "k.pyd", "a.DLL"])
+def test_what_python_would_import_is_code(path: str) -> None:
+    assert is_code(path)
+
+
+@pytest.mark.parametrize("path", ["py", "a.pyx.json", "a.jinja", "model.safetensors", "a.pt"])
+def test_data_is_no_code(path: str) -> None:
+    assert not is_code(path)
+
+
+def test_a_folder_of_templates_brings_no_code() -> None:
+    templates = "tokenizer/additional_chat_templates"
+    files = {
+        "model_index.json": PIPELINE
+        | {"unet": UNET, "tokenizer": ["transformers", "CLIPTokenizer"]},
+        "unet/config.json": ...,
+        **unused(
+            "unet/diffusion_pytorch_model.safetensors",
+            "tokenizer/vocab.json",
+            f"{templates}/rag.jinja",
+            f"{templates}/x.py",
+        ),
+    }
+    selection = selection_of(files)
+    paths = {file.path for file in selection.files}
+    assert f"{templates}/rag.jinja" in paths
+    assert f"{templates}/x.py" not in paths
+    assert not selection.custom_code
 
 
 def test_a_listing_that_names_a_file_twice_is_refused() -> None:
