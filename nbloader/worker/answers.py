@@ -126,6 +126,8 @@ def explain(error: Exception, what: Attempted) -> NbloaderError:
                 f"{what.repo_id} is not complete in the cache, and offline mode is on",
                 hint="Unset HF_HUB_OFFLINE, or run once with a network.",
             )
+        case hub_errors.HfHubHTTPError() if what.path is None and _is_page(error.response):
+            return no_hub(f"it answered {error.response.status_code} with a web page")
         case hub_errors.GatedRepoError() if what.token_refused:
             return token_refused(what.repo_id)
         case hub_errors.GatedRepoError():
@@ -186,6 +188,13 @@ def explain(error: Exception, what: Attempted) -> NbloaderError:
         f"{what.path or what.repo_id}: {type(error).__name__}: {text}",
         hint="Run the line again. If it fails the same way, report it with the full text.",
     )
+
+
+def _is_page(response: Any) -> bool:
+    """Say whether an error is a web page, which the Hub sends to nobody who asks its API."""
+    headers = response.headers
+    told = "X-Error-Code" in headers or "X-Error-Message" in headers
+    return not told and headers.get("Content-Type", "").lower().startswith("text/html")
 
 
 def _gave_up(failure: Failure, what: Attempted) -> NbloaderError:

@@ -136,7 +136,7 @@ class HttpRoute:
             canceller=canceller,
         ) as (answer, first):
             piece.answered()
-            part = part_of(answer)
+            part = part_of(answer, cut.file.size)
             if part is None and not piece.take_whole():
                 raise Failure(Reason.CANCELLED)  # Another goes on to the end of the file.
             skip = piece.cut.start + done - first

@@ -406,7 +406,7 @@ class Hub:
             with self.links.open(commit_hash, file, here, last) as (answer, begins):
                 # A server may answer with the whole file; no more of it is read than was asked
                 # for. Or with less, which it says; then the rest is asked for.
-                came, part = bytearray(), part_of(answer)
+                came, part = bytearray(), part_of(answer, file.size)
                 for chunk in answer.chunks():
                     came += chunk
                     if len(came) > last - begins:

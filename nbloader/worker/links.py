@@ -96,17 +96,22 @@ def at_endpoint(asked: str, link: str) -> str:
     return urlunsplit((home.scheme, home.netloc, path, parts.query, ""))
 
 
-def part_of(answer: Answer) -> tuple[int, int, int | None] | None:
+def part_of(answer: Answer, size: int) -> tuple[int, int, int | None] | None:
     """Read which part of a file an answer holds (RFC 9110, 14.4).
+
+    Some servers say so under the wrong status, and some repeat the header beside the whole file.
+
+    Args:
+        size: of the whole file.
 
     Returns:
         Its first byte, the one after its last, and the bytes of the whole file, None where the
         server does not know; None if it is the whole, or does not say.
     """
-    if answer.status_code != 206:
-        return None
     found = _CONTENT_RANGE.fullmatch((answer.header("Content-Range") or "").strip())
     if found is None or int(found[2]) < int(found[1]):
+        return None
+    if answer.status_code != 206 and answer.header("Content-Length") in (None, str(size)):
         return None
     return int(found[1]), int(found[2]) + 1, None if found[3] == "*" else int(found[3])
 
@@ -494,11 +499,11 @@ class Links:
         encodings, length = _encodings(answer), answer.header("Content-Length")
         if answer.status_code == 416:
             return None
-        told = answer.header("Content-Range") is not None
-        if answer.status_code == 206 and not (
-            wanted.whole and not told and length == str(file.size)
-        ):
-            part = part_of(answer)
+        part = part_of(answer, file.size)
+        unsaid = (
+            wanted.whole and answer.header("Content-Range") is None and length == str(file.size)
+        )
+        if part is not None or (answer.status_code == 206 and not unsaid):
             if encodings or part is None or not part[0] <= wanted.start < part[1]:
                 return None
             first, stop, size = part

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from nbloader.errors import DownloadError
+from nbloader.errors import DownloadError, HubUnreachableError
 from nbloader.localhub import Cut, Fault, LocalHub, RequestClass
 from nbloader.records import Route
 from tests.conftest import WriteRepo
@@ -95,6 +95,25 @@ def test_small_files_that_are_always_compressed(hub: LocalHub, tmp_path: Path) -
         run = download(hub, SMALL, tmp_path, endpoint=front.url, route="http")
     check_right(run)
     assert run.retries == []
+
+
+def test_small_files_whose_length_nobody_tells(hub: LocalHub, tmp_path: Path) -> None:
+    with fronted(hub.endpoint, hub.cdn, of_hub=in_chunks) as (front, _):
+        run = download(hub, SMALL, tmp_path, endpoint=front.url, route="http")
+    check_right(run)
+    assert run.retries == []
+
+
+def test_a_web_page_in_place_of_the_hub_is_no_fault_of_the_token(
+    hub: LocalHub, tmp_path: Path
+) -> None:
+    def page(status: int, headers: Headers, body: bytes) -> Changed:
+        return 403, {"Content-Type": "text/html"}, b"<html>Blocked by policy</html>"
+
+    front = Front(hub.endpoint, page)
+    run = download(hub, SMALL, tmp_path, endpoint=front.url, token="hf_good")
+    front.close()
+    check_stopped(run, HubUnreachableError, "403 with a web page", front.url)
 
 
 def test_a_listing_that_goes_on_elsewhere_is_asked_of_the_mirror(

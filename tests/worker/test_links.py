@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import http.server
+import socket
 import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -18,7 +20,7 @@ from nbloader.localhub import Cut, Fault, LocalHub, RequestClass
 from nbloader.records import RepoFile
 from nbloader.transfer.policy import Reason
 from nbloader.worker.failures import Failure, RateLimit
-from nbloader.worker.links import Answer, Links, at_endpoint, host_of, origin
+from nbloader.worker.links import Answer, Links, at_endpoint, host_of, origin, part_of
 from tests.conftest import Publish
 
 RESOLVE = RequestClass.RESOLVE_GET
@@ -361,6 +363,7 @@ def zipped(data: bytes) -> bytes:
     [
         (206, {"Content-Range": "bytes 0-3/*"}, b"abcd"),
         (206, {"Content-Range": "Bytes 0-3/4"}, b"abcd"),
+        (200, {"Content-Range": "bytes 7-9/44"}, b"abcd"),
         (206, {}, b"abcd"),  # The whole, as it was asked for then.
         (200, {"ETag": '"another"', "Content-Type": "text/html"}, b"abcd"),
         (200, {"Content-Encoding": "gzip"}, zipped(b"abcd")),
@@ -407,6 +410,31 @@ def test_a_host_that_never_answers_while_the_hub_does_is_blocked(
         assert caught.value.reason is Reason.BLOCKED
         assert caught.value.host == where.split("/")[2]
         assert len(hub.asked) == asked  # The Hub may name another, and shows that it is there.
+
+
+def test_a_host_that_says_nothing_is_blocked(
+    serve: Callable[..., Answers], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with contextlib.ExitStack() as opened:
+        silent = opened.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(2):  # No more are let in, and nobody is told.
+            client = opened.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(silent.getsockname())
+        host = f"127.0.0.1:{silent.getsockname()[1]}"
+        hub = serve({PATH: (302, {"Location": f"http://{host}/a"}, b"")})
+        with pytest.raises(Failure) as caught:
+            read(hub, monkeypatch, links_of("org/name", timeout_s=0.5))
+    assert (caught.value.reason, caught.value.host) == (Reason.BLOCKED, host)
+
+
+def test_a_part_under_the_status_of_the_whole_is_a_part(
+    serve: Callable[..., Answers], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = serve({PATH: (200, {"Content-Range": "bytes 1-2/4"}, b"bc")})
+    use(hub.url, monkeypatch)
+    with links_of("org/name").open(COMMIT, FILE, 1, 3) as (answer, first):
+        assert (first, content(answer), part_of(answer, 4)) == (1, b"bc", (1, 3, 4))
 
 
 def test_a_host_that_has_answered_before_is_not_blocked(hub: LocalHub, large: Reader) -> None:
