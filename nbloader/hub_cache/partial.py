@@ -384,6 +384,8 @@ class DiskPartial(Partial):
             self._fd, name, spans = _taken(folder, file, data.name, journal.name)
             try:
                 super().__init__(file, spans)
+                # Up to where it was written, and whether it was ever shorter than that.
+                self._extent, self._cut = max((stop for _, stop in spans), default=0), False
                 self._data, self._about = blobs / name, os.fstat(self._fd)
                 # Of one that nobody goes on from, the journal must not take the other's place.
                 named = journal.name if name == data.name else _scratch_name(folder, file.etag)
@@ -425,7 +427,12 @@ class DiskPartial(Partial):
         return self._data
 
     def _write_some(self, offset: int, data: memoryview) -> int:
-        return os.pwrite(self._fd, data, offset)
+        # Who cuts it short leaves a hole that the next bytes behind it would hide.
+        if os.fstat(self._fd).st_size < self._extent:
+            self._cut = True
+        count = os.pwrite(self._fd, data, offset)
+        self._extent = max(self._extent, offset + count)
+        return count
 
     def _note(self, span: Span) -> None:
         self._journal.append(span)
@@ -458,7 +465,7 @@ class DiskPartial(Partial):
             # A whole file needs no journal any more. But an error at the close of the data is where
             # a network file system tells that bytes were lost.
             self._end(journal=False)
-            if os.fstat(held).st_size != self.size:
+            if self._cut or os.fstat(held).st_size != self.size:
                 raise SpoiltError(errno.EIO, "it has changed", str(self._data))
             if not self._renamed(held, folder, name):
                 self._copy(held, folder, name)

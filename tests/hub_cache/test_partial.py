@@ -461,10 +461,14 @@ def test_what_another_has_written_into_ours_is_not_published(
     second.close()
 
 
-def test_a_partial_that_was_cut_short_is_not_published(tmp_path: Path) -> None:
+@pytest.mark.parametrize("at", [SIZE // 2, SIZE - 1, SIZE])
+def test_a_partial_that_was_cut_short_is_not_published(tmp_path: Path, at: int) -> None:
+    """What comes after the hole would hide it, and the hash is of what had come."""
     partial = reopen(tmp_path, REAL)
-    fill(partial)
+    with partial.writer(0) as writer:
+        writer.write(CONTENT[:at])
     os.truncate(parts(tmp_path)[0], 1000)
+    fill(partial)
     with pytest.raises(SpoiltError):
         partial.move_to(tmp_path / REAL.etag)
     partial.discard()
