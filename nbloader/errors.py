@@ -56,6 +56,7 @@ __all__ = [
     "PickledWeightsError",
     "PreflightError",
     "ProtocolError",
+    "ProxyError",
     "RateLimitedError",
     "RepoError",
     "RepoNotFoundError",
@@ -66,6 +67,7 @@ __all__ = [
     "UnsafePathError",
     "UnsupportedClassError",
     "UnsupportedRepoError",
+    "UntrustedCertificateError",
     "VariantNotFoundError",
     "WaitInterrupted",
     "WorkerDiedError",
@@ -295,6 +297,26 @@ class HubUnreachableError(TransferError):
     """
 
     reference = "hub-unreachable"
+
+
+class ProxyError(HubUnreachableError):
+    """A proxy that is set in the environment does not let requests through.
+
+    Cause: Its address is wrong, it refuses, or it wants a name and a password.
+    Cure: Correct the variable that the message names, or unset it; NO_PROXY names exceptions.
+    """
+
+    reference = "proxy-failed"
+
+
+class UntrustedCertificateError(HubUnreachableError):
+    """The certificate of a server is not trusted.
+
+    Cause: A proxy of the network opens TLS, and Python does not know its authority.
+    Cure: Set SSL_CERT_FILE to a file with the certificate of that authority.
+    """
+
+    reference = "certificate-not-trusted"
 
 
 class RateLimitedError(TransferError):

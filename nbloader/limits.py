@@ -96,6 +96,20 @@ begins after 8 to 20 s."""
 ANSWER_LIMIT_S = 60.0
 """For the whole of an answer, however steadily it trickles."""
 
+HEADERS_PATIENCE = 2
+"""Headers have to be there in so many waits: a server may send a byte now and then, or answers that
+something is on its way, and each of them ends a wait."""
+
+
+def headers_limit_s(connect_s: float, timeout_s: float) -> float:
+    """Return how long it may take from a request to the end of the headers of its answer.
+
+    Args:
+        connect_s, timeout_s: for a connection to be made, and for each wait.
+    """
+    return connect_s + HEADERS_PATIENCE * timeout_s
+
+
 # -- the file --------------------------------------------------------------------------------------
 
 MAX_RETRY_AFTER_S = 300.0

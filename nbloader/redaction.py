@@ -7,8 +7,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
+from typing import Any
 
-__all__ = ["HIDDEN", "Redactor", "short_path"]
+__all__ = ["HIDDEN", "Redactor", "hidden", "short_path"]
 
 HIDDEN = "***"
 """Stands for what was taken out."""
@@ -77,6 +78,17 @@ class Redactor:
         for name in _names(homes):
             text = re.sub(rf"(?<=[\\/]){re.escape(name)}(?![\w.-])", HIDDEN, text)
         return text
+
+
+def hidden(value: Any, secret: str) -> Any:
+    """Return what JSON holds with a secret taken out of all its texts. Raises RecursionError."""
+    if isinstance(value, str):
+        return value.replace(secret, HIDDEN)
+    if isinstance(value, list):
+        return [hidden(each, secret) for each in value]
+    if isinstance(value, dict):
+        return {hidden(key, secret): hidden(each, secret) for key, each in value.items()}
+    return value
 
 
 def short_path(path: str | os.PathLike[str]) -> str:

@@ -40,7 +40,7 @@ class Worker:
             repo_id=repo_id,
             revision=keywords.pop("revision", "main"),
             request=request or SelectionRequest(),
-            policy=TransferPolicy(max_retries=1),
+            policy=keywords.pop("policy", TransferPolicy(max_retries=1)),
             token=keywords.pop("token", False),
             **keywords,
         )

@@ -13,12 +13,12 @@ Pure.
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from nbloader.bounds import json_value
 from nbloader.records import AdapterFacts, AdapterKind, Kind, Selection, SelectionRequest
 from nbloader.selection import adapter_families as families
 from nbloader.selection.adapter_originals import ORIGINALS, of_sgm
@@ -200,7 +200,7 @@ def _indexed(content: bytes | None) -> Iterable[str]:
 
 def _object(content: bytes | None) -> Mapping[str, object]:
     try:
-        value = json.loads(content.decode()) if content is not None else None
+        value = json_value(content) if content is not None else None
     except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}

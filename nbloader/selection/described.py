@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
+from nbloader.bounds import json_value
 from nbloader.errors import UnsupportedRepoError
 from nbloader.records import ComponentWeights, RepoFile, Selection
 from nbloader.selection.archive import Unclear, read_archive
@@ -169,7 +170,7 @@ def _of_safetensors(file: RepoFile, read: Read) -> Described:
     if end > len(start):
         start += read(len(start), end)
     parse_header(start, file)
-    entries = json.loads(start[8:end])
+    entries = json_value(start[8:end])
     entries.pop("__metadata__", None)
     return Described(
         format=SAFETENSORS,

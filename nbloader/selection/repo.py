@@ -12,13 +12,13 @@ Python files are only ever asked for with trust_remote_code=True: `code_of` is f
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeGuard
 
+from nbloader.bounds import MAX_JSON_BYTES, json_value
 from nbloader.errors import MalformedFileError, UnsafePathError, UnsupportedRepoError
 from nbloader.hub_names import folder_and_name, is_path, is_repo_id, is_revision, join
 from nbloader.records import ChosenAdapter, Listing, Reference, SelectionRequest, Target
@@ -86,10 +86,7 @@ def check_portable(paths: Iterable[str]) -> None:
             )
 
 
-# The index of the largest published mixture-of-experts models is about 15 MB.
 # -- a repository ----------------------------------------------------------------------------------
-
-_MAX_JSON_BYTES = 64 * 2**20
 
 _MAX_NAME = 128
 _DOTTED_NAME = re.compile(rf"(?=.{{1,{_MAX_NAME}}}\Z)[\w-]+(?:\.[\w-]+)*", re.ASCII)
@@ -252,12 +249,11 @@ class Repo:
         Raises:
             MalformedFileError: the file is no JSON, or too large to be a configuration.
         """
-        # Decoded because json.loads would also take UTF-16 and UTF-32.
         text = self.read_text(path)
         if text is None:
             return None
         try:
-            value: object = json.loads(text)
+            value: object = json_value(text)
         except RecursionError:
             raise malformed(path, "is nested too deeply") from None
         except ValueError:
@@ -272,7 +268,7 @@ class Repo:
         Raises:
             MalformedFileError: the file is no text, or too large to be a configuration.
         """
-        if self._sizes[path] > _MAX_JSON_BYTES:
+        if self._sizes[path] > MAX_JSON_BYTES:
             raise malformed(path, f"is too large to be read as JSON ({self._sizes[path]:,} bytes)")
         if path not in self.family.known:
             self.family.missing.add(path)

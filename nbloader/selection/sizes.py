@@ -16,7 +16,6 @@ headers. Of others only their size is known.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import struct
@@ -24,6 +23,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from nbloader.bounds import MAX_HEADER_BYTES, json_value
 from nbloader.hub_names import folder_and_name, join
 from nbloader.records import Component, ComponentWeights, RepoFile, Selection
 from nbloader.selection.repo import malformed
@@ -33,9 +33,6 @@ from nbloader.text import quote
 
 FIRST_READ_BYTES = 16 * 1024
 """Holds the whole header of most files; a second read brings the rest of a longer one."""
-
-MAX_HEADER_BYTES = 100_000_000
-"""The safetensors library refuses longer headers."""
 
 # Bits of an element, by the format's names.
 _BITS = {
@@ -134,7 +131,7 @@ def stored_tensors(start: bytes, file: RepoFile) -> tuple[StoredTensor, ...]:
     """Return the tensors of a file, in the order of its header. Takes and raises as above."""
     end = header_end(start, file)
     try:
-        entries = json.loads(start[8:end])
+        entries = json_value(start[8:end])
     except (ValueError, RecursionError):
         entries = None
     if not isinstance(entries, dict):
@@ -473,7 +470,7 @@ def _method(config: Mapping[str, object]) -> str | None:
 def _object(content: bytes | None) -> Mapping[str, object]:
     """The JSON object in a small file; an empty one where there is none."""
     try:
-        value = json.loads(content.decode()) if content is not None else None
+        value = json_value(content) if content is not None else None
     except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}

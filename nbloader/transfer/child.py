@@ -75,6 +75,10 @@ def environment(
     env.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     for name, value in _xet_environment(stall_timeout_s).items():
         env.setdefault(name, value)
+    # What other tools trust; the Hub's client reads one variable alone.
+    trusted = parent.get("REQUESTS_CA_BUNDLE") or parent.get("CURL_CA_BUNDLE")
+    if trusted and os.path.isfile(trusted):  # noqa: PTH113 - it never raises
+        env.setdefault("SSL_CERT_FILE", trusted)
     # An empty one would be taken for the address of the Hub.
     if endpoint := endpoint or env.pop("HF_ENDPOINT", "").strip():
         env["HF_ENDPOINT"] = endpoint

@@ -30,6 +30,9 @@ _SMALL_GAIN_BYTES = 1_000_000
 _SMALL_GAIN_WAIT_S = 1.0
 """A server that hangs up after every few kilobytes is not to be hammered."""
 
+DRIP_SPEED = 100.0
+"""Bytes per second. A connection that is slower has stalled: no file comes to its end so."""
+
 MAX_WRONG = 2
 """What came with wrong bytes is fetched once more, over the other route; what was wrong twice will
 not become right."""
@@ -247,8 +250,8 @@ def decide(
         retry_after_s: how long the server asks to wait.
     """
     rule = RULES[reason]
-    # Wrong bytes are no gain, however many they were.
-    gained = brought > 0 and reason is not Reason.WRONG_BYTES
+    # Wrong bytes are no gain, however many they were; nor are those that drip.
+    gained = brought > DRIP_SPEED * (now - began_at) and reason is not Reason.WRONG_BYTES
     together = attempts.was_under_way(began_at)
     fruitless = 0 if gained else max(1, attempts.fruitless + (not together))
     on_route = attempts.on_route + (not together)

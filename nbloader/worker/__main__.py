@@ -79,6 +79,7 @@ class _Channel:
         import queue
 
         self._reports = reports
+        self._secret = b""
         self._lock = threading.Lock()
         self._queue: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 
@@ -94,16 +95,23 @@ class _Channel:
 
         return decode_command(self._queue.get(timeout=timeout_s))
 
+    def hide(self, secret: str | None) -> None:
+        """Take a secret out of all reports from now on."""
+        self._secret = (secret or "").encode()
+
     def publish(self, report: Report) -> None:
         from dataclasses import replace
 
         from nbloader.records import FileProgress
+        from nbloader.redaction import HIDDEN
         from nbloader.transfer.protocol import encode
 
         if isinstance(report, FileProgress):
             # The parent may read it late: an import can hold its interpreter for seconds.
             report = replace(report, at=time.monotonic())
         line = encode(report)
+        if self._secret:  # Whatever a server repeats of what it was sent stays here.
+            line = line.replace(self._secret, HIDDEN.encode())
         with self._lock:
             try:
                 self._reports.write(line)
@@ -136,6 +144,7 @@ def _work(start: Start, channel: _Channel) -> None:
     from nbloader.worker.session import Session
 
     session = Session(start, channel.publish)
+    channel.hide(session.secret())
     _show_life(channel, session.moved)
     channel.publish(session.select())
     match channel.receive():

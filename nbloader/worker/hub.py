@@ -7,19 +7,20 @@ error of `errors`, with a hint that fits the case.
 from __future__ import annotations
 
 import functools
-import json
 import re
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from huggingface_hub import constants, get_session, get_token
+from huggingface_hub import constants, get_token
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
-from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
+from huggingface_hub.utils import build_hf_headers
 
+from nbloader.bounds import MAX_ANSWER_BYTES, MAX_FILES, MAX_PAGES, json_value
 from nbloader.errors import (
     GatedRepoError,
     InvalidTokenError,
@@ -28,7 +29,6 @@ from nbloader.errors import (
     RepoNotFoundError,
 )
 from nbloader.limits import (
-    ANSWER_LIMIT_S,
     CALL_TIMEOUT_S,
     CONNECT_TIMEOUT_S,
     MOST_ANSWER_WAIT_S,
@@ -43,6 +43,7 @@ from nbloader.records import (
     Retry,
     TransferPolicy,
 )
+from nbloader.redaction import hidden
 from nbloader.selection import FIRST_READ_BYTES, Header, header_end, parse_header
 from nbloader.transfer.policy import Reason
 from nbloader.worker.answers import (
@@ -59,6 +60,7 @@ from nbloader.worker.answers import (
     token_scope,
     xet_host,
 )
+from nbloader.worker.client import PACKED, TooLargeError, body_of, raise_refusal, send
 from nbloader.worker.failures import (
     OPENING_ATTEMPTS,
     TRANSIENT_STATUS,
@@ -67,7 +69,15 @@ from nbloader.worker.failures import (
     call_with_retries,
 )
 from nbloader.worker.http_route import network_failures
-from nbloader.worker.links import Links, at_endpoint, part_of
+from nbloader.worker.links import (
+    MAX_REDIRECTS,
+    REDIRECTS,
+    Links,
+    at_endpoint,
+    origin,
+    part_of,
+    redirected,
+)
 from nbloader.worker.tuning import AnswerTime
 from nbloader.worker.wire import Wires
 from nbloader.worker.xet_route import (
@@ -78,12 +88,6 @@ from nbloader.worker.xet_route import (
     access_from_json,
     may_use_xet,
 )
-
-MAX_ANSWER_BYTES = 64 << 20
-"""Many times what a page of a listing takes."""
-
-MAX_PAGES = 1000
-"""A million files; a listing that is longer does not end."""
 
 MAX_KEPT_HEADERS = 16 << 20
 """Bytes of headers of weights that are kept for a sketch; those of a model of 24 GB take 0.2 MB."""
@@ -257,31 +261,48 @@ class Hub:
 
         The library's own calls wait for ever on a silent server and hide their retries.
         """
-        self.endpoint.rate_limit.check()
-        answers, asked_at = self.endpoint.answers, time.monotonic()
-        wait_s = answers.patience_s(timeout_s)
-        with get_session().stream(
-            "GET",
-            url,
-            headers=build_hf_headers(token=self.token),
-            timeout=(min(CONNECT_TIMEOUT_S, wait_s), *(wait_s,) * 3),
-            follow_redirects=True,
-        ) as response:
-            answers.took(time.monotonic() - asked_at)
-            self._heard(response)
-            date = response.headers.get("Date")
-            if response.status_code in TRANSIENT_STATUS:
-                retry_after = response.headers.get("Retry-After")
-                raise self.endpoint.rate_limit.refusal(response.status_code, retry_after, date)
-            if response.status_code >= 400:
-                response.read()  # What the library looks at to tell one refusal from another.
-            hf_raise_for_status(response)
-            content = _bounded(response)
-            following = response.links.get("next", {}).get("url")
-        try:
-            return json.loads(content), following, date
-        except (ValueError, RecursionError):
-            raise no_hub("its answer is not JSON") from None
+        answers = self.endpoint.answers
+        for _ in range(MAX_REDIRECTS + 1):
+            self.endpoint.rate_limit.check()
+            wait_s, asked_at = answers.patience_s(timeout_s), time.monotonic()
+            at_home = origin(url) == origin(constants.ENDPOINT)
+            headers = PACKED | build_hf_headers(token=self.token if at_home else False)
+            connect_s = min(CONNECT_TIMEOUT_S, wait_s)
+            response = send(url, headers, connect_s=connect_s, timeout_s=wait_s)
+            with closing(response):
+                answers.took(time.monotonic() - asked_at)
+                self._heard(response)
+                date = response.headers.get("Date")
+                if response.status_code in REDIRECTS:
+                    url = redirected(url, response.headers.get("Location"))
+                    continue
+                if response.status_code in TRANSIENT_STATUS:
+                    retry_after = response.headers.get("Retry-After")
+                    raise self.endpoint.rate_limit.refusal(response.status_code, retry_after, date)
+                if response.status_code >= 400:
+                    raise_refusal(response)
+                try:
+                    content = body_of(response, MAX_ANSWER_BYTES)
+                except TooLargeError:
+                    raise no_hub("its answer does not end") from None
+                following = response.links.get("next", {}).get("url")
+            try:
+                return self._without_token(json_value(content), content), following, date
+            except (ValueError, RecursionError):
+                raise no_hub("its answer is not JSON") from None
+        raise Failure(Reason.REDIRECTS)
+
+    def _without_token(self, answer: Any, content: bytes) -> Any:
+        """Take the token out of an answer: a server that repeats it would have it shown and kept.
+
+        Args:
+            content: what the answer was read from.
+        """
+        token = get_token() if self.token in (None, True) else self.token
+        if not isinstance(token, str) or not token:
+            return answer
+        may_hold_it = token.encode() in content or b"\\u" in content
+        return hidden(answer, token) if may_hold_it else answer
 
     def listing(self, revision: str, commit_hash: str) -> Listing:
         """List all files of a commit."""
@@ -290,6 +311,8 @@ class Hub:
         for _ in range(MAX_PAGES):
             entries, following = self._call(functools.partial(self._page, url), revision=revision)
             files.extend(_repo_file(entry) for entry in entries if entry.get("type") == "file")
+            if len(files) > MAX_FILES:
+                raise no_hub(f"its listing has more than {MAX_FILES:,} files")
             if following is None:
                 return Listing(
                     repo_id=self.repo_id,
@@ -459,7 +482,7 @@ class Hub:
         def attempt() -> _T:
             nonlocal attempts
             attempts += 1
-            with network_failures():
+            with network_failures(constants.ENDPOINT, asking=path is None):
                 return function()
 
         try:
@@ -502,18 +525,6 @@ class Hub:
                 token_scope=self._token_scope() if refused and sent else None,
             ),
         )
-
-
-def _bounded(response: Any) -> bytes:
-    """Read an answer that comes in time and is no larger than it may be."""
-    began_at, content = time.monotonic(), bytearray()
-    for chunk in response.iter_bytes():
-        content += chunk
-        if len(content) > MAX_ANSWER_BYTES:
-            raise no_hub("its answer does not end")
-        if time.monotonic() - began_at > ANSWER_LIMIT_S:
-            raise Failure(Reason.TOO_SLOW)
-    return bytes(content)
 
 
 def _repo_file(entry: dict[str, Any]) -> RepoFile:

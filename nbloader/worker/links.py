@@ -21,20 +21,21 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
-from huggingface_hub import constants, get_session, hf_hub_url
-from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
+from huggingface_hub import constants, hf_hub_url
+from huggingface_hub.utils import build_hf_headers
 
 from nbloader.hub_cache import SMALL_FILE_BYTES
 from nbloader.limits import ASKING_STEP_S, CONNECT_TIMEOUT_S
 from nbloader.records import RepoFile, RepoType
 from nbloader.transfer.policy import Reason
+from nbloader.worker.client import raise_refusal, send
 from nbloader.worker.failures import TRANSIENT_STATUS, Failure, RateLimit, status_failure
 from nbloader.worker.tuning import AnswerTime
 from nbloader.worker.wire import Canceller, Wires
 
 MAX_REDIRECTS = 5
 
-_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _ETAG = re.compile(r'(?:W/)?"?([^"]*)"?')
 _CONTENT_RANGE = re.compile(
     r"bytes\s+(\d{1,19})-(\d{1,19})/(\d{1,19}|\*)", re.ASCII | re.IGNORECASE
@@ -306,6 +307,11 @@ class Links:
         self._lock = threading.Lock()
         self._answered: set[tuple[str, str, int | None]] = set()
 
+    def place_of(self, file: RepoFile) -> str:
+        """Return where the bytes of a file are known to be; the Hub's address if nowhere."""
+        with self._lock:
+            return self._links[file.path].url or constants.ENDPOINT
+
     @contextmanager
     def open(
         self,
@@ -390,9 +396,9 @@ class Links:
             try:
                 if isinstance(answer, _ByClient) and at_home:
                     self._heard(answer.response)
-                if answer.status_code in _REDIRECTS:
+                if answer.status_code in REDIRECTS:
                     _check_version(answer, wanted.file)
-                    url = _next(url, answer)
+                    url = redirected(url, answer.header("Location"))
                     answer.close()
                     if only_home and origin(url) != home:
                         link.url = url
@@ -459,10 +465,8 @@ class Links:
                 answer.close()  # What the Hub says besides is told by its client.
             else:
                 link.by_client = True
-        session: Any = get_session()
-        timeouts = (self._connect_s, *(self._answers.patience_s(self._timeout_s),) * 3)
-        request = session.build_request("GET", url, headers=headers, timeout=timeouts)
-        return _ByClient(session.send(request, stream=True, follow_redirects=False))
+        wait_s = self._answers.patience_s(self._timeout_s)
+        return _ByClient(send(url, headers, connect_s=self._connect_s, timeout_s=wait_s))
 
     def _refused(self, link: _Link, url: str, answer: Answer, *, at_home: bool) -> None:
         """Raise for an answer that is an error."""
@@ -475,9 +479,9 @@ class Links:
         if link.url == url:  # Another piece may have found a newer one.
             link.forget()
         page = _is_html(answer) and answer.header("X-Error-Message") is None
-        if isinstance(answer, _ByClient) and at_home and status != 416 and not page:
-            answer.response.read()
-            hf_raise_for_status(answer.response)
+        told = isinstance(answer, _ByClient) and at_home and status != 416 and not page
+        if isinstance(answer, _ByClient) and (told or status == 407):
+            raise_refusal(answer.response)
         if page:
             raise Failure(Reason.PAGE, f"the server answered {status} with a web page", host=host)
         if status in (401, 403):
@@ -566,11 +570,15 @@ def _bare(etag: str | None) -> str | None:
     return match[1] if match else None
 
 
-def _next(url: str, answer: Answer) -> str:
-    """Return the address that a redirect names."""
+def redirected(url: str, location: str | None) -> str:
+    """Return the address that a redirect names.
+
+    Raises:
+        Failure: it is none, or the client may not be led there.
+    """
     host = host_of(url)
     try:
-        following = urljoin(url, answer.header("Location") or "")
+        following = urljoin(url, location or "")
     except ValueError:
         raise Failure(Reason.REDIRECTS, host=host) from None
     if following == url:

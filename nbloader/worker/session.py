@@ -9,12 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
-from huggingface_hub import constants
+from huggingface_hub import constants, get_token
 
+from nbloader.bounds import MAX_DESCRIBING_BYTES
 from nbloader.errors import (
     DownloadError,
     HubUnreachableError,
     IntegrityError,
+    MalformedFileError,
     NotCachedError,
     RateLimitedError,
     RepoError,
@@ -39,6 +41,7 @@ from nbloader.selection import (
     adapter_facts,
     component_weights,
     described_headers,
+    format_of,
     needed,
     pickled,
     select,
@@ -83,6 +86,26 @@ def fetch_order(selection: Selection, *, by_name: bool = False) -> list[RepoFile
         return file.size > SMALL_FILE_BYTES, -weight[file.path], -size, file.path
 
     return sorted(selection.files, key=rank)
+
+
+def _check_size(repo_id: str, known: Mapping[str, bytes], wanted: Sequence[RepoFile]) -> None:
+    """See that what describes a model is no larger than it can be, before it is fetched.
+
+    Args:
+        known: what was read so far.
+        wanted: what is to be read; of weights it is little.
+
+    Raises:
+        MalformedFileError: it is.
+    """
+    small = sum(file.size for file in wanted if format_of(file.path) is None)
+    size = small + sum(map(len, known.values()))
+    if size > MAX_DESCRIBING_BYTES:
+        raise MalformedFileError(
+            f"The configurations and indexes of {repo_id} take {format_bytes(size)}, and "
+            f"{format_bytes(MAX_DESCRIBING_BYTES)} is the most that is read.",
+            hint="Try another revision (revision=...), or tell the repository's author.",
+        )
 
 
 def _at_hub(one: Repository | Folder) -> bool:
@@ -147,6 +170,11 @@ class Session:
             hub = self._hub.beside(name, reference.repo_type)
             self._repositories[name] = known = self._repository(hub, revision, found.get(name))
         return known
+
+    def secret(self) -> str | None:
+        """Return the token that is sent to the Hub; None for none."""
+        token = self._hub.token
+        return get_token() if token in (None, True) else token or None  # type: ignore[return-value]
 
     def moved(self) -> object:
         """Return something that changes while work is done here, or at the same files elsewhere."""
@@ -380,6 +408,7 @@ class Session:
                 listings[reference.repo_id] = found = list_one(other)
                 files |= other.files(found)
             wanted = [files[path] for path in asked.reads]
+            _check_size(listing.repo_id, known, wanted)
             for name, one in self._repositories.items():
                 batch = [file for file in wanted if file.repo_id == name]
                 if batch:

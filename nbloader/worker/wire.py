@@ -8,8 +8,11 @@ this cannot do. Certificates and proxies are those of that client.
 
 from __future__ import annotations
 
+import functools
 import http.client
 import importlib
+import io
+import math
 import select
 import socket
 import ssl
@@ -25,6 +28,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from huggingface_hub import get_session
 
+from nbloader.limits import headers_limit_s
 from nbloader.transfer.policy import Reason
 from nbloader.worker.failures import Failure
 from nbloader.worker.proxies import BY_CLIENT, Tunnel, Way, way_to
@@ -68,13 +72,40 @@ class Canceller:
                 socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
 
-class _Response(http.client.HTTPResponse):
-    """A response whose headers are read byte by byte, so that the body is left in the socket."""
+class _Headers(io.RawIOBase):
+    """A socket to read headers from, which have to be there in time: what ends each wait, such as a
+    byte now and then or interim answers, does not end all of them."""
 
-    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, connected: socket.socket, until: float, clock: Callable[[], float]) -> None:
+        self._connected, self._until, self._clock = connected, until, clock
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if self._clock() > self._until:
+            raise TimeoutError
+        return self._connected.recv_into(buffer)
+
+
+class _Response(http.client.HTTPResponse):
+    """A response whose headers are read byte by byte, so that the body is left in the socket.
+
+    Args:
+        until: when the headers have to be there, by `clock`.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        *args: Any,
+        until: float = math.inf,
+        clock: Callable[[], float] = time.monotonic,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(sock, *args, **kwargs)
         self.fp.close()
-        self.fp = sock.makefile("rb", buffering=0)  # type: ignore[assignment] # it reads lines too
+        self.fp = _Headers(sock, until, clock)  # type: ignore[assignment] # it reads lines too
 
 
 class _Plain(http.client.HTTPConnection):
@@ -228,6 +259,7 @@ class Wires:
             canceller.watch(connected)
             with _failures(canceller):
                 connected.settimeout(timeout_s)
+                kept.connection.response_class = self._response_by(connect_s, timeout_s)
                 target = parts._replace(scheme="", netloc="", fragment="").geturl() or "/"
                 kept.connection.request("GET", target, headers=dict(headers))
                 response = kept.connection.getresponse()
@@ -250,6 +282,11 @@ class Wires:
             if answer is None:
                 canceller.watch(None)
                 kept.connection.close()
+
+    def _response_by(self, connect_s: float, timeout_s: float) -> Any:
+        """Return the class of an answer whose headers have to be there in time."""
+        until = self._clock() + headers_limit_s(connect_s, timeout_s)
+        return functools.partial(_Response, until=until, clock=self._clock)
 
     def _idle_one(self, key: tuple[str, str, Way | Tunnel]) -> _Kept | None:
         """Take a connection that is kept, and close those that are of no use any more."""
@@ -281,6 +318,7 @@ class Wires:
             if way.authorization is not None:
                 asked["Proxy-Authorization"] = way.authorization
             connection.set_tunnel(host, port, asked)
+            connection.response_class = self._response_by(connect_s, connect_s)
         try:
             connection.connect()
         except BaseException:
@@ -320,6 +358,11 @@ def _tells_length(response: http.client.HTTPResponse) -> bool:
     )
 
 
+def _is_refusal_of_tunnel(error: Exception) -> bool:
+    """Say whether a proxy has refused to lead on (`http.client` knows no class for that)."""
+    return type(error) is OSError and str(error).startswith("Tunnel connection failed: 4")
+
+
 @contextmanager
 def _failures(canceller: Canceller, *, connecting: bool = False) -> Iterator[None]:
     """Turn errors of a connection into failures."""
@@ -328,6 +371,8 @@ def _failures(canceller: Canceller, *, connecting: bool = False) -> Iterator[Non
     except (OSError, http.client.HTTPException, UnicodeError) as error:  # The last: no host name.
         if canceller.cancelled:
             raise Failure(Reason.CANCELLED) from error
+        if isinstance(error, ssl.SSLCertVerificationError) or _is_refusal_of_tunnel(error):
+            raise  # No other attempt ends otherwise.
         silent = isinstance(error, TimeoutError)
         if isinstance(error, socket.gaierror) or (connecting and silent):
             raise  # The errors of the Hub's client are told by the same rule.
