@@ -77,7 +77,9 @@ class _Headers(io.RawIOBase):
     byte now and then or interim answers, does not end all of them."""
 
     def __init__(self, connected: socket.socket, until: float, clock: Callable[[], float]) -> None:
-        self._connected, self._until, self._clock = connected, until, clock
+        # It keeps the socket open, where a connection is closed before its last answer is read.
+        self._io = connected.makefile("rb", buffering=0)
+        self._until, self._clock = until, clock
 
     def readable(self) -> bool:
         return True
@@ -85,7 +87,11 @@ class _Headers(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         if self._clock() > self._until:
             raise TimeoutError
-        return self._connected.recv_into(buffer)
+        return self._io.readinto(buffer) or 0
+
+    def close(self) -> None:
+        self._io.close()
+        super().close()
 
 
 class _Response(http.client.HTTPResponse):

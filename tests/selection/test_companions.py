@@ -214,7 +214,7 @@ def test_a_file_of_another_repository_has_no_colon() -> None:
 def test_a_file_of_another_repository_must_be_possible_on_this_system(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    named = {
+    named: dict[str, Mapping[str, object]] = {
         OWN: model({"AutoModel": "org/code--modeling.Own"}),
         "org/code": CODE | {"con.py": ...},
     }

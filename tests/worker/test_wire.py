@@ -14,9 +14,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from nbloader.errors import ProxyError, UntrustedCertificateError
 from nbloader.localhub import LocalHub
 from nbloader.transfer.policy import Reason
 from nbloader.worker.failures import Failure
+from nbloader.worker.http_route import network_failures
 from nbloader.worker.wire import BUFFER_BYTES, Answer, Canceller, Wires
 from tests.conftest import WriteRepo
 from tests.servers import PATIENCE_S, Proxy, Serve, Server
@@ -296,10 +298,10 @@ def test_bytes_come_over_tls_where_the_authority_is_trusted(safe_url: str, trust
 
 
 def test_a_server_that_nobody_vouches_for_is_not_believed(safe_url: str) -> None:
-    assert reason_of(lambda: get(safe_url)) == (
-        Reason.CONNECTION_LOST,
-        "connection lost (SSLCertVerificationError)",
-    )
+    """No other attempt will end otherwise, so it is no failure to try again after."""
+    untrusted = pytest.raises(UntrustedCertificateError, match=r"'127\.0\.0\.1' is not trusted")
+    with untrusted, network_failures(safe_url):
+        get(safe_url)
 
 
 def test_a_wait_for_bytes_over_tls_ends_at_once_when_it_is_cancelled(
@@ -332,11 +334,12 @@ def test_bytes_come_through_a_proxy_with_a_password(
     assert b"Host: %s\r\n" % there in asked
 
 
-def test_a_proxy_that_refuses_is_a_lost_connection(
+def test_a_proxy_that_refuses_is_named(
     safe_url: str, trusted: None, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", f"http://{proxy.address}")
-    assert reason_of(lambda: get(safe_url))[0] is Reason.CONNECTION_LOST
+    with pytest.raises(ProxyError, match="HTTPS_PROXY"), network_failures(safe_url):
+        get(safe_url)
 
 
 def test_hosts_are_spared_the_proxy(
