@@ -178,6 +178,9 @@ def open_folder(path: Path, *, below: Path | None = None, make: bool = True) -> 
         parts = (os.pardir,)
     if os.pardir in parts:
         raise OSError(errno.EINVAL, f"it is not below {start}", str(path))
+    for place in (start.parent, start):
+        with contextlib.suppress(FileNotFoundError):
+            _check_link(place)  # before anything is made behind it
     if make:
         start.mkdir(parents=True, exist_ok=True)
     for place in (start.parent, start):

@@ -109,7 +109,7 @@ def test_two_whose_locks_do_not_see_each_other(
         SWEEPS["the locks"](cache)
         speed = 40_000_000 if quicker == "second" else 10_000_000
         hub.set_faults([Fault(BODY[route], total_bytes_per_second=speed)])
-        arguments = [ONE.repo_id, hub.endpoint, cache, route]
+        arguments = [ONE.repo_id, hub.endpoint, str(cache), str(route)]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), *sys.path])}
         others.append(subprocess.Popen([sys.executable, "-c", OTHER, *arguments], env=environment))
 
