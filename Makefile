@@ -7,7 +7,7 @@ STAMP = .venv/.installed-
 HUB_VERSIONS := $(basename $(notdir $(wildcard tests/hub_versions/*.txt)))
 LIBRARIES := $(basename $(notdir $(wildcard tests/library_versions/*.txt)))
 
-.PHONY: demo test test-browser test-cuda test-faults test-models check notebooks screenshots \
+.PHONY: demo test test-browser test-cuda test-faults test-hostile test-models check notebooks screenshots \
   test-hub-versions test-library-versions bench-transfer bench-ready bench-gpu docs format clean
 
 demo: $(STAMP)demo
@@ -20,6 +20,10 @@ test: check
 # Every fault of the network and the disk, on both routes: four minutes, mostly of waiting.
 test-faults: $(STAMP)test
 	$(BIN)/python -m pytest tests/faults
+
+# Hubs, repositories and caches that mean harm, which `make test` tries as well: two minutes.
+test-hostile: $(STAMP)test
+	$(BIN)/python -m pytest tests/hostile
 
 # All of the models that are compared with what the libraries themselves load; `make test` takes a
 # tenth of them. Writes docs/compatibility.md, or compares with it: make test-models ARGS=--check
