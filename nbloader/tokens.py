@@ -16,12 +16,14 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from nbloader.errors import InvalidTokenError
 from nbloader.hub_names import TOKEN_VARIABLES
 from nbloader.machine import home_of_environment, place, switched_on
 from nbloader.paths import absolute, expanded
 from nbloader.records import Place, TokenFacts
+from nbloader.redaction import short_path
 from nbloader.small_files import read_small
 
 __all__ = ["Token", "find_token", "token_in_worker", "token_origin"]
@@ -150,7 +152,7 @@ def token_in_worker(sent: str | bool | None, environ: Mapping[str, str]) -> str 
         sent: what came with the order.
 
     Raises:
-        InvalidTokenError: the stored file holds something else.
+        InvalidTokenError: the stored file holds something else, or cannot be read.
     """
     found = kaggle_token(place(environ)) if sent is None else sent
     if found is None or found is True:  # The Hub's library looks for the stored one.
@@ -165,12 +167,16 @@ def _of_the_library(environ: Mapping[str, str]) -> str:
     return "stored file" if _stored(environ).strip() else ""
 
 
-def _stored(environ: Mapping[str, str]) -> bytes:
-    """Read the file that the Hub's tools keep the token in; empty if there is none."""
+def _stored_file(environ: Mapping[str, str]) -> Path:
+    """Return the file that the Hub's tools keep the token in; it may not be there."""
     path = environ.get("HF_TOKEN_PATH")
-    file = absolute(expanded(path)) if path else home_of_environment(environ) / "token"
+    return absolute(expanded(path)) if path else home_of_environment(environ) / "token"
+
+
+def _stored(environ: Mapping[str, str]) -> bytes:
+    """Read that file; empty if there is none, or it cannot be read."""
     try:
-        return read_small(file, _TOKEN_FILE_BYTES)
+        return read_small(_stored_file(environ), _TOKEN_FILE_BYTES)
     except OSError:
         return b""
 
@@ -181,9 +187,22 @@ def _marked_token(environ: Mapping[str, str]) -> str | None:
     The Hub's library takes the mark for a part of the token, or fails to read the file.
 
     Raises:
-        InvalidTokenError: no request could carry what the file holds.
+        InvalidTokenError: no request could carry what the file holds, or it cannot be read. The
+            Hub's library would wait for a FIFO without end.
     """
-    content = b"" if environ.get("HF_OIDC_RESOURCE") else _stored(environ)
+    if environ.get("HF_OIDC_RESOURCE"):
+        return None
+    file = _stored_file(environ)
+    try:
+        content = read_small(file, _TOKEN_FILE_BYTES)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise InvalidTokenError(
+            f"the token's file {short_path(file)} cannot be read: {error.strerror}",
+            hint="Mend or remove it (hf auth login writes a new one), or pass `token=`; "
+            "`token=False` goes without one.",
+        ) from None
     encoding = next((name for mark, name in _MARKS if content.startswith(mark)), None)
     text = (
         content.decode(encoding or "utf-8", "replace").replace("\r", "").replace("\n", "").strip()

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
 from nbloader import tokens
+from nbloader.errors import InvalidTokenError
 from nbloader.machine import how_to_add_token, how_to_connect, place
 from nbloader.records import Place
 
@@ -128,3 +131,22 @@ def test_the_hints_fit_the_place() -> None:
     assert "Secrets" in how_to_add_token(Place.COLAB)
     assert "Add-ons > Secrets" in how_to_add_token(Place.KAGGLE)
     assert "Turn on Internet" in how_to_connect(Place.KAGGLE)
+
+
+@pytest.mark.parametrize("kind", ["fifo", "zero", "huge", "folder"])
+def test_a_stored_token_that_never_ends_is_not_read(tmp_path: Path, kind: str) -> None:
+    file = tmp_path / "token"
+    match kind:
+        case "fifo":
+            os.mkfifo(file)
+        case "zero":
+            file.symlink_to("/dev/zero")
+        case "huge":
+            file.touch()
+            os.truncate(file, 1 << 40)
+        case _:
+            file.mkdir()
+    environ = {"HF_HOME": str(tmp_path)}
+    with pytest.raises(InvalidTokenError, match=f"the token's file {file} cannot be read"):
+        tokens.token_in_worker(None, environ)
+    assert tokens.token_in_worker(False, environ) is False

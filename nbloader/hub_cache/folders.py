@@ -128,7 +128,12 @@ class Folder:
     def replace(self, name: str, target: Folder, target_name: str) -> None:
         """Move an entry to a name in this or another folder, in one step. Raises OSError."""
         with target._named(target_name) as (place, at), self._named(name) as (source, source_at):
-            os.replace(source, place, src_dir_fd=source_at, dst_dir_fd=at)
+            try:
+                os.replace(source, place, src_dir_fd=source_at, dst_dir_fd=at)
+            except OSError as error:
+                if error.errno in (errno.EISDIR, errno.ENOTEMPTY, errno.EEXIST):
+                    error.filename = str(target.path / target_name)
+                raise
 
     def unlink(self, name: str) -> bool:
         """Remove an entry that is no folder; False if there is none. Raises OSError."""

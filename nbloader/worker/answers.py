@@ -178,7 +178,9 @@ def explain(error: Exception, what: Attempted) -> NbloaderError:
                 hint="Free some space there, or pass another folder as "
                 f"`{'local_dir' if what.local_dir else 'cache_dir'}=`.",
             )
-        case OSError() if error.errno in _NOT_WRITABLE:
+        case OSError() if error.errno in _NOT_WRITABLE or (
+            error.errno == errno.EINVAL and error.filename is not None  # It is no regular file.
+        ):
             return unusable(error, what.local_dir)
     if what.path is None and isinstance(error, (AttributeError, KeyError, TypeError, ValueError)):
         # The library's own code stumbles over answers of a wrong shape.

@@ -125,7 +125,8 @@ class Session:
         self._hub = Hub(
             repo_id=start.repo_id,
             policy=start.policy,
-            token=token_in_worker(start.token, os.environ),
+            # Nobody is asked without a network, and a bad file of a token is no matter.
+            token=False if start.local_files_only else token_in_worker(start.token, os.environ),
             publish=publish,
             repo_type=start.repo_type,
             local_dir=start.local_dir,

@@ -62,6 +62,8 @@ def unusable(error: OSError, local_dir: str | None = None) -> NbloaderError:
             hint=f"{other[0].upper()}{other[1:]}",
         )
     what = "written" if os.access(fault, os.R_OK) else "read"
+    if what == "read":
+        fault = fault.resolve()  # A name in a snapshot may be read by all; what counts is the blob.
     return CacheNotWritableError(
         f"{short_path(fault)} cannot be {what}: {why}", hint=f"{_cure(fault)}, or {other}"
     )
