@@ -15,8 +15,9 @@ from nbloader.loaders.device import (
 )
 from nbloader.loaders.direct import Direct, Passing, way_of_passing
 from nbloader.loaders.first_use import use_first
-from nbloader.loaders.folders import move_paths
+from nbloader.loaders.folders import link, move_paths, snapshot_of
 from nbloader.loaders.imports import Import, torch_is_imported
+from nbloader.loaders.offline import offline
 from nbloader.loaders.quantization import asked_quantizations
 from nbloader.loaders.reports import quiet
 from nbloader.loaders.self_test import as_it_was, check_call, check_embeddings, check_modules
@@ -44,12 +45,15 @@ __all__ = [
     "copies",
     "devices",
     "holders",
+    "link",
     "loaded",
     "modules_of",
     "move_paths",
+    "offline",
     "places_itself",
     "quiet",
     "remember",
+    "snapshot_of",
     "spare_bytes",
     "torch_is_imported",
     "unload",

@@ -25,6 +25,7 @@ from nbloader.loaders.attention import attend, with_attention
 from nbloader.loaders.collector import collector_off
 from nbloader.loaders.direct import Direct
 from nbloader.loaders.folders import replaced_modules
+from nbloader.loaders.offline import is_offline_error, offline
 from nbloader.loaders.placing import BuildSteps, Built, Waiting, steps
 from nbloader.loaders.reports import (
     LoadReport,
@@ -135,6 +136,7 @@ class Building:
             collector_off(),
             quiet() as reports,
             _globals_kept(),
+            offline(),
             current(self._placement.device),
             self._direct.handed(),
         ):
@@ -322,6 +324,12 @@ def _told(
             hint += ' dtype="bfloat16" takes half.'
     elif isinstance(error, ImportError):
         hint = "Install what is missing and restart the kernel."
+    elif is_offline_error(error):
+        hint = (
+            "A file of it, or an argument, names another repository, which the library does not "
+            "fetch in the middle of a load. Fetch it before, if you trust it: "
+            "nbloader.download(...) with its id."
+        )
     else:
         hint = "The model may need a newer library: upgrade it, restart the kernel, and load again."
     return ModelLoadError(message, hint=hint)

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Container, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
-from nbloader.errors import CancelledError
+from nbloader.errors import CancelledError, UnsupportedRepoError
 from nbloader.loaders.adapters import put_into_pipeline
 from nbloader.loaders.ahead import Arrivals, parts_ahead
 from nbloader.loaders.arguments import DTYPES, joined, objects_of, places_itself
 from nbloader.loaders.folders import rename, snapshot_of
-from nbloader.loaders.imports import module_of
+from nbloader.loaders.imports import COMPONENT_LIBRARIES, module_of
 from nbloader.loaders.model_files import model_from_file
 from nbloader.loaders.placing import BuildSteps, Built, Part, Steps, Waiting
 from nbloader.loaders.reports import LoadReport, is_full
 from nbloader.notebook import clear_frames
 from nbloader.records import Notice, Placement, RepoType, Selection
-from nbloader.text import plain
+from nbloader.text import plain, quote
 
 
 def build(
@@ -50,6 +50,7 @@ def _build(
 ) -> BuildSteps:
     import diffusers
 
+    _check_libraries(selection, loader_kwargs)
     # Where the class comes from code, only the base class looks for it. Otherwise the class itself
     # is better: it knows which of what the caller hands in is a component.
     named = None if selection.custom_pipeline else selection.built_class
@@ -92,6 +93,28 @@ def _build(
     for call in todo.calls:
         getattr(pipeline, call.name)(**objects_of(call.arguments))
     return pipeline
+
+
+def _check_libraries(selection: Selection, handed_in: Container[str]) -> None:
+    """See that the library looks for the class of each component in a place that is known.
+
+    Up to diffusers 0.41 it imports any module that `model_index.json` names.
+
+    Raises:
+        UnsupportedRepoError: it does not.
+    """
+    from diffusers import pipelines
+
+    for part in selection.components:
+        library = part.library or ""
+        known = library in COMPONENT_LIBRARIES or hasattr(pipelines, library)
+        if library and not known and not selection.custom_code and part.name not in handed_in:
+            raise UnsupportedRepoError(
+                f"{quote(part.name)} of {selection.repo_id} is of the module {quote(library)}, "
+                "which is code of its own or of another package",
+                hint="If you trust that code, pass trust_remote_code=True, or build the component "
+                f"yourself and hand it in: components={{{part.name!r}: ...}}.",
+            )
 
 
 def _code_elsewhere(selection: Selection, folder: Path) -> Path | None:

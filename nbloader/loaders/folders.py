@@ -143,7 +143,7 @@ def adapted(selection: Selection, folder: Path, *, beside: Iterable[str] = ()) -
             target = private / path.removeprefix(f"{inner}/" if inner else "")
             if path != place and (not inner or path.startswith(f"{inner}/")):
                 target.parent.mkdir(parents=True, exist_ok=True)
-                _link(folder / path, target)
+                link(folder / path, target)
         yield Places(
             model=private,
             base=base,
@@ -209,7 +209,7 @@ def _put(source: Path, target: Path) -> None:
     those in safetensors are there.
     """
     if target.name != _PICKLED:
-        _link(source, target)
+        link(source, target)
         return
     import torch
     from safetensors.torch import save_file
@@ -220,7 +220,7 @@ def _put(source: Path, target: Path) -> None:
     save_file(apart, target.with_suffix(".safetensors"), metadata={"format": "pt"})
 
 
-def _link(source: Path, target: Path) -> None:
+def link(source: Path, target: Path) -> None:
     """Make a file appear at another place, at the least cost that the file system allows."""
     source = source.resolve()
     for make in (target.symlink_to, target.hardlink_to):
@@ -241,8 +241,18 @@ _LOAD_ID = "_diffusers_load_id"
 _OF_FOLDERS = frozenset({"is_local", "local_files_only"})
 """What a tokenizer writes down, and saves, of having been read from a folder."""
 
-_LIBRARIES = ("diffusers", "optimum", "peft", "sentence_transformers", "transformers")
+_LIBRARIES = (
+    "accelerate",
+    "diffusers",
+    "onnxruntime",
+    "optimum",
+    "peft",
+    "sentence_transformers",
+    "transformers",
+)
 """With the modules that they make of a repository's own code, such as `diffusers_modules`."""
+
+_ON_DISK = "safetensors_file"
 
 _DEEPEST = 4
 """Levels of objects below a model that are looked at: a processor has a tokenizer, a configuration
@@ -304,7 +314,8 @@ def _rename(thing: Any, name: _Name, seen: set[int], depth: int) -> None:
 def move_paths(loaded: Any, folder: Path, now: Path) -> None:
     """Let paths of files in a folder that goes lead to another one, with the same files.
 
-    A tokenizer keeps them for when it is saved.
+    A tokenizer keeps them for when it is saved, and a model of which weights stay on the disk for
+    when it is called.
 
     Args:
         loaded: as for `rename`; or several.
@@ -322,8 +333,13 @@ def _move_paths(thing: Any, name: _Name, seen: set[int], depth: int) -> None:
     arguments = held.get("init_kwargs")
     for values in (held, arguments if isinstance(arguments, dict) else {}):
         for key, value in values.items():
-            if isinstance(value, str) and _inside(value, name.folder):
-                values[key] = name.of(value)
+            if isinstance(value, (str, Path)) and _inside(value, name.folder):
+                values[key] = type(value)(name.of(value))
+    # accelerate: where the weights are that stay on the disk, by their names.
+    index = held.get("index")
+    for place in index.values() if isinstance(index, dict) else ():
+        if isinstance(place, dict) and _inside(place.get(_ON_DISK), name.folder):
+            place[_ON_DISK] = name.of(place[_ON_DISK])
     for part in _parts(thing):
         down = not (_is_module(thing) and _is_module(part))
         _move_paths(part, name, seen, depth + down)

@@ -18,7 +18,7 @@ from nbloader.notebook import IMPORTING, Background
 from nbloader.records import Kind, PackageFacts, Selection
 from nbloader.text import quote
 
-_COMPONENT_LIBRARIES = frozenset({"diffusers", "transformers"})
+COMPONENT_LIBRARIES = frozenset({"diffusers", "transformers"})
 
 
 def module_of(library: str) -> str:
@@ -26,7 +26,7 @@ def module_of(library: str) -> str:
 
     What belongs to pipelines of diffusers is named by their folder, as in `model_index.json`.
     """
-    return library if library in _COMPONENT_LIBRARIES else f"diffusers.pipelines.{library}"
+    return library if library in COMPONENT_LIBRARIES else f"diffusers.pipelines.{library}"
 
 
 def targets(selection: Selection) -> tuple[tuple[str, str], ...]:
@@ -41,7 +41,7 @@ def targets(selection: Selection) -> tuple[tuple[str, str], ...]:
             parts = (
                 (part.library, part.class_name)
                 for part in selection.components
-                if part.library in _COMPONENT_LIBRARIES
+                if part.library in COMPONENT_LIBRARIES
                 and part.class_name
                 # transformers 5 has none; diffusers then takes an image processor in its place.
                 and not part.class_name.endswith("FeatureExtractor")

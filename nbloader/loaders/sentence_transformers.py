@@ -115,6 +115,9 @@ def build(
     if selection.backend == "onnx" and placement.device == "cpu":
         # Else the library takes the first that onnxruntime was built with.
         arguments["model_kwargs"].setdefault("provider", "CPUExecutionProvider")
+    # A configuration of the repository may say something else, which would count as the caller's.
+    for name in _safe_reading(selection):
+        arguments["model_kwargs"].setdefault(name, True)
     if code := code_arguments(selection, folder):
         arguments["cache_folder"] = code["cache_dir"]
         for key in ("model_kwargs", "config_kwargs"):
@@ -139,6 +142,16 @@ def build(
     heard = [message.replace(str(place), selection.repo_id) for message in told]
     yield from _notices(selection, model, folder, heard)
     return model
+
+
+def _safe_reading(selection: Selection) -> tuple[str, ...]:
+    """Name the arguments by which transformers reads the planned weights, and runs nothing."""
+    if selection.backend or selection.custom_code or selection.companions:
+        return ()
+    files = [path for part in selection.components for path in part.weights]
+    if files and all(path.endswith(".safetensors") for path in files):
+        return ("use_safetensors",)
+    return ("weights_only",) if files else ()
 
 
 def modules_of(model: Any) -> dict[str, Any]:

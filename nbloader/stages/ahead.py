@@ -13,13 +13,15 @@ import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from nbloader.errors import MissingTensorsError
+from nbloader.errors import MissingTensorsError, NbloaderError
 from nbloader.notebook import Background, NoTurnError
 from nbloader.records import ComponentLoaded, Kind, Notice, Selected
+from nbloader.stages.planned import Planned
 from nbloader.stages.run import cancelled_error
 
 if TYPE_CHECKING:
@@ -192,7 +194,8 @@ class Ahead:
     """The build of a model, from the end of the imports on. To be closed.
 
     Args:
-        building: makes the build, with the files that are there, and what reads weights already.
+        building: makes the build of what is planned, with the files that are there, and what reads
+            weights already.
         direct: makes what reads weights of a folder to where they will stay.
         passing: the files that go once they are read; None if all stay.
     """
@@ -201,7 +204,7 @@ class Ahead:
         self,
         run: Run,
         selected: Selected,
-        building: Callable[[Path, Arrivals, Direct | None], Building],
+        building: Callable[[Planned, Arrivals, Direct | None], Building],
         direct: Callable[[Path], Direct],
         passing: PassingLoad | None = None,
     ) -> None:
@@ -223,6 +226,8 @@ class Ahead:
         self._to_stay = {file.path for file in selected.selection.files}
         self._to_stay -= passing.paths if passing else set()
         self._building: Building | None = None
+        self._planned: Planned | None = None
+        self._folder = Path(selected.folder)
         self._waits = False
         self._told: list[ComponentLoaded | Notice] = []
 
@@ -308,19 +313,29 @@ class Ahead:
         return True
 
     def _step(self) -> ComponentLoaded | Notice | Waiting | None:
-        if self._building is None:
-            self._building = self._begun(Path(self._selected.folder))
-        return self._building.step()
+        if self._building is None or self._planned is None:
+            self._building, self._planned = self._begun(self._folder)
+        self._planned.update()
+        try:
+            return self._building.step()
+        except NbloaderError as error:
+            error.message = self._planned.named(error.message)
+            raise
 
-    def _begun(self, folder: Path) -> Building:
-        if self._passing is None:
-            return self._make(folder, self._startable, self._direct)
-        if self._direct is None:  # Whatever else reads that folder finds nothing in it.
+    def _begun(self, folder: Path) -> tuple[Building, Planned]:
+        passing = self._passing
+        if passing is not None and self._direct is None:
+            # Whatever else reads that folder finds nothing in it.
             self._direct = self._make_direct(folder)
-        return self._make(self._passing.folder, self._startable, self._direct)
+        planned = Planned(
+            self._selected.selection, folder, None if passing is None else passing.folder
+        )
+        return self._make(planned, self._startable, self._direct), planned
 
     def _tell(self, told: ComponentLoaded | Notice | Waiting | None) -> bool:
         """Publish what came of a step; say whether there are more to take."""
+        if isinstance(told, Notice) and self._planned is not None:
+            told = replace(told, message=self._planned.named(told.message))
         if isinstance(told, ComponentLoaded | Notice):
             self._told.append(told)
             self._run.reporter.publish(told)
@@ -340,24 +355,24 @@ class Ahead:
         from nbloader.loaders import move_paths
 
         run = self._run
+        self._folder = folder
         self._arrivals.all_there = True
         if self._passing is not None:
             self.read(all_there=True)
         for told in self._steps.finish():
             self._tell(told)
         self._startable.all_there = True
-        if self._building is None:
-            self._building = self._begun(folder)
-        while self._tell(run.take(self._building.step, run.reporter.tick)):
+        while self._tell(run.take(self._step, run.reporter.tick)):
             if run.cancelled.is_set():
                 raise cancelled_error()
         for notice in self._rehearsal.notices if self._rehearsal else ():
             # Some warnings a library gives only once in a process.
             if notice.reference == "library-warning" and notice not in self._told:
                 self._tell(notice)
+        assert self._building is not None
+        assert self._planned is not None
         model = self._building.model()
-        if self._passing is not None:
-            move_paths(model, self._passing.folder, folder)
+        self._planned.leave(model, move_paths)
         return model
 
     @property
@@ -372,7 +387,7 @@ class Ahead:
         """Throw away what was built: it is to be placed in another way."""
         self._steps.give_up()
         self._end()
-        self._building, self._direct, self._waits = None, None, False
+        self._building, self._planned, self._direct, self._waits = None, None, None, False
 
     def close(self) -> None:
         """Free what nobody has taken, and end what goes on."""
@@ -388,5 +403,7 @@ class Ahead:
     def _end(self) -> None:
         if self._building is not None:
             self._building.close()
+        if self._planned is not None:
+            self._planned.close()
         if self._direct is not None:
             self._direct.close()

@@ -38,6 +38,7 @@ from nbloader.redaction import short_path
 from nbloader.stages.ahead import Ahead
 from nbloader.stages.asking import run_worker
 from nbloader.stages.passing import PassingLoad
+from nbloader.stages.planned import Planned
 from nbloader.stages.preflight import TrialBeside
 from nbloader.stages.run import Run, cancelled_error
 from nbloader.stages.warm import import_early
@@ -119,16 +120,13 @@ class _Loading:
             passing=self.ahead.passing(),
         )
 
-    def _building(self, folder: Path, arrivals: Arrivals, direct: Direct | None) -> Building:
+    def _building(self, planned: Planned, arrivals: Arrivals, direct: Direct | None) -> Building:
         from nbloader.loaders import Building
 
         request = self._run.request
-        selection = self._selection
-        if self._passing is not None:  # The other repositories lie where they were fetched to.
-            selection = replace(selection, cache_dir=str(self._passing.cache_dir))
         return Building(
-            selection,
-            folder,
+            planned.selection,
+            planned.folder,
             self.placement,
             request.loader_kwargs,
             attention=request.attention,

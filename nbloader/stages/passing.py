@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from nbloader.errors import CacheNotWritableError
 from nbloader.hub_cache import PassingFiles
 from nbloader.machine import home_of_environment
 from nbloader.records import Notice, Selected, Selection
+from nbloader.stages.planned import private_folder
 from nbloader.text import format_bytes
 
 if TYPE_CHECKING:
@@ -39,16 +39,11 @@ class PassingLoad:
         self._files = PassingFiles.beside(
             selected.folder, home_of_environment(os.environ), os.getpid()
         )
-        self._private = _private_folder()
+        self._private = private_folder("nbloader-passing-")
         self.folder = self._private / "files"
         self.outlines = self._private / "outlines"
         self._linked = False
         self._read: dict[str, bool] = {}
-
-    @property
-    def cache_dir(self) -> Path:
-        """The cache that the files are in."""
-        return self._files.cache.folder.parent
 
     def order(self) -> Fetch:
         """Return what the next worker is told: it need not bring again what was read."""
@@ -124,18 +119,3 @@ class PassingLoad:
     def close(self) -> None:
         """Remove the copy."""
         shutil.rmtree(self._private, ignore_errors=True)
-
-
-def _private_folder() -> Path:
-    """Make a temporary folder.
-
-    Raises:
-        CacheNotWritableError: none can be made.
-    """
-    try:
-        return Path(tempfile.mkdtemp(prefix="nbloader-passing-"))
-    except OSError as error:
-        raise CacheNotWritableError(
-            f"a temporary folder cannot be made: {error.strerror or error}",
-            hint="keep_files=False needs one. Set TMPDIR to a folder that can be written.",
-        ) from error

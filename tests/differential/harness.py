@@ -48,6 +48,7 @@ from nbloader.records import Event, Kind, Notice, Selected, Stage, StageStarted
 from nbloader.trial import Task, verdict
 from nbloader.worker.trial import answer
 from tests.differential.comparison import differences, paths_in
+from tests.sockets import connections
 
 __all__ = ["Case", "Outcome", "TrialHere", "check", "seeded"]
 
@@ -168,12 +169,16 @@ def check(case: Case, hub: LocalHub, root: Path, cache: Path) -> Outcome:
     report = nbloader.preflight(case.repo_id, **_of_preflight(arguments))
     events: list[Event] = []
     ours, error = None, None
-    try:
-        ours = seeded(
-            lambda: nbloader.load(case.repo_id, **arguments, view="none", on_event=events.append)
-        )
-    except NbloaderError as caught:
-        error = caught
+    with connections() as opened:
+        try:
+            ours = seeded(
+                lambda: nbloader.load(
+                    case.repo_id, **arguments, view="none", on_event=events.append
+                )
+            )
+        except NbloaderError as caught:
+            error = caught
+    found += [f"opened by this process: {each}" for each in opened]
     found += _about_refusals(case, report, error, events)
     made = None
     if error is None:

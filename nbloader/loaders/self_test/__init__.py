@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Set
 from typing import Any
 
+from nbloader.loaders.offline import offline
 from nbloader.loaders.reports import quiet
 from nbloader.loaders.self_test.diffusers import check_part, check_pipeline
 from nbloader.loaders.self_test.sentence_transformers import check_embeddings
@@ -45,7 +46,7 @@ def check_call(
     Raises:
         SelfTestError: it cannot be called, or what it gives is of no use.
     """
-    with quiet():
+    with quiet(), offline():
         match selection.kind:
             case Kind.DIFFUSERS:
                 return check_pipeline(model, placement, called)
