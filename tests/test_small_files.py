@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from nbloader.loaders.folders import read_object
+from nbloader.machine.folders import holds_model, kind_of
 from nbloader.small_files import open_regular, read_small
+from nbloader.stages.warm import guess
 
 
 def refused(path: str | Path, most_bytes: int = 100, **arguments: object) -> int | None:
@@ -78,3 +82,15 @@ def test_nothing_stays_open(tmp_path: Path) -> None:
     refused(tmp_path / "file")
     refused("/proc/self/maps", 10)
     assert len(list(Path("/proc/self/fd").iterdir())) == len(before)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda place: place.symlink_to("/dev/zero")])
+def test_what_is_read_of_a_folder_of_a_model_never_hangs(
+    tmp_path: Path, make: Callable[[Path], object]
+) -> None:
+    for name in ("model_index.json", "modules.json", "config.json", "adapter_config.json"):
+        make(tmp_path / name)
+    assert guess(tmp_path) == []
+    assert kind_of(tmp_path) is None
+    assert not holds_model(tmp_path)
+    assert read_object(tmp_path / "config.json") == {}

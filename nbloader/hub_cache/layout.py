@@ -180,6 +180,10 @@ class RepoCache:
         """Return the place of the Hub's own lock of the file with that etag."""
         return self.folder.parent / ".locks" / self.folder.name / f"{etag}.lock"
 
+    def held_lock(self, file: RepoFile) -> Path:
+        """Return the lock by which another process holds a file."""
+        return self.lock_path(file.etag)
+
     def publish(self, partial: Partial, commit_hash: str, file: RepoFile) -> None:
         """Move a file that was found right to its place, and give it its name in the commit.
 

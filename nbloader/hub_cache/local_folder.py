@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from nbloader.hub_cache.filesystem import FileLock, try_lock
+from nbloader.hub_cache.filesystem import FileLock, is_held, try_lock
 from nbloader.hub_cache.folders import Folder, copy_bytes, open_folder, write_whole
 from nbloader.hub_cache.hashing import matches
 from nbloader.hub_cache.layout import COMMIT, ETAG, RepoCache
@@ -207,6 +207,10 @@ class LocalFolder(RepoCache):
 
     def lock_path(self, etag: str) -> Path:
         return self.folder / f"{etag}.lock"
+
+    def held_lock(self, file: RepoFile) -> Path:
+        first = self.lock_path(file.etag)
+        return first if is_held(first) else self._beside(file.path_in_repo, "lock")
 
     def publish(self, partial: Partial, commit_hash: str, file: RepoFile) -> None:
         partial.move_to(self.pointer(commit_hash, file.path_in_repo), below=self.root)

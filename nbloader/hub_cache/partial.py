@@ -427,8 +427,10 @@ class DiskPartial(Partial):
         return self._data
 
     def _write_some(self, offset: int, data: memoryview) -> int:
-        # Who cuts it short leaves a hole that the next bytes behind it would hide.
-        if os.fstat(self._fd).st_size < self._extent:
+        # Who cuts it short leaves a hole that the next bytes behind it would hide. The extent is
+        # read first: other threads write meanwhile.
+        extent = self._extent
+        if os.fstat(self._fd).st_size < extent:
             self._cut = True
         count = os.pwrite(self._fd, data, offset)
         self._extent = max(self._extent, offset + count)
@@ -465,9 +467,8 @@ class DiskPartial(Partial):
             # A whole file needs no journal any more. But an error at the close of the data is where
             # a network file system tells that bytes were lost.
             self._end(journal=False)
-            if self._cut or os.fstat(held).st_size != self.size:
-                raise SpoiltError(errno.EIO, "it has changed", str(self._data))
-            if not self._renamed(held, folder, name):
+            whole = not self._cut and os.fstat(held).st_size == self.size
+            if not (whole and self._renamed(held, folder, name)):
                 self._copy(held, folder, name)
         finally:
             os.close(held)

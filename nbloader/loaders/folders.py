@@ -26,6 +26,7 @@ from typing import Any
 
 from nbloader.hub_names import cache_folder
 from nbloader.records import Selection
+from nbloader.small_files import read_small
 
 
 def snapshot_of(selection: Selection, folder: Path, repo_id: str) -> Path:
@@ -47,7 +48,7 @@ def snapshot_of(selection: Selection, folder: Path, repo_id: str) -> Path:
 def read_object(file: Path) -> dict[str, Any]:
     """Read a JSON object; an empty one where there is none."""
     try:
-        value = json.loads(file.read_text("utf-8"))
+        value = json.loads(read_small(file, MAX_CONFIG_BYTES))
     except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
@@ -72,6 +73,9 @@ def _cache(selection: Selection, folder: Path) -> Path:
 # -- adapters --------------------------------------------------------------------------------------
 
 _CONFIG = "adapter_config.json"
+
+MAX_CONFIG_BYTES = 16 << 20
+"""Configurations take kilobytes; those with a vocabulary in them some megabytes."""
 _PICKLED = "adapter_model.bin"
 _BASE_NAME = "base_model_name_or_path"
 
@@ -135,7 +139,7 @@ def adapted(selection: Selection, folder: Path, *, beside: Iterable[str] = ()) -
     # Links: the weights stay where they are, and mapped, when the folder is gone.
     private = Path(tempfile.mkdtemp(prefix="nbloader-adapter-"))
     try:
-        config = json.loads((own / _CONFIG).read_text("utf-8"))
+        config = json.loads(read_small(own / _CONFIG, MAX_CONFIG_BYTES))
         (private / _CONFIG).write_text(json.dumps(config | {_BASE_NAME: str(base)}), "utf-8")
         for path in adapter.weights:
             _put(folder / path, private / path.rpartition("/")[2])
@@ -174,7 +178,7 @@ def whole_folder(selection: Selection, folder: Path) -> Iterator[Path]:
         for path in (file.path for file in selection.files if not file.repo_id):
             (private / path).parent.mkdir(parents=True, exist_ok=True)
             if base is not None and path.rpartition("/")[2] == _CONFIG:
-                config = json.loads((folder / path).read_text("utf-8"))
+                config = json.loads(read_small(folder / path, MAX_CONFIG_BYTES))
                 (private / path).write_text(json.dumps(config | {_BASE_NAME: str(base)}), "utf-8")
             else:
                 _put(folder / path, private / path)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from nbloader.records import Kind
+from nbloader.small_files import read_small
 
 MOST_BYTES = 1_000_000
 
@@ -35,9 +36,6 @@ def holds_model(folder: Path) -> bool:
 
 def _read(file: Path) -> object:
     try:
-        if not file.is_file():  # Opening a FIFO would wait for its other end.
-            return None
-        with file.open("rb") as content:
-            return json.loads(content.read(MOST_BYTES))
+        return json.loads(read_small(file, MOST_BYTES))
     except (OSError, ValueError, RecursionError):
         return None

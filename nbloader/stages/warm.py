@@ -21,6 +21,7 @@ from nbloader.hub_names import cache_folder
 from nbloader.machine import folder_of_environment
 from nbloader.notebook import Background
 from nbloader.records import RepoType
+from nbloader.small_files import read_small
 
 if TYPE_CHECKING:
     from nbloader.request import Request
@@ -100,8 +101,6 @@ def guess(place: Path, subfolder: str = "") -> list[tuple[str, str]]:
 
 def _read(path: Path) -> Any:
     try:
-        if not path.is_file() or path.stat().st_size > MAX_BYTES:
-            return None
-        return json.loads(path.read_bytes())
+        return json.loads(read_small(path, MAX_BYTES))
     except (OSError, ValueError, RecursionError):
         return None

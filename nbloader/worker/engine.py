@@ -221,7 +221,7 @@ class Engine:
                     continue
             lock = self._cache.try_lock(file)
             if lock is None:
-                held[file] = self._cache.lock_path(file.etag)
+                held[file] = self._cache.held_lock(file)
                 continue
             try:
                 task = self._begin(file, lock)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -11,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from nbloader.errors import DownloadError
 from nbloader.localhub import Fault, LocalHub
+from nbloader.records import Notice
 from tests.faults.repos import ONE
-from tests.faults.runs import BODY, BOTH, check_right, download
+from tests.faults.runs import BODY, BOTH, check_right, check_stopped, download
 from tests.faults.test_killed import at_half, slow
 
 REPO = "models--org--one"
@@ -116,3 +119,17 @@ def test_two_whose_locks_do_not_see_each_other(
     run = download(hub, ONE, cache, [slow(route)], on_event=at_half(begin), route=route)
     assert others[0].wait() == 0
     check_right(run)
+
+
+def test_a_lock_whose_holder_hangs(hub: LocalHub, tmp_path: Path) -> None:
+    """Who holds it is told, and after the time that a file may make no progress it is given up."""
+    cache = tmp_path / "hub"
+    lock = cache / ".locks" / REPO / f"{ONE.hashes['one.bin']}.lock"
+    lock.parent.mkdir(parents=True)
+    with lock.open("wb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        run = download(hub, ONE, cache, timeout=4)
+        check_stopped(run, DownloadError, "one.bin", f"process {os.getpid()} holds its lock")
+        (told,) = [event for _, event in run.events if isinstance(event, Notice)]
+        assert told.message == f"process {os.getpid()} holds the lock of one.bin: it is waited for"
+    check_right(download(hub, ONE, cache))

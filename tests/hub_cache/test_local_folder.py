@@ -125,8 +125,10 @@ def test_a_lock_of_the_hubs_library_is_honoured_and_kept_for_it(folder: LocalFol
     theirs = get_local_download_paths(folder.root, FILE.path).lock_path
     with WeakFileLock(theirs):
         assert folder.try_lock(FILE) is None
+        assert folder.held_lock(FILE) == theirs
     ours = folder.try_lock(FILE)
     assert ours is not None
+    assert folder.held_lock(FILE) == folder.lock_path(FILE.etag)
     with pytest.raises(Exception, match="could not be acquired"), WeakFileLock(theirs, timeout=0.1):
         pass
     ours.release()
