@@ -59,8 +59,12 @@ def absolute(path: Path) -> Path:
 def with_absolute_folders(environ: Mapping[str, str]) -> dict[str, str]:
     """Return variables in which those that name a folder do so from the root.
 
-    A relative one means another folder as soon as anybody changes the working folder.
+    A relative one means another folder as soon as anybody changes the working folder. An empty one
+    names none, and would be taken for that folder.
     """
+    environ = {
+        name: value for name, value in environ.items() if value or name not in FOLDER_VARIABLES
+    }
     found = {name: expanded(value) for name in FOLDER_VARIABLES if (value := environ.get(name))}
     relative = {name: path for name, path in found.items() if not path.is_absolute()}
     return {**environ, **{name: str(absolute(path)) for name, path in relative.items()}}

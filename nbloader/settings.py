@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import stat
 import tomllib
 from collections.abc import Mapping
@@ -45,9 +46,6 @@ _DAY_S = 86_400
 _COMMON = frozenset({"timeout", "route"})
 """Keys that any program may use: by themselves they do not make a `download:` mapping ours."""
 
-# A date that does not exist is a bare ValueError to the YAML library.
-_UNREADABLE = (yaml.YAMLError, ValueError, RecursionError)
-
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """That of the C library where PyYAML was built with it: ten times as fast."""
 
@@ -56,6 +54,13 @@ _MOST_BYTES = 64 * 1024
 
 _MOST_SHARED_BYTES = 256 * 1024
 """Of one that holds other things, too."""
+
+_DEEPEST = 16
+"""Levels of YAML, and parts of a key of TOML. Both parsers take the square of their number: two
+brackets or one dot again and again, in 64 KB, keep them busy for minutes."""
+
+_KEY = r"""(?:[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*"""
+_DEEP_KEY = re.compile(rf"(?<![\w-])(?:{_KEY}){{{_DEEPEST}}}")
 
 _WORKS = "A file that works:\n\n    download:\n      max_retries: 5\n"
 
@@ -272,21 +277,35 @@ def _mapping(value: object) -> dict[str, Any] | None:
     return None
 
 
-class _AliasError(yaml.YAMLError):
-    """YAML with an alias."""
+class _RefusedError(yaml.YAMLError):
+    """YAML that is not taken, whatever it says.
 
-    def __init__(self, mark: object) -> None:
+    Args:
+        why: as the rest of a sentence about the file.
+    """
+
+    def __init__(self, why: str, mark: object) -> None:
+        self.why = why
         self.problem_mark = mark
 
 
 def _load(text: str) -> object:
-    """Read YAML. Raises one of `_UNREADABLE`.
+    """Read YAML.
 
     Aliases are refused: with some hundred bytes of them a file names more than memory holds.
+
+    Raises:
+        Exception: it is not valid. The library raises a dozen kinds: a date that does not exist is
+            a bare ValueError, a number that is too large an OverflowError.
     """
+    depth = 0
     for event in yaml.parse(text, Loader=_LOADER):
         if isinstance(event, yaml.AliasEvent):
-            raise _AliasError(event.start_mark)
+            raise _RefusedError("has an alias", event.start_mark)
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > _DEEPEST:
+            raise _RefusedError("is nested too deeply", event.start_mark)
     return yaml.load(text, Loader=_LOADER)  # noqa: S506 - it is a safe one
 
 
@@ -299,8 +318,8 @@ def _where(error: Exception) -> str:
 def _own_yaml(text: str) -> dict[str, Any]:
     try:
         document = _load(text)
-    except _UNREADABLE as error:
-        what = "has an alias" if isinstance(error, _AliasError) else "is not valid YAML"
+    except Exception as error:
+        what = error.why if isinstance(error, _RefusedError) else "is not valid YAML"
         raise InvalidSettingError(f"nbloader.yaml {what}{_where(error)}", hint=_WORKS) from None
     if document is None:
         return {}
@@ -325,7 +344,7 @@ def _shared_yaml(text: str) -> dict[str, Any]:
         return {}  # It is another program's, and need not be parsed.
     try:
         document = _mapping(_load(text))
-    except _UNREADABLE:
+    except Exception:  # It is another program's.
         return {}
     values = _mapping(document.get("download")) if document else None
     if not values or not set(values) & (set(Settings.model_fields) - _COMMON):
@@ -336,6 +355,8 @@ def _shared_yaml(text: str) -> dict[str, Any]:
 
 
 def _pyproject(text: str) -> dict[str, Any]:
+    if "nbloader" not in text or _DEEP_KEY.search(text):
+        return {}
     try:
         document = tomllib.loads(text)
     except (ValueError, RecursionError):

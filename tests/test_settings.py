@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from nbloader.errors import InvalidSettingError
 from nbloader.records import TransferPolicy
@@ -236,7 +238,9 @@ def test_only_a_small_regular_file_is_read(folder: Path, name: str, kind: str) -
             "download: [max_retries",
             "nbloader.yaml is not valid YAML: line ",
         ),
-        ("[" * 60_000, "nbloader.yaml is not valid YAML"),
+        ("[" * 20 + "]" * 20, "nbloader.yaml is nested too deeply: line 1, column 17"),
+        ("a: " + ":".join("1" * 30_000) + ".5", "nbloader.yaml is not valid YAML"),
+        ("a: !!bool x", "nbloader.yaml is not valid YAML"),
         (
             f"download: {{max_workers: [{'x,' * 20_000}]}}",
             "nbloader.yaml: max_workers = a list: Input should be a valid integer",
@@ -254,6 +258,21 @@ def test_a_hostile_file_ends_in_a_short_error(folder: Path, text: str, message: 
         Settings()
     assert caught.value.message.startswith(message)
     assert len(str(caught.value)) < 700
+
+
+@pytest.mark.parametrize("loader", ["SafeLoader", "CSafeLoader"])
+@pytest.mark.parametrize("text", ["[{" * 32_000, "[" * 60_000, "- " * 32_000, "!!map {" * 9_000])
+def test_deep_nesting_takes_no_time(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, loader: str, text: str
+) -> None:
+    if not hasattr(yaml, loader):
+        pytest.skip("PyYAML was built without it")
+    monkeypatch.setattr("nbloader.settings._LOADER", getattr(yaml, loader))
+    (folder / "nbloader.yaml").write_text(text)
+    began = time.thread_time()
+    with pytest.raises(InvalidSettingError, match=r"is nested too deeply|is not valid YAML"):
+        Settings()
+    assert time.thread_time() - began < 5
 
 
 @pytest.mark.parametrize("name", ["nbloader.yaml", "config.yaml", "pyproject.toml"])
@@ -283,6 +302,25 @@ def test_nothing_of_what_a_link_leads_to_is_told(folder: Path, name: str, text: 
         while chain is not None:
             assert SECRET not in f"{chain} {chain!r}"
             chain = chain.__cause__
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ".".join("a" * 100_000) + " = 1",
+        "[" + ".".join("a" * 100_000) + "]",
+        " . ".join(["'a'"] * 30_000) + " = 1",
+        "x = {" + ".".join("a" * 100_000) + " = 1}",
+        "a" * 200_000,
+        '"' * 200_000,
+        "x = " + "[" * 200_000,
+    ],
+)
+def test_a_hostile_project_file_takes_no_time(folder: Path, text: str) -> None:
+    (folder / "pyproject.toml").write_text(f"[tool.nbloader]\nmax_retries = 3\n{text}\n")
+    began = time.thread_time()
+    assert Settings().max_retries in (3, 5)
+    assert time.thread_time() - began < 5
 
 
 def test_a_link_to_good_settings_is_followed(folder: Path) -> None:

@@ -162,8 +162,16 @@ def test_only_relative_folders_are_written_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    given = {"HF_HOME": "home", "HF_HUB_CACHE": "/a/../b", "XDG_CACHE_HOME": "", "OTHER": "x"}
-    assert with_absolute_folders(given) == {**given, "HF_HOME": str(tmp_path / "home")}
+    given = {"HF_HOME": "home", "HF_HUB_CACHE": "/a/../b", "OTHER": ""}
+    assert with_absolute_folders({**given, "XDG_CACHE_HOME": ""}) == {
+        **given,
+        "HF_HOME": str(tmp_path / "home"),
+    }
+
+
+def test_an_empty_home_is_none(run: Run, tmp_path: Path) -> None:
+    place = works(run(HF_HOME="", HF_HUB_CACHE="", XDG_CACHE_HOME=str(tmp_path / "cache")))
+    assert place.is_relative_to(tmp_path / "cache/huggingface/hub")
 
 
 @pytest.mark.parametrize("name", ["HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME"])
