@@ -29,6 +29,9 @@ from nbloader.worker.wire import http_package
 PACKED = {"Accept-Encoding": "gzip"}
 """What `body_of` can unpack."""
 
+UNPACKED = frozenset({"gzip", "x-gzip"})
+"""How a server may pack what it was asked not to."""
+
 _UNPACKED_AT_ONCE = 1 << 16
 _OF_THE_BODY = frozenset({"content-encoding", "content-length", "transfer-encoding"})
 
@@ -112,11 +115,11 @@ def body_of(
     return bytes(content)
 
 
-def unpacked(chunks: Iterable[bytes], coding: str) -> Iterator[bytes]:
+def unpacked(chunks: Iterable[bytes | memoryview], coding: str) -> Iterator[bytes | memoryview]:
     """Yield what packed bytes unpack to, a little at a time.
 
     Args:
-        coding: the value of `Content-Encoding`; gzip alone is known, once.
+        coding: the value of `Content-Encoding`; one of `UNPACKED` is known, once.
 
     Raises:
         Failure: it is packed in another way, or wrong.
@@ -125,15 +128,17 @@ def unpacked(chunks: Iterable[bytes], coding: str) -> Iterator[bytes]:
     if coding in ("", "identity"):
         yield from chunks
         return
-    if coding not in ("gzip", "x-gzip"):
+    if coding not in UNPACKED:
         raise Failure(Reason.BAD_ANSWER, "the answer is compressed in an unknown way")
     unpacker = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
     try:
         for chunk in chunks:
-            left = chunk
-            while left and not unpacker.eof:
+            left, more = chunk, True
+            while more and not unpacker.eof:
                 part = unpacker.decompress(left, _UNPACKED_AT_ONCE)
                 left = unpacker.unconsumed_tail
+                # It may have taken all, and hold back what it unpacks to.
+                more = bool(left) or len(part) == _UNPACKED_AT_ONCE
                 yield part  # It may be empty: whoever counts the time has to have a look.
     except zlib.error:
         raise Failure(Reason.BAD_ANSWER, "the answer is compressed wrongly") from None

@@ -68,7 +68,6 @@ from nbloader.worker.failures import (
     RateLimit,
     call_with_retries,
 )
-from nbloader.worker.http_route import network_failures
 from nbloader.worker.links import (
     MAX_REDIRECTS,
     REDIRECTS,
@@ -78,6 +77,7 @@ from nbloader.worker.links import (
     part_of,
     redirected,
 )
+from nbloader.worker.network import network_failures
 from nbloader.worker.tuning import AnswerTime
 from nbloader.worker.wire import Wires
 from nbloader.worker.xet_route import (

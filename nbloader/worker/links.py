@@ -13,7 +13,6 @@ from __future__ import annotations
 import re
 import threading
 import time
-import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,8 +27,9 @@ from nbloader.hub_cache import SMALL_FILE_BYTES
 from nbloader.limits import ASKING_STEP_S, CONNECT_TIMEOUT_S
 from nbloader.records import RepoFile, RepoType
 from nbloader.transfer.policy import Reason
-from nbloader.worker.client import raise_refusal, send
+from nbloader.worker.client import UNPACKED, raise_refusal, send, unpacked
 from nbloader.worker.failures import TRANSIENT_STATUS, Failure, RateLimit, status_failure
+from nbloader.worker.network import network_failures
 from nbloader.worker.tuning import AnswerTime
 from nbloader.worker.wire import Canceller, Wires
 
@@ -46,8 +46,6 @@ _PORTS = {"http": 80, "https": 443}
 
 _AS_IT_IS = frozenset({"", "identity", "none", "binary", "aws-chunked"})
 """Encodings that leave the bytes as they are. The last is the store's own business."""
-
-_ZIPPED = frozenset({"gzip", "x-gzip", "deflate"})
 
 
 def origin(url: str) -> tuple[str, str, int | None]:
@@ -209,27 +207,15 @@ class _Unzipped:
 
     def chunks(self) -> Iterator[memoryview]:
         """Yield the bytes of the file, and not many more, whatever they grow to."""
-        unzip, left = zlib.decompressobj(zlib.MAX_WBITS | 32), self.size + 1
-        for chunk in self.answer.chunks():
-            rest: bytes | memoryview = chunk
-            while rest and left and not unzip.eof:
-                try:
-                    data = unzip.decompress(rest, min(left, _UNZIP_BYTES))
-                except zlib.error:
-                    raise Failure(Reason.BAD_ANSWER, "the answer is badly compressed") from None
-                rest = unzip.unconsumed_tail
-                left -= len(data)
-                yield memoryview(data)
-            if not left or unzip.eof:
+        left = self.size + 1
+        for part in unpacked(self.answer.chunks(), ", ".join(_encodings(self.answer))):
+            yield memoryview(part)[:left]
+            left -= len(part)
+            if left <= 0:
                 return
-        yield memoryview(unzip.flush()[:left])
 
     def close(self) -> None:
         self.answer.close()
-
-
-_UNZIP_BYTES = 1 << 20
-"""Unzipped in one go."""
 
 
 @dataclass(slots=True)
@@ -421,11 +407,9 @@ class Links:
         Hub is asked anew the next time: it may name another, and if it does not answer either,
         the fault is on this side.
         """
-        from nbloader.worker.http_route import network_failures
-
         there, asked_at = origin(url), time.monotonic()
         try:
-            with network_failures():
+            with network_failures(url, asking=there not in self._answered):
                 answer = self._send(url, wanted, at_home=at_home)
         except Failure as failure:
             failure.host = failure.host or host_of(url)
@@ -518,7 +502,7 @@ class Links:
             fits = length == str(file.size) and not encodings
             if _is_html(answer) and not fits and _bare(answer.header("ETag")) != file.etag:
                 raise self._failed(Reason.PAGE, link)
-            if not encodings <= _ZIPPED or len(encodings) > 1:
+            if not encodings <= UNPACKED or len(encodings) > 1:
                 raise self._failed(Reason.BAD_ANSWER, link, "the answer is compressed")
             if not fits and length is not None and not encodings:
                 raise self._failed(Reason.OTHER_VERSION, link)

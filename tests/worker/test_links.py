@@ -7,7 +7,6 @@ import gzip
 import http.server
 import socket
 import threading
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from random import Random
@@ -339,6 +338,7 @@ def test_no_redirect_carries_the_token_to_another_origin(
         (200, {"Content-Length": "3"}, Reason.OTHER_VERSION),
         (200, {"Content-Encoding": "gzip"}, Reason.BAD_ANSWER),
         (200, {"Content-Encoding": "br"}, Reason.BAD_ANSWER),
+        (200, {"Content-Encoding": "gzip, gzip"}, Reason.BAD_ANSWER),
         (200, {"Content-Length": "3", "Content-Type": "text/html; charset=utf-8"}, Reason.PAGE),
         (403, {"Content-Type": "text/html"}, Reason.PAGE),
     ],
@@ -368,7 +368,6 @@ def zipped(data: bytes) -> bytes:
         (200, {"ETag": '"another"', "Content-Type": "text/html"}, b"abcd"),
         (200, {"Content-Encoding": "gzip"}, zipped(b"abcd")),
         (200, {"Content-Encoding": "x-gzip", "ETag": 'W/"1-gzip"'}, zipped(b"abcd")),
-        (200, {"Content-Encoding": "deflate"}, zlib.compress(b"abcd")),
         (200, {"Content-Encoding": "identity"}, b"abcd"),
         (200, {"Content-Encoding": "aws-chunked"}, b"abcd"),
         (200, {"Content-Encoding": "gzip"}, zipped(bytes(50_000_000))),

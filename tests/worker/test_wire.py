@@ -18,7 +18,7 @@ from nbloader.errors import ProxyError, UntrustedCertificateError
 from nbloader.localhub import LocalHub
 from nbloader.transfer.policy import Reason
 from nbloader.worker.failures import Failure
-from nbloader.worker.http_route import network_failures
+from nbloader.worker.network import network_failures
 from nbloader.worker.wire import BUFFER_BYTES, Answer, Canceller, Wires
 from tests.conftest import WriteRepo
 from tests.servers import PATIENCE_S, Proxy, Serve, Server
