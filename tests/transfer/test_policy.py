@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from nbloader.limits import MAX_RETRY_AFTER_S
 from nbloader.records import Route, TransferPolicy
 from nbloader.transfer.policy import (
+    DRIP_SPEED,
     LASTING_ATTEMPTS,
     LASTING_WAIT_S,
     RULES,
@@ -130,9 +131,15 @@ def test_what_brought_bytes_is_followed_at_once_and_not_counted() -> None:
 
 
 def test_what_brought_next_to_nothing_is_not_hammered() -> None:
-    after = follow(Reason.CONNECTION_LOST, brought=1000)
+    after = follow(Reason.CONNECTION_LOST, brought=1000, now=101.0)
     assert isinstance(after, GoOn)
     assert (after.wait_s, after.attempts.fruitless) == (1.0, 0)
+
+
+def test_what_drips_is_no_gain() -> None:
+    for brought, fruitless in ((1000, 1), (1001, 0)):
+        after = follow(Reason.CONNECTION_LOST, brought=brought, began_at=100.0, now=110.0)
+        assert after.attempts.fruitless == fruitless
 
 
 def test_wrong_bytes_are_no_gain_however_many() -> None:
@@ -270,7 +277,7 @@ def test_any_run_of_failures(
     fruitless = wrong = lasting = 0
     for one, before, decision in run(failed, policy, routes):
         after = decision.attempts
-        gained = one.brought > 0 and one.reason is not Reason.WRONG_BYTES
+        gained = one.brought > DRIP_SPEED * 1.0 and one.reason is not Reason.WRONG_BYTES
         fruitless = 0 if gained else fruitless + 1
         wrong += one.reason is Reason.WRONG_BYTES
         rule = RULES[one.reason]
@@ -337,5 +344,6 @@ def test_the_time_limit_is_one_of_progress(failed: Failed, limit_s: float, quiet
         now=100.0 + quiet_s,
         limit_s=limit_s,
     )
-    gained = failed.brought > 0 and failed.reason is not Reason.WRONG_BYTES
+    took_s = 100.0 + quiet_s - 100.0
+    gained = failed.brought > DRIP_SPEED * took_s and failed.reason is not Reason.WRONG_BYTES
     assert isinstance(decision, GiveUp) == (not gained and 100.0 + quiet_s - 100.0 > limit_s)
