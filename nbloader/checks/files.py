@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from nbloader.checks.facts import Facts, failed, failed_with, named, passed, skipped, warned
 from nbloader.errors import CacheNotWritableError, DiskFullError, DiskSpaceError
 from nbloader.records import CheckResult, Kind, Selection
@@ -56,6 +58,13 @@ def cache(facts: Facts) -> CheckResult:
         return _not_checked("cache", facts)
     folder = short_path(facts.disk.folder)
     if not facts.room_bytes or facts.disk.writable:
+        if facts.disk.open_to_all:
+            return warned(
+                "cache",
+                f"every user of this machine may write to {folder}",
+                hint=f"Take that right away: chmod o-w {_in_shell(folder)}. What lies there is "
+                "believed by its name and size; `verify=True` hashes it.",
+            )
         return passed("cache", folder)
     if _is_local(facts):
         return failed(
@@ -70,6 +79,13 @@ def cache(facts: Facts) -> CheckResult:
         f"the cache folder {folder} cannot be written",
         hint="Pass a folder of your own as `cache_dir=`, or set HF_HOME.",
     )
+
+
+def _in_shell(folder: str) -> str:
+    """Quote a folder for a shell, which is to see the `~` that it begins with."""
+    if folder.startswith("~/"):
+        return f"~/{shlex.quote(folder[2:])}"
+    return shlex.quote(folder)
 
 
 def _is_local(facts: Facts) -> bool:

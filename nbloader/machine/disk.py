@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import tempfile
 import threading
 import time
@@ -78,8 +79,15 @@ def disk_facts(
             source += "" if complete else " (not all files counted)"
         else:
             source = "disk_usage (Kaggle may allow less)"
+    mode = there.stat().st_mode
     return DiskFacts(
-        folder=str(folder), free=free, total=total, writable=_writable(there), source=source
+        folder=str(folder),
+        free=free,
+        total=total,
+        writable=_writable(there),
+        source=source,
+        # Where the folder itself is not there yet, it will be this user's alone.
+        open_to_all=there == folder and bool(mode & stat.S_IWOTH) and not mode & stat.S_ISVTX,
     )
 
 

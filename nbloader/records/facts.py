@@ -48,6 +48,8 @@ class DiskFacts:
         free, total: bytes, as an ordinary user may use them.
         writable: whether a file could be made there just now.
         source: where the figures come from, such as a quota that the file system does not show.
+        open_to_all: whether every user of this machine may write there, and remove what others
+            have put there.
     """
 
     folder: str
@@ -55,6 +57,7 @@ class DiskFacts:
     total: int
     writable: bool
     source: str = "disk_usage"
+    open_to_all: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -222,3 +222,12 @@ def test_of_several_repositories_the_largest_file_has_to_have_room() -> None:
         "84.2 MB required at a time for 200 MB in all, as weights are not kept, "
         "50.0 GB available at /cache"
     )
+
+
+def test_a_cache_that_every_user_may_write_to_is_told() -> None:
+    shared = replace(DISK, folder=f"{HOME}/my hub", open_to_all=True)
+    told = found(replace(GOOD, disk=shared), "cache")
+    assert told.status is CheckStatus.WARNING
+    assert told.message == "every user of this machine may write to ~/my hub"
+    assert "chmod o-w ~/'my hub'" in told.hint
+    assert "`verify=True`" in told.hint

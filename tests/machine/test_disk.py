@@ -22,6 +22,17 @@ QUOTA = "disk_usage and Kaggle's quota of 20 GB"
 MB = 1_000_000
 
 
+@pytest.mark.parametrize(
+    ("mode", "expected"), [(0o755, False), (0o775, False), (0o777, True), (0o1777, False)]
+)
+def test_a_folder_that_every_user_may_write_to(tmp_path: Path, mode: int, expected: bool) -> None:
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    folder.chmod(mode)
+    assert disk_facts(folder, {}).open_to_all is expected
+    assert not disk_facts(folder / "new", {}).open_to_all
+
+
 @pytest.fixture
 def working(tmp_path: Path) -> Path:
     folder = tmp_path / "kaggle" / "working"
