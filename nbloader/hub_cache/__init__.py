@@ -6,13 +6,13 @@ own, which a worker does not import.
 
 from __future__ import annotations
 
+from nbloader.hub_cache.claims import HeldError
 from nbloader.hub_cache.filesystem import FileLock, holder_of, probe
 from nbloader.hub_cache.hashing import FileHash, Room, matches
 from nbloader.hub_cache.layout import COMMIT, ListingStore, RepoCache
 from nbloader.hub_cache.local_folder import LocalFolder
 from nbloader.hub_cache.partial import (
     SMALL_FILE_BYTES,
-    HeldError,
     Partial,
     SpoiltError,
     Writer,

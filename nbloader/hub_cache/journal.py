@@ -147,11 +147,20 @@ def parse_journal(content: bytes) -> tuple[JournalHeader, list[Span]] | None:
 
     Nothing after such a record is believed. Returns None if there is no header.
     """
+    read = records_of(content)
+    return None if read is None else (read[0], list(read[1]))
+
+
+def records_of(content: bytes) -> tuple[JournalHeader, Iterator[Span]] | None:
+    """Read a journal as `parse_journal` does, one range after the other.
+
+    As a list they would take six times the memory.
+    """
     line, end, records = content.partition(b"\n")
     header = _parse_header(line + end)
     if header is None:
         return None
-    return header, list(_parse_records(records, zlib.crc32(line)))
+    return header, _parse_records(records, zlib.crc32(line))
 
 
 def apart(spans: Iterable[Span]) -> list[Span]:

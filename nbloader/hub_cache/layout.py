@@ -15,9 +15,10 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from nbloader.hub_cache.claims import affixes
 from nbloader.hub_cache.filesystem import FileLock, FileSystem, free_bytes, try_lock
 from nbloader.hub_cache.folders import Folder, copy_bytes, open_folder, replacing, write_whole
-from nbloader.hub_cache.partial import Partial, affixes, open_partial
+from nbloader.hub_cache.partial import Partial, open_partial
 from nbloader.hub_names import is_repo_id
 from nbloader.records import Listing, RepoFile
 from nbloader.small_files import read_small
@@ -32,8 +33,11 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 MAX_REF_BYTES = 200
 """A reference is a commit of 40 digits and perhaps a line break."""
 
-MAX_LISTING_BYTES = 32 << 20
-"""That of a repository of 100,000 files takes 20 MB; what is larger is asked for again."""
+MAX_LISTING_BYTES = 64 << 20
+"""That of a repository of 250,000 files takes 50 MB; what is larger is asked for again."""
+
+MAX_LISTING_FILES = 250_000
+"""As many as are taken from the Hub."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -390,6 +394,8 @@ class ListingStore:
         """
         try:
             content = read_small(self._place(commit_hash), MAX_LISTING_BYTES, follow=False)
+            if content.count(b"{") > MAX_LISTING_FILES + 1:  # Before each takes 300 bytes.
+                return None
             listing = _listing_adapter().validate_json(content)
         except (OSError, ValueError):
             return None

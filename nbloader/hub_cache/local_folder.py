@@ -20,11 +20,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
+from nbloader.hub_cache.claims import affixes
 from nbloader.hub_cache.filesystem import FileLock, is_held, try_lock
 from nbloader.hub_cache.folders import Folder, copy_bytes, open_folder, write_whole
 from nbloader.hub_cache.hashing import matches
 from nbloader.hub_cache.layout import COMMIT, ETAG, RepoCache
-from nbloader.hub_cache.partial import Partial, affixes, open_partial
+from nbloader.hub_cache.partial import Partial, open_partial
 from nbloader.records import Listing, RepoFile
 from nbloader.small_files import read_small
 

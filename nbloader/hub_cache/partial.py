@@ -29,14 +29,14 @@ import errno
 import hashlib
 import os
 import re
-import stat
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Self, TypedDict
+from typing import Self
 
-from nbloader.hub_cache.filesystem import is_same, take_flock
+from nbloader.hub_cache.claims import affixes, part_paths, scratch_name, taken
+from nbloader.hub_cache.filesystem import is_same
 from nbloader.hub_cache.folders import (
     COPY_BYTES,
     Folder,
@@ -45,7 +45,7 @@ from nbloader.hub_cache.folders import (
     write_all,
     write_whole,
 )
-from nbloader.hub_cache.journal import Journal, JournalHeader, apart, most_bytes, parse_journal
+from nbloader.hub_cache.journal import Journal, JournalHeader
 from nbloader.hub_cache.ranges import Span, Spans
 from nbloader.records import RepoFile
 
@@ -63,21 +63,6 @@ OURS = re.compile(
     r"([0-9a-f]{40}|[0-9a-f]{64})\.nbloader(?:-journal|-journal-new|\.[0-9a-f]+)?\.incomplete"
 )
 """Names of all that nbloader leaves in a folder while it fetches a file; group 1 is its etag."""
-
-OPEN_TRIES = 5
-"""How often a partial is opened anew that another process takes or removes at that moment."""
-
-
-class HeldError(Exception):
-    """Another process is writing the partial, though its lock was not seen.
-
-    Attributes:
-        path: of the partial.
-    """
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(str(path))
-        self.path = path
 
 
 class SpoiltError(OSError):
@@ -381,14 +366,14 @@ class DiskPartial(Partial):
         data, journal = part_paths(blobs, file.etag)
         self._reading = threading.Lock()
         with open_folder(blobs, below=below) as folder:
-            self._fd, name, spans = _taken(folder, file, data.name, journal.name)
+            self._fd, name, spans = taken(folder, file, data.name, journal.name)
             try:
                 super().__init__(file, spans)
                 # Up to where it was written, and whether it was ever shorter than that.
                 self._extent, self._cut = max((stop for _, stop in spans), default=0), False
                 self._data, self._about = blobs / name, os.fstat(self._fd)
                 # Of one that nobody goes on from, the journal must not take the other's place.
-                named = journal.name if name == data.name else _scratch_name(folder, file.etag)
+                named = journal.name if name == data.name else scratch_name(folder, file.etag)
                 self._journal_path = blobs / named
                 # Written anew: shorter, with nothing torn in it, and for the load of now.
                 self._journal = Journal(folder, self._journal_path.name, header, self._spans)
@@ -590,141 +575,3 @@ def open_partial(
     if file.size <= SMALL_FILE_BYTES:
         return MemoryPartial(file, blobs, below)
     return DiskPartial.open(blobs, file, revision=revision, commit_hash=commit_hash, below=below)
-
-
-def part_paths(blobs: Path, etag: str) -> tuple[Path, Path]:
-    """Return the places of the data and of the journal of a partial."""
-    return (
-        blobs / f"{etag}.nbloader.incomplete",
-        blobs / f"{etag}.nbloader-journal.incomplete",
-    )
-
-
-class Affixes(TypedDict):
-    """What the name of a scratch file begins and ends with."""
-
-    prefix: str
-    suffix: str
-
-
-def affixes(etag: str) -> Affixes:
-    """Return those of what is about to be renamed to a file of the cache.
-
-    It is swept with the partial if a kill leaves it.
-    """
-    return {"prefix": f"{etag}.nbloader.", "suffix": ".incomplete"}
-
-
-def _taken(folder: Folder, file: RepoFile, data: str, journal: str) -> tuple[int, str, list[Span]]:
-    """Open the data of a partial, for this process alone.
-
-    Returns:
-        Its descriptor, its name, and the ranges that are in it.
-
-    Raises:
-        HeldError: another process is writing it.
-        OSError: none can be made.
-    """
-    for _ in range(OPEN_TRIES):
-        try:
-            if not _is_there(folder, data):
-                made = folder.create(data)
-                if _take(made):
-                    return made, data, []
-                os.close(made)  # Another process was quicker.
-                continue
-            found = _opened(folder, data)
-            try:
-                spans = _believed(folder, file, found, journal)
-                # While it was being locked, another process may have renamed or removed it.
-                if is_same(folder, data, found):
-                    if spans:
-                        return os.dup(found), data, spans
-                    folder.unlink(data)
-            finally:
-                os.close(found)
-        except (FileExistsError, FileNotFoundError):
-            continue
-        except (IsADirectoryError, PermissionError):
-            break  # It is another user's, or a folder, and stays.
-    name = _scratch_name(folder, file.etag)
-    return folder.create(name), name, []
-
-
-def _scratch_name(folder: Folder, etag: str) -> str:
-    return folder.scratch_name(**affixes(etag))
-
-
-def _is_there(folder: Folder, name: str) -> bool:
-    """Say whether there is a plain file that may be ours; what is not one is removed.
-
-    Raises:
-        PermissionError: it is a file of another user.
-        OSError: it cannot be removed.
-    """
-    try:
-        about = folder.stat(name)
-    except FileNotFoundError:
-        return False
-    if not _is_plain(about):  # To open a device can be an act already.
-        folder.unlink(name)
-        return False
-    if not _is_own(folder, about):
-        raise PermissionError(errno.EPERM, "it belongs to another user", str(folder.path / name))
-    return True
-
-
-def _opened(folder: Folder, name: str) -> int:
-    """Open and lock the data that an earlier process has left.
-
-    Raises:
-        HeldError: another process is writing them.
-        OSError: they cannot be opened.
-    """
-    descriptor = folder.open(name, os.O_RDWR)
-    if not _take(descriptor):
-        os.close(descriptor)
-        raise HeldError(folder.path / name)
-    return descriptor
-
-
-def _is_plain(about: os.stat_result) -> bool:
-    return stat.S_ISREG(about.st_mode) and about.st_nlink <= 1
-
-
-def _is_own(folder: Folder, about: os.stat_result) -> bool:
-    """Say whether a file belongs to this user, whoever that is to a server of files."""
-    if not hasattr(os, "geteuid") or about.st_uid == os.geteuid():
-        return True
-    name = folder.scratch_name(".nbloader-", "")
-    made = folder.create(name)
-    try:
-        return os.fstat(made).st_uid == about.st_uid
-    finally:
-        os.close(made)
-        folder.unlink(name)
-
-
-def _take(descriptor: int) -> bool:
-    """Lock the data; where the file system has no locks, they are taken for granted."""
-    try:
-        return take_flock(descriptor)
-    except OSError:
-        return True
-
-
-def _believed(folder: Folder, file: RepoFile, data: int, journal: str) -> list[Span]:
-    """Return the ranges that are in the data file according to a journal that belongs to it."""
-    there = os.fstat(data)
-    if not _is_plain(there) or there.st_size > file.size:
-        return []
-    try:
-        read = parse_journal(folder.read(journal, most_bytes(file.size)))
-    except OSError:
-        return []
-    if read is None:
-        return []
-    header, spans = read
-    if (header.etag, header.size) != (file.etag, file.size):
-        return []
-    return apart(span for span in spans if span[1] <= there.st_size)

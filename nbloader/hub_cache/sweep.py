@@ -8,10 +8,11 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
+from nbloader.hub_cache.claims import part_paths
 from nbloader.hub_cache.filesystem import is_held
 from nbloader.hub_cache.journal import read_header
 from nbloader.hub_cache.layout import RepoCache
-from nbloader.hub_cache.partial import OURS, part_paths
+from nbloader.hub_cache.partial import OURS
 from nbloader.records import Listing
 
 ORPHAN_AGE_S = 86_400.0

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from nbloader.hub_cache import ListingStore, LocalFolder, PassingFiles, RepoCache
-from nbloader.hub_cache.layout import MAX_LISTING_BYTES
+from nbloader.hub_cache.layout import MAX_LISTING_BYTES, MAX_LISTING_FILES
 from nbloader.hub_cache.scan import find_repos
 from nbloader.hub_cache.sweep import sweep
 from nbloader.records import Listing, RepoFile
@@ -130,10 +130,24 @@ def test_what_never_ends_is_not_read(
 
 def test_a_listing_as_large_as_one_can_be_is_kept(tmp_path: Path) -> None:
     store = ListingStore(tmp_path)
-    files = tuple(replace(LARGE, path=f"{'a' * 100}/{number}.bin") for number in range(100_000))
+    files = tuple(replace(LARGE, path=f"{'a' * 100}/{number}.bin") for number in range(200_000))
     store.keep(replace(LISTING, files=files))
     assert (tmp_path / f"{COMMIT}.json").stat().st_size < MAX_LISTING_BYTES
     assert store.get("main", COMMIT) == replace(LISTING, files=files)
+
+
+def test_a_listing_of_more_files_than_the_hub_gives_is_not_parsed(tmp_path: Path) -> None:
+    store = ListingStore(tmp_path)
+    store.keep(replace(LISTING, files=()))
+    place = tmp_path / f"{COMMIT}.json"
+    one = json.dumps({"path": "", "size": 0, "etag": "1" * 40, "lfs": False})
+    kept = place.read_text()
+    place.write_text(kept.replace('"files":[]', f'"files":[{one}]'))
+    assert store.get("main", COMMIT) is not None
+    many = ",".join([one] * (MAX_LISTING_FILES + 1))
+    place.write_text(kept.replace('"files":[]', f'"files":[{many}]'))
+    assert place.stat().st_size < MAX_LISTING_BYTES
+    assert store.get("main", COMMIT) is None
 
 
 def test_a_commit_that_is_a_link_lists_nothing(cache: RepoCache) -> None:

@@ -24,6 +24,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from nbloader.hub_cache.claims import HeldError, part_paths
 from nbloader.hub_cache.folders import open_folder
 from nbloader.hub_cache.journal import MAX_SPANS, Journal, JournalHeader, read_header, read_journal
 from nbloader.hub_cache.partial import (
@@ -31,13 +32,11 @@ from nbloader.hub_cache.partial import (
     SMALL_FILE_BYTES,
     WRITE_BYTES,
     DiskPartial,
-    HeldError,
     MemoryPartial,
     Partial,
     SpoiltError,
     Writer,
     open_partial,
-    part_paths,
 )
 from nbloader.hub_cache.ranges import Span, Spans
 from nbloader.records import RepoFile
