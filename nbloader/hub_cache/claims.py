@@ -53,8 +53,13 @@ def affixes(etag: str) -> Affixes:
     return {"prefix": f"{etag}.nbloader.", "suffix": ".incomplete"}
 
 
-def taken(folder: Folder, file: RepoFile, data: str, journal: str) -> tuple[int, str, list[Span]]:
+def taken(
+    folder: Folder, file: RepoFile, data: str, journal: str, *, flock: bool
+) -> tuple[int, str, list[Span]]:
     """Open the data of a partial, for this process alone.
+
+    Args:
+        flock: whether the file system locks files; to ask one that does not can take long.
 
     Returns:
         Its descriptor, its name, and the ranges that are in it.
@@ -67,11 +72,11 @@ def taken(folder: Folder, file: RepoFile, data: str, journal: str) -> tuple[int,
         try:
             if not _is_there(folder, data):
                 made = folder.create(data)
-                if _take(made):
+                if not flock or _take(made):
                     return made, data, []
                 os.close(made)  # Another process was quicker.
                 continue
-            found = _opened(folder, data)
+            found = _opened(folder, data, flock=flock)
             try:
                 spans = _believed(folder, file, found, journal)
                 # While it was being locked, another process may have renamed or removed it.
@@ -112,7 +117,7 @@ def _is_there(folder: Folder, name: str) -> bool:
     return True
 
 
-def _opened(folder: Folder, name: str) -> int:
+def _opened(folder: Folder, name: str, *, flock: bool) -> int:
     """Open and lock the data that an earlier process has left.
 
     Raises:
@@ -120,7 +125,7 @@ def _opened(folder: Folder, name: str) -> int:
         OSError: they cannot be opened.
     """
     descriptor = folder.open(name, os.O_RDWR)
-    if not _take(descriptor):
+    if flock and not _take(descriptor):
         os.close(descriptor)
         raise HeldError(folder.path / name)
     return descriptor

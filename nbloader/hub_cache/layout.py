@@ -86,7 +86,13 @@ class RepoCache:
 
     def open_partial(self, file: RepoFile, *, revision: str, commit_hash: str) -> Partial:
         """Open what has arrived of a file; see `open_partial`."""
-        return open_partial(self.blobs, file, revision=revision, commit_hash=commit_hash)
+        return open_partial(
+            self.blobs,
+            file,
+            revision=revision,
+            commit_hash=commit_hash,
+            flock=self.file_system.locks,
+        )
 
     def blob(self, file: RepoFile) -> Path:
         """Return the place of a file's content; it may not exist yet."""

@@ -99,7 +99,12 @@ class LocalFolder(RepoCache):
 
     def open_partial(self, file: RepoFile, *, revision: str, commit_hash: str) -> Partial:
         return open_partial(
-            self.folder, file, revision=revision, commit_hash=commit_hash, below=self.root
+            self.folder,
+            file,
+            revision=revision,
+            commit_hash=commit_hash,
+            below=self.root,
+            flock=self.file_system.locks,
         )
 
     # -- what is there ---------------------------------------------------------------------

@@ -353,6 +353,7 @@ class DiskPartial(Partial):
     Args:
         blobs: the folder.
         below: see `open_folder`.
+        flock: whether the file system locks files.
 
     Raises:
         HeldError: another process is writing it.
@@ -360,13 +361,19 @@ class DiskPartial(Partial):
     """
 
     def __init__(
-        self, file: RepoFile, blobs: Path, header: JournalHeader, below: Path | None = None
+        self,
+        file: RepoFile,
+        blobs: Path,
+        header: JournalHeader,
+        *,
+        below: Path | None = None,
+        flock: bool = True,
     ) -> None:
         self._blobs, self._below = blobs, below
         data, journal = part_paths(blobs, file.etag)
         self._reading = threading.Lock()
         with open_folder(blobs, below=below) as folder:
-            self._fd, name, spans = taken(folder, file, data.name, journal.name)
+            self._fd, name, spans = taken(folder, file, data.name, journal.name, flock=flock)
             try:
                 super().__init__(file, spans)
                 # Up to where it was written, and whether it was ever shorter than that.
@@ -390,6 +397,7 @@ class DiskPartial(Partial):
         revision: str,
         commit_hash: str,
         below: Path | None = None,
+        flock: bool = True,
     ) -> DiskPartial:
         """Open the partial of `file` in the folder `blobs`, and go on from what is there.
 
@@ -404,7 +412,7 @@ class DiskPartial(Partial):
             revision=revision,
             commit_hash=commit_hash,
         )
-        return cls(file, blobs, header, below)
+        return cls(file, blobs, header, below=below, flock=flock)
 
     @property
     def path(self) -> Path:
@@ -561,12 +569,19 @@ class MemoryPartial(Partial):
 
 
 def open_partial(
-    blobs: Path, file: RepoFile, *, revision: str, commit_hash: str, below: Path | None = None
+    blobs: Path,
+    file: RepoFile,
+    *,
+    revision: str,
+    commit_hash: str,
+    below: Path | None = None,
+    flock: bool = True,
 ) -> Partial:
     """Open the partial of `file`: in memory if it is small, else in the folder `blobs`.
 
     Args:
         below: see `open_folder`.
+        flock: whether the file system locks files.
 
     Raises:
         HeldError: another process is writing it.
@@ -574,4 +589,6 @@ def open_partial(
     """
     if file.size <= SMALL_FILE_BYTES:
         return MemoryPartial(file, blobs, below)
-    return DiskPartial.open(blobs, file, revision=revision, commit_hash=commit_hash, below=below)
+    return DiskPartial.open(
+        blobs, file, revision=revision, commit_hash=commit_hash, below=below, flock=flock
+    )
