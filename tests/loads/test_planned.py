@@ -7,6 +7,7 @@ import os
 import pickle
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -358,3 +359,38 @@ def test_the_switch_is_put_back(load: Callable[..., Any], publish: Publish, tmp_
     load(publish(content_of(save_embedder, tmp_path / "made")))
     assert constants.HF_HUB_OFFLINE is before
     shutil.rmtree(tmp_path / "cache")
+
+
+def test_weights_that_stay_on_the_disk_are_found_when_they_are_needed(
+    load: Callable[..., Any], publish: Publish, tmp_path: Path
+) -> None:
+    import torch
+
+    repo_id = publish(content_of(save_classifier, tmp_path / "made"))
+    named = {"cls": "AutoModelForSequenceClassification"}
+    whole = load(repo_id, **named)
+    parts = {"bert": "cpu", "bert.encoder": "disk", "classifier": "cpu"}
+    parts |= {"bert.embeddings": "cpu", "bert.pooler": "cpu"}
+    parts.pop("bert")
+    spread = load(
+        repo_id,
+        **named,
+        loader_kwargs={"device_map": parts, "offload_folder": str(tmp_path / "offload")},
+    )
+    given = {"input_ids": torch.tensor([[2, 5, 6, 3]])}
+    with torch.no_grad():
+        assert torch.equal(whole(**given).logits, spread(**given).logits)
+
+
+def test_many_links_take_no_time(tmp_path: Path) -> None:
+    folder = tmp_path / "models--org--name/snapshots" / ("a" * 40)
+    folder.mkdir(parents=True)
+    paths = [f"{number}.json" for number in range(1000)]
+    for path in paths:
+        (folder / path).write_text("{}")
+    began = time.process_time()
+    planned = Planned(selection(folder, *paths), folder)
+    for _ in range(100):
+        planned.update()
+    planned.close()
+    assert time.process_time() - began < 2
