@@ -255,7 +255,8 @@ from nbloader.tokens import token_origin
 found = folder_of_environment(os.environ)
 facts = token_origin(None, os.environ)
 from huggingface_hub.constants import HF_HUB_CACHE
-assert str(found) == HF_HUB_CACHE == "~/.cache/huggingface/hub", (found, HF_HUB_CACHE)
+assert HF_HUB_CACHE == "~/.cache/huggingface/hub"
+assert str(found) == os.path.abspath(HF_HUB_CACHE), (found, HF_HUB_CACHE)  # as the library reads it
 print(facts.source or "none")
 """
     environ = {"PATH": os.environ["PATH"]}
