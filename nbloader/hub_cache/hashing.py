@@ -149,7 +149,7 @@ class FileHash:
     def _up_to_waiting(self, stop: int) -> int:
         """Return where the next bytes begin that are kept, or `stop` if that comes before."""
         with self._waiting_lock:
-            return min((at for at in self._waiting if at > self._position), default=stop)
+            return min((stop, *(at for at in self._waiting if at > self._position)))
 
     def read(self, path: Path, told: Callable[[int], object]) -> None:
         """Hash the whole content of a file.

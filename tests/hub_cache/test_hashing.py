@@ -118,6 +118,32 @@ def test_what_comes_before_its_turn_is_kept_as_far_as_there_is_room(
     assert room.take(space)  # All of it was given back.
 
 
+@settings(max_examples=100, deadline=None)
+@given(
+    size=st.integers(1, 1000),
+    cuts=st.lists(st.integers(0, 1000), max_size=8),
+    order=st.randoms(use_true_random=False),
+    offered=st.sets(st.integers(0, 8)),
+)
+def test_what_was_not_kept_is_read_as_far_as_it_has_come(
+    size: int, cuts: list[int], order: Random, offered: set[int]
+) -> None:
+    """However far ahead others are that were kept: there is a hole before them."""
+    content = CONTENT[:size]
+    file = large(content)
+    parts = list(enumerate(pairwise(sorted({0, size, *(cut for cut in cuts if cut < size)}))))
+    order.shuffle(parts)
+    partial, hashed = MemoryPartial(file), FileHash(file, Room())
+    for number, (start, stop) in parts:
+        with partial.writer(start) as writer:
+            writer.write(content[start:stop])
+        if number in offered:
+            hashed.offer(start, content[start:stop])
+        hashed.advance(partial)
+        assert hashed.position == partial.prefix
+    assert hashed.matches
+
+
 def test_what_comes_in_a_buffer_that_is_filled_anew_is_not_kept() -> None:
     file = large(CONTENT[:20])
     hashed = FileHash(file, Room())
