@@ -67,7 +67,8 @@ def probe(cache_dir: Path, *, symlinks: bool = True) -> FileSystem:
             a wrong or half one could be seen under the right name.
         OSError: the folder cannot be written.
     """
-    cache_dir.mkdir(parents=True, exist_ok=True)
+    with open_folder(cache_dir):  # Nothing is tried out behind a link of another user's.
+        pass
     scratch = Path(tempfile.mkdtemp(dir=cache_dir, prefix=".nbloader-probe-"))
     try:
         if not _replaces(scratch):

@@ -20,6 +20,7 @@ import pytest
 from nbloader.errors import NbloaderError
 from nbloader.records import TransferPolicy
 from tests.hostile.hub import COMMIT, FILES, REPO_ID, TOKEN, entry
+from tests.hostile.watch import watched
 from tests.sessions import Worker
 
 __all__ = ["KINDS", "PLACES"]
@@ -85,8 +86,10 @@ def attempts(kind: str, endpoint: str, folder: Path) -> Iterator[dict[str, objec
         began = time.monotonic()
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("nbloader.worker.hub.CALL_TIMEOUT_S", 1.0)
-            ended = _download(endpoint, home, patch)
-        yield {"place": place, "ended": ended, "seconds": time.monotonic() - began}
+            with watched(home) as touched:
+                ended = _download(endpoint, home, patch)
+        seconds = time.monotonic() - began
+        yield {"place": place, "ended": ended, "seconds": seconds, "touched": touched}
         shutil.rmtree(home, ignore_errors=True)
 
 

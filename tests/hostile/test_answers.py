@@ -21,7 +21,7 @@ from nbloader.errors import NbloaderError
 from nbloader.records import TransferPolicy
 from nbloader.transfer.protocol import encode, stopped
 from tests.hostile.hub import FILES, REPO_ID, TOKEN, Change, HostileHub, Said, entry
-from tests.hostile.watch import holding, unchanged
+from tests.hostile.watch import holding, unchanged, watched
 from tests.sessions import Worker
 
 Try = Callable[[Change], str]
@@ -45,7 +45,10 @@ def attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Try:
         hub = HostileHub(change)
         try:
             with unchanged(tmp_path, leave_out=tmp_path / "homes"), monkeypatch.context() as patch:
-                return outcome(Worker(hub, home, patch), home)  # type: ignore[arg-type]
+                with watched(home) as touched:
+                    ended = outcome(Worker(hub, home, patch), home)  # type: ignore[arg-type]
+                assert touched == []
+                return ended
         finally:
             hub.close()
 

@@ -46,5 +46,6 @@ def test_what_is_at_a_place_of_the_cache(tmp_path: Path, kind: str) -> None:
     assert [each["place"] for each in told] == list(PLACES), done.stderr[-2000:]
     assert [each for each in told if each["ended"] == "wrong bytes"] == []
     assert [each for each in told if each["seconds"] > 20] == []
+    assert [each for each in told if each["touched"]] == []
     assert [each for each in told if "s3cret" in each["ended"]] == []
     assert "s3cret" not in done.stderr

@@ -1,12 +1,14 @@
-"""What was changed in a folder, to the last bit."""
+"""What was changed in a folder, to the last bit, and what was opened to be changed, or run."""
 
 from __future__ import annotations
 
 import os
 import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 Seen = dict[str, tuple[object, ...]]
 
@@ -39,6 +41,61 @@ def unchanged(folder: Path, *, leave_out: Path | None = None) -> Iterator[None]:
     before = seen(folder, leave_out=leave_out)
     yield
     assert seen(folder, leave_out=leave_out) == before
+
+
+_CHANGES = {
+    *("os.chmod", "os.chown", "os.link", "os.mkdir", "os.remove", "os.rename", "os.rmdir"),
+    *("os.symlink", "os.truncate", "os.utime"),
+}
+_FOLLOWING = {"os.chmod", "os.chown", "os.truncate", "os.utime"}
+_RUNS = {"os.exec", "os.fork", "os.posix_spawn", "os.spawn", "os.system", "subprocess.Popen"}
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+
+_watching: list[tuple[str, list[str]]] = []
+"""The folder where everything may happen, and what was seen elsewhere. Hooks cannot be removed."""
+
+
+def _hook(event: str, arguments: tuple[Any, ...]) -> None:
+    if not _watching:
+        return
+    allowed, touched = _watching[-1]
+    if event in _RUNS:
+        touched.append(f"{event} {arguments[0]!r}")
+    elif event in _CHANGES or (event == "open" and _writes(arguments)):
+        # By a name alone it is in a folder that is held open: that was an absolute one before.
+        named = [os.fsdecode(each) for each in arguments if isinstance(each, (str, bytes))]
+        paths = [Path(each) for each in named if each.startswith("/") and each[:5] != "/dev/"]
+        follows = event in _FOLLOWING or (event == "open" and not arguments[2] & os.O_NOFOLLOW)
+        touched += [f"{event} {path}" for path in paths if not _inside(path, allowed, follows)]
+
+
+def _writes(arguments: tuple[Any, ...]) -> bool:
+    flags = arguments[2] if len(arguments) > 2 else 0
+    return isinstance(flags, int) and bool(flags & _WRITING)
+
+
+def _inside(path: Path, folder: str, follows: bool) -> bool:
+    """Say whether a path is in a folder, wherever links lead.
+
+    Args:
+        follows: whether a link at its end is followed, too.
+    """
+    true = path.resolve() if follows else path.parent.resolve() / path.name
+    return true.is_relative_to(folder)
+
+
+sys.addaudithook(_hook)
+
+
+@contextmanager
+def watched(allowed: Path) -> Iterator[list[str]]:
+    """Yield what is opened for writing, changed or removed outside a folder meanwhile, or run."""
+    touched: list[str] = []
+    _watching.append((os.path.realpath(allowed), touched))
+    try:
+        yield touched
+    finally:
+        _watching.pop()
 
 
 def holding(folder: Path, secret: str) -> list[str]:
