@@ -79,7 +79,12 @@ class Planned:
         Libraries name modules after it.
         """
         if commit:
-            return self._private / cache_folder(repo_id, repo_type) / "snapshots" / commit
+            home = self._private / cache_folder(repo_id, repo_type)
+            # Some of what is looked for is asked for by no revision, and then it is this one.
+            reference = home / "refs" / "main"
+            reference.parent.mkdir(parents=True, exist_ok=True)
+            reference.write_text(commit)
+            return home / "snapshots" / commit
         return self._private / str(number) / true.name
 
     def update(self) -> None:
