@@ -327,9 +327,14 @@ def test_other_repositories_lie_there_under_their_commits(snapshot: Path, tmp_pa
         snapshot,
     )
     root = planned.folder.parents[2]
-    found = files_of(root)
-    assert sorted(found.values()) == sorted(["config.json", "b" * 40, "my model"])
-    assert f"models--org--base/snapshots/{'b' * 40}/config.json" in found
+    # A library that names no revision asks for `main`.
+    assert files_of(root) == {
+        "models--org--name/refs/main": "a" * 40,
+        f"models--org--name/snapshots/{'a' * 40}/config.json": "config.json",
+        "models--org--base/refs/main": "b" * 40,
+        f"models--org--base/snapshots/{'b' * 40}/config.json": "b" * 40,
+        "2/my model/config.json": "my model",
+    }
     assert planned.selection.companions[0] == hub
     place = Path(planned.selection.companions[1].folder or "")
     assert (place.name, files_of(place)) == ("my model", {"config.json": "my model"})
