@@ -118,8 +118,10 @@ def test_attempts_run_out(demo_hub: LocalHub, tmp_path: Path) -> None:
     download = Download(demo_hub, tmp_path, max_retries=3)
     assert [attempt for _, _, attempt in download.retries] == [1, 2]
     assert isinstance(download.error, DownloadError)
+    host = demo_hub.cdn.partition("//")[2]
     assert download.error.message == (
-        "model.safetensors could not be downloaded (the server answered 500; 3 attempts)"
+        f"model.safetensors could not be downloaded from {host} (the server answered 500; "
+        "3 attempts)"
     )
 
 
