@@ -17,7 +17,7 @@ from tests.sessions import Worker
 
 FILES = {
     "config.json": b'{"model_type": "bert"}',
-    "model.safetensors.index.json": json.dumps(
+    "pytorch_model.bin.index.json": json.dumps(
         {"metadata": {}, "weight_map": {"a": "a.bin", "b": "b.bin"}}
     ).encode(),
     "a.bin": b"a" * 40_000,
