@@ -1,4 +1,4 @@
-"""Names of the Hub: ids of repositories, revisions, and paths of files. Pure.
+"""Names of the Hub: ids of repositories, revisions, tags, hashes, and paths of files. Pure.
 
 Ids and revisions become a part of an address and of a path in the cache, whoever wrote them: a
 caller, a card or a configuration of another repository.
@@ -16,12 +16,16 @@ from typing import TypeGuard
 
 __all__ = [
     "HUB",
+    "MAX_BASE_MODELS",
     "TOKEN_VARIABLES",
     "cache_folder",
     "folder_and_name",
+    "is_etag",
     "is_path",
     "is_repo_id",
     "is_revision",
+    "is_tag",
+    "is_xet_hash",
     "join",
     "page_of",
     "repo_folder",
@@ -32,10 +36,15 @@ HUB = "https://huggingface.co"
 TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 """Variables that hold a token, in the order in which the Hub's library looks at them."""
 
+MAX_BASE_MODELS = 8
+"""A merge names a handful; who names more says nothing that could be used."""
+
 # The Hub's rule for names: letters, digits, `-`, `_`, `.`; at most 96 characters in all; `--` and
 # `..` forbidden; a name neither starts nor ends with `-` or `.`.
 _NAME = r"(?![-.])[\w\-.]{1,96}(?<![-.])"
 _REPO_ID = re.compile(rf"(?:{_NAME}/)?{_NAME}", re.ASCII)
+_TAG = re.compile(r"[A-Za-z0-9][\w.-]{0,63}", re.ASCII)
+_SHA1, _SHA256 = re.compile("[0-9a-f]{40}"), re.compile("[0-9a-f]{64}")
 _NO_PATH = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _NO_REVISION = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|//|@\{|/\.")
 
@@ -74,6 +83,23 @@ def is_revision(value: object) -> TypeGuard[str]:
         and not value.startswith(("/", ".", "-"))
         and not value.endswith(("/", ".", ".lock"))
     )
+
+
+def is_tag(value: object) -> TypeGuard[str]:
+    """Say whether a value can be the name of a task or a library, as the Hub writes them:
+    `text-generation`, `sentence-transformers`."""
+    return isinstance(value, str) and _TAG.fullmatch(value) is not None
+
+
+def is_etag(value: object, *, lfs: bool) -> TypeGuard[str]:
+    """Say whether a value can be the hash of a file: git's of a small one, sha256 of one in LFS."""
+    digits = _SHA256 if lfs else _SHA1
+    return isinstance(value, str) and digits.fullmatch(value) is not None
+
+
+def is_xet_hash(value: object) -> TypeGuard[str]:
+    """Say whether a value can be the name of a file in Xet storage."""
+    return isinstance(value, str) and _SHA256.fullmatch(value) is not None
 
 
 def page_of(repo_id: str, repo_type: str = "model") -> str:

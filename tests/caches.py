@@ -130,7 +130,7 @@ class Cache:
         """Leave a partial of nbloader's own."""
         file = RepoFile(path="other.safetensors", size=100_000, etag=etag, lfs=True)
         blobs = RepoCache(self.repo).blobs
-        partial = DiskPartial.open(blobs, file, revision="main", commit_hash=commit)
+        partial = DiskPartial(blobs, file, revision="main", commit_hash=commit)
         with partial.writer(0) as writer:
             writer.write(bytes(50_000))
         partial.close()

@@ -183,13 +183,10 @@ def open_folder(path: Path, *, below: Path | None = None, make: bool = True) -> 
         parts = (os.pardir,)
     if os.pardir in parts:
         raise OSError(errno.EINVAL, f"it is not below {start}", str(path))
-    for place in (start.parent, start):
-        with contextlib.suppress(FileNotFoundError):
-            _check_link(place)  # before anything is made behind it
+    _check_links(start)  # before anything is made behind one
     if make:
         start.mkdir(parents=True, exist_ok=True)
-    for place in (start.parent, start):
-        _check_link(place)
+        _check_links(start)
     folder = Folder(start, _open_directory(str(start), None, follow=True))
     for name in parts:
         with folder:
@@ -204,14 +201,21 @@ def _open_directory(place: str, at: int | None, *, follow: bool) -> int | None:
     return os.open(place, flags, dir_fd=at)
 
 
-def _check_link(place: Path) -> None:
-    """See that a link to a folder was not put there by somebody else. Raises OSError."""
-    about = place.lstat()
-    if not stat.S_ISLNK(about.st_mode) or not hasattr(os, "geteuid"):
+def _check_links(folder: Path) -> None:
+    """See that neither a folder that is there nor the one above it is a link that somebody else has
+    put there. Raises OSError."""
+    if not hasattr(os, "geteuid"):
         return
-    # What the kernel itself asks of links in folders that anybody may write to.
-    if about.st_uid not in (0, os.geteuid(), place.parent.stat().st_uid):
-        raise OSError(errno.ELOOP, "another user has put a link there", str(place))
+    for place in (folder.parent, folder):
+        try:
+            about = place.lstat()
+        except FileNotFoundError:
+            return
+        if not stat.S_ISLNK(about.st_mode):
+            continue
+        # What the kernel itself asks of links in folders that anybody may write to.
+        if about.st_uid not in (0, os.geteuid(), place.parent.stat().st_uid):
+            raise OSError(errno.ELOOP, "another user has put a link there", str(place))
 
 
 @contextlib.contextmanager

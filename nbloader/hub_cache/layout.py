@@ -15,11 +15,12 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from nbloader.bounds import MAX_FILES
 from nbloader.hub_cache.claims import affixes
 from nbloader.hub_cache.filesystem import FileLock, FileSystem, free_bytes, try_lock
 from nbloader.hub_cache.folders import Folder, copy_bytes, open_folder, replacing, write_whole
 from nbloader.hub_cache.partial import Partial, open_partial
-from nbloader.hub_names import is_repo_id
+from nbloader.hub_names import MAX_BASE_MODELS, is_etag, is_repo_id, is_tag, is_xet_hash
 from nbloader.records import Listing, RepoFile
 from nbloader.small_files import read_small
 
@@ -35,9 +36,6 @@ MAX_REF_BYTES = 200
 
 MAX_LISTING_BYTES = 64 << 20
 """That of a repository of 250,000 files takes 50 MB; what is larger is asked for again."""
-
-MAX_LISTING_FILES = 250_000
-"""As many as are taken from the Hub."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -400,7 +398,7 @@ class ListingStore:
         """
         try:
             content = read_small(self._place(commit_hash), MAX_LISTING_BYTES, follow=False)
-            if content.count(b"{") > MAX_LISTING_FILES + 1:  # Before each takes 300 bytes.
+            if content.count(b"{") > MAX_FILES + 1:  # Before each takes 300 bytes.
                 return None
             listing = _listing_adapter().validate_json(content)
         except (OSError, ValueError):
@@ -420,11 +418,6 @@ def _listing_adapter() -> TypeAdapter[Listing]:
     return TypeAdapter(Listing)
 
 
-_XET_HASH = re.compile(r"[0-9a-f]{64}")
-_TAG = re.compile(r"[A-Za-z0-9][\w.-]{0,63}", re.ASCII)
-_MAX_BASE_MODELS = 8
-
-
 def _is_sound(listing: Listing) -> bool:
     """Say whether a listing is one that the Hub can have given: anybody may have written it.
 
@@ -435,21 +428,19 @@ def _is_sound(listing: Listing) -> bool:
         COMMIT.fullmatch(listing.commit_hash) is not None
         and is_repo_id(listing.repo_id)
         and listing.folder is None
-        and all(tag is None or _TAG.fullmatch(tag) for tag in tags)
-        and len(listing.base_models) <= _MAX_BASE_MODELS
+        and all(tag is None or is_tag(tag) for tag in tags)
+        and len(listing.base_models) <= MAX_BASE_MODELS
         and all(map(is_repo_id, listing.base_models))
         and all(map(_is_sound_file, listing.files))
     )
 
 
 def _is_sound_file(file: RepoFile) -> bool:
-    digits = 64 if file.lfs else 40
     return (
-        ETAG.fullmatch(file.etag) is not None
-        and len(file.etag) == digits
+        is_etag(file.etag, lfs=file.lfs)
         and file.size >= 0
         and not file.repo_id
-        and (file.xet_hash is None or _XET_HASH.fullmatch(file.xet_hash) is not None)
+        and (file.xet_hash is None or is_xet_hash(file.xet_hash))
     )
 
 

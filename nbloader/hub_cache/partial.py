@@ -350,8 +350,11 @@ class Writer:
 class DiskPartial(Partial):
     """A file that grows in the cache folder, with its journal. It outlives the process.
 
+    What is there of it is gone on from.
+
     Args:
         blobs: the folder.
+        revision, commit_hash: what it is fetched for.
         below: see `open_folder`.
         flock: whether the file system locks files.
 
@@ -362,14 +365,22 @@ class DiskPartial(Partial):
 
     def __init__(
         self,
-        file: RepoFile,
         blobs: Path,
-        header: JournalHeader,
+        file: RepoFile,
         *,
+        revision: str,
+        commit_hash: str,
         below: Path | None = None,
         flock: bool = True,
     ) -> None:
         self._blobs, self._below = blobs, below
+        header = JournalHeader(
+            etag=file.etag,
+            size=file.size,
+            path=file.path_in_repo,
+            revision=revision,
+            commit_hash=commit_hash,
+        )
         data, journal = part_paths(blobs, file.etag)
         self._reading = threading.Lock()
         with open_folder(blobs, below=below) as folder:
@@ -387,32 +398,6 @@ class DiskPartial(Partial):
             except BaseException:
                 os.close(self._fd)
                 raise
-
-    @classmethod
-    def open(
-        cls,
-        blobs: Path,
-        file: RepoFile,
-        *,
-        revision: str,
-        commit_hash: str,
-        below: Path | None = None,
-        flock: bool = True,
-    ) -> DiskPartial:
-        """Open the partial of `file` in the folder `blobs`, and go on from what is there.
-
-        Raises:
-            HeldError: another process is writing it.
-            OSError: the folder cannot be written. What was there stays.
-        """
-        header = JournalHeader(
-            etag=file.etag,
-            size=file.size,
-            path=file.path_in_repo,
-            revision=revision,
-            commit_hash=commit_hash,
-        )
-        return cls(file, blobs, header, below=below, flock=flock)
 
     @property
     def path(self) -> Path:
@@ -589,6 +574,6 @@ def open_partial(
     """
     if file.size <= SMALL_FILE_BYTES:
         return MemoryPartial(file, blobs, below)
-    return DiskPartial.open(
+    return DiskPartial(
         blobs, file, revision=revision, commit_hash=commit_hash, below=below, flock=flock
     )

@@ -16,12 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nbloader.hub_cache.filesystem import is_held
-from nbloader.hub_cache.layout import MAX_REF_BYTES
+from nbloader.hub_cache.layout import ETAG, MAX_REF_BYTES
 from nbloader.hub_cache.sweep import FoundPartial, found_partials
 from nbloader.small_files import read_small
 
 _REPO = re.compile(r"(model|dataset|space|kernel)s--(.+)", re.DOTALL)
-_ETAG = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _IGNORED = frozenset({".DS_Store"})  # The Hub's library passes over it, too.
 
 
@@ -217,7 +216,7 @@ class _Reading:
     def _find_blobs(self) -> dict[str, FoundBlob]:
         found = {}
         for entry in _entries(self._blobs):
-            if not _ETAG.fullmatch(entry.name):
+            if not ETAG.fullmatch(entry.name):
                 continue
             try:
                 about = entry.stat()
@@ -303,7 +302,7 @@ class _Reading:
         target = link.parent / link.readlink()
         if target.parent not in self._real:
             self._real[target.parent] = os.path.realpath(target.parent)
-        if self._real[target.parent] == self._real_blobs and _ETAG.fullmatch(target.name):
+        if self._real[target.parent] == self._real_blobs and ETAG.fullmatch(target.name):
             return target.name
         self._problems.append("a link of a snapshot leads out of the blobs")
         return None

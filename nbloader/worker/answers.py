@@ -31,7 +31,7 @@ from nbloader.errors import (
     RepoNotFoundError,
     RevisionNotFoundError,
 )
-from nbloader.hub_names import is_repo_id, page_of
+from nbloader.hub_names import MAX_BASE_MODELS, is_repo_id, is_tag, page_of
 from nbloader.machine import how_to_add_token, how_to_connect, place
 from nbloader.records import RateLimitFacts, RepoType
 from nbloader.redaction import short_path
@@ -63,12 +63,6 @@ _NOT_WRITABLE = frozenset(
 _URL = re.compile(r"\b[a-z][a-z0-9+.-]*://\S+", re.IGNORECASE)
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-
-# Tasks and libraries, as the Hub names them: `text-generation`, `sentence-transformers`.
-_TAG = re.compile(r"[A-Za-z0-9][\w.-]{0,63}", re.ASCII)
-
-_MAX_BASE_MODELS = 8
-"""A merge names a handful; who names more says nothing that could be used."""
 
 # Names of licences: SPDX, the Hub's own (`openrail++`), and what authors write as `license_name`.
 _LICENSE = re.compile(r"[A-Za-z0-9][\w .+()-]{0,79}", re.ASCII)
@@ -336,7 +330,7 @@ def repo_info(info: object, asked: str) -> RepoInfo | None:
 
 
 def _tag(value: object) -> str | None:
-    return value if isinstance(value, str) and _TAG.fullmatch(value) else None
+    return value if is_tag(value) else None
 
 
 def _base_models(info: Mapping[str, Any]) -> tuple[str, ...]:
@@ -351,7 +345,7 @@ def _base_models(info: Mapping[str, Any]) -> tuple[str, ...]:
     )
     found = [*(named if isinstance(named, list) else [named]), *tagged]
     ids = dict.fromkeys(name for name in found if is_repo_id(name))
-    return tuple(ids)[:_MAX_BASE_MODELS]
+    return tuple(ids)[:MAX_BASE_MODELS]
 
 
 def license_of(info: Mapping[str, Any]) -> str | None:

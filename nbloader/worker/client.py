@@ -23,7 +23,7 @@ from nbloader.bounds import MAX_ERROR_BYTES
 from nbloader.limits import ANSWER_LIMIT_S, headers_limit_s
 from nbloader.transfer.policy import Reason
 from nbloader.worker.failures import Failure
-from nbloader.worker.reach import refused_by_proxy
+from nbloader.worker.reach import WANTS_LOGIN, refused_by_proxy
 from nbloader.worker.wire import http_package
 
 PACKED = {"Accept-Encoding": "gzip"}
@@ -154,7 +154,7 @@ def raise_refusal(response: Any) -> None:
         HfHubHTTPError: the Hub refuses.
     """
     if response.status_code == 407:
-        raise refused_by_proxy(str(response.request.url), "it wants a name and a password (407)")
+        raise refused_by_proxy(str(response.request.url), WANTS_LOGIN)
     try:
         content = body_of(response, MAX_ERROR_BYTES)
     except TooLargeError as error:

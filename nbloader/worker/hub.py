@@ -7,7 +7,6 @@ error of `errors`, with a hint that fits the case.
 from __future__ import annotations
 
 import functools
-import re
 import threading
 import time
 from collections.abc import Callable
@@ -28,6 +27,7 @@ from nbloader.errors import (
     NbloaderError,
     RepoNotFoundError,
 )
+from nbloader.hub_names import is_etag, is_xet_hash
 from nbloader.limits import (
     CALL_TIMEOUT_S,
     CONNECT_TIMEOUT_S,
@@ -96,8 +96,6 @@ LONGER_EACH_TIME = 2.5
 """The second and the third question wait so many times as long for the first answer."""
 
 _T = TypeVar("_T")
-
-_XET_HASH = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +209,7 @@ class Hub:
         try:
             return self._resolve(revision)
         except (InvalidTokenError, RepoNotFoundError) as error:
-            scope = self._token_scope() if self._sends_token() else None
+            scope = self._token_scope() if self.secret else None
             if scope is None or scope.valid:
                 raise
             kept, self.token = self.token, False
@@ -248,7 +246,7 @@ class Hub:
             private=bool(answer.get("private")),
             gated=bool(answer.get("gated")),
             license=license_of(answer),
-            token_sent=self._sends_token(),
+            token_sent=self.secret is not None,
         )
         return info
 
@@ -298,8 +296,8 @@ class Hub:
         Args:
             content: what the answer was read from.
         """
-        token = get_token() if self.token in (None, True) else self.token
-        if not isinstance(token, str) or not token:
+        token = self.secret
+        if token is None:
             return answer
         may_hold_it = token.encode() in content or b"\\u" in content
         return hidden(answer, token) if may_hold_it else answer
@@ -333,8 +331,11 @@ class Hub:
         except ValueError:
             raise no_hub("the listing goes on at an address that is none") from None
 
-    def _sends_token(self) -> bool:
-        return bool(get_token() if self.token in (None, True) else self.token)
+    @property
+    def secret(self) -> str | None:
+        """The token that is sent; None for none."""
+        token = get_token() if self.token in (None, True) else self.token
+        return token if isinstance(token, str) and token else None
 
     def _token_scope(self) -> TokenScope | None:
         """Ask what the token is good for; None if that cannot be found out.
@@ -510,7 +511,7 @@ class Hub:
         refused = isinstance(error, HfHubHTTPError) and (
             isinstance(error, RepositoryNotFoundError) or error.response.status_code in (401, 403)
         )
-        sent = self._sends_token()
+        sent = self.secret is not None
         return explain(
             error,
             Attempted(
@@ -537,8 +538,7 @@ def _repo_file(entry: dict[str, Any]) -> RepoFile:
         not isinstance(path, str)
         or type(size) is not int
         or size < 0
-        or not isinstance(etag, str)
-        or not re.fullmatch("[0-9a-f]{64}" if lfs else "[0-9a-f]{40}", etag)
+        or not is_etag(etag, lfs=bool(lfs))
     ):
         raise no_hub("the listing holds something that is not a file")
     return RepoFile(
@@ -546,5 +546,5 @@ def _repo_file(entry: dict[str, Any]) -> RepoFile:
         size=size,
         etag=etag,
         lfs=bool(lfs),
-        xet_hash=xet_hash if isinstance(xet_hash, str) and _XET_HASH.fullmatch(xet_hash) else None,
+        xet_hash=xet_hash if is_xet_hash(xet_hash) else None,
     )

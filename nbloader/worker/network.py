@@ -15,7 +15,7 @@ from huggingface_hub.errors import OfflineModeIsEnabled
 from nbloader.errors import NbloaderError
 from nbloader.transfer.policy import Reason
 from nbloader.worker.failures import Failure
-from nbloader.worker.reach import proxy_before, refused_by_proxy, untrusted
+from nbloader.worker.reach import WANTS_LOGIN, proxy_before, refused_by_proxy, untrusted
 from nbloader.worker.wire import http_package
 
 _NETWORK_ERRNO = frozenset(
@@ -104,8 +104,7 @@ def told_for_good(error: BaseException, url: str, *, asking: bool) -> NbloaderEr
             return refused_by_proxy(url, "its address has a scheme that is none of a proxy")
         refused = _REFUSED_TUNNEL.search(text)
         if refused is not None and (name == "ProxyError" or type(link) is OSError):
-            why = "it wants a name and a password (407)" if refused[1] == "407" else refused[1]
-            return refused_by_proxy(url, why)
+            return refused_by_proxy(url, WANTS_LOGIN if refused[1] == "407" else refused[1])
     if asking and url and proxy_before(url):
         if any(isinstance(link, socket.gaierror) for link in links):
             return refused_by_proxy(url, "its name is not known")

@@ -25,6 +25,10 @@ _SYSTEM_STORES = (
 """Of Debian, of Fedora, of Alpine and macOS."""
 
 
+WANTS_LOGIN = "it wants a name and a password (407)"
+"""Of a proxy; see `refused_by_proxy`."""
+
+
 def untrusted(url: str, error: ssl.SSLCertVerificationError) -> UntrustedCertificateError:
     """Make the error for a server whose certificate cannot be trusted."""
     why = str(error.verify_message or error.reason or error)[:100]

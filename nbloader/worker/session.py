@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
-from huggingface_hub import constants, get_token
+from huggingface_hub import constants
 
 from nbloader.bounds import MAX_DESCRIBING_BYTES
 from nbloader.errors import (
@@ -174,8 +174,7 @@ class Session:
 
     def secret(self) -> str | None:
         """Return the token that is sent to the Hub; None for none."""
-        token = self._hub.token
-        return get_token() if token in (None, True) else token or None  # type: ignore[return-value]
+        return self._hub.secret
 
     def moved(self) -> object:
         """Return something that changes while work is done here, or at the same files elsewhere."""

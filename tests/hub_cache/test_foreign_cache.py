@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from nbloader.bounds import MAX_FILES
 from nbloader.hub_cache import ListingStore, LocalFolder, PassingFiles, RepoCache
-from nbloader.hub_cache.layout import MAX_LISTING_BYTES, MAX_LISTING_FILES
+from nbloader.hub_cache.layout import MAX_LISTING_BYTES
 from nbloader.hub_cache.scan import find_repos
 from nbloader.hub_cache.sweep import sweep
 from nbloader.records import Listing, RepoFile
@@ -144,7 +145,7 @@ def test_a_listing_of_more_files_than_the_hub_gives_is_not_parsed(tmp_path: Path
     kept = place.read_text()
     place.write_text(kept.replace('"files":[]', f'"files":[{one}]'))
     assert store.get("main", COMMIT) is not None
-    many = ",".join([one] * (MAX_LISTING_FILES + 1))
+    many = ",".join([one] * (MAX_FILES + 1))
     place.write_text(kept.replace('"files":[]', f'"files":[{many}]'))
     assert place.stat().st_size < MAX_LISTING_BYTES
     assert store.get("main", COMMIT) is None

@@ -189,7 +189,7 @@ def test_threads_that_bring_pieces_in_any_order_hash_all_of_them() -> None:
 
 def test_wrong_bytes_do_not_match(tmp_path: Path) -> None:
     file = large(CONTENT)
-    partial = DiskPartial.open(tmp_path, file, revision="main", commit_hash="c" * 40)
+    partial = DiskPartial(tmp_path, file, revision="main", commit_hash="c" * 40)
     with partial.writer(0) as writer:
         writer.write(CONTENT[:-1] + bytes([CONTENT[-1] ^ 1]))
     hashed = FileHash(file)
@@ -216,7 +216,7 @@ def test_the_hash_of_the_beginning_is_not_that_of_the_file(tmp_path: Path) -> No
 
 def test_a_file_that_was_cut_short_is_an_error_and_no_endless_wait(tmp_path: Path) -> None:
     file = large(CONTENT)
-    partial = DiskPartial.open(tmp_path, file, revision="main", commit_hash="c" * 40)
+    partial = DiskPartial(tmp_path, file, revision="main", commit_hash="c" * 40)
     with partial.writer(0) as writer:
         writer.write(CONTENT)
     os.truncate(partial.path, 10)

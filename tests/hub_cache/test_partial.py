@@ -50,7 +50,7 @@ RECORD_BYTES = 20
 
 
 def reopen(blobs: Path, file: RepoFile = FILE, revision: str = "main") -> DiskPartial:
-    return DiskPartial.open(blobs, file, revision=revision, commit_hash=COMMIT)
+    return DiskPartial(blobs, file, revision=revision, commit_hash=COMMIT)
 
 
 def data_and_journal(blobs: Path) -> tuple[Path, Path]:
@@ -150,7 +150,7 @@ from nbloader.hub_cache.partial import DiskPartial
 
 content = Random(0).randbytes({SIZE})
 file = RepoFile(path="model.safetensors", size={SIZE}, etag={ETAG!r}, lfs=True)
-partial = DiskPartial.open(Path(sys.argv[1]), file, revision="main", commit_hash={COMMIT!r})
+partial = DiskPartial(Path(sys.argv[1]), file, revision="main", commit_hash={COMMIT!r})
 
 def write(number):
     with partial.writer(number * {SIZE} // 2) as writer:

@@ -30,7 +30,7 @@ def cache(tmp_path: Path) -> RepoCache:
 
 def leave(cache: RepoCache, file: RepoFile, revision: str = "main") -> int:
     """Leave the partial of a file in the cache, and give its size on the disk."""
-    partial = DiskPartial.open(cache.blobs, file, revision=revision, commit_hash=COMMIT)
+    partial = DiskPartial(cache.blobs, file, revision=revision, commit_hash=COMMIT)
     with partial.writer(0) as writer:
         writer.write(bytes(5000))
     partial.close()
