@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -68,13 +69,15 @@ def apply(state: JobState, event: Event, now: float) -> JobState:
             there = {path: sizes[path] for path in event.cached if path in sizes}
             there |= {path: left for path, left in event.partial.items() if path in sizes}
             there |= {path: sizes[path] for path in event.copied if path in sizes}
+            kept = sum(there.values())
             return replace(
                 state,
                 selection=event.selection,
                 total=event.selection.total,
                 cached=frozenset(event.cached),
                 copied=frozenset(event.copied),
-                kept=sum(there.values()),
+                kept=kept,
+                share=_share(state, kept, event.selection.total),
                 completed=MappingProxyType(there),
                 done=frozenset(event.cached),
             )
@@ -96,6 +99,7 @@ def apply(state: JobState, event: Event, now: float) -> JobState:
                 state,
                 retries=(*state.retries, event),
                 retried_at=(*state.retried_at, state.updated_at),
+                due=_due(state, event),
             )
         case Notice() if event.quiet:
             return replace(state, remarks=(*state.remarks, event))
@@ -155,11 +159,36 @@ def progress(state: JobState, completed: Mapping[str, int], now: float) -> JobSt
         completed=MappingProxyType({**state.completed, **changed}),
         moving=state.moving | begun if begun else state.moving,
         fetched=fetched,
+        share=_share(state, state.kept + fetched, state.total),
         samples=_sampled(state.samples, now, fetched),
         history=_noted(state.history, now, fetched),
         byte_at=now if arrived else state.byte_at,
         stalls=_stalls(state, now) if arrived else state.stalls,
         downloads=downloads,
+        due=_answered(state, changed) if arrived and state.due else state.due,
+    )
+
+
+def _share(state: JobState, there: int, total: int) -> float:
+    """Return the share of the bytes that are there; no less than there was before."""
+    return max(state.share, min(1.0, max(0, there) / total)) if total > 0 else state.share
+
+
+def _due(state: JobState, retry: Retry) -> Mapping[str | None, float]:
+    """Note when the next attempt for a file comes: no sooner than was said before."""
+    now = state.updated_at
+    due = {path: at for path, at in state.due.items() if at > now}
+    if retry.wait_s > 0 and math.isfinite(retry.wait_s):
+        due[retry.path] = max(due.get(retry.path, now), now + retry.wait_s)
+    return MappingProxyType(due)
+
+
+def _answered(state: JobState, changed: Mapping[str, int]) -> Mapping[str | None, float]:
+    """Wait no more for the files of which bytes have come; a call that is about no file has gone
+    well once any have."""
+    came = {path for path, count in changed.items() if count > state.completed.get(path, 0)}
+    return MappingProxyType(
+        {path: at for path, at in state.due.items() if path is not None and path not in came}
     )
 
 

@@ -145,6 +145,7 @@ class ComponentState:
 
 _STOPS = frozenset({Interrupted.reference, CancelledError.reference})
 _NOTHING: Mapping[str, int] = MappingProxyType({})
+_NOBODY_WAITS: Mapping[str | None, float] = MappingProxyType({})
 _NO_SPANS: Mapping[str, Span] = MappingProxyType({})
 
 
@@ -163,11 +164,14 @@ class JobState:
         moving: paths of which bytes have arrived.
         kept: bytes that were there before, complete files and parts.
         fetched: bytes that this job has downloaded.
+        share: the largest share of all bytes that was there at any time, from 0 to 1.
         samples: (time, bytes fetched so far), the base of `speed`.
         history: the same over the whole job, in ever larger steps.
         byte_at: when the last byte arrived.
         stalls: times of at least `STALL_S` in the download in which no byte arrived.
         retried_at: when each of `retries` was told of.
+        due: when the next attempt comes where one waits, by the path of its file; None for that of
+            a call that is about no file.
         downloads: by component, from its first byte to the last of its files.
         remarks: notices that reports tell, and a view does not.
         importing: from the first import of the libraries to the last.
@@ -198,10 +202,12 @@ class JobState:
     summary: str = ""
     failure: Failed | None = None
     fetched: int = 0
+    share: float = 0.0
     history: tuple[tuple[float, int], ...] = ()
     byte_at: float | None = None
     stalls: tuple[Span, ...] = ()
     retried_at: tuple[float, ...] = ()
+    due: Mapping[str | None, float] = field(default_factory=lambda: _NOBODY_WAITS)
     downloads: Mapping[str, Span] = field(default_factory=lambda: _NO_SPANS)
     importing: Span | None = None
     waited_for: bool = False
@@ -251,6 +257,27 @@ class JobState:
     def quiet_s(self) -> float | None:
         """Seconds since then."""
         return None if self.quiet_since is None else self.updated_at - self.quiet_since
+
+    @property
+    def history_until(self) -> float | None:
+        """Until when the history of bytes reaches: to now while bytes are awaited, to the end of a
+        download that has ended without all of them, else to the last byte; None before the first
+        point. Nothing came between its last point and then."""
+        download = self.download
+        if not self.history or download is None:
+            return None
+        if self.fetched >= self.to_fetch:
+            return self.history[-1][0]
+        ended = self.updated_at if download.ended_at is None else download.ended_at
+        return max(self.history[-1][0], ended)
+
+    @property
+    def next_attempt_in(self) -> float | None:
+        """Seconds until the next attempt, of several the soonest; None if none is waited for."""
+        if self.status is not Status.RUNNING:
+            return None
+        waits = [at - self.updated_at for at in self.due.values() if at > self.updated_at]
+        return min(waits, default=None)
 
     @property
     def waits_for(self) -> Awaited | None:
@@ -310,16 +337,9 @@ class JobState:
 
     @property
     def percent(self) -> float:
-        """How far the job is, from 0 to 100."""
-        if self.status is Status.READY:
-            return 100.0
-        if self.stage is None:
-            return 0.0
-        low, high = STAGE_SPANS[self.stage]
-        share = 0.0
-        if self.stage is Stage.DOWNLOAD and self.total:
-            share = min(1.0, (self.cached_bytes + self.fetched) / self.total)
-        return low + (high - low) * share
+        """The share of the bytes that are there, from 0 to 100: 0 before the files are known, 100
+        once the job is ready. It never goes back, also where bytes have to be fetched again."""
+        return 100.0 if self.status is Status.READY else 100 * self.share
 
     @property
     def _waits(self) -> bool:

@@ -37,6 +37,7 @@ from nbloader.state import (
     advance,
     apply,
 )
+from tests import jobs
 from tests.samples import MB, SELECTION
 
 WEIGHTS = "transformer/model.safetensors"
@@ -94,11 +95,13 @@ def test_a_whole_job_folds_into_one_record() -> None:
         completed=MappingProxyType({file.path: file.size for file in SELECTION.files}),
         done=frozenset(file.path for file in SELECTION.files),
         fetched=80 * MB + 1_000,
+        share=1.0,
         kept=20 * MB + 1_000,
         moving=frozenset({WEIGHTS, "transformer/config.json"}),
         loaded=(loaded,),
         retries=(retry,),
         retried_at=(104.0,),
+        due={},
         notices=(notice,),
         samples=(
             (102.0, 0),
@@ -285,10 +288,102 @@ def test_a_stalled_download_slows_down_to_nothing() -> None:
     assert advance(state, 600.0).time_remaining is None
 
 
+def test_percent_is_the_share_of_the_bytes_and_never_goes_back() -> None:
+    state = fold(DOWNLOADING[:2])
+    assert state.percent == 0
+    state = fold(DOWNLOADING[2:], state)
+    assert state.percent == pytest.approx(20, abs=0.01)  # What was there before counts.
+    seen = []
+    for completed in (30, 60, 0, 10, 70):
+        state = apply(state, FileProgress(path=WEIGHTS, completed=completed * MB), 103.0)
+        seen.append(round(state.percent))
+    assert seen == [50, 80, 80, 80, 90]
+    failed = apply(state, Failed(reference="r", message="m", hint="h"), 104.0)
+    assert round(failed.percent) == 90
+    assert apply(state, Ready(summary="done"), 104.0).percent == 100
+
+
+@given(jobs.jobs)
+def test_percent_stays_within_its_bounds_and_rises_whatever_happens(
+    events: list[tuple[float, Event]],
+) -> None:
+    seen = [state.percent for state in jobs.states(events)]
+    assert seen == sorted(seen) or any(isinstance(event, Ready) for _, event in events)
+    assert all(0 <= percent <= 100 for percent in seen)
+
+
+def waiting(path: str | None, wait_s: float, *, attempt: int = 1) -> Retry:
+    return Retry(time=1.0, path=path, reason="r", wait_s=wait_s, attempt=attempt, max_attempts=5)
+
+
+def test_the_next_attempt_is_counted_down_until_it_comes() -> None:
+    state = apply(fold(DOWNLOADING), waiting(WEIGHTS, 8.0), 103.0)
+    left = [advance(state, now).next_attempt_in for now in (103.0, 106.5, 110.9, 111.0, 112.0)]
+    assert left == [8.0, 4.5, pytest.approx(0.1), None, None]
+    assert fold(DOWNLOADING).next_attempt_in is None
+
+
+def test_of_several_attempts_the_soonest_is_waited_for() -> None:
+    config = "transformer/config.json"
+    state = fold(
+        ((103.0, waiting(WEIGHTS, 30.0)), (104.0, waiting(config, 9.0))), fold(DOWNLOADING)
+    )
+    assert state.next_attempt_in == 9.0
+    assert advance(state, 113.5).next_attempt_in == 19.5
+    # A file is asked for no sooner than was said before.
+    assert apply(state, waiting(WEIGHTS, 1.0), 114.0).next_attempt_in == 19.0
+
+
+def test_nobody_waits_for_a_file_that_has_got_bytes_meanwhile() -> None:
+    config = "transformer/config.json"
+    both = ((103.0, waiting(WEIGHTS, 30.0)), (103.0, waiting(config, 9.0)))
+    state = fold(both, fold(DOWNLOADING))
+    state = apply(state, FileDone(path=config), 104.0)
+    assert state.next_attempt_in == 29.0
+    # An attempt that starts over has brought nothing.
+    state = fold(
+        (
+            (105.0, FileProgress(path=WEIGHTS, completed=MB)),
+            (105.0, waiting(WEIGHTS, 9.0)),
+            (106.0, FileProgress(path=WEIGHTS, completed=0)),
+        ),
+        state,
+    )
+    assert state.next_attempt_in == 8.0
+    assert apply(state, FileProgress(path=WEIGHTS, completed=1), 107.0).next_attempt_in is None
+
+
+def test_a_call_about_no_file_is_waited_for_until_bytes_come_or_the_job_ends() -> None:
+    state = apply(fold(DOWNLOADING), waiting(None, 30.0), 103.0)
+    assert state.next_attempt_in == 30.0
+    assert apply(state, FileProgress(path=WEIGHTS, completed=1), 104.0).next_attempt_in is None
+    ended = apply(state, Failed(reference="r", message="m", hint="h"), 104.0)
+    assert ended.next_attempt_in is None
+
+
+@pytest.mark.parametrize("wait_s", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_wait_that_is_none_is_not_counted_down(wait_s: float) -> None:
+    assert apply(fold(DOWNLOADING), waiting(WEIGHTS, wait_s), 103.0).next_attempt_in is None
+
+
+def test_the_history_reaches_to_now_while_bytes_are_awaited_and_keeps_a_silence_at_the_end() -> (
+    None
+):
+    state = fold(DOWNLOADING[:3])
+    assert state.history_until is None
+    state = fold((DOWNLOADING[3], (103.0, FileProgress(path=WEIGHTS, completed=MB))), state)
+    assert advance(state, 109.0).history_until == 109.0
+    failed = apply(state, Failed(reference="interrupted", message="m", hint="h"), 119.0)
+    assert failed.history_until == 119.0
+    assert advance(failed, 150.0).history_until == 119.0
+    whole = fold(((110.0, FileDone(path=file.path)) for file in SELECTION.files), state)
+    assert advance(whole, 120.0).history_until == 110.0  # Hashing and building bring no bytes.
+
+
 def test_nothing_is_known_before_the_selection() -> None:
     state = fold(DOWNLOADING[:2])
     found = (state.speed, state.time_remaining, state.total, state.components, state.percent)
-    assert found == (None, None, 0, (), 10)
+    assert found == (None, None, 0, (), 0)
 
 
 def test_a_failure_ends_the_running_stage() -> None:
@@ -320,12 +415,13 @@ EVENTS = st.one_of(
 @given(st.lists(st.tuples(st.floats(0, 2), EVENTS), max_size=60))
 def test_the_sums_hold_whatever_arrives(steps: list[tuple[float, Event]]) -> None:
     state = fold(DOWNLOADING)
-    now = 102.0
+    now, before = 102.0, state.percent
     for pause, event in steps:
         now += pause
         state = apply(state, event, now)
         assert state.fetched == sum(state.completed.values()) - state.cached_bytes
-        assert 20 <= state.percent <= 80
+        assert 0 <= before <= state.percent <= 100
+        before = state.percent
         assert state.speed is None or state.speed >= 0
         assert len(state.samples) <= 2 * SPEED_WINDOW_S + 3
 

@@ -120,7 +120,7 @@ def test_the_final_form_reads_without_any_style() -> None:
 def test_a_running_job_shows_how_far_it_is() -> None:
     lines = Reader(html.render(advance(last_state(STALLED), 22.4))).lines
     assert lines[:8] == [
-        "● org/name · 56 %, download · 22 s",
+        "● org/name · 60 %, download · 22 s",
         "main (cccccccc) · 4 files, 100 MB · all on cuda:0 in bfloat16",
         "✓ connect 1.0 s · ✓ set up 1.0 s · ● download 20 s",
         "60.0 MB of 100 MB · 20.0 MB from the cache · 694 kB/s · no bytes for 3 s",
@@ -203,7 +203,7 @@ def test_those_who_hear_the_page_learn_what_each_bar_measures() -> None:
         source,
     )
     assert bars == [
-        ("overall", "56", "56 %, 60.0 MB of 100 MB", "56.0"),
+        ("overall", "60", "60 %, 60.0 MB of 100 MB", "60.0"),
         ("config", "100", "downloaded, 1.0 kB", "100.0"),
         ("transformer", "50", "downloading, 40.0 MB of 80.0 MB", "50.0"),
         ("vae", "100", "downloaded, 20.0 MB", "100.0"),
@@ -240,7 +240,7 @@ def test_the_text_form_holds_the_same() -> None:
         "        Free 40 MB.",
     ]
     assert text.render(last_state(DOWNLOADING)).splitlines()[-1] == (
-        "[ 56 %] 60.0 MB of 100 MB, 4.0 MB/s, 10 s left"
+        "[ 60 %] 60.0 MB of 100 MB, 4.0 MB/s, 10 s left"
     )
 
 

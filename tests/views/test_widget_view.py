@@ -145,7 +145,7 @@ def test_the_widgets_hold_what_the_state_says() -> None:
     values = {name: str(trait.get("value")) for name, trait in shown(view).items()}
     assert "all on cuda:0 in bfloat16" in values["head"]
     assert "● download 20 s" in values["head"]
-    for figure in ("56 %", "60.0 MB of 100 MB", "B/s", "no bytes for 3 s", "width:56.0%", "<path"):
+    for figure in ("60 %", "60.0 MB of 100 MB", "B/s", "no bytes for 3 s", "width:60.0%", "<path"):
         assert figure in values["progress"]
     assert ">downloading</span>" in values["components"]
     assert view._widgets["files"].titles == (
