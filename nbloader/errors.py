@@ -27,6 +27,7 @@ from nbloader.notebook import render_error
 from nbloader.text import printable
 
 __all__ = [
+    "BY_FORCE",
     "RUN_AGAIN",
     "CacheNotWritableError",
     "CancelledError",
@@ -76,6 +77,9 @@ __all__ = [
 
 RUN_AGAIN = "Run the line again: what has arrived is kept."
 """The hint where nothing is wrong but the moment."""
+
+BY_FORCE = "With `force=True` the load goes on; what is missing is then random."
+"""Stands in the hint of an error of missing tensors where the library can fill them."""
 
 
 class NbloaderError(Exception):

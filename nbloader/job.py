@@ -249,7 +249,7 @@ class Job:
         self.retry(force=True)
 
     def choose(self, plan: str) -> None:
-        """Place the model in another way, before it is built.
+        """Place the model in another way, before it is built; after a failure, with `retry`.
 
         Args:
             plan: the name of a `records.Method` that fits, or `auto` for the fastest.
@@ -266,9 +266,14 @@ class Job:
                 f"plan={plan!r} does not fit here, or the checks are not made yet",
                 hint=f"These fit: {fitting or 'none so far'}.",
             )
+        if state.status is Status.FAILED:
+            with self._lock:
+                self._request = replace(self._request, method=method)
+                self._chosen = []
+            return
         if self.done() or state.stage not in (Stage.SET_UP, Stage.DOWNLOAD):
             raise InvalidArgumentError(
-                f"plan={plan!r} comes too late: the model is being built, or the job has ended",
+                f"plan={plan!r} comes too late: the model is being built, or is ready",
                 hint=f'Load it anew: nbloader.load("{state.repo_id}", plan="{plan}")',
             )
         self._chosen = [method]

@@ -14,12 +14,11 @@ from nbloader.checks.needs import (
     quantizations_of,
     required_packages,
 )
-from nbloader.checks.report import CHECKS, FORCEABLE, Check, PreflightReport, run_checks
+from nbloader.checks.report import CHECKS, Check, PreflightReport, run_checks
 from nbloader.checks.safety import trial
 
 __all__ = [
     "CHECKS",
-    "FORCEABLE",
     "LOW_DISK_BYTES",
     "Check",
     "Facts",

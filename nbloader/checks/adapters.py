@@ -21,7 +21,10 @@ def adapters(facts: Facts) -> CheckResult:
         problem = _problem(one, facts.repo_id)
         if problem is not None:
             message, hint = problem
-            return failed("adapters", UnsupportedRepoError, message, hint=hint)
+            certain = one.mismatched or one.lacks
+            return failed(
+                "adapters", UnsupportedRepoError, message, hint=hint, forceable=not certain
+            )
     told = "; ".join(_told(one) for one in facts.adapters)
     unread = len(facts.selection.adapters) - len(facts.adapters)
     if unread:

@@ -188,9 +188,21 @@ def warned(
 
 
 def failed(
-    name: str, error: type[NbloaderError], message: str, *, hint: str, link: str = ""
+    name: str,
+    error: type[NbloaderError],
+    message: str,
+    *,
+    hint: str,
+    link: str = "",
+    forceable: bool = False,
 ) -> CheckResult:
-    """Make the result of a check that stops the load with an error of this kind."""
+    """Make the result of a check that stops the load with an error of this kind.
+
+    Args:
+        forceable: whether `force=True` goes on all the same. What reckons may be wrong; what
+            protects has an argument of its own; and where the load could not take its next step,
+            there is nothing to go on with.
+    """
     return CheckResult(
         name=name,
         status=CheckStatus.FAILED,
@@ -198,12 +210,15 @@ def failed(
         hint=hint,
         reference=error.reference,
         link=link,
+        forceable=forceable,
     )
 
 
-def failed_with(name: str, error: NbloaderError, *, link: str = "") -> CheckResult:
+def failed_with(
+    name: str, error: NbloaderError, *, link: str = "", forceable: bool = False
+) -> CheckResult:
     """Make the result of a check that found this error."""
-    return failed(name, type(error), error.message, hint=error.hint, link=link)
+    return failed(name, type(error), error.message, hint=error.hint, link=link, forceable=forceable)
 
 
 def named(names: Sequence[str]) -> str:

@@ -125,6 +125,7 @@ def disk(facts: Facts) -> CheckResult:
             f"not enough disk space: {figures}",
             hint=f"Free {format_bytes(required - facts.disk.free)} there{shows}, "
             f"or {_elsewhere(facts, required)}.{_piece_by_piece(facts)}",
+            forceable=True,
         )
     if required and not passes and facts.disk.free - required < LOW_DISK_BYTES:
         return warned(

@@ -14,6 +14,7 @@ class Finding:
 
     Attributes:
         stops: whether the load cannot work with it.
+        certain: whether it then ends so even if it is forced.
         change: versions to install by the name of the import; empty where nothing is to be
             installed.
         restart: whether a restart of the process mends it.
@@ -23,6 +24,7 @@ class Finding:
     error: type[NbloaderError]
     message: str
     stops: bool = True
+    certain: bool = False
     change: Mapping[str, str] = field(default_factory=dict)
     restart: bool = False
     advice: str = ""

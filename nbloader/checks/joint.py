@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from nbloader.checks.report import FORCEABLE, PreflightReport, raise_for
+from nbloader.checks.report import PreflightReport, raise_for
 from nbloader.records import CheckResult, CheckStatus, DiskFacts
 from nbloader.text import format_bytes
 from nbloader.views import ShownReport
@@ -72,7 +72,7 @@ class JointReport(ShownReport):
         """Raise if a check failed.
 
         Args:
-            force: pass over those of `FORCEABLE`.
+            force: pass over those that are `forceable`, as `download(..., force=True)` does.
 
         Raises:
             NbloaderError: the error that the one failure names, such as `DiskSpaceError`.
@@ -81,7 +81,7 @@ class JointReport(ShownReport):
         failures: dict[CheckResult, str] = {}
         for report in self.reports:
             for each in report.failures:
-                if not (force and each.name in FORCEABLE):
+                if not (force and each.forceable):
                     failures.setdefault(each, report.repo_id)
         raise_for([_of(repo_id, each) for each, repo_id in failures.items()])
 

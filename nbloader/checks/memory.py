@@ -25,12 +25,19 @@ def placement(facts: Facts) -> CheckResult:
         return skipped(name, "not checked: `loader_kwargs` settle it")
     chosen = facts.fit.chosen
     if chosen is None:
-        return failed(name, DoesNotFitError, facts.fit.problem, hint=_hint(facts, facts.fit))
+        return failed(
+            name,
+            DoesNotFitError,
+            facts.fit.problem,
+            hint=_hint(facts, facts.fit),
+            forceable=facts.fit.nearest is not None,
+        )
     found = f"{chosen.method} in {chosen.dtype}, {chosen.reason}"
     if better := _without_loaded(facts, chosen):
         message = f"{found}, while {better} would fit without what is loaded already"
         if chosen.method is Method.CPU:
-            return failed(name, DoesNotFitError, message, hint=_hint(facts, facts.fit))
+            hint = _hint(facts, facts.fit)
+            return failed(name, DoesNotFitError, message, hint=hint, forceable=True)
         return warned(name, message, hint=_hint(facts, facts.fit))
     if chosen.method is Method.CPU and (problem := _gpu_problem(facts.machine)):
         return warned(

@@ -113,11 +113,26 @@ def required_packages(
         classes: those that the selection names, as the installed libraries have them.
         quantizations: those of `quantizations_of`.
     """
+    more = [
+        name
+        for component in selection.components
+        for pattern, names in _BY_CLASS
+        if re.fullmatch(pattern, component.class_name or "")
+        for name in names
+    ]
+    return tuple(dict.fromkeys((*indispensable_packages(selection, classes, quantizations), *more)))
+
+
+def indispensable_packages(
+    selection: Selection, classes: Iterable[ClassFacts] = (), quantizations: Quantizations = ()
+) -> tuple[str, ...]:
+    """Name those of the required packages without which not even a forced load goes on.
+
+    The others are what a class is known by its name to want, in some versions of its library.
+    Arguments are those of `required_packages`.
+    """
     more: list[str] = []
     for component in selection.components:
-        for pattern, names in _BY_CLASS:
-            if re.fullmatch(pattern, component.class_name or ""):
-                more.extend(names)
         more.extend(component.needs)
         if (component.library or "").partition(".")[0] == "transformers":
             more.append("transformers")

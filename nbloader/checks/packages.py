@@ -12,6 +12,7 @@ from nbloader.checks.findings import Finding
 from nbloader.checks.needs import (
     INSTEAD,
     Quantizations,
+    indispensable_packages,
     method_name,
     quantizations_of,
     required_packages,
@@ -145,7 +146,12 @@ def check_packages(
     required = required_packages(selection, classes, (*quantizations, *asked))
     faster = _FASTER.get(selection.kind, ())
     found = [
-        *_missing(required, faster, packages),
+        *_missing(
+            required,
+            faster,
+            packages,
+            indispensable_packages(selection, classes, (*quantizations, *asked)),
+        ),
         *_unsupported(
             selection, classes, packages, frozenset(method for _, method in quantizations)
         ),
@@ -167,7 +173,8 @@ def check_packages(
     link = next((finding.link for finding in told if finding.link), "")
     error = told[0].error
     if stopping:
-        return failed("packages", error, message, hint=hint, link=link)
+        goes_on = not any(finding.certain for finding in stopping)
+        return failed("packages", error, message, hint=hint, link=link, forceable=goes_on)
     return warned("packages", message, hint=hint, reference=error.reference, link=link)
 
 
@@ -184,7 +191,10 @@ def _hint(told: Iterable[Finding], packages: Mapping[str, PackageFacts], *, note
 
 
 def _missing(
-    required: Iterable[str], faster: Iterable[str], packages: Mapping[str, PackageFacts]
+    required: Iterable[str],
+    faster: Iterable[str],
+    packages: Mapping[str, PackageFacts],
+    indispensable: Collection[str],
 ) -> Iterator[Finding]:
     missing = _not_installed(required, packages)
     slow = [name for name in _not_installed(faster, packages) if name not in missing]
@@ -192,6 +202,7 @@ def _missing(
         yield Finding(
             error=MissingPackageError,
             message=f"not installed: {_names(missing)}",
+            certain=not set(missing).isdisjoint(indispensable),
             change=dict.fromkeys((*missing, *slow), ""),
         )
     if slow:
@@ -266,6 +277,7 @@ def _unsupported(
             if fact.unfit:
                 yield Finding(
                     error=UnsupportedRepoError,
+                    certain=True,
                     message=f"{fact.name} does not take {selection.repo_id}: {fact.unfit}",
                     advice="Leave cls= out for what the files name, or name another class.",
                 )
@@ -273,6 +285,7 @@ def _unsupported(
             if selection.task_asked and fact.name == selection.task:
                 yield Finding(
                     error=InvalidArgumentError,
+                    certain=True,
                     message=f"transformers {_version(packages, library) or '?'} has no pipeline "
                     f"for the task {what}",
                     advice="Leave out task= to get what the files name, or name another.",
@@ -293,6 +306,7 @@ def _unsupported(
                 continue
             yield Finding(
                 error=UnsupportedClassError,
+                certain=True,
                 message=message,
                 change={library: "" if installed == "?" else f">{installed.partition('+')[0]}"},
                 advice="" if installed == "?" else NOT_RELEASED,
@@ -315,6 +329,7 @@ def _removed(selection: Selection, lacking: str) -> Finding:
     before = Version(selection.written_with or "").base_version
     return Finding(
         error=UnsupportedClassError,
+        certain=True,
         message=f"{lacking}: {selection.repo_id} was written with diffusers "
         f"{selection.written_with}, and the class was renamed or taken out since",
         advice=f'An environment with "diffusers=={before}" has it: load it there with diffusers '
@@ -339,6 +354,7 @@ def _renamed(selection: Selection, fact: ClassFacts, library: str, installed: st
         )
     return Finding(
         error=UnsupportedClassError,
+        certain=True,
         message=f"{distribution_name(library)} {installed} has no {quote(fact.name)}: {successor} "
         "took its place",
         advice=advice,
@@ -353,6 +369,7 @@ def _without_gpu(
         if method_name(method) in _WITH_GPU.get(library, ()):
             yield Finding(
                 error=DoesNotFitError,
+                certain=True,
                 message=f"{library} quantizes with {quote(method)} only where there is a GPU",
                 advice="Use a machine with a GPU, or leave quantization_config out.",
             )
@@ -360,6 +377,7 @@ def _without_gpu(
         if method_name(method) in _WITH_GPU.get(library, ()):
             yield Finding(
                 error=DoesNotFitError,
+                certain=True,
                 message=f"weights of {selection.repo_id} are quantized with {quote(method)}, which "
                 f"{library} loads only where there is a GPU",
                 advice="Use a machine with a GPU, or look for a repository whose weights are not "
@@ -373,6 +391,7 @@ def _own_code(selection: Selection, lacking: str, code: tuple[str, ...]) -> Find
     elsewhere = ", in another repository" if any("--" in path for path in code) else ""
     return Finding(
         error=UnsupportedRepoError,
+        certain=True,
         message=f"{lacking}, and {selection.repo_id} names code of its own for it{elsewhere}: "
         f"{files}",
         advice="Read its code on the Hub; if you trust it, pass trust_remote_code=True.",
@@ -387,10 +406,12 @@ def _unmet(unmet: Iterable[UnmetRequirement], required: Iterable[str]) -> Iterat
         package = normal_name(fact.package)
         wanted = re.split(r"[^\w.-]", fact.requirement, maxsplit=1)[0]
         is_there = f"{fact.installed} is installed" if fact.installed else "it is not installed"
+        enforced = package in own and normal_name(wanted) in _ENFORCED.get(package, ())
         yield Finding(
             error=ConflictingPackagesError,
             message=f"{fact.package} {fact.version} requires {fact.requirement}, but {is_there}",
-            stops=package in own and normal_name(wanted) in _ENFORCED.get(package, ()),
+            stops=enforced,
+            certain=enforced,
             change=dict.fromkeys((import_name(package), import_name(wanted)), ""),
         )
 
@@ -406,6 +427,7 @@ def _conflicting(selection: Selection, packages: Mapping[str, PackageFacts]) -> 
             error=ConflictingPackagesError,
             message=f"{versions}: {conflict.why}",
             stops=bool(conflict.kinds),
+            certain=bool(conflict.kinds),
             change=conflict.change,
             link=conflict.link,
         )

@@ -24,6 +24,7 @@ def incomplete(
             parts = ", ".join(f'"{name}": {_made(kind)}' for name, kind in lacking)
             yield Finding(
                 error=MissingComponentError,
+                certain=True,
                 message=f"{quote(fact.name)} needs {', '.join(quote(name) for name, _ in lacking)},"
                 f" and {selection.repo_id} has none",
                 advice="Load it from where it is, as the repository's card says, and hand it in: "

@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 
 _Given: TypeAlias = "tuple[CheckResult, ...] | Callable[[], tuple[CheckResult, ...]]"
 
-FORCEABLE = frozenset({"adapters", "disk", "packages", "placement", "trial"})
-"""Checks that reckon, and may be wrong. What is not safe has an argument of its own."""
-
 
 @dataclass(frozen=True, slots=True)
 class Check:
@@ -171,13 +168,13 @@ class PreflightReport(ShownReport):
         """Raise if a check failed.
 
         Args:
-            force: pass over those of `FORCEABLE`.
+            force: pass over those that are `forceable`, as `load(..., force=True)` does.
 
         Raises:
             NbloaderError: the error that the one failure names, such as `DiskSpaceError`.
             PreflightError: several checks failed.
         """
-        raise_for([each for each in self.failures if not (force and each.name in FORCEABLE)])
+        raise_for([each for each in self.failures if not (force and each.forceable)])
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain values for `json.dumps`."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nbloader.checks.facts import Facts, failed, failed_with, named, passed, skipped, warned
-from nbloader.errors import NbloaderError, PickledWeightsError
+from nbloader.errors import BY_FORCE, NbloaderError, PickledWeightsError
 from nbloader.libraries import is_one_of, pip_hint
 from nbloader.records import CheckResult, Kind, PickleFacts, Selection
 from nbloader.selection import pickled, torch_refuses
@@ -124,7 +124,7 @@ def trial(found: NbloaderError | str | None) -> CheckResult:
         found: the error that it ended with, why it was not made, or None if a model came of it.
     """
     if isinstance(found, NbloaderError):
-        return failed_with("trial", found)
+        return failed_with("trial", found, forceable=BY_FORCE in found.hint)
     if found is not None:
         return skipped("trial", f"not built beforehand: {found}")
     return passed("trial", "the library builds it: no tensor is missing")

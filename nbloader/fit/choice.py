@@ -42,7 +42,8 @@ def fit(
         dtype: a name of torch, or `auto`: bfloat16 on GPUs that compute in it (compute capability
             8.0), else float16, or float32 for families that overflow in float16; float32 on the
             CPU, or bfloat16 where only that has room.
-        method: the only one to take; None for the fastest that fits.
+        method: the only one to take; None for the fastest that fits. The others are worked out all
+            the same: whoever asked for one that does not fit can choose among them.
 
     Raises:
         InvalidArgumentError: the device is not there.
@@ -51,20 +52,19 @@ def fit(
     question = _question(selection, weights, machine, device, dtype, method)
     rows = _rows(question)
     workload = question.family.workload
-    fitting = [each for each in rows if each.fits]
-    if not fitting:
+    allowed = [each for each in rows if each.fits and _is_asked(question, each.method)]
+    if not allowed:
         problem, hint, nearest = refusal(question, rows)
         return Fit(
             chosen=None,
-            placements=tuple(rows),
+            placements=tuple(replace(each, reason="fits") if each.fits else each for each in rows),
             nearest=nearest,
             workload=workload,
             problem=problem,
             hint=hint,
         )
-    chosen = replace(fitting[0], reason="asked for" if method else "the fastest that fits")
-    slower = f"fits, slower than {chosen.method}"
-    told = {each.method: replace(each, reason=slower) for each in fitting[1:]}
+    chosen = replace(allowed[0], reason="asked for" if method else "the fastest that fits")
+    told = {each.method: replace(each, reason=_beside(chosen, each)) for each in rows if each.fits}
     told[chosen.method] = chosen
     return Fit(
         chosen=chosen,
@@ -86,6 +86,11 @@ def next_method(found: Fit, failed: Placement) -> Method | None:
         if each.rank > failed.rank and each.fits and max(each.vram, default=0) < most:
             return each.method
     return None
+
+
+def _beside(chosen: Placement, other: Placement) -> str:
+    """Say of one that fits why it was not chosen."""
+    return f"fits, {'slower' if other.rank > chosen.rank else 'faster'} than {chosen.method}"
 
 
 def _rows(question: Question) -> list[Placement]:
@@ -179,10 +184,13 @@ def row(question: Question, method: Method) -> Placement:
     return replace(found, fits=False, reason=why_not) if why_not else found
 
 
+def _is_asked(question: Question, method: Method) -> bool:
+    """Say whether a method may be taken, whether or not it fits."""
+    return question.method is None or method is question.method
+
+
 def excluded(question: Question, method: Method) -> str:
     """Say why a method does not come into question; empty if it does."""
-    if question.method is not None and method is not question.method:
-        return f"plan={question.method} was asked for"
     if question.device == "auto":
         return ""
     kind, _, index = question.device.partition(":")
@@ -229,13 +237,17 @@ Refusal = tuple[str, str, Placement | None]
 
 def refusal(question: Question, rows: Sequence[Placement]) -> Refusal:
     """Say why nothing fits, and what to do about it."""
-    asked = [each for each in rows if not excluded(question, each.method)]
+    asked = [
+        each
+        for each in rows
+        if _is_asked(question, each.method) and not excluded(question, each.method)
+    ]
     applicable = [each for each in asked if each.components]
     wanted = f"plan={question.method}" if question.method else ""
     if not applicable:
         why = asked[0].reason if asked else f"device={question.device} was asked for"
         problem = f"{wanted} does not work here" if wanted else "nothing works here"
-        return f"{problem}: {why}", _without_pins(question) or _smaller(), None
+        return f"{problem}: {why}", _other_plan(rows) or _without_pins(question) or _smaller(), None
     lacks = {each.method: lacking(question, each) for each in applicable}
     nearest = min(applicable, key=lambda each: max(lacks[each.method].values(), default=0))
     short = [
@@ -253,7 +265,8 @@ def refusal(question: Question, rows: Sequence[Placement]) -> Refusal:
         for each, places in short
     )
     problem = f"{wanted} does not fit here" if wanted else "the model does not fit here"
-    return f"{problem} ({figures}): {needs}", _hint(question, nearest), nearest
+    hint = _other_plan(rows) or _hint(question, nearest)
+    return f"{problem} ({figures}): {needs}", hint, nearest
 
 
 def _hint(question: Question, nearest: Placement) -> str:
@@ -272,6 +285,12 @@ def _hint(question: Question, nearest: Placement) -> str:
 
 def _smaller() -> str:
     return "Choose a larger machine or GPU, close what else uses it, or load a smaller model."
+
+
+def _other_plan(rows: Sequence[Placement]) -> str:
+    """Name the fastest method that fits in the place of the one that was asked for."""
+    fitting = next((each.method for each in rows if each.fits), None)
+    return f'Pass plan="{fitting}", which fits, or leave plan= out.' if fitting else ""
 
 
 def _without_pins(question: Question) -> str:
@@ -312,7 +331,8 @@ def faster_hint(question: Question, chosen: Placement | None = None) -> str:
         machine = replace(question.machine, packages=packages)
         for found in _rows(replace(question, machine=machine)):
             faster = chosen is None or found.rank < chosen.rank
-            if faster and found.fits and any(found.vram):
+            helps = faster and _is_asked(question, found.method)
+            if helps and found.fits and any(found.vram):
                 return (
                     f"With {' and '.join(missing)}, {found.method} fits: run `pip install "
                     f"{' '.join(missing)}`, restart the kernel, and load again."

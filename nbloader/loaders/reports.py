@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from nbloader.errors import MissingTensorsError
+from nbloader.errors import BY_FORCE, MissingTensorsError
 from nbloader.text import quote
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -159,7 +159,6 @@ _HINT = (
     "The files do not fit this class: look for another revision (revision=...) or repository, or "
     "tell its author."
 )
-_FORCE = " With `force=True` the load goes on; what is missing is then random."
 
 
 def lacking(
@@ -207,7 +206,7 @@ def missing_tensors(
         forceable: whether the library would go on. It never does with tensors of another shape.
     """
     misshapen = any(report.mismatched for report in reports)
-    hint = _HINT + (_FORCE if forceable and not misshapen else "")
+    hint = f"{_HINT} {BY_FORCE}" if forceable and not misshapen else _HINT
     return MissingTensorsError(told_of(repo_id, reports, folder), hint=hint)
 
 

@@ -34,6 +34,7 @@ class CheckResult:
         hint: what to do about it; empty where nothing is to be done.
         reference: of the error that a failure is, such as `disk-full`; empty if there is none.
         link: a page where it can be mended or read about; empty if there is none.
+        forceable: of a failure, whether `force=True` goes on despite it.
     """
 
     name: str
@@ -42,6 +43,7 @@ class CheckResult:
     hint: str = ""
     reference: str = ""
     link: str = ""
+    forceable: bool = False
 
 
 class Stage(StrEnum):
@@ -203,7 +205,7 @@ class Failed:
     """The work ended with an error of `errors`, or by an interrupt (reference `interrupted`).
 
     Attributes:
-        forceable: whether only checks have failed that `force=True` passes over.
+        forceable: whether with `force=True` it would not have ended so.
     """
 
     reference: str

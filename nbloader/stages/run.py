@@ -10,8 +10,13 @@ from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, TextIO, TypeAlias, TypeVar
 
-from nbloader.checks import FORCEABLE
-from nbloader.errors import RUN_AGAIN, CancelledError, Interrupted, NbloaderError
+from nbloader.errors import (
+    BY_FORCE,
+    RUN_AGAIN,
+    CancelledError,
+    Interrupted,
+    NbloaderError,
+)
 from nbloader.history import remember
 from nbloader.notebook import NoTurnError, Turns, clear_frames
 from nbloader.records import CheckStatus, Failed, Method, Ready, Stage
@@ -93,7 +98,7 @@ def _done(run: Run, work: Work[T]) -> T:
                 reference=told.reference,
                 message=told.message,
                 hint=told.hint,
-                forceable=_is_forceable(reporter.state),
+                forceable=_is_forceable(reporter.state, told),
             )
         )
         raise told from error.__cause__
@@ -119,11 +124,16 @@ def cancelled_error() -> CancelledError:
     return CancelledError("the job was cancelled", hint=RUN_AGAIN)
 
 
-def _is_forceable(state: JobState) -> bool:
-    """Say whether the job ended at checks that `force=True` passes over."""
-    failed = [each.name for each in state.checks if each.status is CheckStatus.FAILED]
+def _is_forceable(state: JobState, error: NbloaderError) -> bool:
+    """Say whether with `force=True` the job would not have ended as it did.
+
+    It ended at checks that are passed over then, or at tensors that are filled.
+    """
+    if BY_FORCE in error.hint:
+        return True
+    failed = [each for each in state.checks if each.status is CheckStatus.FAILED]
     begun = state.has_begun(Stage.DOWNLOAD) or state.has_begun(Stage.INITIALISE)
-    return bool(failed) and not begun and FORCEABLE.issuperset(failed)
+    return bool(failed) and not begun and all(each.forceable for each in failed)
 
 
 def view_of(

@@ -7,7 +7,7 @@ click: it waits until the cell has ended. A button that can be pressed then woul
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -39,8 +39,11 @@ AFTER_CELL = "a cell is running: clicks wait for its end"
 AFTER_IMPORT = "the libraries are being imported: clicks and cells wait some seconds"
 AFTER_STEP = "the model is being built: clicks and cells wait for the present step"
 
+PLACES = "where the model is placed"
+FOR_RETRY = "Plan: Retry takes the one that is chosen"
+
 CHOICE_HOLDS_S = 5.0
-"""So long a choice is shown that the job has not taken over yet."""
+"""So long a choice is shown that a running job has not taken over yet."""
 
 _COPY = "Diagnostics: click into the text, select all (Ctrl+A) and copy it (Ctrl+C)."
 
@@ -58,7 +61,7 @@ class Actions(Protocol):
         """Begin again, and pass over the checks that failed."""
 
     def choose(self, plan: str) -> None:
-        """Place the model in another way.
+        """Place the model in another way; after a failure, in the next attempt.
 
         Args:
             plan: a value of `records.Method`.
@@ -110,6 +113,8 @@ class Controls:
 def controls(state: JobState, *, asked: str | None = None) -> Controls:
     """Decide which controls can act.
 
+    A plan can be chosen before the model is built, and after a failure for the next attempt.
+
     Args:
         asked: the plan that was chosen last, if the job has not taken it over yet.
     """
@@ -129,10 +134,15 @@ def controls(state: JobState, *, asked: str | None = None) -> Controls:
         retry=control("" if state.status is Status.FAILED else "nothing has failed"),
         download_anyway=control(_why_not_anyway(state)),
         diagnostics=control(""),
-        plan=control(_ended(state) or _no_choice(state, len(options))),
+        plan=control(_no_choice(state, values, chosen)),
         options=options,
         chosen=next((value for value in (asked, chosen) if value in values), None),
     )
+
+
+def _course(state: JobState) -> tuple[object, ...]:
+    """Return what diagnostics have to be of: whether the job runs, or what it has ended with."""
+    return state.status, state.failure
 
 
 def _when(state: JobState) -> str:
@@ -154,12 +164,21 @@ def _why_not_anyway(state: JobState) -> str:
     return "" if state.failure.forceable else "what failed is not a check that can be passed over"
 
 
-def _no_choice(state: JobState, fitting: int) -> str:
-    if state.has_begun(Stage.INITIALISE):
+def _no_choice(state: JobState, fitting: Sequence[str], chosen: str | None) -> str:
+    """Say why no plan can be chosen.
+
+    Args:
+        fitting: the plans that fit.
+        chosen: the one that is taken; None where one was asked for that does not fit.
+    """
+    if state.status is Status.READY:
+        return _ended(state)
+    if state.status is Status.RUNNING and state.has_begun(Stage.INITIALISE):
         return "the files are there, and the model is built next"
     if state.fit is None:
         return "the checks have not been made yet"
-    return "" if fitting > 1 else "only one plan fits" if fitting else "no plan fits"
+    others = [plan for plan in fitting if plan != chosen]
+    return "" if others else "only one plan fits" if fitting else "no plan fits"
 
 
 def control_traits(
@@ -180,7 +199,7 @@ def control_traits(
         "options": found.options,
         "value": found.chosen,
         "disabled": not found.plan.enabled,
-        "tooltip": found.plan.why or "where the model is placed",
+        "tooltip": found.plan.why or (FOR_RETRY if found.retry.enabled else PLACES),
     }
     wanted["note"] = {"value": box([_note(found), line(_COPY) if report else ""])}
     wanted["report"] = {"value": report}
@@ -199,8 +218,10 @@ def _note(found: Controls) -> str:
             names.setdefault(control.why, []).append(title)
     if list(names) == [RESTS]:
         return line(faint(RESTS))
-    said = " · ".join(f"{', '.join(titles)}: {why}" for why, titles in names.items())
-    return line(faint(said or "&nbsp;"))
+    said = [f"{', '.join(titles)}: {why}" for why, titles in names.items()]
+    if found.retry.enabled and found.plan.enabled:
+        said.append(FOR_RETRY)
+    return line(faint(" · ".join(said) or "&nbsp;"))
 
 
 class ControlWidgets:
@@ -239,6 +260,7 @@ class ControlWidgets:
         self._asked: tuple[str, float] | None = None
         self._report = ""
         self._gathering = False
+        self._seen = self._reported_of = _course(state)
         self._tooltip = (
             "tooltip" if "tooltip" in make.Dropdown.class_trait_names() else "description_tooltip"
         )
@@ -270,15 +292,22 @@ class ControlWidgets:
         self.widgets["reports"] = reports
         self.children = (buttons, plan, note, reports)
 
-    @property
-    def asked(self) -> str | None:
-        """The plan that was chosen within the last moments."""
+    def asked(self, state: JobState) -> str | None:
+        """Return the plan that was chosen within the last moments, or that waits for a retry."""
         asked = self._asked
-        return asked[0] if asked and self._clock() <= asked[1] else None
+        waits = state.status is Status.FAILED
+        return asked[0] if asked and (waits or self._clock() <= asked[1]) else None
 
     def traits(self, state: JobState) -> dict[str, dict[str, object]]:
-        """Say what the widgets show now: values of traits by widget."""
-        found = controls(state, asked=self.asked)
+        """Say what the widgets show now: values of traits by widget.
+
+        Diagnostics that are shown are gathered anew where the job has failed since, or has begun
+        again: a text from before would say nothing of what its reader has in front of him.
+        """
+        self._seen = _course(state)
+        if self._report and self._seen != self._reported_of:
+            self._diagnose()
+        found = controls(state, asked=self.asked(state))
         return control_traits(found, report=self._report, working=self._gathering)
 
     def real(self, name: str, values: Mapping[str, object]) -> Mapping[str, object]:
@@ -320,6 +349,7 @@ class ControlWidgets:
     def _diagnose(self) -> None:
         if not self._gathering:
             self._gathering = True
+            self._reported_of = self._seen
             threading.Thread(target=self._gather, name="nbloader-diagnostics", daemon=True).start()
 
     def _gather(self) -> None:

@@ -91,6 +91,7 @@ def checked(*found: AdapterFacts) -> CheckResult:
                 hint="Look for one that was made for FLUX.1, or load it with a model of Stable "
                 "Diffusion XL.",
                 reference=UnsupportedRepoError.reference,
+                forceable=True,
             ),
         ),
         (
@@ -113,6 +114,7 @@ def checked(*found: AdapterFacts) -> CheckResult:
                 hint="Look for a file of FLUX.1 in another format: names that begin with "
                 "`transformer.` or `unet.` are those of diffusers.",
                 reference=UnsupportedRepoError.reference,
+                forceable=True,
             ),
         ),
         (
@@ -125,6 +127,7 @@ def checked(*found: AdapterFacts) -> CheckResult:
                 hint="A whole model is loaded by its own id. If a repository has several files, "
                 "name the one that is meant, as org/name/file.safetensors.",
                 reference=UnsupportedRepoError.reference,
+                forceable=True,
             ),
         ),
     ],

@@ -368,6 +368,7 @@ def test_a_shortage_names_required_and_available_and_a_bigger_disk() -> None:
         hint="Free 70.0 MB there (`nbloader.cache(cache_dir='/cache')` shows what can go), or pass "
         "a folder on another disk as `cache_dir=`.",
         reference="not-enough-disk",
+        forceable=True,
     )
     others = (replace(DISK, folder="/tiny", free=MB), replace(DISK, folder="/mnt/big"))
     hint = found(replace(GOOD, disk=small, bigger_disks=others), "disk").hint
@@ -490,7 +491,7 @@ def test_no_model_is_to_be_freed_where_memory_is_not_what_is_lacking() -> None:
     assert (result.status, result.message, result.hint) == (
         F,
         "plan=gpu does not work here: no NVIDIA GPU",
-        "Leave plan= out: cpu fits.",
+        'Pass plan="cpu", which fits, or leave plan= out.',
     )
 
 

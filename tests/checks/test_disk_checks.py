@@ -102,6 +102,7 @@ def failed(message: str, hint: str) -> CheckResult:
         message=message,
         hint=hint,
         reference=DiskSpaceError.reference,
+        forceable=True,
     )
 
 

@@ -338,7 +338,12 @@ def test_the_requirements_that_are_enforced_are_those_of_the_library(library: st
 
 
 def result(
-    message: str, hint: str, reference: str = "conflicting-packages", link: str = ""
+    message: str,
+    hint: str,
+    reference: str = "conflicting-packages",
+    link: str = "",
+    *,
+    forceable: bool = False,
 ) -> CheckResult:
     return CheckResult(
         name="packages",
@@ -347,6 +352,7 @@ def result(
         hint=hint,
         reference=reference,
         link=link,
+        forceable=forceable,
     )
 
 
@@ -366,6 +372,7 @@ def test_a_package_that_is_missing() -> None:
         "https://download.pytorch.org/whl/cu126 torchvision torch==2.9.0+cu126 diffusers "
         f"transformers {REST}",
         "missing-package",
+        forceable=True,  # That the class needs it is known by its name alone.
     )
 
 
@@ -601,6 +608,7 @@ def test_a_package_that_was_upgraded_after_its_import() -> None:
         "transformers 5.0.0 is imported, but 5.15.0 is installed",
         "Restart the kernel, then run the cell again.",
         "restart-needed",
+        forceable=True,
     )
 
 
@@ -630,6 +638,7 @@ def test_a_restart_is_demanded_only_for_what_the_load_imports(
         if editable
         else "Restart the kernel, then run the cell again.",
         reference="restart-needed",
+        forceable=status is CheckStatus.FAILED,
     )
 
 

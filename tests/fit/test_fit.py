@@ -442,9 +442,21 @@ def test_a_plan_that_does_not_fit_is_refused_by_its_name() -> None:
 @pytest.mark.parametrize("method", [Method.MODEL_OFFLOAD, Method.EIGHT_BIT])
 def test_what_the_call_asked_for_is_named_where_less_would_fit(method: Method) -> None:
     found = fit(BERT, EMBEDDER, CPU, method=method)
-    assert found.hint == "Leave plan= out: cpu fits."
+    assert found.hint == 'Pass plan="cpu", which fits, or leave plan= out.'
+    assert [(str(row.method), row.reason) for row in found.placements if row.fits] == [
+        ("cpu", "fits")
+    ]
+    both = fit(BERT, EMBEDDER, on(T4), method=Method.MULTI_GPU, device="cuda")
+    assert both.hint == 'Pass plan="gpu", which fits, or leave plan= out.'
     pinned = fit(FLUX, LARGE, on(replace(A100, free=42 * GB)), device="cpu", dtype="float32")
     assert pinned.hint == "Leave device= and dtype= out: gpu fits."
+
+
+def test_a_plan_that_was_asked_for_is_compared_with_the_others_that_fit() -> None:
+    found = fit(BERT, EMBEDDER, on(T4), method=Method.CPU)
+    reasons = {str(row.method): row.reason for row in found.placements if row.fits}
+    faster = dict.fromkeys(("gpu", "cpu-offload"), "fits, faster than cpu")
+    assert reasons == faster | {"cpu": "asked for"}
 
 
 def test_packages_are_named_only_where_they_make_the_difference() -> None:

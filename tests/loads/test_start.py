@@ -14,7 +14,13 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
 import nbloader
-from nbloader.errors import CancelledError, DiskSpaceError, DownloadError, InvalidArgumentError
+from nbloader.errors import (
+    CancelledError,
+    DiskSpaceError,
+    DoesNotFitError,
+    DownloadError,
+    InvalidArgumentError,
+)
 from nbloader.loaders import placing
 from nbloader.localhub import Fault, LocalHub, RequestClass
 from nbloader.localhub.demo import MINILM, QWEN_IMAGE_EDIT
@@ -133,9 +139,8 @@ def test_a_failed_job_can_be_tried_again(demo_hub: LocalHub, tmp_path: Path) -> 
     for _ in range(2):  # An error that was raised once is raised anew, with its message.
         with pytest.raises(DownloadError):
             job.result(timeout=WAIT_S)
-    with pytest.raises(InvalidArgumentError, match="too late"):
-        job.choose("auto")
     demo_hub.clear_faults()
+    job.choose("auto")
     job.retry()
     assert type(job.result(timeout=WAIT_S)).__name__ == "SentenceTransformer"
     job.retry()  # What is ready is not loaded again.
@@ -223,6 +228,20 @@ def test_a_plan_that_does_not_fit_is_refused(demo_hub: LocalHub, tmp_path: Path)
     job.result(timeout=WAIT_S)
     with pytest.raises(InvalidArgumentError, match="comes too late"):
         job.choose("cpu")
+
+
+def test_where_a_plan_that_was_asked_for_does_not_fit_another_can_be_chosen(
+    demo_hub: LocalHub, tmp_path: Path
+) -> None:
+    job = start(demo_hub, tmp_path, plan="gpu")
+    with pytest.raises(DoesNotFitError, match="no NVIDIA GPU") as found:
+        job.result(timeout=WAIT_S)
+    assert found.value.hint == 'Pass plan="cpu", which fits, or leave plan= out.'
+    assert job.state.fit is not None
+    assert [str(row.method) for row in job.state.fit.placements if row.fits] == ["cpu"]
+    job.choose("cpu")
+    job.retry()
+    assert type(job.result(timeout=WAIT_S)).__name__ == "SentenceTransformer"
 
 
 def test_its_diagnostics_tell_of_the_job_and_of_no_secret(

@@ -70,7 +70,6 @@ FAILED = replace(
     cancel=ENDED,
     retry=CAN,
     download_anyway=cannot("what failed is not a check that can be passed over"),
-    plan=ENDED,
 )
 NO_PLAN = replace(RUNS, options=(), chosen=None)
 REST = cannot(RESTS)
@@ -116,6 +115,20 @@ CASES = {
     "no plan fits": (
         placed_by(Fit(chosen=None, placements=(ON_SEVERAL,))),
         replace(NO_PLAN, plan=cannot("no plan fits")),
+    ),
+    "one that was asked for does not fit, and another does": (
+        replace(last_state(REFUSED), fit=Fit(chosen=None, placements=(OFFLOADED, ON_SEVERAL))),
+        replace(FAILED, download_anyway=CAN, options=OPTIONS[1:], chosen=None),
+    ),
+    "it failed before the checks": (
+        replace(last_state(REFUSED), fit=None),
+        replace(
+            FAILED,
+            download_anyway=CAN,
+            options=(),
+            chosen=None,
+            plan=cannot("the checks have not been made yet"),
+        ),
     ),
     "another plan was taken": (
         placed_by(replace(FIT, chosen=OFFLOADED)),

@@ -429,6 +429,32 @@ def test_diagnostics_are_drawn_with_the_next_state(
     assert view._widgets["diagnostics"].disabled is False
 
 
+def test_diagnostics_are_gathered_anew_once_the_job_has_failed(background: Background) -> None:
+    view, actions, _, clock = background
+    press(view, "diagnostics")
+    settle(view, last_state(STALLED), clock)
+    actions.report = "it has failed"
+    settle(view, last_state(REFUSED), clock)
+    join("nbloader-diagnostics")
+    join("nbloader-view")
+    assert view._widgets["report"].value == "it has failed"
+    assert actions.calls == ["diagnostics"] * 2
+
+
+def test_a_plan_that_was_chosen_after_a_failure_stands_until_the_retry(
+    background: Background,
+) -> None:
+    view, actions, _, clock = background
+    settle(view, last_state(REFUSED), clock)
+    pick(view, 1)
+    clock.now += 60
+    press(view, "diagnostics")
+    join("nbloader-view")
+    assert view._widgets["plan"].value == "model-offload"
+    assert actions.calls == ["choose model-offload", "diagnostics"]
+    assert "Retry takes the one that is chosen" in view._widgets["note"].value
+
+
 def test_the_end_of_a_job_is_drawn_in_one_moment(background: Background) -> None:
     """However busy the last second was: no title says it failed above a button that cancels it."""
     view, _, _, clock = background
@@ -448,7 +474,7 @@ def test_the_end_of_a_job_is_drawn_in_one_moment(background: Background) -> None
     assert drawn.keys() == set(names)
     assert len(set(drawn.values())) == 1
     buttons = [view._widgets[name].disabled for name in ("cancel", "retry", "plan")]
-    assert buttons == [True, False, True]
+    assert buttons == [True, False, False]
 
 
 def test_a_plan_that_is_chosen_stays_until_the_job_takes_it_over(background: Background) -> None:
