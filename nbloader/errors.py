@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar
 
-from nbloader.notebook import render_error
+from nbloader.notebook import Stop, render_error
 from nbloader.text import printable
 
 __all__ = [
@@ -492,22 +492,20 @@ class CancelledError(NbloaderError):
     reference = "cancelled"
 
 
-class Interrupted(KeyboardInterrupt):
+class Interrupted(Stop):
     """The call was stopped, and what it had started was ended."""
 
     reference = "interrupted"
 
-    def _render_traceback_(self) -> list[str]:
-        """Tell IPython to show no traceback: there is nothing wrong."""
-        return ["KeyboardInterrupt: stopped; run the line again to go on"]
+    def __init__(self, *, shown: bool = False) -> None:
+        super().__init__("stopped; run the line again to go on", shown=shown)
 
 
-class WaitInterrupted(KeyboardInterrupt):
+class WaitInterrupted(Stop):
     """The waiting for a job was stopped; the job goes on."""
 
-    def _render_traceback_(self) -> list[str]:
-        """Tell IPython to show no traceback: there is nothing wrong."""
-        return ["KeyboardInterrupt: stopped waiting; the job goes on (job.cancel() ends it)"]
+    def __init__(self) -> None:
+        super().__init__("stopped waiting; the job goes on (job.cancel() ends it)")
 
 
 def _tree(root: type[NbloaderError]) -> Iterator[type[NbloaderError]]:

@@ -147,7 +147,7 @@ class Job:
         kernel = running_kernel()
         self._spool = _Spool() if batch_told_by(os.environ, kernel) and kernel else None
         if self._spool is not None and request.view is not ViewName.NONE:
-            self._spool.write(f"[  0 %] started: {plain(request.repo_id)}\n")
+            self._spool.write(f"started: {plain(request.repo_id)}\n")
             self._spool.pass_on(sys.stdout)
         self._view = self._new_view()
         self._latest = self._begin()

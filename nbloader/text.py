@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["format_bytes", "format_duration", "format_speed", "plain", "printable", "quote"]
+__all__ = [
+    "format_bytes",
+    "format_duration",
+    "format_share",
+    "format_speed",
+    "middle",
+    "plain",
+    "printable",
+    "quote",
+]
 
 _BYTE_UNITS = ("kB", "MB", "GB", "TB", "PB")
 
@@ -19,6 +28,18 @@ def plain(text: str, limit: int = 300) -> str:
     """Make foreign text fit for one line: bounded, printable, with single blanks."""
     text = " ".join(printable(text[: 4 * limit]).split())
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def middle(text: str, limit: int) -> str:
+    """Shorten a name in its middle: what tells files of one folder apart stands at the end.
+
+    >>> middle("transformer/diffusion_pytorch_model-00003-of-00004.safetensors", 32)
+    'transformer/d…-00004.safetensors'
+    """
+    if len(text) <= limit:
+        return text
+    kept = limit - 1
+    return f"{text[: kept - kept * 3 // 5]}…{text[-(kept * 3 // 5) :]}"
 
 
 def printable(text: str) -> str:
@@ -52,6 +73,20 @@ def format_bytes(count: float) -> str:
             digits = 0 if abs(value) >= 99.95 else 1
             return f"{value:.{digits}f} {unit}"
     raise AssertionError("unreachable")
+
+
+def format_share(there: int, total: int) -> str:
+    """Write how many of some bytes are there; a unit that both have once, and all of them once.
+
+    >>> format_share(57_600_000, 94_500_000), format_share(512, 1_000), format_share(9, 9)
+    ('57.6 of 94.5 MB', '512 B of 1.0 kB', '9 B')
+    """
+    whole = format_bytes(total)
+    if there >= total:
+        return whole
+    part = format_bytes(there)
+    number, _, unit = part.partition(" ")
+    return f"{number if whole.endswith(f' {unit}') else part} of {whole}"
 
 
 def format_speed(bytes_per_second: float | None) -> str:

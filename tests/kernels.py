@@ -26,13 +26,15 @@ class Cell:
 
     Attributes:
         text: that it printed.
-        traceback: lines of the error that ended it.
+        traceback: lines of the error that ended it, as it is shown.
+        status: of the reply: whatever is not `ok` keeps the cells from running that wait.
         displays: outputs by display id, as they stood when the cell ended.
         seconds: from the interrupt to the end; from the start without one.
     """
 
     text: str = ""
     traceback: list[str] = field(default_factory=list)
+    status: str = ""
     displays: dict[str, dict[str, Any]] = field(default_factory=dict)
     seconds: float = 0.0
 
@@ -83,7 +85,14 @@ class Kernel:
             elif message["msg_type"] == "status" and content["execution_state"] == "idle":
                 cell.seconds = time.monotonic() - begun
                 cell.displays = dict(self.displays)
+                cell.status = self._status(request)
                 return cell
+
+    def _status(self, request: str) -> str:
+        while True:
+            reply = self.client.get_shell_msg(timeout=SECONDS)
+            if reply["parent_header"].get("msg_id") == request:
+                return str(reply["content"]["status"])
 
     def listen_until(self, condition: Callable[[], bool]) -> None:
         """Take messages in while no cell runs."""

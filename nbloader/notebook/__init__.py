@@ -5,6 +5,7 @@ from __future__ import annotations
 from nbloader.notebook.background import IMPORTING, Background, import_modules
 from nbloader.notebook.error_cards import clear_frames, render_error
 from nbloader.notebook.kernel import KAGGLE_RUN_TYPE, Kernel, batch_told_by, running_kernel
+from nbloader.notebook.stops import Stop
 from nbloader.notebook.turns import NoTurnError, Turn, Turns, interrupts_held, running_loop
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Background",
     "Kernel",
     "NoTurnError",
+    "Stop",
     "Turn",
     "Turns",
     "batch_told_by",

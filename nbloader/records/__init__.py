@@ -11,6 +11,9 @@ All sizes are bytes, all durations seconds, all times seconds since the epoch (U
 from __future__ import annotations
 
 from nbloader.records.events import (
+    NO_BYTES,
+    SILENT,
+    WITH_ANOTHER,
     Checked,
     CheckResult,
     CheckStatus,
@@ -84,7 +87,10 @@ from nbloader.records.repo import (
 
 __all__ = [
     "LARGE_FILE_BYTES",
+    "NO_BYTES",
+    "SILENT",
     "SPARE_DISK_BYTES",
+    "WITH_ANOTHER",
     "AdapterFacts",
     "AdapterKind",
     "AdapterRequest",

@@ -137,6 +137,12 @@ class FileDone:
     type: Literal["file-done"] = "file-done"
 
 
+NO_BYTES, WITH_ANOTHER = "no bytes came", "ended together with another that stalled"
+
+SILENT = frozenset({NO_BYTES, WITH_ANOTHER})
+"""Reasons of a `Retry` that mean: nothing was refused, the bytes stayed away."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
     """An attempt failed, and another follows.

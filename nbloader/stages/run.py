@@ -22,7 +22,7 @@ from nbloader.notebook import NoTurnError, Turns, clear_frames
 from nbloader.records import CheckStatus, Failed, Method, Ready, Stage
 from nbloader.reporter import Reporter
 from nbloader.state import JobState
-from nbloader.views import View, choose_view, front_end, make_view
+from nbloader.views import View, ViewName, choose_view, front_end, make_view
 
 if TYPE_CHECKING:
     from nbloader.request import Request
@@ -89,7 +89,7 @@ def _done(run: Run, work: Work[T]) -> T:
     except KeyboardInterrupt as error:
         clear_frames(error, handled=handled)
         reporter.finish(Failed(reference=Interrupted.reference, message="stopped", hint=RUN_AGAIN))
-        raise Interrupted from None
+        raise _interrupted(run) from None
     except (NbloaderError, Cancelled) as error:
         clear_frames(error, handled=handled)
         told = error if isinstance(error, NbloaderError) else cancelled_error()
@@ -114,9 +114,13 @@ def _done(run: Run, work: Work[T]) -> T:
     except BaseException as error:
         del result  # The traceback keeps this frame.
         if isinstance(error, KeyboardInterrupt):
-            raise Interrupted from None
+            raise _interrupted(run) from None
         raise
     return result
+
+
+def _interrupted(run: Run) -> Interrupted:
+    return Interrupted(shown=run.request.view is not ViewName.NONE)
 
 
 def cancelled_error() -> CancelledError:

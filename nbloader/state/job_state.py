@@ -288,6 +288,13 @@ class JobState:
             return Awaited.CELL
         return Awaited.BYTES if (self.quiet_s or 0.0) >= QUIET_S else None
 
+    asked_again_in = None  # STUB
+    time_to_ready = None  # STUB
+
+    @property
+    def fastest(self) -> float:  # STUB
+        return self.speed or 0.0
+
     @property
     def ended_by_user(self) -> bool:
         """Whether it has failed only because its user has stopped it."""

@@ -13,7 +13,7 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from nbloader.limits import MAX_RETRY_AFTER_S
-from nbloader.records import Retry, Route, TransferPolicy
+from nbloader.records import NO_BYTES, WITH_ANOTHER, Retry, Route, TransferPolicy
 
 __all__ = [
     "Attempts",
@@ -51,7 +51,7 @@ _JITTER = 0.25
 class Reason(StrEnum):
     """Why an attempt ended before its time."""
 
-    STALLED = "no bytes came"
+    STALLED = NO_BYTES
     TOO_SLOW = "too slow"
     CONNECTION_LOST = "connection lost"
     TIMED_OUT = "timed out"
@@ -65,7 +65,7 @@ class Reason(StrEnum):
     BAD_ANSWER = "the answer is not what was asked for"
     PAGE = "a web page came in its place"
     BLOCKED = "the host cannot be reached"
-    CANCELLED = "ended together with another that stalled"
+    CANCELLED = WITH_ANOTHER
     XET = "Xet storage failed"
     WRONG_BYTES = "wrong bytes"
     WORKER_DIED = "the download process ended"

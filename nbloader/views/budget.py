@@ -19,9 +19,6 @@ class Pace:
     Args:
         every_s: the shortest time between two states, unless there are news.
         clock: seconds, steady.
-
-    Attributes:
-        early: whether the last state was let through before its time, for its news.
     """
 
     def __init__(self, every_s: float, clock: Callable[[], float]) -> None:
@@ -29,7 +26,6 @@ class Pace:
         self._clock = clock
         self._last = -float("inf")
         self._news: tuple[object, ...] = ()
-        self.early = False
 
     def due(self, state: JobState) -> bool:
         """Say whether this state is to be drawn, and take it as drawn if so."""
@@ -42,10 +38,8 @@ class Pace:
             min(len(state.notices), _MAX_URGENT_NOTICES),
             state.waited_for,
         )
-        early = now - self._last <= self._every_s
-        if news == self._news and early:
+        if news == self._news and now - self._last <= self._every_s:
             return False
-        self.early = early
         self._last = now
         self._news = news
         return True

@@ -1,13 +1,14 @@
 """The buttons of a job in the background: which of them can act, and why the others cannot.
 
-`controls` decides, `ControlWidgets` holds the real widgets. While a cell runs, a kernel handles no
-click: it waits until the cell has ended. A button that can be pressed then would seem broken.
+`controls` decides, `ControlWidgets` holds the real widgets. What cannot act is not shown. While a
+cell runs, a kernel handles no click: it waits until the cell has ended. A button that can be
+pressed then would seem broken.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -39,7 +40,6 @@ AFTER_CELL = "a cell is running: clicks wait for its end"
 AFTER_IMPORT = "the libraries are being imported: clicks and cells wait some seconds"
 AFTER_STEP = "the model is being built: clicks and cells wait for the present step"
 
-PLACES = "where the model is placed"
 FOR_RETRY = "Plan: Retry takes the one that is chosen"
 
 CHOICE_HOLDS_S = 5.0
@@ -75,37 +75,18 @@ class Actions(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Control:
-    """One control.
-
-    Attributes:
-        why: why it cannot act, a few words; empty if it can.
-        when: what a click waits for, a few words; empty if it acts at once.
-    """
-
-    why: str = ""
-    when: str = ""
-
-    @property
-    def enabled(self) -> bool:
-        """Whether it can act."""
-        return not self.why
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Controls:
     """All controls for a state.
 
     Attributes:
+        shown: names of those that can act: of `BUTTONS`, and `plan`.
+        note: what a click waits for, or why none can be made, or what a choice is for; or empty.
         options: the plans to choose from: what is shown, and the `records.Method` value.
         chosen: the value of the plan that is shown as chosen; None for none.
     """
 
-    cancel: Control
-    retry: Control
-    download_anyway: Control
-    diagnostics: Control
-    plan: Control
+    shown: tuple[str, ...]
+    note: str = ""
     options: tuple[tuple[str, str], ...] = ()
     chosen: str | None = None
 
@@ -121,20 +102,22 @@ def controls(state: JobState, *, asked: str | None = None) -> Controls:
     options = plans(state.fit)
     values = [value for _, value in options]
     chosen = str(state.fit.chosen.method) if state.fit and state.fit.chosen else None
-
+    running, failed = state.status is Status.RUNNING, state.status is Status.FAILED
     # What waits for a job that has ended is about to end, too.
-    rests = state.waited_for and state.status is Status.RUNNING
-
-    def control(why: str) -> Control:
-        why = RESTS if rests else why
-        return Control(why=why, when="" if why else _when(state))
-
+    rests = running and state.waited_for
+    built = running and state.has_begun(Stage.INITIALISE)
+    can = {
+        "cancel": running,
+        "retry": failed,
+        "download_anyway": failed and state.failure is not None and state.failure.forceable,
+        "diagnostics": True,
+        "plan": (failed or running) and not built and any(value != chosen for value in values),
+    }
+    shown = () if rests else tuple(name for name, acts in can.items() if acts)
+    for_retry = FOR_RETRY if failed and "plan" in shown else ""
     return Controls(
-        cancel=control(_ended(state)),
-        retry=control("" if state.status is Status.FAILED else "nothing has failed"),
-        download_anyway=control(_why_not_anyway(state)),
-        diagnostics=control(""),
-        plan=control(_no_choice(state, values, chosen)),
+        shown=shown,
+        note=RESTS if rests else _when(state) or for_retry,
         options=options,
         chosen=next((value for value in (asked, chosen) if value in values), None),
     )
@@ -154,33 +137,6 @@ def _when(state: JobState) -> str:
     return AFTER_IMPORT if state.importing is None else AFTER_STEP
 
 
-def _ended(state: JobState) -> str:
-    return "" if state.status is Status.RUNNING else "it has ended"
-
-
-def _why_not_anyway(state: JobState) -> str:
-    if state.status is not Status.FAILED or state.failure is None:
-        return "no check has failed"
-    return "" if state.failure.forceable else "what failed is not a check that can be passed over"
-
-
-def _no_choice(state: JobState, fitting: Sequence[str], chosen: str | None) -> str:
-    """Say why no plan can be chosen.
-
-    Args:
-        fitting: the plans that fit.
-        chosen: the one that is taken; None where one was asked for that does not fit.
-    """
-    if state.status is Status.READY:
-        return _ended(state)
-    if state.status is Status.RUNNING and state.has_begun(Stage.INITIALISE):
-        return "the files are there, and the model is built next"
-    if state.fit is None:
-        return "the checks have not been made yet"
-    others = [plan for plan in fitting if plan != chosen]
-    return "" if others else "only one plan fits" if fitting else "no plan fits"
-
-
 def control_traits(
     found: Controls, *, report: str, working: bool = False
 ) -> dict[str, dict[str, object]]:
@@ -190,38 +146,14 @@ def control_traits(
         report: the text of the diagnostics; empty until they were asked for.
         working: whether they are being gathered.
     """
-    wanted: dict[str, dict[str, object]] = {}
-    for name in BUTTONS:
-        control: Control = getattr(found, name)
-        why = control.why or ("being gathered" if working and name == "diagnostics" else "")
-        wanted[name] = {"disabled": bool(why), "tooltip": why or control.when or BUTTONS[name]}
-    wanted["plan"] = {
-        "options": found.options,
-        "value": found.chosen,
-        "disabled": not found.plan.enabled,
-        "tooltip": found.plan.why or (FOR_RETRY if found.retry.enabled else PLACES),
+    return {
+        "row": {"names": (*found.shown, *(["note"] if found.note else []))},
+        "diagnostics": {"disabled": working},
+        "plan": {"options": found.options, "value": found.chosen},
+        "note": {"value": box([line(faint(found.note))] if found.note else [])},
+        "report": {"value": report},
+        "reports": {"shown": bool(report)},
     }
-    wanted["note"] = {"value": box([_note(found), line(_COPY) if report else ""])}
-    wanted["report"] = {"value": report}
-    wanted["reports"] = {"shown": bool(report)}
-    return wanted
-
-
-def _note(found: Controls) -> str:
-    """Say why what cannot act cannot, each reason once; or what clicks wait for."""
-    names: dict[str, list[str]] = {}
-    for name, title in (*BUTTONS.items(), ("plan", "Plan")):
-        control: Control = getattr(found, name)
-        if control.when:
-            return line(faint(control.when))
-        if not control.enabled:
-            names.setdefault(control.why, []).append(title)
-    if list(names) == [RESTS]:
-        return line(faint(RESTS))
-    said = [f"{', '.join(titles)}: {why}" for why, titles in names.items()]
-    if found.retry.enabled and found.plan.enabled:
-        said.append(FOR_RETRY)
-    return line(faint(" · ".join(said) or "&nbsp;"))
 
 
 class ControlWidgets:
@@ -261,36 +193,45 @@ class ControlWidgets:
         self._report = ""
         self._gathering = False
         self._seen = self._reported_of = _course(state)
-        self._tooltip = (
-            "tooltip" if "tooltip" in make.Dropdown.class_trait_names() else "description_tooltip"
-        )
         self.widgets: dict[str, Any] = {}
         self.values = self.traits(state)
         first = {
             name: self.real(name, values)
             for name, values in self.values.items()
-            if name != "reports"
+            if name not in ("row", "reports")
         }
         fit = keep(make.Layout(width="auto", margin="0 6px 4px 0", flex="0 0 auto"))
-        row = keep(make.Layout(width="auto", margin="4px 0 0 0", flex_flow="row wrap"))
+        # As high as a button from the start, so that nothing moves when one comes.
+        row = keep(
+            make.Layout(
+                width="auto",
+                min_height="36px",
+                margin="4px 0 0 0",
+                flex_flow="row wrap",
+                align_items="center",
+            )
+        )
         wide = keep(make.Layout(width="auto", margin="0 0 4px 0", flex="0 0 auto"))
+        rest = keep(make.Layout(width="auto", margin="0 0 4px 0", flex="1 1 12em"))
         tall = keep(make.Layout(width="auto", height="12em", margin="0"))
         style = keep(make.ButtonStyle())
         for name, title in BUTTONS.items():
-            button = make.Button(description=title, layout=fit, style=style, **first[name])
+            button = make.Button(description=title, layout=fit, style=style, **first.get(name, {}))
             self.widgets[name] = keep(button)
             button.on_click(self._pressed(name))
-        buttons = keep(make.HBox(tuple(self.widgets.values()), layout=row))
-        plan = keep(make.Dropdown(description="Plan", layout=wide, **first["plan"]))
+        plan = keep(make.Dropdown(description="Plan", layout=rest, **first["plan"]))
         plan.observe(self._chosen, "value")
-        note = keep(make.HTML(layout=wide, **first["note"]))
+        note = keep(make.HTML(layout=rest, **first["note"]))
+        copy = keep(make.HTML(layout=wide, value=box([line(_COPY)])))
         report = keep(make.Textarea(layout=tall, continuous_update=False, **first["report"]))
-        for widget in (plan, note, report):
+        for widget in (plan, note, copy, report):
             keep(widget.style)
+        self._reports = (copy, report)
         self.widgets |= {"plan": plan, "note": note, "report": report}
+        self.widgets["row"] = keep(make.HBox(layout=row, **self.real("row", self.values["row"])))
         reports = keep(make.VBox(layout=wide, **self.real("reports", self.values["reports"])))
         self.widgets["reports"] = reports
-        self.children = (buttons, plan, note, reports)
+        self.children = (self.widgets["row"], reports)
 
     def asked(self, state: JobState) -> str | None:
         """Return the plan that was chosen within the last moments, or that waits for a retry."""
@@ -310,15 +251,12 @@ class ControlWidgets:
         found = controls(state, asked=self.asked(state))
         return control_traits(found, report=self._report, working=self._gathering)
 
-    def real(self, name: str, values: Mapping[str, object]) -> Mapping[str, object]:
+    def real(self, name: str, values: Mapping[str, Any]) -> Mapping[str, object]:
         """Return the traits that the installed ipywidgets has for what a widget shows."""
+        if name == "row":
+            return {"children": tuple(self.widgets[each] for each in values["names"])}
         if name == "reports":
-            return {"children": (self.widgets["report"],) if values["shown"] else ()}
-        if name == "plan":
-            return {
-                self._tooltip if trait == "tooltip" else trait: value
-                for trait, value in values.items()
-            }
+            return {"children": self._reports if values["shown"] else ()}
         return values
 
     @contextmanager

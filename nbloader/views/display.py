@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 __all__ = ["NotebookDisplay"]
@@ -32,6 +33,24 @@ STYLE = """<style>
 
 Bundle = Mapping[str, Any]
 """The same output in several forms, by MIME type; a front end shows the richest that it knows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """What a view in a notebook shows of a job.
+
+    Attributes:
+        speed, eta: whether the speed and the time left are shown.
+        raised: whether the error of a failed job is shown where the view is seen: by the cell
+            whose call has failed. Then the view only points at it.
+    """
+
+    speed: bool = True
+    eta: bool = True
+    raised: bool = False
+
+
+WHOLE = Form()
 
 
 class Display(Protocol):

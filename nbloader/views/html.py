@@ -1,4 +1,4 @@
-"""A job as static HTML: what is shown without widgets, and what stays in the saved notebook."""
+"""A job as HTML: what is shown live, and what stays in the saved notebook."""
 
 from __future__ import annotations
 
@@ -6,33 +6,48 @@ import time
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from nbloader.records import Selection, Stage
-from nbloader.redaction import short_path
-from nbloader.state import JobState, StageState, Status
-from nbloader.text import format_bytes, format_duration, format_speed, plain
+from nbloader.records import CheckStatus
+from nbloader.state import Awaited, JobState, StageState, Status
+from nbloader.text import format_duration, format_share, format_speed, plain
 from nbloader.views import text
 from nbloader.views.budget import Pace
 from nbloader.views.checks import checks_markup
-from nbloader.views.display import Bundle, Display, new_display_id
-from nbloader.views.markup import bar, box, escape, faint, line, whole
-from nbloader.views.parts import components, log, sparkline, there_of
+from nbloader.views.display import WHOLE, Bundle, Display, Form, new_display_id
+from nbloader.views.markup import bar, box, code_marked, escape, faint, fold, line, whole
+from nbloader.views.parts import (
+    components,
+    grouped,
+    largest,
+    notices,
+    retries,
+    sparkline,
+)
 from nbloader.views.words import (
     ICONS,
+    STOPPED,
+    about,
     counted,
+    doing,
+    downloads,
     ended,
+    fetched,
     kept,
-    placement_words,
-    quiet,
+    ready_in,
+    retried,
     time_left,
+    waiting,
+    where,
     whole_seconds,
 )
 
 __all__ = ["render"]
 
 MAX_COMPONENTS = 30
+MAX_LIVE_COMPONENTS = 12
 MAX_RETRIES = 50
 REDRAW_EVERY_S = 1.0
 
+_ABOUT_LIMIT = 400
 _NAME_LIMIT = 60
 
 _COLORS: Mapping[Status, str] = MappingProxyType(
@@ -44,40 +59,39 @@ _COLORS: Mapping[Status, str] = MappingProxyType(
 )
 """Of bars and marks. Text has no colour of its own."""
 
+_AMBER = "var(--jp-warn-color0,#b45f06)"
+"""Of the bar and the mark of a job that waits for bytes."""
+
 _INTERRUPTED = (
     "running when this was saved; if the kernel has stopped since, it was interrupted; "
     "run again to continue: what has arrived is kept"
 )
 
+_TOLD_BELOW = "the error below says why"
 
-def render(state: JobState, *, speed: bool = True, eta: bool = True) -> str:
+
+def render(state: JobState, form: Form = WHOLE) -> str:
     """Write a state as static HTML that needs no script and no style sheet.
 
-    Args:
-        speed, eta: whether the speed and the time left are shown.
+    A job that has ended is a few lines: what it is, how it came, and what should be known. All
+    else is folded.
     """
-    running = state.status is Status.RUNNING
-    done = state.status is Status.READY
-    return box(
-        [
-            line(_title(state, faint(f"· {_now(state)}") if running else "")),
-            *map(line, _failure(state)),
-            _facts(state),
-            line(_bytes(state, speed=speed, eta=eta)) if state.selection else "",
-            "" if done else line(_bar(state, state.percent, _share_text(state))),
-            sparkline(state, kept=False) if speed else "",
-            components(state.components, state, limit=MAX_COMPONENTS),
-            checks_markup(state.checks),
-            log(state, retries=MAX_RETRIES),
-        ]
-    )
+    if state.status is Status.RUNNING:
+        return box(
+            [
+                live(state, form, static=True),
+                checks_markup(state.checks),
+                _retries(state),
+            ]
+        )
+    return box([*_end(state, form), notices(state), _details(state, form)])
 
 
-def static_bundle(state: JobState, *, speed: bool = True, eta: bool = True) -> Bundle:
+def static_bundle(state: JobState, form: Form = WHOLE) -> Bundle:
     """Return a state in the forms that every place can show, later and without a kernel."""
     return {
-        "text/html": render(state, speed=speed, eta=eta),
-        "text/plain": text.render(state, speed=speed, eta=eta),
+        "text/html": render(state, form),
+        "text/plain": text.render(state, speed=form.speed, eta=form.eta),
     }
 
 
@@ -95,103 +109,85 @@ def interrupted_bundle(state: JobState) -> Bundle:
     }
 
 
-def head(state: JobState) -> str:
-    """Write what is loaded, where to, and the stages: the live view's part above the bar."""
-    return "".join((line(_title(state)), *map(line, _failure(state)), _facts(state, lines=True)))
-
-
-def progress(state: JobState, *, speed: bool, eta: bool) -> str:
-    """Write how far the job is: the live view's bar with its figures.
+def live(state: JobState, form: Form, *, static: bool = False) -> str:
+    """Write what changes while a job runs, as one piece: all of it is true at the same moment.
 
     Every figure has a place of its own, whether it is known or not, so that nothing moves.
+
+    Args:
+        static: whether places are kept only for what is known.
     """
-    percent = state.percent
-    cells = [
-        (f"job {percent:.0f} %", "5em"),  # Not the share of the bytes, which stand beside it.
-        (there_of(state.there, state.total) if state.selection else "", "11em"),
-        *([(format_speed(state.speed) if _downloads(state) else "", "6.5em")] if speed else []),
-        *([(time_left(state), "6.5em")] if eta else []),
-        (quiet(state), "9em"),
-    ]
-    said = ", ".join(filter(None, (content for content, _ in cells)))
-    places = "".join(
-        f'<span style="flex:0 0 {width};white-space:nowrap">{content or "&nbsp;"}</span>'
-        for content, width in cells
+    if state.status is not Status.RUNNING:
+        return "".join((*_end(state, form), notices(state)))
+    parts = largest(grouped(state.components), MAX_LIVE_COMPONENTS)
+    return "".join(
+        (
+            line(_title(state)),
+            line(faint(escape(about(state), _ABOUT_LIMIT) or "&nbsp;")),
+            _progress(state, form),
+            line(faint(_stages(state) or "&nbsp;")),
+            sparkline(state, kept=not static) if form.speed and _fetches(state) else "",
+            components(parts, state, limit=len(parts)),
+            notices(state),
+        )
     )
-    row = f'<div style="display:flex;flex-wrap:wrap;column-gap:1em">{places}</div>'
-    return _bar(state, percent, said) + row + (sparkline(state) if speed else "")
 
 
-def _title(state: JobState, more: str = "") -> str:
-    mark = f'<span style="color:{_mark_color(state.status)}">{ICONS[state.status]}</span>'
-    title = f"{mark} <b>{escape(state.repo_id, 100)}</b>"
-    if state.status is Status.READY:
-        return f"{title}: {escape(state.summary)} {faint(f'· {ended(state)}')}"
-    if state.status is Status.FAILED:
-        return f"{title} {faint(f'· {ended(state)}')}"
-    return f"{title} {more}".rstrip()
+def _fetches(state: JobState) -> bool:
+    """Say whether bytes come, as far as it is known."""
+    return state.selection is None or state.to_fetch > 0
 
 
-def _mark_color(status: Status) -> str:
-    """Return the colour of a mark, which is text: that of the theme, or the one around it.
+def _title(state: JobState) -> str:
+    return f"{_mark(state)} <b>{escape(state.repo_id, 100)}</b>"
+
+
+def _mark(state: JobState) -> str:
+    """Write the mark, in its colour: it is text, so it takes the theme's, or the one around it.
 
     The green of Jupyter's themes is too light to be read on white.
     """
-    if status is Status.READY:
-        return "inherit"
-    return f"{_COLORS[status].partition(',')[0]},inherit)"
+    if state.ended_by_user:
+        return STOPPED
+    if state.status is Status.READY:
+        return ICONS[Status.READY]
+    color = f"{_color(state).partition(',')[0]},inherit)"
+    return f'<span style="color:{color}">{ICONS[state.status]}</span>'
 
 
-def _now(state: JobState) -> str:
-    at = f"{state.percent:.0f} %"
-    return f"{at}{f', {state.stage}' if state.stage else ''} · {format_duration(state.elapsed)}"
+def _color(state: JobState) -> str:
+    waits = state.status is Status.RUNNING and state.waits_for is Awaited.BYTES
+    return _AMBER if waits else _COLORS[state.status]
 
 
-def _failure(state: JobState) -> tuple[str, ...]:
-    if state.failure is None:
-        return ()
-    advice = kept(state) or escape(state.failure.hint)
-    if state.ended_by_user:  # The title says what happened.
-        return (advice,)
-    reference = f"[{escape(state.failure.reference, _NAME_LIMIT)}]"
-    return (f"<b>{escape(state.failure.message)}</b> {faint(reference)}", advice)
-
-
-def _facts(state: JobState, *, lines: bool = False) -> str:
-    """Write what is loaded and where to, and the stages.
-
-    Args:
-        lines: whether both lines are there from the start, so that nothing moves.
-    """
-    about = " · ".join(_about(state))
-    stages = " · ".join(_stage(state, begun) for begun in state.stages)
-    return "".join(
-        line(faint(content) if content else "&nbsp;")
-        for content in (about, stages)
-        if content or lines
-    )
-
-
-def _about(state: JobState) -> list[str]:
-    selection = state.selection
-    if selection is None:
-        return []
-    count = counted(len(selection.files), "file", "files")
-    chosen = state.fit.chosen if state.fit else None
-    return [
-        _origin(selection),
-        f"{count}, {format_bytes(selection.total)}",
-        *([escape(placement_words(chosen))] if chosen else []),
+def _progress(state: JobState, form: Form) -> str:
+    """Draw the share of the bytes that is there, and write its figures."""
+    known = state.selection is not None
+    cells = [
+        (f"{state.percent:.0f} %" if known else "", "3em"),
+        (format_share(state.there, state.total) if known else "", "9em"),
     ]
+    warned = waiting(state)
+    if warned:
+        cells.append((f"{ICONS[CheckStatus.WARNING]} {warned}", "22em"))
+    elif downloads(state) or not known:
+        cells += [(format_speed(state.speed) if known else "", "6em")] if form.speed else []
+        cells += [(time_left(state), "10em"), (ready_in(state), "10em")] if form.eta else []
+    else:
+        cells.append(
+            (", ".join(filter(None, (doing(state), ready_in(state) if form.eta else ""))), "")
+        )
+    said = ", ".join(content for content, _ in cells if content)
+    places = "".join(
+        f'<span style="flex:0 0 {width or "auto"};white-space:nowrap">{content or "&nbsp;"}</span>'
+        for content, width in cells
+    )
+    row = f'<div style="display:flex;flex-wrap:wrap;column-gap:1em">{places}</div>'
+    return bar(state.percent / 100, "bytes", said, color=_color(state), height=8) + row
 
 
-def _origin(selection: Selection) -> str:
-    if selection.folder is not None:
-        return escape(short_path(selection.folder), _NAME_LIMIT)
-    commit = escape(selection.commit_hash[:8])
-    if selection.revision == selection.commit_hash:
-        return commit
-    return f"{escape(selection.revision, _NAME_LIMIT)} ({commit})"
+def _stages(state: JobState) -> str:
+    return " · ".join(_stage(state, begun) for begun in state.stages)
 
 
 def _stage(state: JobState, begun: StageState) -> str:
@@ -200,48 +196,60 @@ def _stage(state: JobState, begun: StageState) -> str:
         return whole(f"{ICONS[Status.RUNNING]} {begun.stage} {whole_seconds(seconds)}")
     broken = state.status is Status.FAILED and begun is state.stages[-1]
     icon = ICONS[Status.FAILED if broken else Status.READY]
+    if broken and state.ended_by_user:
+        icon = STOPPED
     return whole(f"{icon} {begun.stage} {format_duration(begun.seconds)}")
 
 
-def _bytes(state: JobState, *, speed: bool, eta: bool) -> str:
-    had = state.cached or state.copied
-    where = "there already" if _is_folder(state) else "from the cache"
-    cached = f"{format_bytes(state.cached_bytes)} {where}" if had else ""
-    if state.status is Status.RUNNING:
-        parts = [there_of(state.there, state.total), cached]
-        if state.stage is Stage.DOWNLOAD:
-            parts.append(format_speed(state.speed) if speed else "")
-            parts.append(time_left(state) if eta else "")
-            parts.append(quiet(state))
-    else:
-        average = f" at {format_speed(state.average_speed)} on average" if speed else ""
-        # Where styles are stripped, there is no bar that would show how far a failed job came.
-        broken = state.status is Status.FAILED and not state.is_resumable
-        parts = [
-            there_of(state.there, state.total) if broken else "",
-            f"{format_bytes(state.fetched)} downloaded{average if state.fetched else ''}"
-            if state.fetched or not _is_folder(state)
-            else "",
-            cached,
+def _end(state: JobState, form: Form) -> list[str]:
+    """Write how a job has ended: the title, and a line or two about it."""
+    failure = state.failure
+    came = " · ".join(filter(None, (fetched(state, speed=form.speed), where(state))))
+    facts = line(faint(escape(came, _ABOUT_LIMIT))) if came else ""
+    if failure is None:
+        return [
+            line(f"{_title(state)}: {escape(state.summary)} {faint(f'· {ended(state)}')}"),
+            facts,
         ]
-    return " · ".join(part for part in parts if part)
+    if state.ended_by_user:
+        return [line(f"{_title(state)} {faint(f'· {ended(state)}; {kept(state)}')}")]
+    reference = escape(failure.reference, _NAME_LIMIT)
+    why = f" · {_TOLD_BELOW}" if form.raised else ""
+    title = line(f"{_title(state)} {faint(f'· {ended(state)} [{reference}]{why}')}")
+    if form.raised:
+        return [title]
+    return [
+        title,
+        line(f"<b>{escape(failure.message)}</b>"),
+        line(code_marked(failure.hint)),
+        facts,
+    ]
 
 
-def _is_folder(state: JobState) -> bool:
-    return state.selection is not None and state.selection.folder is not None
+def _details(state: JobState, form: Form) -> str:
+    """Fold away all that need not be read, under a line that says what there is."""
+    parts = [
+        line(faint(_stages(state))) if state.stages else "",
+        sparkline(state, kept=False) if form.speed else "",
+        components(state.components, state, limit=MAX_COMPONENTS),
+        checks_markup(state.checks),
+        _retries(state),
+    ]
+    content = "".join(parts)
+    counts = [
+        counted(len(state.components), "component", "components") if state.components else "",
+        counted(len(state.checks), "check", "checks") if state.checks else "",
+        counted(len(state.retries), "retry", "retries") if state.retries else "",
+    ]
+    said = " · ".join(filter(None, counts))
+    return fold(f"Details {faint(said)}".rstrip(), content) if content else ""
 
 
-def _downloads(state: JobState) -> bool:
-    return state.stage is Stage.DOWNLOAD and state.status is Status.RUNNING
-
-
-def _bar(state: JobState, percent: float, said: str) -> str:
-    return bar(percent / 100, "overall", said, color=_COLORS[state.status])
-
-
-def _share_text(state: JobState) -> str:
-    there = f", {there_of(state.there, state.total)}" if state.selection else ""
-    return f"{state.percent:.0f} %{there}"
+def _retries(state: JobState) -> str:
+    """Say what was asked again, with the table behind it."""
+    if not state.retries:
+        return ""
+    return fold(escape(retried(state.retries)), retries(state, limit=MAX_RETRIES))
 
 
 class HtmlView:
@@ -249,7 +257,6 @@ class HtmlView:
 
     Args:
         display: where to.
-        speed, eta: whether the speed and the time left are shown.
         clock: seconds, steady.
     """
 
@@ -257,13 +264,11 @@ class HtmlView:
         self,
         display: Display,
         *,
-        speed: bool = True,
-        eta: bool = True,
+        form: Form = WHOLE,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._display = display
-        self._speed = speed
-        self._eta = eta
+        self._form = form
         self._pace = Pace(REDRAW_EVERY_S, clock)
         self._display_id = new_display_id()
         self._drawn: Bundle | None = None
@@ -281,7 +286,7 @@ class HtmlView:
             self._closed = True
 
     def _draw(self, state: JobState) -> None:
-        bundle = static_bundle(state, speed=self._speed, eta=self._eta)
+        bundle = static_bundle(state, self._form)
         if self._drawn is None:
             self._display.show(bundle, self._display_id)
         elif bundle != self._drawn:

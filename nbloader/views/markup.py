@@ -8,9 +8,10 @@ the colour around it, so that light and dark themes both fit.
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Iterable, Sequence
 
-from nbloader.text import plain
+from nbloader.text import plain, printable
 
 # The classes keep MathJax from reading a `$` of a foreign name as a formula (version 2, 3 and up).
 _NO_FORMULA = 'class="tex2jax_ignore mathjax_ignore"'
@@ -24,6 +25,8 @@ _COLUMN = ' scope="col"'
 _BLOCK = "display:block;width:100%;margin:4px 0;border:0;font:inherit;color:inherit"
 # JupyterLab pads rows, too, which tells only where they are no rows of a table.
 _ROW = "display:flex;flex-wrap:wrap;column-gap:1em;padding:0;background:none"
+_ADDRESS = re.compile(r"(https://[\w./?=&%#:~+-]*[\w/])")
+_ELSEWHERE = ' target="_blank" rel="noopener noreferrer"'
 _UNSEEN = (
     "position:absolute;width:1px;height:1px;margin:-1px;overflow:hidden;"
     "clip-path:inset(50%);white-space:nowrap"
@@ -65,6 +68,34 @@ def fold(title: str, content: str, *, opened: bool = False) -> str:
     return f'<{tag}><summary style="{style}">{title}</summary>{content}</details>'
 
 
+def code_marked(text: str, limit: int = 900) -> str:
+    """Write foreign lines with their code in code marks, and with links that are links.
+
+    Code stands between backticks, or is a whole line after the first one, which is to be pasted.
+    """
+    first, *others = [plain(each, limit) for each in printable(text[:limit]).split("\n")] or [""]
+    marked = "".join(
+        f"<code>{html.escape(piece)}</code>" if number % 2 else _linked(piece)
+        for number, piece in enumerate(first.split("`"))
+    )
+    pasted = "".join(
+        line(_linked(each) if each.endswith(".") else f"<code>{html.escape(each)}</code>")
+        for each in others
+        if each
+    )
+    return marked + pasted
+
+
+def _linked(text: str) -> str:
+    """Make a link of each address of the web in a text of one line."""
+    return "".join(
+        link(html.escape(piece), html.escape(piece), _ELSEWHERE)
+        if number % 2
+        else html.escape(piece)
+        for number, piece in enumerate(_ADDRESS.split(text))
+    )
+
+
 def whole(content: str) -> str:
     """Keep markup on one line."""
     return f'<span style="white-space:nowrap">{content}</span>'
@@ -88,21 +119,27 @@ def unseen(content: str) -> str:
 
 
 def bar(
-    share: float, label: str, value: str, *, color: str = "var(--jp-brand-color1,#2f81f7)"
+    share: float,
+    label: str,
+    value: str,
+    *,
+    color: str = "var(--jp-brand-color1,#2f81f7)",
+    height: int = 6,
 ) -> str:
     """Draw how much is done, from 0 to 1. Shows nothing where styles are stripped.
 
     Args:
         label, value: what is measured and how much of it is done, for those who hear the page;
             escaped already.
+        height: pixels.
     """
     percent = 100 * min(1.0, max(0.0, share))
     return (
         f'<div role="progressbar" aria-label="{label}" aria-valuemin="0" aria-valuemax="100" '
         f'aria-valuenow="{percent:.0f}" aria-valuetext="{value}" '
-        'style="flex:1 1 4em;min-width:0;height:6px;margin:3px 0;border-radius:3px;'
+        f'style="flex:1 1 3em;min-width:0;height:{height}px;margin:3px 0;border-radius:3px;'
         'overflow:hidden;background:rgba(128,128,128,0.25)">'
-        f'<div style="width:{percent:.1f}%;height:6px;background:{color}"></div></div>'
+        f'<div style="width:{percent:.1f}%;height:{height}px;background:{color}"></div></div>'
     )
 
 
@@ -147,9 +184,9 @@ def cell(content: str, width: str, style: str = "") -> str:
 def spread(left: str, right: str) -> str:
     """Put two texts at both ends of a `cell`; where styles are stripped, a comma is between."""
     return (
-        f'<span style="flex:1 1 8em;white-space:nowrap;opacity:0.7">{left}</span>'
+        f'<span style="flex:1 1 6em;white-space:nowrap;opacity:0.7">{left}</span>'
         '<span style="font-size:0">, </span>'
-        f'<span style="flex:0 1 11em;white-space:nowrap;text-align:right">{right}</span>'
+        f'<span style="flex:0 1 9em;white-space:nowrap;text-align:right">{right}</span>'
     )
 
 

@@ -11,13 +11,12 @@ from itertools import pairwise
 
 from nbloader.records import CheckStatus, Notice, Retry
 from nbloader.state import ComponentState, FileState, JobState, Status, Step
-from nbloader.text import format_bytes, format_duration, format_speed, plain
+from nbloader.text import format_duration, format_share, format_speed, middle, plain
 from nbloader.views.markup import (
     bar,
     cell,
     escape,
     faint,
-    fold,
     grid,
     hint,
     line,
@@ -27,10 +26,13 @@ from nbloader.views.markup import (
     table,
     whole,
 )
-from nbloader.views.words import ICONS, counted, step_words
+from nbloader.views.words import ICONS, step_words
 
 MAX_FILES = 30
-MAX_OPEN_RETRIES = 5
+
+SMALL_BYTES = 1_000_000
+"""What is smaller comes within moments; of an unfinished job it stands in one row."""
+
 MAX_NOTICES = 20
 MAX_EXPORTED = 200
 MAX_EXPORTED_CHARACTERS = 30_000
@@ -42,6 +44,7 @@ HEIGHT = 24
 
 _NAME_LIMIT = 60
 _PATH_LIMIT = 120
+_SHORT_PATH = 40
 
 _STEP_S = 0.5
 """As close as the points of the history are."""
@@ -59,6 +62,15 @@ def components(parts: Sequence[ComponentState], state: JobState, *, limit: int) 
     return grid(rows, "components")
 
 
+def grouped(parts: Sequence[ComponentState]) -> list[ComponentState]:
+    """Return those that take time, and one for all the small ones, which come first anyway."""
+    large = [part for part in parts if part.total >= SMALL_BYTES]
+    small = [part for part in parts if part.total < SMALL_BYTES]
+    if not large or len(small) < 2:
+        return list(parts)
+    return [*large, _summed(small, f"{len(small)} small parts")]
+
+
 def files(part: ComponentState, status: Status) -> str:
     """Write a row a file of a component; its own folder is not named again and again."""
     folder = f"{part.repo_id}:" if part.repo_id else f"{part.name}/"
@@ -66,7 +78,7 @@ def files(part: ComponentState, status: Status) -> str:
     if others := part.files[MAX_FILES:]:
         total = sum(file.total for file in others)
         there = sum(file.completed for file in others)
-        rows.append(_row(f"{len(others)} others", "", there_of(there, total)))
+        rows.append(_row(f"{len(others)} others", "", format_share(there, total)))
     return grid(rows, f"files of {escape(part.name, _NAME_LIMIT)}")
 
 
@@ -76,19 +88,16 @@ def largest(parts: Sequence[ComponentState], limit: int) -> list[ComponentState]
         return list(parts)
     by_size = sorted(range(len(parts)), key=lambda number: -parts[number].total)
     others = [parts[number] for number in by_size[limit:]]
-    summed = ComponentState(
-        name=f"{len(others)} others",
-        step=min((part.step for part in others), key=list(Step).index),
-        files=tuple(file for part in others for file in part.files),
-    )
+    summed = _summed(others, f"{len(others)} others")
     return [*(parts[number] for number in sorted(by_size[:limit])), summed]
 
 
-def there_of(there: int, total: int) -> str:
-    """Write how many bytes are there; all of them are told of once."""
-    if there >= total:
-        return format_bytes(total)
-    return f"{format_bytes(there)} of {format_bytes(total)}"
+def _summed(parts: Sequence[ComponentState], name: str) -> ComponentState:
+    return ComponentState(
+        name=name,
+        step=min((part.step for part in parts), key=list(Step).index),
+        files=tuple(file for part in parts for file in part.files),
+    )
 
 
 def _component(part: ComponentState, status: Status, seconds: Mapping[str, float]) -> str:
@@ -100,10 +109,10 @@ def _component(part: ComponentState, status: Status, seconds: Mapping[str, float
         step += f" · from {escape(part.repo_id, _PATH_LIMIT)}"
     completed, total = part.completed, part.total
     share = min(1.0, completed / total) if total else 1.0
-    there = there_of(completed, total)
+    there = format_share(completed or total, total)
     moves = "" if status is Status.READY else bar(share, name, f"{step}, {there}")
     label = (
-        f'<span title="{name}" style="flex:0 0 10em;overflow:hidden;text-overflow:ellipsis;'
+        f'<span title="{name}" style="flex:0 0 9em;overflow:hidden;text-overflow:ellipsis;'
         f'white-space:nowrap">{name}</span>{moves}'
     )
     return _row(label, step, there, "display:flex;align-items:center;column-gap:1em")
@@ -111,13 +120,13 @@ def _component(part: ComponentState, status: Status, seconds: Mapping[str, float
 
 def _file(file: FileState, folder: str, status: Status) -> str:
     path = escape(file.path.removeprefix(folder), _PATH_LIMIT)
-    return _row(path, step_words(file.step, status), there_of(file.completed, file.total))
+    return _row(path, step_words(file.step, status), format_share(file.completed, file.total))
 
 
 def _row(name: str, step: str, there: str, style: str = "") -> str:
     """Write a row of a grid: on one line, or on two where the page is narrow."""
     # Only what stands alone on a line takes all of it.
-    return cell(name, "1000 1 15em", style) + cell(spread(step, there), "1 1 20em", "display:flex")
+    return cell(name, "1000 1 12em", style) + cell(spread(step, there), "1 1 15em", "display:flex")
 
 
 # -- the speed -------------------------------------------------------------------------------------
@@ -131,11 +140,12 @@ def sparkline(state: JobState, *, kept: bool = True) -> str:
     Args:
         kept: whether its place is kept where there is nothing to draw.
     """
-    points = speeds(state.history, _until(state))
+    until = state.history_until
+    points = [] if until is None else speeds(state.history, until)
     top = max(points, default=0.0)
     if not kept and (len(points) < 2 or not top):
         return ""
-    label = f"fastest {format_speed(top)}" if top else ""
+    label = f"fastest {format_speed(state.fastest)}" if top and state.fastest else ""
     return (
         f'<div style="display:flex;align-items:flex-end;gap:1em;height:{HEIGHT}px;margin:3px 0">'
         f"{_svg(points, top, label)}"
@@ -173,12 +183,6 @@ def speeds(history: Sequence[tuple[float, int]], until: float) -> list[float]:
     return [total / step for total in totals]
 
 
-def _until(state: JobState) -> float:
-    if state.quiet_s is not None:
-        return state.updated_at
-    return state.history[-1][0] if state.history else state.updated_at
-
-
 def _svg(points: Sequence[float], top: float, label: str) -> str:
     if len(points) < 2 or not top:
         path = ""
@@ -205,49 +209,61 @@ def _svg(points: Sequence[float], top: float, label: str) -> str:
 # -- notices and retries ---------------------------------------------------------------------------
 
 
-def log(state: JobState, *, retries: int, folds: bool = True) -> str:
-    """Write the notices and the retries, the newest first.
-
-    Args:
-        retries: how many of them.
-        folds: whether many retries are folded. What the user has opened is closed by an update.
-    """
-    notices = [_notice(notice) for notice in reversed(state.notices[-MAX_NOTICES:])]
+def notices(state: JobState) -> str:
+    """Write what the user should know, the newest first."""
+    rows = [_notice(notice) for notice in reversed(state.notices[-MAX_NOTICES:])]
     if len(state.notices) > MAX_NOTICES:
-        notices.append(line(faint(f"{len(state.notices) - MAX_NOTICES} earlier notes")))
-    return "".join(notices) + _retries(state.retries, retries, folds=folds)
+        rows.append(line(faint(f"{len(state.notices) - MAX_NOTICES} earlier notes")))
+    return "".join(rows)
 
 
 def _notice(notice: Notice) -> str:
     return line(f"{ICONS[CheckStatus.WARNING]} {escape(notice.message)}{hint(escape(notice.hint))}")
 
 
-def _retries(retries: Sequence[Retry], limit: int, *, folds: bool) -> str:
-    if not retries:
+def retries(state: JobState, *, limit: int) -> str:
+    """Write the newest retries as a table, the newest first; columns that would say nothing go."""
+    shown = state.retries[: -limit - 1 : -1]
+    if not shown:
         return ""
-    count = counted(len(retries), "retry", "retries")
-    if len(retries) > limit:
-        count += f", the last {limit}"
-    rows = table(
-        [_retry(retry) for retry in retries[: -limit - 1 : -1]],
-        heads=tuple(map(whole, ("Time (UTC)", "File", "Reason", "Next in", "Attempt", "Over"))),
-    )
-    exported = _export(retries[-MAX_EXPORTED:])
-    if folds and min(len(retries), limit) > MAX_OPEN_RETRIES:
-        return fold(count, scrolled(rows) + line(exported))
-    return line(f"{count} · {exported}") + scrolled(rows)
+    columns = {
+        "Time": [whole(_local_time(retry.time)) for retry in shown],
+        "File": [_file_name(retry.path) for retry in shown],
+        "Reason": [_readable(escape(retry.reason)) for retry in shown],
+        "Next": [whole(_next(retry)) for retry in shown],
+        "Over": [_changed_route(retry) for retry in shown],
+    }
+    told = {head: cells for head, cells in columns.items() if any(cells)}
+    rows = table(zip(*told.values(), strict=True), heads=tuple(map(whole, told)))
+    earlier = len(state.retries) - len(shown)
+    more = f"{earlier} earlier ones · " if earlier else ""
+    return scrolled(rows) + line(faint(more) + _export(state.retries[-MAX_EXPORTED:]))
 
 
-def _retry(retry: Retry) -> tuple[str, ...]:
-    file = escape(retry.path, _PATH_LIMIT) if retry.path else "the Hub"
-    return (
-        _time_of_day(retry.time),
-        _readable(file),
-        _readable(escape(retry.reason)),
-        whole(format_duration(retry.wait_s) if retry.wait_s else "at once"),
-        whole(f"{retry.attempt} of {retry.max_attempts}" if retry.attempt else "–"),
-        str(retry.route or "–"),
-    )
+def _file_name(path: str | None) -> str:
+    if path is None:
+        return "the Hub"
+    name = plain(path, _PATH_LIMIT)
+    return f'<span title="{escape(name)}">{whole(escape(middle(name, _SHORT_PATH)))}</span>'
+
+
+def _next(retry: Retry) -> str:
+    """Say when the next attempt came, and which of how many in a row failed."""
+    when = f"in {format_duration(retry.wait_s)}" if retry.wait_s else "at once"
+    return f"{when}, {retry.attempt} of {retry.max_attempts}" if retry.attempt else when
+
+
+def _changed_route(retry: Retry) -> str:
+    changed = retry.failed_route is not None and retry.route != retry.failed_route
+    return str(retry.route) if changed and retry.route else ""
+
+
+def _local_time(seconds: float) -> str:
+    """Write the time of day where the notebook runs; a dash for one that no calendar knows."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC).astimezone().strftime("%H:%M:%S")
+    except (ValueError, OverflowError, OSError):
+        return "–"
 
 
 def _readable(content: str) -> str:
@@ -297,7 +313,3 @@ def _time(seconds: float) -> str:
         return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
     except (ValueError, OverflowError, OSError):  # no time that a calendar knows
         return ""
-
-
-def _time_of_day(seconds: float) -> str:
-    return _time(seconds)[11:19] or "–"

@@ -9,14 +9,23 @@ from __future__ import annotations
 import shutil
 import time
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Never, TextIO
 
 from nbloader.records import Notice, Retry, Stage
-from nbloader.state import STAGE_SPANS, JobState, StageState, Status
-from nbloader.text import format_bytes, format_duration, format_speed, plain
+from nbloader.state import JobState, StageState, Status
+from nbloader.text import format_bytes, format_duration, format_share, format_speed, plain
 from nbloader.views.checks import checks_lines
-from nbloader.views.words import ended, kept, placement_words, quiet, time_left
+from nbloader.views.words import (
+    counted,
+    ended,
+    kept,
+    placement_words,
+    ready_in,
+    retried,
+    time_left,
+    waiting,
+)
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -25,8 +34,10 @@ __all__ = ["render", "write"]
 
 REWRITE_EVERY_S = 0.1
 LINE_EVERY_S = 10.0
+RETRIES_EVERY_S = 1.0
 MAX_NOTICES = 20
-MAX_RETRIES = 50
+
+_INDENT = "  "
 
 _NO_BYTES_YET = "{desc}"
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}B of {total_fmt}B{postfix} [{elapsed}]"
@@ -41,42 +52,58 @@ def write(stream: TextIO, text: str) -> None:
 
 
 def stage_line(state: JobState, stage: Stage) -> str:
-    """Write the line that announces a stage."""
-    text = f"[{STAGE_SPANS[stage][0]:3d} %] {stage}"
+    """Write the line that announces a stage; what happens in it stands below, indented."""
+    text = str(stage)
     selection = state.selection
     if stage is Stage.CONNECT or (stage is Stage.SET_UP and not state.has_begun(Stage.CONNECT)):
         text += f": {plain(state.repo_id)}"
     elif stage is Stage.DOWNLOAD and selection is not None:
-        had = state.cached or state.copied
         where = "cached" if selection.folder is None else "there already"
-        there = f", {format_bytes(state.cached_bytes)} of it {where}" if had else ""
-        text += f": {len(selection.files)} files, {format_bytes(selection.total)}{there}"
+        files = counted(len(selection.files), "file", "files")
+        text += f": {files}, {format_bytes(selection.total)}"
+        if state.to_fetch <= 0:
+            text += f", all {where}"
+        elif state.cached_bytes:
+            text += f", {format_bytes(state.cached_bytes)} of it {where}"
     return text
 
 
 def progress_line(state: JobState, *, speed: bool = True, eta: bool = True) -> str:
     """Write how far the download is."""
-    completed = state.cached_bytes + state.fetched
-    parts = [f"{format_bytes(completed)} of {format_bytes(state.total)}"]
-    if speed:
-        parts.append(format_speed(state.speed))
-    parts += [time_left(state) if eta else "", quiet(state)]
-    return f"[{state.percent:3.0f} %] " + ", ".join(filter(None, parts))
+    parts = [format_share(state.there, state.total), *_figures(state, speed=speed, eta=eta)]
+    return f"{_INDENT}[{state.percent:3.0f} %] " + ", ".join(parts)
+
+
+def _figures(state: JobState, *, speed: bool, eta: bool) -> list[str]:
+    """Return the speed and the time left; while nothing comes, how long and what comes next."""
+    if warned := waiting(state):
+        return [warned]
+    figures = [format_speed(state.speed) if speed and state.speed is not None else ""]
+    figures += [time_left(state), ready_in(state)] if eta else []
+    return [figure for figure in figures if figure]
 
 
 def download_line(state: JobState) -> str:
     """Write what the download came to."""
     seconds = next((s.seconds for s in state.stages if s.stage is Stage.DOWNLOAD), None)
     return (
-        f"        downloaded {format_bytes(state.fetched)} in {format_duration(seconds)}, "
+        f"{_INDENT}downloaded {format_bytes(state.fetched)} in {format_duration(seconds)}, "
         f"{format_speed(state.average_speed)}"
     )
+
+
+def retries_line(retries: Sequence[Retry]) -> str:
+    """Write in one line what was asked again: of one attempt which file, and what follows."""
+    if len(retries) == 1:
+        return retry_line(retries[0])
+    last = retries[-1]
+    return f"{_INDENT}retry: {retried(retries)}{f'; {what_follows(last)}' if last.attempt else ''}"
 
 
 def retry_line(retry: Retry) -> str:
     """Write that an attempt failed and when the next one comes."""
     what = plain(retry.path) if retry.path else "the Hub"
-    return f"        retry: {what}: {plain(retry.reason)}; {what_follows(retry)}"
+    return f"{_INDENT}retry: {what}: {plain(retry.reason)}; {what_follows(retry)}"
 
 
 def what_follows(retry: Retry) -> str:
@@ -90,31 +117,30 @@ def what_follows(retry: Retry) -> str:
 
 def notice_line(notice: Notice) -> str:
     """Write a notice with its hint."""
-    return f"        note: {plain(notice.message)}. {plain(notice.hint)}"
+    return f"{_INDENT}note: {plain(notice.message)}. {plain(notice.hint)}"
 
 
 def end_line(state: JobState) -> str:
     """Write how the job ended."""
     if state.status is Status.READY:
-        return f"[100 %] {ended(state)}: {plain(state.summary)}"
+        return f"{ended(state)}: {plain(state.summary)}"
     failure = state.failure
-    if failure is None:
-        return f"        stopped after {format_duration(state.elapsed)}"
-    what = "" if state.ended_by_user else f": {plain(failure.message)}"
-    return f"        {ended(state)}{what} [{plain(failure.reference)}]"
+    if failure is None or state.ended_by_user:
+        return "; ".join(filter(None, (ended(state), kept(state, "it"))))
+    return f"{ended(state)}: {plain(failure.message)} [{plain(failure.reference)}]"
 
 
 def render(state: JobState, *, speed: bool = True, eta: bool = True) -> str:
     """Write a whole state as lines, the same as a log would hold, with bounded numbers of each."""
     lines = []
-    checks = [f"        {line}" for line in checks_lines(state.checks)]
+    checks = [f"{_INDENT}{line}" for line in checks_lines(state.checks)]
     if state.fit is not None and state.fit.chosen is not None:
-        checks.append(f"        plan: {placement_words(state.fit.chosen)}")
+        checks.append(f"{_INDENT}plan: {placement_words(state.fit.chosen)}")
     told = 0
     for number, begun in enumerate(state.stages):
         if number:
             before, told = told, bisect_right(state.retried_at, begun.started_at)
-            lines += _retry_lines(state, before, told)
+            lines += _retries(state.retries[before:told])
             lines += _downloaded(state, state.stages[number - 1])
         if begun.stage not in (Stage.CONNECT, Stage.SET_UP):
             lines += checks
@@ -122,29 +148,25 @@ def render(state: JobState, *, speed: bool = True, eta: bool = True) -> str:
         lines.append(stage_line(state, begun.stage))
     lines += checks
     lines += _newest_notices(state)
-    lines += _retry_lines(state, told, len(state.retries))
+    lines += _retries(state.retries[told:])
     lines += _downloaded(state, *state.stages[-1:])
     if state.status is not Status.RUNNING:
         lines.append(end_line(state))
     elif state.selection is not None:
         lines.append(progress_line(state, speed=speed, eta=eta))
-    if state.failure is not None and (advice := kept(state) or plain(state.failure.hint)):
-        lines.append(f"        {advice}")
+    if state.failure is not None and not state.ended_by_user:
+        lines.append(f"{_INDENT}{plain(state.failure.hint)}")
     return "\n".join(lines)
 
 
 def _newest_notices(state: JobState) -> list[str]:
     earlier = len(state.notices) - MAX_NOTICES
     lines = [notice_line(notice) for notice in state.notices[-MAX_NOTICES:]]
-    return lines if earlier <= 0 else [f"        {earlier} earlier notes", *lines]
+    return lines if earlier <= 0 else [f"{_INDENT}{earlier} earlier notes", *lines]
 
 
-def _retry_lines(state: JobState, begin: int, end: int) -> list[str]:
-    """Write the retries of a stage, as far as they are among the newest ones of the job."""
-    earlier = max(0, len(state.retries) - MAX_RETRIES)
-    lines = [retry_line(retry) for retry in state.retries[max(begin, earlier) : end]]
-    cut = earlier and begin <= earlier < end
-    return [f"        {earlier} earlier retries", *lines] if cut else lines
+def _retries(retries: Sequence[Retry]) -> list[str]:
+    return [retries_line(retries)] if retries else []
 
 
 def _downloaded(state: JobState, *begun: StageState) -> list[str]:
@@ -156,9 +178,51 @@ def _downloaded(state: JobState, *begun: StageState) -> list[str]:
     lines = [download_line(state)] if over and state.fetched else []
     failed = state.status is Status.FAILED and not state.is_resumable
     if over and failed and state.there < state.total:
-        there = f"{format_bytes(state.there)} of {format_bytes(state.total)}"
-        lines.append(f"        {there} are on the disk")
+        lines.append(f"{_INDENT}{format_share(state.there, state.total)} are on the disk")
     return lines
+
+
+class _News:
+    """What a view of lines has not written yet: checks, notices and retries, each once.
+
+    Attempts that fail soon after one another are told of together.
+
+    Args:
+        clock: seconds, steady.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._begin()
+
+    def _begin(self) -> None:
+        self._stages = self._notices = self._retries = 0
+        self._checked = False
+        self._retried_at = -float("inf")
+
+    def lines(self, state: JobState) -> list[str]:
+        """Return the lines that are to be written now."""
+        if len(state.stages) < self._stages:  # The job was begun again.
+            self._begin()
+        self._stages = len(state.stages)
+        checks = (
+            [] if self._checked else [f"{_INDENT}{each}" for each in checks_lines(state.checks)]
+        )
+        self._checked = self._checked or bool(checks)
+        notices = [notice_line(notice) for notice in state.notices[self._notices :]]
+        self._notices = len(state.notices)
+        return [*checks, *notices, *self.retries(state)]
+
+    def retries(self, state: JobState, *, all_of_them: bool = False) -> list[str]:
+        """Return the line for what was asked again, if its time has come or it waits for long."""
+        held = state.retries[self._retries :]
+        waits = any(retry.attempt for retry in held)
+        apart = RETRIES_EVERY_S if waits else LINE_EVERY_S
+        now = self._clock()
+        if not held or not (all_of_them or now - self._retried_at >= apart):
+            return []
+        self._retries, self._retried_at = len(state.retries), now
+        return [retries_line(held)]
 
 
 class TextView:
@@ -185,8 +249,8 @@ class TextView:
         self._speed = speed
         self._eta = eta
         self._clock = clock
-        self._stages = self._retries = self._notices = 0
-        self._checked = False
+        self._stages = 0
+        self._news = _News(clock)
         self._shown_at = clock()
         self._open_line = False
 
@@ -216,25 +280,20 @@ class TextView:
 
     def _write_news(self, state: JobState) -> None:
         if len(state.stages) < self._stages:  # The job was begun again.
-            self._stages = self._retries = self._notices = 0
-            self._checked = False
-        for number, begun in enumerate(state.stages[self._stages :], self._stages):
+            self._stages = 0
+        begun = state.stages[self._stages :]
+        over = bool(begun) or state.status is not Status.RUNNING
+        for line in self._news.retries(state, all_of_them=True) if over and self._stages else []:
+            self._line(line)
+        for number, each in enumerate(begun, self._stages):
             if number and state.stages[number - 1].stage is Stage.DOWNLOAD and state.fetched:
                 self._line(download_line(state))
-            self._line(stage_line(state, begun.stage))
-        if state.checks and not self._checked:
-            self._checked = True
-            for line in checks_lines(state.checks):
-                self._line(f"        {line}")
-        for notice in state.notices[self._notices :]:
-            self._line(notice_line(notice))
-        for retry in state.retries[self._retries :]:
-            self._line(retry_line(retry))
-        if len(state.stages) > self._stages:
+            self._line(stage_line(state, each.stage))
+        for line in self._news.lines(state):
+            self._line(line)
+        if begun:
             self._shown_at = self._clock()
         self._stages = len(state.stages)
-        self._notices = len(state.notices)
-        self._retries = len(state.retries)
 
     def _line(self, line: str) -> None:
         if self._open_line:
@@ -270,15 +329,15 @@ class TqdmView:
         self._clock = clock
         self._drawn_at = clock()
         self._bar: tqdm[Never] | None = None
-        self._stages = self._notices = self._retries = 0
-        self._checked = False
+        self._stages = 0
+        self._news = _News(clock)
 
     def update(self, state: JobState) -> None:
         """Write what is new, and draw the bar ten times a second at most."""
         if self._bar is None:
             write(self._stream, plain(state.repo_id) + "\n")
             self._bar = self._open()
-        news = self._news(state)
+        news = [line.strip() for line in self._news.lines(state)]
         now = self._clock()
         if news or len(state.stages) > self._stages or now - self._drawn_at >= REWRITE_EVERY_S:
             self._drawn_at = now
@@ -290,7 +349,7 @@ class TqdmView:
         self.update(state)
         bar = self._bar
         assert bar is not None
-        self._draw(bar, state, [])
+        self._draw(bar, state, self._news.retries(state, all_of_them=True))
         bar.leave = bar.total is not None
         bar.close()
         write(self._stream, end_line(state) + "\n")
@@ -311,29 +370,12 @@ class TqdmView:
             bar.reset(total=state.total)
         bar.n = min(state.there, state.total)
         bar.set_description_str(str(state.stage or ""), refresh=False)
-        bar.set_postfix_str(", ".join(self._figures(state)), refresh=False)
+        figures = []
+        if state.stage is Stage.DOWNLOAD and state.status is Status.RUNNING:
+            figures = _figures(state, speed=self._speed, eta=self._eta)
+        bar.set_postfix_str(", ".join(figures), refresh=False)
         if news:
             with bar.external_write_mode(file=self._stream):
                 write(self._stream, "".join(f"{line}\n" for line in news))
         else:
             bar.refresh()
-
-    def _figures(self, state: JobState) -> list[str]:
-        """Return the speed, and the time left; in a stall its length."""
-        if state.stage is not Stage.DOWNLOAD or state.status is not Status.RUNNING:
-            return []
-        shown = self._speed and state.speed is not None
-        figures = (
-            quiet(state),
-            format_speed(state.speed) if shown else "",
-            time_left(state) if self._eta else "",
-        )
-        return [figure for figure in figures if figure]
-
-    def _news(self, state: JobState) -> list[str]:
-        checks = [] if self._checked else checks_lines(state.checks)
-        notices = [notice_line(notice).strip() for notice in state.notices[self._notices :]]
-        retries = [retry_line(retry).strip() for retry in state.retries[self._retries :]]
-        self._checked = self._checked or bool(checks)
-        self._notices, self._retries = len(state.notices), len(state.retries)
-        return [*checks, *notices, *retries]

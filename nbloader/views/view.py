@@ -134,7 +134,7 @@ def make_view(
         case ViewName.NONE:
             return NoView()
         case ViewName.WIDGET | ViewName.HTML:
-            return Guarded(_notebook_view(name, speed=speed, eta=eta, actions=actions), text)
+            return Guarded(_notebook_view(name, speed, eta, actions), text)
         case ViewName.TQDM if stream is not None:
             from nbloader.views.text import TqdmView
 
@@ -143,18 +143,20 @@ def make_view(
             return Guarded(text(), NoView)
 
 
-def _notebook_view(name: ViewName, *, speed: bool, eta: bool, actions: Actions | None) -> View:
-    from nbloader.views.display import NotebookDisplay
+def _notebook_view(name: ViewName, speed: bool, eta: bool, actions: Actions | None) -> View:
+    """Make a view of a cell. Where the call has no buttons, its cell shows its error, too."""
+    from nbloader.views.display import Form, NotebookDisplay
     from nbloader.views.html import HtmlView
 
     display = NotebookDisplay()
+    form = Form(speed=speed, eta=eta, raised=actions is None)
     if name is ViewName.WIDGET:
         from nbloader.views.widget import WidgetView
 
         # Where ipywidgets is installed and broken, HTML will do.
         with contextlib.suppress(Exception):
-            return WidgetView(display, speed=speed, eta=eta, actions=actions)
-    return HtmlView(display, speed=speed, eta=eta)
+            return WidgetView(display, form=form, actions=actions)
+    return HtmlView(display, form=form)
 
 
 def _is_terminal(stream: TextIO | None) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from functools import lru_cache
 from types import MappingProxyType
@@ -24,59 +24,75 @@ from nbloader.views.controls import Actions, ControlWidgets
 from nbloader.views.display import (
     ROOT_CLASS,
     STYLE,
+    WHOLE,
     Bundle,
     Display,
+    Form,
     OpenWidgets,
     bundle_of,
     new_display_id,
 )
 from nbloader.views.markup import box, escape, unseen
-from nbloader.views.parts import components, files, largest, log
-from nbloader.views.words import counted
+from nbloader.views.parts import files, largest, retries
+from nbloader.views.words import counted, next_attempt, retried
 
 REFRESH_EVERY_S = 0.5
 MESSAGES_PER_S = 10
 
-MAX_COMPONENTS = 12
-"""Rows of components, and panes of files; the smaller ones share one more."""
+MAX_COMPONENTS = html.MAX_LIVE_COMPONENTS
+"""Panes of files; the smaller components share one more."""
 
-MAX_RETRIES = 50
-
-_SPARE, _SPARE_FOR_NEWS = 4, 6
-"""Messages in a second that the head alone may use. Of a model that is in the cache, all stages but
-the last begin within a moment, and that one blocks for a long time: its name must be shown."""
+_SPARE = 6
+"""Messages in a second that only the job itself may use. Of a model that is in the cache all stages
+but the last begin within a moment, and that one blocks for a long time: what is true then must be
+shown."""
 
 _PANES = tuple(f"pane {number}" for number in range(MAX_COMPONENTS + 1))
-_PARTS = ("status", "head", "progress", "components", "files", "checks", "log")
+_PARTS = ("status", "job", "checks", "retries", "files")
+FOLDS = {"retries": "retry table", "files": "file list"}
+"""What opens at a click, by name, and what is in it. They keep their places and come when there is
+something in them."""
+
 _RANKS: Mapping[str, int] = MappingProxyType(
-    {"head": 0, "checks": 0, "log": 2, **dict.fromkeys(_PANES, 2)}
+    {"job": 0, "retry table": 2, **dict.fromkeys(_PANES, 2)}
 )
 """How important a widget is, 0 the most. Those that are not named have rank 1."""
 
 
 def traits(
     state: JobState,
+    form: Form,
     *,
-    speed: bool,
-    eta: bool,
     pane: Callable[[ComponentState, Status], str] = files,
 ) -> dict[str, dict[str, object]]:
     """Say what the widgets show for a state: values of traits by widget.
 
-    `files` has no trait of its own but the titles of the panes that are shown.
+    `file list` has no trait of its own but the titles of the panes that are shown.
 
     Args:
         pane: writes the files of a component; it may keep what it wrote before.
     """
     panes = largest(state.components, MAX_COMPONENTS)
+    live = html.live(state, form)
+    said = ", ".join(filter(None, (retried(state.retries), next_attempt(state))))
+    troubled = bool(next_attempt(state)) or (
+        state.status is Status.FAILED and not state.ended_by_user
+    )
     wanted: dict[str, dict[str, object]] = {
         "status": {"value": STYLE + unseen(_said(state))},
-        "head": {"value": box([html.head(state)])},
-        "progress": {"value": box([html.progress(state, speed=speed, eta=eta)])},
-        "components": {"value": box([components(panes, state, limit=len(panes))])},
-        "files": {"titles": tuple(_pane_title(part.name, len(part.files)) for part in panes)},
+        "job": {"value": box([live])},
         "checks": {"value": box([checks_markup(state.checks)])},
-        "log": {"value": box([log(state, retries=MAX_RETRIES, folds=False)])},
+        "retries": {"titles": (plain(said),), "opened": troubled},
+        "retry table": {"value": box([retries(state, limit=html.MAX_RETRIES)])},
+        "files": {"titles": ("Files",), "opened": False},
+        "file list": {"titles": tuple(_pane_title(part.name, len(part.files)) for part in panes)},
+        "shown": {
+            "names": tuple(
+                name
+                for name in _PARTS
+                if (name != "retries" or state.retries) and (name != "files" or panes)
+            )
+        },
     }
     for number, name in enumerate(_PANES):
         content = pane(panes[number], state.status) if number < len(panes) else ""
@@ -107,7 +123,6 @@ class WidgetView:
 
     Args:
         display: where to.
-        speed, eta: whether the speed and the time left are shown.
         actions: what the controls do; None for a job that blocks the cell, which has no controls.
         clock: seconds, steady.
         sleep: waits for so many seconds.
@@ -120,8 +135,7 @@ class WidgetView:
         self,
         display: Display,
         *,
-        speed: bool = True,
-        eta: bool = True,
+        form: Form = WHOLE,
         actions: Actions | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], object] = time.sleep,
@@ -131,8 +145,7 @@ class WidgetView:
 
         self._ipywidgets = ipywidgets
         self._display = display
-        self._speed = speed
-        self._eta = eta
+        self._form = form
         self._actions = actions
         self._clock = clock
         self._sleep = sleep
@@ -165,7 +178,7 @@ class WidgetView:
             if not self._shown:
                 with interrupts_held():
                     self._build(state)
-            whole = self._draw(state, self._spare(state))
+            whole = self._draw(state)
             if self._actions is not None:
                 self._refresh_static(state)
                 if not whole and state.status is not Status.RUNNING:
@@ -177,7 +190,7 @@ class WidgetView:
             if self._closed:
                 return
             self._closed = True
-            bundle = html.static_bundle(state, speed=self._speed, eta=self._eta)
+            bundle = html.static_bundle(state, self._form)
             try:
                 if self._shown:
                     self._display.update(bundle, self._display_id)
@@ -188,7 +201,7 @@ class WidgetView:
                 # The buttons hold the job, and with it the model, in a circle.
                 self._widgets, self._controls, self._actions = {}, None, None
 
-    def _draw(self, state: JobState, spare: int) -> bool:
+    def _draw(self, state: JobState) -> bool:
         """Send what has changed, as far as the budget goes; tell whether that was all.
 
         The end of a job is drawn at once or not yet: a title that says it has failed must not stand
@@ -196,18 +209,13 @@ class WidgetView:
         """
         wanted = self._wanted(state)
         waiting = {name for name, values in wanted.items() if values != self._values[name]}
-        if state.status is not Status.RUNNING and not self._budget.has_room(len(waiting)):
+        running = state.status is Status.RUNNING
+        if not running and not self._budget.has_room(len(waiting)):
             return False
-        while (name := self._budget.next(waiting, spare=spare)) is not None:
+        while (name := self._budget.next(waiting, spare=_SPARE if running else 0)) is not None:
             waiting.remove(name)
             self._set(name, wanted[name])
         return not waiting
-
-    def _spare(self, state: JobState) -> int:
-        """Return how many messages are kept for the head: none any more once the job has ended."""
-        if state.status is not Status.RUNNING:
-            return 0
-        return _SPARE_FOR_NEWS if self._pace.early else _SPARE
 
     def _refresh_static(self, state: JobState) -> None:
         """Keep true what a notebook shows that is saved while the view waits for a button."""
@@ -228,7 +236,7 @@ class WidgetView:
             with self._lock:
                 state = self._state
                 done = self._closed or state is None or state.status is Status.RUNNING
-                whole = state is None or done or self._draw(state, self._spare(state))
+                whole = state is None or done or self._draw(state)
                 self._followed = not whole
 
     def _reported(self) -> None:
@@ -239,14 +247,14 @@ class WidgetView:
                 self._follow()
 
     def _wanted(self, state: JobState) -> dict[str, dict[str, object]]:
-        wanted = traits(state, speed=self._speed, eta=self._eta, pane=self._pane)
+        wanted = traits(state, self._form, pane=self._pane)
         return wanted | (self._controls.traits(state) if self._controls else {})
 
     def _static(self, state: JobState) -> Bundle:
         """Return what is seen of the view where no widget is."""
         if state.status is Status.RUNNING:
             return html.interrupted_bundle(state)
-        return html.static_bundle(state, speed=self._speed, eta=self._eta)
+        return html.static_bundle(state, self._form)
 
     def _build(self, state: JobState) -> None:
         """Open the widgets with their first values, and show them.
@@ -255,33 +263,30 @@ class WidgetView:
         Layouts and styles are widgets as well, which closing their owner leaves open.
         """
         make, keep = self._ipywidgets, self._open.keep
-        self._values = traits(state, speed=self._speed, eta=self._eta)
+        self._values = traits(state, self._form)
         layout = keep(make.Layout(width="auto", margin="0 0 2px 0", flex="0 0 auto"))
         scrolled = keep(make.Layout(width="auto", margin="0", max_height="16em", overflow="auto"))
         outer = keep(make.Layout(width="100%", max_width="780px", margin="0"))
         style: dict[str, Any] = {}
-        shown: dict[str, Any] = {}
-        for name in (*_PANES, *_PARTS):
-            if name == "files":
-                files = self._real(name, self._values[name])
-                widget = make.Accordion(selected_index=None, layout=layout, **files)
-                # All panes lie in one more, so that seven components do not fill the screen.
-                folder = self._titled((widget,), ("Files",))
-                shown[name] = keep(make.Accordion(selected_index=None, layout=layout, **folder))
-            else:
-                where = scrolled if name == "log" or name in _PANES else layout
-                widget = make.HTML(layout=where, **style, **self._values[name])
-                style = style or {"style": keep(widget.style)}
+        for name in ("status", "job", "checks", "retry table", *_PANES):
+            where = scrolled if name == "retry table" or name in _PANES else layout
+            widget = make.HTML(layout=where, **style, **self._values[name])
+            style = style or {"style": keep(widget.style)}
             self._widgets[name] = keep(widget)
-        children = [shown.get(name, self._widgets[name]) for name in _PARTS]
+        for name in ("retries", "file list", "files"):
+            folded = {"selected_index": None, **self._real(name, self._values[name])}
+            widget = make.Accordion(layout=layout, **folded)
+            self._widgets[name] = keep(widget)
         if self._actions is not None:
             self._controls = ControlWidgets(
                 make, self._actions, state, keep, self._reported, self._clock
             )
             self._widgets |= self._controls.widgets
             self._values |= self._controls.values
-            children += self._controls.children
-        root = keep(make.VBox(tuple(children), layout=outer, _dom_classes=(ROOT_CLASS,)))
+        root = make.VBox(
+            layout=outer, _dom_classes=(ROOT_CLASS,), **self._real("shown", self._values["shown"])
+        )
+        self._widgets["shown"] = keep(root)
         self._budget = Budget(
             {name: _RANKS.get(name, 1) for name in self._widgets},
             self._clock,
@@ -295,22 +300,41 @@ class WidgetView:
 
     def _set(self, name: str, values: dict[str, object]) -> None:
         """Set the traits of a widget, in one message."""
-        widget = self._widgets[name]
+        widget, real = self._widgets[name], dict(self._real(name, values))
+        if values.get("opened") == self._values[name].get("opened"):
+            real.pop("selected_index", None)  # Its user may have opened or closed it.
         drawing = self._controls.drawing() if self._controls else nullcontext()
         with drawing, widget.hold_sync():
-            for trait, value in self._real(name, values).items():
+            for trait, value in real.items():
                 setattr(widget, trait, value)
         self._values[name] = values
 
     def _real(self, name: str, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the traits that the installed ipywidgets has for what a widget shows."""
-        if name == "files":
-            panes = _PANES[: len(values["titles"])]
-            return self._titled(tuple(self._widgets[pane] for pane in panes), values["titles"])
+        match name:
+            case "shown":
+                return {"children": tuple(self._children(values["names"]))}
+            case "file list":
+                panes = _PANES[: len(values["titles"])]
+                return self._titled(panes, values["titles"])
+            case "retries" | "files":
+                opened = 0 if values["opened"] else None
+                return {
+                    **self._titled((FOLDS[name],), values["titles"]),
+                    "selected_index": opened,
+                }
         return self._controls.real(name, values) if self._controls else values
 
-    def _titled(self, children: tuple[Any, ...], titles: tuple[str, ...]) -> Mapping[str, Any]:
+    def _children(self, names: Sequence[str]) -> Iterator[Any]:
+        """Yield what is shown, from top to bottom; the controls stand below the job itself."""
+        for name in names:
+            yield self._widgets[name]
+            if name == "job" and self._controls is not None:
+                yield from self._controls.children
+
+    def _titled(self, names: Sequence[str], titles: tuple[str, ...]) -> Mapping[str, Any]:
         """Return the traits of an accordion, which the versions of ipywidgets name differently."""
+        children = tuple(self._widgets[name] for name in names)
         if "titles" in self._ipywidgets.Accordion.class_trait_names():
             return {"children": children, "titles": titles}
         return {

@@ -1,13 +1,24 @@
-"""The marks and the words that every view has for a status, a placement, a silence and an end."""
+"""The marks and the words that every view has: for a status, a placement, a silence, an end."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from nbloader.records import CheckStatus, Fit, Method, Placement, Stage
+from nbloader.records import (
+    SILENT,
+    CheckStatus,
+    Fit,
+    Method,
+    Placement,
+    Retry,
+    Selection,
+    Stage,
+)
+from nbloader.redaction import short_path
 from nbloader.state import Awaited, JobState, Status, Step
-from nbloader.text import format_bytes, format_duration, plain
+from nbloader.text import format_bytes, format_duration, format_share, format_speed, plain
 
 ICONS: Mapping[Status | CheckStatus, str] = MappingProxyType(
     {
@@ -21,6 +32,9 @@ ICONS: Mapping[Status | CheckStatus, str] = MappingProxyType(
     }
 )
 """The marks that stand for a status in every view."""
+
+STOPPED = "■"
+"""The mark of a job that its user has stopped, which is no failure."""
 
 PLACEMENT_WORDS: Mapping[Method, str] = MappingProxyType(
     {
@@ -39,6 +53,11 @@ PLACEMENT_WORDS: Mapping[Method, str] = MappingProxyType(
     }
 )
 """What each method does, for people who do not know its name."""
+
+MAX_REASONS = 3
+
+_NAME_LIMIT = 60
+_REASON_LIMIT = 120
 
 _HOW = {Status.RUNNING: "running for", Status.READY: "ready in", Status.FAILED: "failed after"}
 _STOPPED = frozenset({Step.DOWNLOADING, Step.VERIFYING, Step.LOADING})
@@ -83,26 +102,122 @@ def step_words(step: Step, status: Status) -> str:
     return "stopped" if status is Status.FAILED and step in _STOPPED else str(step)
 
 
-def quiet(state: JobState) -> str:
-    """Say what is waited for: bytes, with the whole seconds since the last, or the end of a cell;
-    nothing for a short while.
-    """
+def waiting(state: JobState) -> str:
+    """Say what is waited for, since when, and what comes next; nothing for a short while."""
     match state.waits_for:
         case Awaited.CELL:
             return "waits for the running cell"
         case Awaited.BYTES:
-            return f"no bytes for {whole_seconds(state.quiet_s or 0.0)}"
+            silent = f"no bytes for {whole_seconds(state.quiet_s or 0.0)}"
+            return ", ".join(filter(None, (silent, next_attempt(state) or _asked_again(state))))
         case None:
             return ""
+
+
+def next_attempt(state: JobState) -> str:
+    """Say when the attempt comes that a retry waits for; nothing where none waits."""
+    left = state.next_attempt_in
+    return "" if left is None else f"the next attempt in {whole_seconds(left)}"
+
+
+def _asked_again(state: JobState) -> str:
+    left = state.asked_again_in
+    return "" if left is None else f"asked again in {whole_seconds(left)}"
 
 
 def time_left(state: JobState) -> str:
     """Say how long the download will still take; nothing where nobody knows, as in a silence."""
     left = state.time_remaining
-    downloads = state.stage is Stage.DOWNLOAD and state.status is Status.RUNNING
-    if left is None or not downloads or state.waits_for:
+    if left is None or not downloads(state) or state.waits_for:
         return ""
-    return f"{format_duration(left)} left"
+    return f"download {format_duration(left)} left"
+
+
+def ready_in(state: JobState) -> str:
+    """Say about when the model will be ready, as far as earlier jobs of this machine tell."""
+    left = state.time_to_ready
+    if left is None or state.status is not Status.RUNNING or state.waits_for:
+        return ""
+    return f"ready in about {whole_seconds(left)}"
+
+
+def downloads(state: JobState) -> bool:
+    """Say whether the download is what goes on."""
+    return state.stage is Stage.DOWNLOAD and state.status is Status.RUNNING
+
+
+def doing(state: JobState) -> str:
+    """Say what is done after the download."""
+    if state.status is not Status.RUNNING or not state.has_begun(Stage.INITIALISE):
+        return ""
+    if state.importing is None:
+        return "importing the libraries"
+    return "building" if state.stage is Stage.INITIALISE else "testing"
+
+
+def about(state: JobState) -> str:
+    """Say how much is loaded, where to, and from where."""
+    if state.selection is None:
+        return ""
+    files = counted(len(state.selection.files), "file", "files")
+    return f"{files}, {format_bytes(state.total)} · {where(state)}"
+
+
+def where(state: JobState) -> str:
+    """Say where a model goes, and where its files are from."""
+    if state.selection is None:
+        return ""
+    chosen = state.fit.chosen if state.fit else None
+    placed = (placement_words(chosen),) if chosen else ()
+    return " · ".join((*placed, _origin(state.selection)))
+
+
+def _origin(selection: Selection) -> str:
+    if selection.folder is not None:
+        return plain(short_path(selection.folder), _NAME_LIMIT)
+    commit = plain(selection.commit_hash[:8])
+    if selection.revision == selection.commit_hash:
+        return commit
+    return f"{plain(selection.revision, _NAME_LIMIT)} ({commit})"
+
+
+def fetched(state: JobState, *, speed: bool = True) -> str:
+    """Say what a job has downloaded, how fast, and what was there before it.
+
+    Args:
+        speed: whether the speed is told.
+    """
+    selection, download = state.selection, state.download
+    if selection is None:
+        return ""
+    parts = []
+    if state.fetched:
+        seconds = format_duration(download.seconds) if download else ""
+        how = [f" in {seconds}" if download and download.seconds is not None else ""]
+        how += [f", {format_speed(state.average_speed)}"] if speed else []
+        parts.append(f"{format_bytes(state.fetched)} downloaded{''.join(how)}")
+    if state.cached_bytes:
+        where = "from the cache" if selection.folder is None else "there already"
+        parts.append(f"{format_bytes(state.cached_bytes)} {where}")
+    return " · ".join(parts)
+
+
+def retried(retries: Sequence[Retry]) -> str:
+    """Say in a few words what was asked again; nothing for no retry."""
+    if not retries:
+        return ""
+    reasons = Counter(plain(retry.reason, _REASON_LIMIT) for retry in retries)
+    were = "was" if len(retries) == 1 else "were"
+    if SILENT.issuperset(reasons):
+        return f"{counted(len(retries), 'piece', 'pieces')} fell silent and {were} asked again"
+    why = ", ".join(
+        reason if count == len(retries) else f"{reason} ({count})"
+        for reason, count in reasons.most_common(MAX_REASONS)
+    )
+    rest = "" if len(reasons) <= MAX_REASONS else ", and others"
+    return (
+        f"{counted(len(retries), 'attempt', 'attempts')} failed and {were} made again: {why}{rest}"
+    )
 
 
 def whole_seconds(seconds: float) -> str:
@@ -116,10 +231,19 @@ def ended(state: JobState) -> str:
     return f"{how} {format_duration(state.elapsed)}"
 
 
-def kept(state: JobState) -> str:
-    """Say what remains on the disk of a job that its user has ended; nothing for another one."""
-    if not state.is_resumable:
+def kept(state: JobState, what: str = "the cell") -> str:
+    """Say what remains on the disk of a job that its user has ended; nothing for another one.
+
+    Args:
+        what: is to be run again.
+    """
+    if not state.ended_by_user:
         return ""
-    there = min(state.there, state.total)
-    what = f"{format_bytes(there)} of {format_bytes(state.total)} are kept"
-    return f"{what}; run the cell again to go on"
+    if not state.is_resumable:
+        return f"run {what} again to begin anew"
+    there = "all of it is" if state.there >= state.total else f"{_there(state)} are"
+    return f"{there} kept; run {what} again to go on"
+
+
+def _there(state: JobState) -> str:
+    return format_share(state.there, state.total)

@@ -5,6 +5,8 @@ import csv
 import io
 import json
 import re
+import time
+from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -23,9 +25,10 @@ from nbloader.records import (
     Retry,
     Selected,
 )
-from nbloader.state import JobState, Status, advance
+from nbloader.state import JobState, Status, Step, advance
 from nbloader.views import ICONS, checks, html, text
-from nbloader.views.display import STYLE
+from nbloader.views.display import STYLE, Form
+from nbloader.views.parts import grouped
 from nbloader.views.widget import traits
 from tests import jobs
 from tests.jobs import (
@@ -34,6 +37,7 @@ from tests.jobs import (
     CHECKS,
     DOWNLOADING,
     LOADED,
+    REFUSED,
     STALLED,
     WEIGHTS,
     last_state,
@@ -42,8 +46,19 @@ from tests.jobs import (
 from tests.notebook_fakes import RecordedDisplay
 from tests.samples import MB, SELECTION
 
+
+@pytest.fixture(autouse=True)
+def utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Read times of day off a clock that is the same everywhere."""
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
 BLOCKS = {"div", "tr", "summary", "table", "details"}
-TAGS = BLOCKS | {"span", "b", "thead", "tbody", "td", "th", "a", "svg", "path"}
+TAGS = BLOCKS | {"span", "b", "code", "thead", "tbody", "td", "th", "a", "svg", "path"}
 ATTRIBUTES = {
     *("style", "class", "title", "open", "scope", "role", "href", "download", "target", "rel"),
     *(
@@ -97,9 +112,11 @@ def attributes(state: JobState) -> set[tuple[str, str | None]]:
 def test_the_final_form_reads_without_any_style() -> None:
     assert Reader(html.render(last_state(LOADED))).lines == [
         "✓ org/name: SomePipeline on cpu, float32 · ready in 24 s",
-        "main (cccccccc) · 4 files, 100 MB",
+        "80.0 MB downloaded in 21 s, 3.8 MB/s · 20.0 MB from the cache · main (cccccccc)",
+        "⚠\ufe0e the token is old",
+        "Make a new one.",
+        "Details 3 components · 3 checks · 1 retry",
         "✓ connect 1.0 s · ✓ set up 1.0 s · ✓ download 21 s · ✓ initialise 1.0 s",
-        "80.0 MB downloaded at 3.8 MB/s on average · 20.0 MB from the cache",
         "fastest 20.0 MB/s",
         "config | ready, 1.0 kB",
         "transformer | ready, 80.0 MB",
@@ -109,21 +126,20 @@ def test_the_final_form_reads_without_any_style() -> None:
         "✓ 1 of 3 checks passed, 1 skipped",
         "✓ hub: the Hub answered in 0.2 s",
         "– gpu: no GPU here",
-        "⚠\ufe0e the token is old",
-        "Make a new one.",
-        "1 retry · retries.csv",
-        "Time (UTC) | File | Reason | Next in | Attempt | Over",
-        "00:01:00 | transformer/model.safetensors | timed out | 5.0 s | 1 of 5 | –",
+        "1 attempt failed and was made again: timed out",
+        "Time | File | Reason | Next",
+        "00:01:00 | transformer/model.safetensors | timed out | in 5.0 s, 1 of 5",
+        "retries.csv",
     ]
 
 
 def test_a_running_job_shows_how_far_it_is() -> None:
     lines = Reader(html.render(advance(last_state(STALLED), 22.4))).lines
     assert lines[:8] == [
-        "● org/name · 60 %, download · 22 s",
-        "main (cccccccc) · 4 files, 100 MB · all on cuda:0 in bfloat16",
+        "● org/name",
+        "4 files, 100 MB · all on cuda:0 in bfloat16 · main (cccccccc)",
+        "60 %60.0 of 100 MB⚠\ufe0e no bytes for 3 s",
         "✓ connect 1.0 s · ✓ set up 1.0 s · ● download 20 s",
-        "60.0 MB of 100 MB · 20.0 MB from the cache · 694 kB/s · no bytes for 3 s",
         "fastest 9.0 MB/s",
         "config",
         "downloaded, 1.0 kB",
@@ -133,40 +149,80 @@ def test_a_running_job_shows_how_far_it_is() -> None:
 
 def test_a_failed_job_shows_why_and_what_to_do() -> None:
     lines = Reader(html.render(last_state(BROKEN))).lines
-    assert lines[:6] == [
-        "✗ org/name · failed after 13 s",
-        "the disk is full [disk-full]",
+    assert lines[:7] == [
+        "✗ org/name · failed after 13 s [disk-full]",
+        "the disk is full",
         "Free 40 MB.",
-        "main (cccccccc) · 4 files, 100 MB",
-        "✓ connect 1.0 s · ✓ set up 1.0 s · ✗ download 11 s",
-        "60.0 MB of 100 MB · 40.0 MB downloaded at 3.6 MB/s on average · 20.0 MB from the cache",
+        "40.0 MB downloaded in 11 s, 3.6 MB/s · 20.0 MB from the cache · main (cccccccc)",
+        "⚠\ufe0e the token is old",
+        "Make a new one.",
+        "Details 3 components · 3 checks · 1 retry",
     ]
-    assert lines[lines.index("transformer") + 1] == "stopped, 40.0 MB of 80.0 MB"
+    assert lines[lines.index("transformer") + 1] == "stopped, 40.0 of 80.0 MB"
+
+
+def test_where_the_cell_shows_the_error_the_view_points_at_it() -> None:
+    lines = Reader(html.render(last_state(BROKEN), Form(raised=True))).lines
+    assert lines[0] == "✗ org/name · failed after 13 s [disk-full] · the error below says why"
+    assert not any("the disk is full" in line for line in lines)
+
+
+def test_after_a_failed_check_there_is_no_row_of_no_bytes() -> None:
+    lines = Reader(html.render(last_state(REFUSED))).lines
+    assert lines[:4] == [
+        "✗ org/name · failed after 2.1 s [disk-full]",
+        "no room",
+        "Free some.",
+        "20.0 MB from the cache · all on cuda:0 in bfloat16 · main (cccccccc)",
+    ]
+
+
+def test_code_and_links_of_a_hint_are_code_and_links() -> None:
+    hint = 'Pass `plan="cpu"`; see https://hf.co/docs. Or:\n%pip install "a<b"\nThen go on.'
+    failed = Failed(reference="x", message="m", hint=hint)
+    source = html.render(last_state(((0.0, failed),)))
+    assert "<code>plan=&quot;cpu&quot;</code>" in source
+    assert '<a href="https://hf.co/docs" target="_blank"' in source
+    assert "<div><code>%pip install &quot;a&lt;b&quot;</code></div><div>Then go on.</div>" in source
+
+
+def test_small_parts_of_a_job_that_runs_share_a_row() -> None:
+    small = tuple(
+        Component(name=name, paths=(f"{name}.json",)) for name in ("tokenizer", "scheduler")
+    )
+    files = tuple(RepoFile(path=f"{part.name}.json", size=999_999, etag="") for part in small)
+    selection = replace(
+        SELECTION,
+        components=(*small, *SELECTION.components),
+        files=(*SELECTION.files, *files),
+    )
+    state = last_state([(0.0, Selected(selection=selection, cached=("tokenizer.json",)))])
+    rows = [part.name for part in grouped(state.components)]
+    assert rows == ["transformer", "vae", "3 small parts"]
+    (summed,) = grouped(state.components)[2:]
+    assert (summed.step, summed.completed, summed.total) == (Step.WAITING, 999_999, 2_000_998)
 
 
 @pytest.mark.parametrize("reference", ["interrupted", "cancelled"])
 def test_who_ends_a_job_reads_once_that_it_stopped_and_what_is_kept(reference: str) -> None:
     ended = Failed(reference=reference, message="it was stopped", hint="Run it again.")
     state = last_state((*STALLED, (20.0, ended)))
-    kept = "60.0 MB of 100 MB are kept; run the cell again to go on"
+    kept = "60.0 of 100 MB are kept"
     lines = Reader(html.render(state)).lines
-    assert lines[:5] == [
-        "✗ org/name · stopped after 20 s",
-        kept,
-        "main (cccccccc) · 4 files, 100 MB · all on cuda:0 in bfloat16",
-        "✓ connect 1.0 s · ✓ set up 1.0 s · ✗ download 18 s",
-        "40.0 MB downloaded at 2.2 MB/s on average · 20.0 MB from the cache",
+    assert lines[:3] == [
+        f"■ org/name · stopped after 20 s; {kept}; run the cell again to go on",
+        "Details 3 components · 3 checks · 1 retry",
+        "✓ connect 1.0 s · ✓ set up 1.0 s · ■ download 18 s",
     ]
-    assert text.render(state).splitlines()[-3:] == [
-        "        downloaded 40.0 MB in 18 s, 2.2 MB/s",
-        f"        stopped after 20 s [{reference}]",
-        f"        {kept}",
+    assert text.render(state).splitlines()[-2:] == [
+        "  downloaded 40.0 MB in 18 s, 2.2 MB/s",
+        f"stopped after 20 s; {kept}; run it again to go on",
     ]
     begun = last_state((*STALLED[:1], (1.0, ended)))
-    assert Reader(html.render(begun)).lines[:2] == [
-        "✗ org/name · stopped after 1.0 s",
-        "Run it again.",
-    ]
+    assert Reader(html.render(begun)).lines[0] == (
+        "■ org/name · stopped after 1.0 s; run the cell again to begin anew"
+    )
+    assert "error-color" not in html.render(state)
 
 
 def test_what_stands_behind_the_widgets_is_true_once_the_kernel_is_dead() -> None:
@@ -203,9 +259,9 @@ def test_those_who_hear_the_page_learn_what_each_bar_measures() -> None:
         source,
     )
     assert bars == [
-        ("overall", "60", "60 %, 60.0 MB of 100 MB", "60.0"),
+        ("bytes", "60", "60 %, 60.0 of 100 MB", "60.0"),
         ("config", "100", "downloaded, 1.0 kB", "100.0"),
-        ("transformer", "50", "downloading, 40.0 MB of 80.0 MB", "50.0"),
+        ("transformer", "50", "downloading, 40.0 of 80.0 MB", "50.0"),
         ("vae", "100", "downloaded, 20.0 MB", "100.0"),
     ]
 
@@ -220,35 +276,33 @@ def test_no_text_has_a_colour_of_its_own() -> None:
 
 def test_the_text_form_holds_the_same() -> None:
     assert text.render(last_state(LOADED)).splitlines() == [
-        "[  0 %] connect: org/name",
-        "[ 10 %] set up",
-        "        1 of 3 checks passed, 1 skipped",
-        "        ⚠\ufe0e disk: 12 GB free",
-        "          Free some.",
-        "[ 20 %] download: 4 files, 100 MB, 20.0 MB of it cached",
-        "        retry: transformer/model.safetensors: timed out; attempt 1 of 5 failed, the next "
-        "in 5.0 s",
-        "        downloaded 80.0 MB in 21 s, 3.8 MB/s",
-        "[ 80 %] initialise",
-        "        note: the token is old. Make a new one.",
-        "[100 %] ready in 24 s: SomePipeline on cpu, float32",
+        "connect: org/name",
+        "set up",
+        "  1 of 3 checks passed, 1 skipped",
+        "  ⚠\ufe0e disk: 12 GB free",
+        "    Free some.",
+        "download: 4 files, 100 MB, 20.0 MB of it cached",
+        "  retry: transformer/model.safetensors: timed out; attempt 1 of 5 failed, the next in "
+        "5.0 s",
+        "  downloaded 80.0 MB in 21 s, 3.8 MB/s",
+        "initialise",
+        "  note: the token is old. Make a new one.",
+        "ready in 24 s: SomePipeline on cpu, float32",
     ]
     assert text.render(last_state(BROKEN)).splitlines()[-4:] == [
-        "        downloaded 40.0 MB in 11 s, 3.6 MB/s",
-        "        60.0 MB of 100 MB are on the disk",
-        "        failed after 13 s: the disk is full [disk-full]",
-        "        Free 40 MB.",
+        "  downloaded 40.0 MB in 11 s, 3.6 MB/s",
+        "  60.0 of 100 MB are on the disk",
+        "failed after 13 s: the disk is full [disk-full]",
+        "  Free 40 MB.",
     ]
     assert text.render(last_state(DOWNLOADING)).splitlines()[-1] == (
-        "[ 60 %] 60.0 MB of 100 MB, 4.0 MB/s, 10 s left"
+        "  [ 60 %] 60.0 of 100 MB, 4.0 MB/s, download 10 s left"
     )
 
 
 def check_markup(state: JobState) -> None:
     """Hold all HTML of a state, live and static, against what the views write themselves."""
-    values = [
-        str(values.get("value", "")) for values in traits(state, speed=True, eta=True).values()
-    ]
+    values = [str(values.get("value", "")) for values in traits(state, Form()).values()]
     (styled,) = (number for number, value in enumerate(values) if value.startswith(STYLE))
     values[styled] = values[styled].removeprefix(STYLE)
     for source in filter(None, (*values, *forms(state))):
@@ -315,28 +369,51 @@ def many(count: int) -> JobState:
 
 def test_long_lists_are_cut_and_say_so() -> None:
     lines = Reader(html.render(many(100))).lines
-    # The 30 largest of 100, in the selection's order; 1 MB + 2 MB + ... + 70 MB for the rest.
+    # The 12 largest of 100, in the selection's order; 1 MB + 2 MB + ... + 88 MB for the rest.
     assert [line for line in lines if line.startswith("part_")] == [
-        f"part_{number:04d}" for number in range(70, 100)
+        f"part_{number:04d}" for number in range(88, 100)
     ]
-    assert lines[lines.index("70 others") + 1] == "waiting, 0 B of 2.5 GB"
-    assert "100 retries, the last 50" in lines
+    assert lines[lines.index("88 others") + 1] == "waiting, 3.9 GB"
+    assert "100 attempts failed and were made again: reset" in lines
     assert sum("| the Hub | reset |" in line for line in lines) == 50
+    assert "50 earlier ones · retries.csv" in lines
     assert "80 earlier notes" in lines
-    assert len(html.render(many(10_000))) < len(html.render(many(100))) * 1.1
-    assert "        50 earlier retries" in text.render(many(100)).splitlines()
+    assert len(html.render(many(10_000))) < len(html.render(many(200))) * 1.1
 
 
-@pytest.mark.parametrize(("count", "folded"), [(1, False), (5, False), (6, True)])
-def test_more_than_a_few_retries_are_folded(count: int, folded: bool) -> None:
-    assert ("details" in Reader(html.render(many(count))).seen) is folded
+@pytest.mark.parametrize("count", [1, 5, 200])
+def test_retries_are_folded_behind_what_they_come_to(count: int) -> None:
+    assert "details" in Reader(html.render(many(count))).seen
 
 
 @pytest.mark.parametrize("seconds", [float("nan"), float("inf"), -1e300, 1e300])
 def test_a_time_that_no_calendar_knows_is_a_dash(seconds: float) -> None:
     retry = Retry(time=seconds, path="a", reason="b", wait_s=1, attempt=1, max_attempts=2)
     lines = Reader(html.render(replace(many(0), retries=(retry,)))).lines
-    assert lines[-1] == "– | a | b | 1.0 s | 1 of 2 | –"
+    assert lines[-2] == "– | a | b | in 1.0 s, 1 of 2"
+
+
+def test_times_of_retries_are_those_of_the_clock_on_the_wall(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    retry = Retry(time=60, path="a", reason="b", wait_s=0, attempt=0, max_attempts=2)
+    monkeypatch.setenv("TZ", "UTC-5:30")
+    time.tzset()
+    try:
+        lines = Reader(html.render(replace(many(0), retries=(retry,)))).lines
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert lines[-2] == "05:31:00 | a | b | at once"
+
+
+def test_a_route_is_told_of_where_it_has_changed() -> None:
+    lines = Reader(html.render(last_state(STALLED))).lines
+    assert lines[-3:-1] == [
+        "Time | File | Reason | Next | Over",
+        f"08:00:00 | {WEIGHTS} | no bytes for 5 s | in 5.0 s, 1 of 5 | http",
+    ]
+    assert not any("Over" in line for line in Reader(html.render(last_state(LOADED))).lines)
 
 
 def test_a_report_of_checks_as_text_and_as_html() -> None:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable
 from dataclasses import replace
-from itertools import pairwise
 
 import pytest
 
@@ -21,7 +20,7 @@ from nbloader.records import (
 )
 from nbloader.state import JobState, advance, apply
 from nbloader.text import plain
-from nbloader.views.text import MAX_RETRIES, TextView, progress_line, render
+from nbloader.views.text import TextView, progress_line, render
 from tests.samples import MB, SELECTION
 
 WEIGHTS = "transformer/model.safetensors"
@@ -60,65 +59,88 @@ JOB: tuple[tuple[float, Event], ...] = (
 
 def test_a_log_gets_sparse_plain_lines() -> None:
     assert show(JOB, interactive=False) == (
-        "[  0 %] connect: org/name\n"
-        "[ 10 %] set up\n"
-        "[ 20 %] download: 4 files, 100 MB, 20.0 MB of it cached\n"
-        "        retry: transformer/model.safetensors: timed out; attempt 1 of 5 failed, the next "
-        "in 5.0 s\n"
-        "        note: the token is old. Make a new one.\n"
-        "[ 60 %] 60.0 MB of 100 MB, 3.6 MB/s, 11 s left\n"
-        "        downloaded 80.0 MB in 21 s, 3.8 MB/s\n"
-        "[ 80 %] initialise\n"
-        "[100 %] ready in 24 s: SomePipeline on cpu, float32\n"
+        "connect: org/name\n"
+        "set up\n"
+        "download: 4 files, 100 MB, 20.0 MB of it cached\n"
+        "  retry: transformer/model.safetensors: timed out; attempt 1 of 5 failed, the next in "
+        "5.0 s\n"
+        "  note: the token is old. Make a new one.\n"
+        "  [ 60 %] 60.0 of 100 MB, 3.6 MB/s, download 11 s left\n"
+        "  downloaded 80.0 MB in 21 s, 3.8 MB/s\n"
+        "initialise\n"
+        "ready in 24 s: SomePipeline on cpu, float32\n"
     )
 
 
 def test_a_terminal_rewrites_the_running_line_and_leaves_none_of_it() -> None:
     out = show(JOB, interactive=True)
-    assert "\r[ 25 %] 25.0 MB of 100 MB, 5.0 MB/s, 15 s left\x1b[K" in out
+    assert "\r  [ 25 %] 25.0 of 100 MB, 5.0 MB/s, download 15 s left\x1b[K" in out
     left = [line.rpartition("\x1b[K")[2] for line in out.split("\n")]
     lines = show(JOB, interactive=False).split("\n")
     assert left == [line for line in lines if "left" not in line]
 
 
 def test_speed_and_time_left_can_be_hidden() -> None:
-    assert "[ 60 %] 60.0 MB of 100 MB\n" in show(JOB, interactive=False, speed=False)
+    assert "  [ 60 %] 60.0 of 100 MB\n" in show(JOB, interactive=False, speed=False)
 
 
 def test_a_failure_is_the_last_line() -> None:
     failed = Failed(reference="disk-full", message="the disk is full", hint="Free some.")
     out = show([*JOB[:4], (5.0, failed)], interactive=False)
-    assert out.splitlines()[-1] == "        failed after 5.0 s: the disk is full [disk-full]"
+    assert out.splitlines()[-1] == "failed after 5.0 s: the disk is full [disk-full]"
 
 
 @pytest.mark.parametrize("reference", ["interrupted", "cancelled"])
 def test_what_its_user_stopped_has_not_failed(reference: str) -> None:
     failed = Failed(reference=reference, message="stopped", hint="Run it again.")
     out = show([*JOB[:4], (5.0, failed)], interactive=False)
-    assert out.splitlines()[-1] == f"        stopped after 5.0 s [{reference}]"
+    assert out.splitlines()[-1] == (
+        "stopped after 5.0 s; 20.0 of 100 MB are kept; run it again to go on"
+    )
 
 
-def test_each_retry_stands_under_its_stage_and_the_oldest_are_counted() -> None:
+def test_what_was_asked_again_stands_under_its_stage_in_one_line() -> None:
     state = JobState(repo_id="org/name", started_at=0.0, updated_at=0.0)
-    retry = Retry(time=0, path=None, reason="reset", wait_s=1, attempt=1, max_attempts=5)
-    early, late = 20, MAX_RETRIES - 10
+    again = Retry(time=0, path=None, reason="reset", wait_s=1, attempt=1, max_attempts=5)
     events: list[tuple[float, Event]] = [
         *JOB[:1],
-        *[(0.5, replace(retry, reason=f"early {number}")) for number in range(early)],
+        (0.5, again),
         *JOB[1:4],
-        *[(3.0, replace(retry, reason=f"late {number}")) for number in range(late)],
+        *[(3.0, replace(again, path=WEIGHTS, reason="no bytes came", attempt=0))] * 200,
         *JOB[-2:],
     ]
     for now, event in events:
         state = apply(state, event, now)
-    lines = render(state).splitlines()
-    assert lines[:3] == [
-        "[  0 %] connect: org/name",
-        "        10 earlier retries",
-        "        retry: the Hub: early 10; attempt 1 of 5 failed, the next in 1.0 s",
+    assert render(state).splitlines()[:5] == [
+        "connect: org/name",
+        "  retry: the Hub: reset; attempt 1 of 5 failed, the next in 1.0 s",
+        "set up",
+        "download: 4 files, 100 MB, 20.0 MB of it cached",
+        "  retry: 200 pieces fell silent and were asked again",
     ]
-    stages = [number for number, line in enumerate(lines) if line.startswith("[")]
-    assert [end - begin - 1 for begin, end in pairwise(stages)] == [11, 0, late, 0]
+
+
+def test_attempts_that_fail_soon_after_one_another_are_told_of_together() -> None:
+    again = Retry(time=0, path=WEIGHTS, reason="no bytes came", wait_s=0, attempt=0, max_attempts=5)
+    waits = replace(again, reason="the server is busy", wait_s=4, attempt=2)
+    job = [
+        *JOB[:5],
+        *[(4.0 + step / 10, again) for step in range(50)],
+        (12.0, waits),
+        (12.1, waits),
+        (13.0, waits),
+        (13.5, again),
+        *JOB[-3:],
+    ]
+    lines = [line for line in show(job, interactive=False).splitlines() if "retry" in line]
+    assert lines == [
+        f"  retry: {WEIGHTS}: no bytes came; going on",
+        "  retry: 50 attempts failed and were made again: no bytes came (49), the server is busy "
+        "(1); attempt 2 of 5 failed, the next in 4.0 s",
+        "  retry: 2 attempts failed and were made again: the server is busy; attempt 2 of 5 "
+        "failed, the next in 4.0 s",
+        f"  retry: {WEIGHTS}: no bytes came; going on",
+    ]
 
 
 def test_foreign_text_cannot_steer_the_terminal() -> None:
@@ -135,7 +157,7 @@ def test_a_job_that_is_begun_again_is_told_of_from_its_start() -> None:
             state = apply(state, event, now)
             view.update(state)
     lines = out.getvalue().splitlines()
-    assert lines[0] == "[  0 %] connect: org/name"
+    assert lines[0] == "connect: org/name"
     assert lines[: len(lines) // 2] == lines[len(lines) // 2 :]
 
 
@@ -143,6 +165,4 @@ def test_a_silence_is_told_of() -> None:
     state = JobState(repo_id="org/name", started_at=0.0, updated_at=0.0)
     for now, event in JOB[:5]:
         state = apply(state, event, now)
-    assert progress_line(advance(state, 13.0)) == (
-        "[ 25 %] 25.0 MB of 100 MB, 455 kB/s, no bytes for 10 s"
-    )
+    assert progress_line(advance(state, 13.0)) == ("  [ 25 %] 25.0 of 100 MB, no bytes for 10 s")

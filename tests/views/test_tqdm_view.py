@@ -56,17 +56,17 @@ def test_a_bar_shows_stage_and_bytes_and_what_happens_stands_above_it() -> None:
     frames, remains = shown(TqdmView(out, clock=every_time()), LOADED, out)
     assert [frame for frame in frames if "|" not in frame][:3] == ["org/name", "connect", "set up"]
     bars = [frame for frame in frames if frame.startswith("download:")]
-    assert any("40.0MB of 100MB, 20.0 MB/s, 3.0 s left [" in bar for bar in bars)
+    assert any("40.0MB of 100MB, 20.0 MB/s, download 3.0 s left [" in bar for bar in bars)
     assert remains[:-2] == [
         "org/name",
         "1 of 3 checks passed, 1 skipped",
         "⚠\ufe0e disk: 12 GB free",
-        "  Free some.",
+        "Free some.",
         "retry: transformer/model.safetensors: timed out; attempt 1 of 5 failed, the next in 5.0 s",
         "note: the token is old. Make a new one.",
     ]
     assert re.fullmatch(r"initialise: 100%\|.{1,200}\| 100MB of 100MB \[00:0\d\]", remains[-2])
-    assert remains[-1] == "[100 %] ready in 24 s: SomePipeline on cpu, float32"
+    assert remains[-1] == "ready in 24 s: SomePipeline on cpu, float32"
 
 
 def test_speed_and_time_left_can_be_left_out() -> None:
@@ -80,7 +80,7 @@ def test_a_bar_of_a_broken_job_stays_where_it_was() -> None:
     out = io.StringIO()
     _, remains = shown(TqdmView(out), BROKEN, out)
     assert "60.0MB of 100MB [" in remains[-2]
-    assert remains[-1] == "        failed after 13 s: the disk is full [disk-full]"
+    assert remains[-1] == "failed after 13 s: the disk is full [disk-full]"
 
 
 def test_no_bar_is_left_of_a_job_without_bytes() -> None:
@@ -90,7 +90,7 @@ def test_no_bar_is_left_of_a_job_without_bytes() -> None:
     )
     out = io.StringIO()
     _, remains = shown(TqdmView(out), job, out)
-    assert remains == ["org/name", "        failed after 1.0 s: org/name is gated [gated-repo]"]
+    assert remains == ["org/name", "failed after 1.0 s: org/name is gated [gated-repo]"]
 
 
 def test_a_stall_shows_in_place_of_the_time_left() -> None:
@@ -103,8 +103,8 @@ def test_a_stall_shows_in_place_of_the_time_left() -> None:
     for now in (14.0, 15.0):
         view.update(advance(state, now))
     frames = drawn(out.getvalue())
-    assert ["no bytes for 2 s," in frames[-2], "no bytes for 3 s," in frames[-1]] == [True, True]
-    assert not any("left" in frame for frame in frames[-2:])
+    assert ["no bytes for 2 s" in frames[-2], "no bytes for 3 s" in frames[-1]] == [True, True]
+    assert not any("left" in frame or "/s" in frame for frame in frames[-2:])
     view.close(state)
 
 

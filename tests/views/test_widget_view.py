@@ -17,8 +17,11 @@ from nbloader.records import (
     Component,
     Event,
     Failed,
+    FileDone,
     FileProgress,
+    Notice,
     RepoFile,
+    Retry,
     Selected,
     Stage,
     StageStarted,
@@ -27,8 +30,9 @@ from nbloader.reporter import Reporter
 from nbloader.state import JobState, advance, apply
 from nbloader.views import View, html
 from nbloader.views.controls import BUTTONS, RESTS
-from nbloader.views.display import WIDGET_MIME
-from nbloader.views.widget import WidgetView, traits
+from nbloader.views.display import WIDGET_MIME, Form
+from nbloader.views.markup import box
+from nbloader.views.widget import FOLDS, WidgetView, traits
 from tests import jobs
 from tests.jobs import (
     BROKEN,
@@ -98,22 +102,35 @@ def shown(view: WidgetView) -> dict[str, dict[str, object]]:
     found: dict[str, dict[str, object]] = {}
     for name, widget in view._widgets.items():
         match name:
-            case "files":
+            case "file list":
                 assert len(widget.children) == len(widget.titles)
                 found[name] = {"titles": widget.titles}
+            case "files" | "retries":
+                assert widget.children == (view._widgets[FOLDS[name]],)
+                found[name] = {"titles": widget.titles, "opened": widget.selected_index == 0}
+            case "row" | "shown":
+                found[name] = {"names": names_of(view, widget.children)}
             case "reports":
                 found[name] = {"shown": widget.children != ()}
             case "plan":
-                found[name] = read(widget, "options", "value", "disabled", "tooltip")
+                found[name] = read(widget, "options", "value")
+            case "diagnostics":
+                found[name] = read(widget, "disabled")
             case _ if name in BUTTONS:
-                found[name] = read(widget, "disabled", "tooltip")
+                pass
             case _:
                 found[name] = read(widget, "value")
     return found
 
 
+def names_of(view: WidgetView, children: Iterable[Any]) -> tuple[str, ...]:
+    names = {id(widget): name for name, widget in view._widgets.items()}
+    found = tuple(names[id(child)] for child in children)
+    return tuple(name for name in found if name not in ("row", "reports"))
+
+
 def wanted(state: JobState) -> dict[str, dict[str, object]]:
-    return traits(state, speed=True, eta=True)
+    return traits(state, Form())
 
 
 def settle(view: WidgetView, state: JobState, clock: Clock) -> None:
@@ -143,21 +160,88 @@ def test_the_widgets_hold_what_the_state_says() -> None:
     view.update(state)
     assert shown(view) == wanted(state)
     values = {name: str(trait.get("value")) for name, trait in shown(view).items()}
-    assert "all on cuda:0 in bfloat16" in values["head"]
-    assert "● download 20 s" in values["head"]
-    for figure in ("60 %", "60.0 MB of 100 MB", "B/s", "no bytes for 3 s", "width:60.0%", "<path"):
-        assert figure in values["progress"]
-    assert ">downloading</span>" in values["components"]
-    assert view._widgets["files"].titles == (
+    for said in (
+        *("all on cuda:0 in bfloat16", "● download 20 s", "60 %", "60.0 of 100 MB"),
+        *("no bytes for 3 s", "width:60.0%", "<path", ">downloading</span>", "--jp-warn-color0"),
+    ):
+        assert said in values["job"]
+    assert "B/s" not in values["job"].partition("<svg")[0]  # no speed beside a silence
+    assert view._widgets["file list"].titles == (
         "config: 1 file",
         "transformer: 2 files",
         "vae: 1 file",
     )
-    panes = [pane.value for pane in view._widgets["files"].children]
+    panes = [pane.value for pane in view._widgets["file list"].children]
     assert [">model.safetensors</td>" in pane for pane in panes] == [False, True, True]
     assert [">config.json</td>" in pane for pane in panes] == [False, True, False]
     assert "12 GB free" in values["checks"]
-    assert "no bytes for 5 s" in values["log"]
+    assert view._widgets["retries"].titles == (
+        "1 attempt failed and was made again: no bytes for 5 s",
+    )
+    assert "no bytes for 5 s" in values["retry table"]
+    view.close(state)
+
+
+def test_what_holds_nothing_is_not_shown() -> None:
+    view = WidgetView(RecordedDisplay(), actions=RecordedActions())
+    begun = last_state(DOWNLOADING[:1])
+    view.update(begun)
+    assert shown(view)["shown"] == {"names": ("status", "job", "checks")}
+    assert shown(view)["row"] == {"names": ("cancel", "diagnostics")}
+    view.close(begun)
+    view = WidgetView(RecordedDisplay())
+    view.update(last_state(STALLED))
+    assert shown(view)["shown"] == {"names": ("status", "job", "checks", "retries", "files")}
+    view.close(last_state(STALLED))
+
+
+def test_the_table_of_retries_opens_while_one_waits_and_closes_once_it_healed(
+    background: Background,
+) -> None:
+    view, _, _, clock = background
+    retries = view._widgets["retries"]
+    assert retries.selected_index is None
+    again = Retry(
+        time=60, path=WEIGHTS, reason="the server is busy", wait_s=8, attempt=2, max_attempts=5
+    )
+    waits = apply(last_state(STALLED), again, 20.0)
+    settle(view, waits, clock)
+    assert retries.selected_index == 0
+    assert retries.titles[0].endswith("the next attempt in 8 s")
+    settle(view, apply(waits, FileProgress(path=WEIGHTS, completed=60 * MB), 29.0), clock)
+    assert retries.selected_index is None
+
+
+def test_what_its_user_has_opened_stays_open(background: Background) -> None:
+    view, _, _, clock = background
+    retries = view._widgets["retries"]
+    retries.set_state({"selected_index": 0})
+    again = Retry(time=60, path=WEIGHTS, reason="x", wait_s=0, attempt=0, max_attempts=5)
+    settle(view, apply(last_state(STALLED), again, 20.0), clock)
+    assert "2 attempts failed" in retries.titles[0]
+    assert retries.selected_index == 0
+
+
+def test_what_is_true_when_a_thread_blocks_is_on_the_screen() -> None:
+    """However busy the second before was, as when the last files come and the model is built."""
+    clock = Clock()
+    view = WidgetView(RecordedDisplay(), clock=clock)
+    state = last_state(STALLED)
+    for step in range(20):
+        clock.now += 0.1
+        state = apply(state, FileProgress(path=WEIGHTS, completed=(41 + step) * MB), 20 + step / 10)
+        view.update(state)
+    for event in (
+        FileDone(path="transformer/config.json"),
+        FileDone(path=WEIGHTS),
+        StageStarted(stage=Stage.INITIALISE),
+    ):
+        state = apply(state, event, 22.0)
+        view.update(state)
+    assert view._widgets["job"].value == box([html.live(state, Form())])
+    for said in ("100 %", "building", ">loading</span>", "● initialise 0 s"):
+        assert said in view._widgets["job"].value
+    assert "left<" not in view._widgets["job"].value
     view.close(state)
 
 
@@ -165,17 +249,17 @@ def test_a_job_that_blocks_its_cell_has_no_controls() -> None:
     view = WidgetView(RecordedDisplay())
     view.update(last_state(STALLED))
     kinds = {type(widget).__name__ for widget in view._widgets.values()}
-    assert kinds == {"HTML", "Accordion"}
+    assert kinds == {"HTML", "Accordion", "VBox"}
     view.close(last_state(LOADED))
 
 
 def test_speed_and_time_left_can_be_hidden() -> None:
     display = RecordedDisplay()
-    view = WidgetView(display, speed=False, eta=False)
+    view = WidgetView(display, form=Form(speed=False, eta=False))
     view.update(last_state(DOWNLOADING))
-    progress = view._widgets["progress"].value
-    assert "60.0 MB of 100 MB" in progress
-    assert not any(word in progress for word in ("MB/s", "left<", "<svg"))
+    job = view._widgets["job"].value
+    assert "60.0 of 100 MB" in job
+    assert not any(word in job for word in ("MB/s", "left<", "<svg"))
     view.close(last_state(LOADED))
     assert "MB/s" not in display.outputs[0]["text/html"]
 
@@ -213,11 +297,11 @@ def test_many_components_share_a_row_and_a_pane() -> None:
     )
     view = WidgetView(RecordedDisplay())
     view.update(last_state([(0.0, Selected(selection=selection))]))
-    assert view._widgets["files"].titles == (
+    assert view._widgets["file list"].titles == (
         *(f"{name}: 1 file" for name in names[8:]),
         "8 others: 8 files",
     )
-    assert view._widgets["components"].value.count("<tr ") == 13
+    assert view._widgets["job"].value.count("<tr ") == 13
     view.close(last_state(LOADED))
 
 
@@ -232,7 +316,7 @@ def test_only_what_changed_is_sent(comms: Comms) -> None:
     assert len(comms.sent) == built
     settle(view, apply(state, FileProgress(path=WEIGHTS, completed=50 * MB), 13.0), clock)
     changed = [data["state"].keys() for _, _, data in comms.sent[built:]]
-    assert changed == [{"value"}] * 4  # head, progress, components, the pane of the transformer
+    assert changed == [{"value"}] * 2  # the job, and the pane of the transformer
     view.close(state)
 
 
@@ -244,7 +328,9 @@ def test_the_selection_opens_the_files_in_one_message(comms: Comms) -> None:
     settle(view, last_state(DOWNLOADING), clock)
     keys = [set(data["state"]) for _, _, data in comms.sent[built:]]
     assert keys.count({"children", "titles"}) == 1
-    assert keys.count({"value"}) == len(keys) - 1
+    assert keys.count({"children"}) == 1  # what is shown of the view
+    assert keys.count({"value"}) == len(keys) - 3
+    assert keys.count({"titles"}) == 1  # of the retries
     view.close(last_state(LOADED))
 
 
@@ -255,7 +341,7 @@ def test_as_many_stages_as_begin_in_a_moment_are_shown_at_once() -> None:
         view.update(state)
         if state.stage is Stage.INITIALISE:
             break
-    assert "initialise" in view._widgets["head"].value
+    assert "initialise" in view._widgets["job"].value
     view.close(last_state(LOADED))
 
 
@@ -375,6 +461,15 @@ def test_a_view_of_a_background_job_is_closed_whole(comms: Comms) -> None:
     assert len(comms.of_kind("comm_open")) == len(comms.of_kind("comm_close"))
 
 
+def busy_second(view: WidgetView, state: JobState) -> None:
+    """Have so much to show within a moment that the messages of a second are used up."""
+    view.update(state)
+    for number in range(10):
+        told = Notice(reference="r", message=f"note {number}", hint="")
+        state = apply(state, told, state.updated_at)
+        view.update(state)
+
+
 def press(view: WidgetView, name: str) -> None:
     """Click a button as a front end does, and wait for what it has begun."""
     view._widgets[name]._handle_custom_msg({"event": "click"}, [])
@@ -424,7 +519,7 @@ def test_diagnostics_are_drawn_with_the_next_state(
     press(view, "diagnostics")
     assert view._widgets["reports"].children == ()
     settle(view, last_state(STALLED), clock)
-    assert view._widgets["reports"].children == (view._widgets["report"],)
+    assert view._widgets["reports"].children[-1] is view._widgets["report"]
     assert view._widgets["report"].value == text
     assert view._widgets["diagnostics"].disabled is False
 
@@ -466,15 +561,14 @@ def test_the_end_of_a_job_is_drawn_in_one_moment(background: Background) -> None
         view.update(state)
     clock.now += 0.1
     drawn: dict[str, float] = {}
-    names = ("head", "progress", "components", "cancel", "retry", "plan", "note")
+    names = ("job", "row", "retries")
     for name in names:
         view._widgets[name].observe(lambda _, name=name: drawn.update({name: clock.now}))
     view.update(apply(state, Failed(reference="x", message="m", hint="h"), 29.0))
     join("nbloader-view")
     assert drawn.keys() == set(names)
     assert len(set(drawn.values())) == 1
-    buttons = [view._widgets[name].disabled for name in ("cancel", "retry", "plan")]
-    assert buttons == [True, False, False]
+    assert shown(view)["row"] == {"names": ("retry", "diagnostics", "plan", "note")}
 
 
 def test_a_plan_that_is_chosen_stays_until_the_job_takes_it_over(background: Background) -> None:
@@ -516,10 +610,10 @@ def test_the_controls_rest_while_a_cell_waits(background: Background) -> None:
     view, _, _, clock = background
     state = advance(last_state(STALLED), 20.0, waited_for=True)
     settle(view, state, clock)
-    assert all(view._widgets[name].disabled for name in (*BUTTONS, "plan"))
+    assert shown(view)["row"] == {"names": ("note",)}
     assert RESTS in view._widgets["note"].value
     settle(view, advance(state, 21.0), clock)
-    assert [view._widgets[name].disabled for name in BUTTONS] == [False, True, True, False]
+    assert shown(view)["row"] == {"names": ("cancel", "diagnostics", "plan")}
 
 
 def test_the_end_of_a_job_is_shown_whole_without_another_state(
@@ -532,11 +626,13 @@ def test_the_end_of_a_job_is_shown_whole_without_another_state(
     view.update(failed)
     join("nbloader-view")
     assert shown(view).items() >= wanted(failed).items()
-    assert [view._widgets[name].disabled for name in BUTTONS] == [True, False, False, False]
+    assert shown(view)["row"] == {
+        "names": ("retry", "download_anyway", "diagnostics", "plan", "note")
+    }
     press(view, "diagnostics")
     join("nbloader-view")
     assert view._widgets["report"].value == actions.report
-    assert view._widgets["reports"].children == (view._widgets["report"],)
+    assert view._widgets["reports"].children[-1] is view._widgets["report"]
     sent = comms.of_kind("comm_msg")
     assert max(sum(start <= other <= start + 1 for other in sent) for start in sent) <= 10
 
@@ -550,9 +646,9 @@ def test_a_view_that_is_closed_draws_no_more(comms: Comms) -> None:
         closed.wait()
 
     view = WidgetView(RecordedDisplay(), actions=RecordedActions(), clock=clock, sleep=sleep)
-    view.update(last_state(STALLED))
+    busy_second(view, last_state(STALLED))
     view.update(last_state(REFUSED))
-    begun.wait()
+    assert begun.wait(10)
     view.close(last_state(REFUSED))
     sent = len(comms.sent)
     closed.set()
@@ -577,7 +673,7 @@ def test_after_a_failure_the_view_stays_and_what_is_behind_it_is_true(
     begun = last_state(DOWNLOADING[:1])
     settle(view, begun, clock)
     assert display.outputs == [{WIDGET_MIME: live[WIDGET_MIME], **html.interrupted_bundle(begun)}]
-    assert view._widgets["files"].children == ()
+    assert view._widgets["file list"].children == ()
     settle(view, state, clock)
     assert shown(view).items() >= wanted(state).items()
 
@@ -675,9 +771,9 @@ def test_a_real_kernel_shows_widgets_and_keeps_static_html(tmp_path: Path) -> No
 
         outputs, text, _ = run_cell(kernel, setup + AN_INTERRUPTED_JOB, allow_stdin=True)
         assert text == "begun\nwidget 0\n"
-        assert list(outputs.values()) == [html.static_bundle(last_state(BROKEN))]
+        assert list(outputs.values()) == [html.static_bundle(last_state(BROKEN), Form(raised=True))]
 
         outputs, text, kinds = run_cell(kernel, setup + A_WHOLE_JOB, allow_stdin=False)
-        assert text.splitlines()[0] == "[  0 %] connect: org/name"
+        assert text.splitlines()[0] == "connect: org/name"
         assert text.splitlines()[-1] == "text 0"
         assert (outputs, "comm_open" in kinds) == ({}, False)

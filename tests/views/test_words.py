@@ -6,7 +6,15 @@ from string import Formatter
 import pytest
 
 from nbloader.notebook import Turn
-from nbloader.records import Failed, Method, PlacedComponent, Placement, Stage, StageStarted
+from nbloader.records import (
+    Failed,
+    Method,
+    PlacedComponent,
+    Placement,
+    Retry,
+    Stage,
+    StageStarted,
+)
 from nbloader.state import Status, Step, advance, apply
 from nbloader.views.words import (
     PLACEMENT_WORDS,
@@ -14,9 +22,10 @@ from nbloader.views.words import (
     kept,
     placement_figures,
     placement_words,
-    quiet,
+    retried,
     step_words,
     time_left,
+    waiting,
 )
 from tests.jobs import CANCELLED, DOWNLOADING, LOADED, OFFLOADED, ON_THE_GPU, STALLED, last_state
 from tests.samples import MB
@@ -69,20 +78,24 @@ def test_a_placement_in_words_with_its_figures() -> None:
 )
 def test_a_silence_is_told_of_in_whole_seconds(seconds: float, said: str) -> None:
     state = last_state(STALLED)
-    assert quiet(advance(state, state.updated_at + seconds)) == said
+    assert waiting(advance(state, state.updated_at + seconds)) == said
 
 
 def test_there_is_no_silence_where_no_byte_is_waited_for() -> None:
-    assert quiet(advance(last_state(DOWNLOADING[:2]), 60.0)) == ""
-    assert quiet(advance(last_state(CANCELLED), 60.0)) == ""
+    assert waiting(advance(last_state(DOWNLOADING[:2]), 60.0)) == ""
+    assert waiting(advance(last_state(CANCELLED), 60.0)) == ""
 
 
 @pytest.mark.parametrize("reference", ["interrupted", "cancelled"])
 def test_what_is_kept_is_told_of_to_who_has_ended_it(reference: str) -> None:
     failed = Failed(reference=reference, message="", hint="")
     state = apply(last_state(STALLED), failed, 20.0)
-    assert kept(state) == "60.0 MB of 100 MB are kept; run the cell again to go on"
-    assert kept(apply(last_state(DOWNLOADING[:1]), failed, 20.0)) == ""
+    assert kept(state) == "60.0 of 100 MB are kept; run the cell again to go on"
+    assert (
+        kept(apply(last_state(DOWNLOADING[:1]), failed, 20.0)) == "run the cell again to begin anew"
+    )
+    whole = apply(last_state(LOADED[:-1]), failed, 25.0)
+    assert kept(whole) == "all of it is kept; run the cell again to go on"
     other = Failed(reference="disk-full", message="", hint="")
     assert kept(apply(last_state(STALLED), other, 20.0)) == ""
 
@@ -117,7 +130,7 @@ def test_nothing_moves_in_a_job_that_has_failed() -> None:
 
 def test_in_a_silence_nobody_knows_how_long_it_will_take() -> None:
     state = last_state(STALLED)
-    assert time_left(state) == "20 s left"
+    assert time_left(state) == "download 20 s left"
     assert time_left(advance(state, 21.0)) == ""
     assert time_left(last_state(LOADED)) == ""
     assert time_left(last_state(DOWNLOADING[:1])) == ""
@@ -125,11 +138,11 @@ def test_in_a_silence_nobody_knows_how_long_it_will_take() -> None:
 
 def test_what_waits_for_a_cell_says_so() -> None:
     built = apply(last_state(STALLED), StageStarted(stage=Stage.INITIALISE), 20.0)
-    assert quiet(built) == ""
-    assert quiet(advance(built, 25.0, turn=Turn.DUE)) == "waits for the running cell"
-    assert quiet(advance(built, 25.0, turn=Turn.UNDER_WAY)) == ""
+    assert waiting(built) == ""
+    assert waiting(advance(built, 25.0, turn=Turn.DUE)) == "waits for the running cell"
+    assert waiting(advance(built, 25.0, turn=Turn.UNDER_WAY)) == ""
     # While the files arrive, nobody waits for the cell but the import.
-    assert quiet(advance(last_state(STALLED), 19.5, turn=Turn.DUE)) == ""
+    assert waiting(advance(last_state(STALLED), 19.5, turn=Turn.DUE)) == ""
 
 
 def test_a_job_that_has_ended_waits_for_nothing() -> None:
@@ -137,4 +150,39 @@ def test_a_job_that_has_ended_waits_for_nothing() -> None:
     failed = apply(
         advance(built, 25.0, turn=Turn.DUE), Failed(reference="x", message="", hint=""), 26.0
     )
-    assert (quiet(failed), time_left(last_state(CANCELLED))) == ("", "")
+    assert (waiting(failed), time_left(last_state(CANCELLED))) == ("", "")
+
+
+def retry(reason: str, attempt: int = 0) -> Retry:
+    return Retry(time=0, path="a", reason=reason, wait_s=attempt, attempt=attempt, max_attempts=5)
+
+
+@pytest.mark.parametrize(
+    ("reasons", "said"),
+    [
+        ([], ""),
+        (["no bytes came"], "1 piece fell silent and was asked again"),
+        (
+            ["no bytes came", "ended together with another that stalled"],
+            "2 pieces fell silent and were asked again",
+        ),
+        (["connection lost"], "1 attempt failed and was made again: connection lost"),
+        (
+            ["connection lost", "no bytes came", "connection lost"],
+            "3 attempts failed and were made again: connection lost (2), no bytes came (1)",
+        ),
+        (["e"] * 9, "9 attempts failed and were made again: e"),
+        (
+            ["a", "a", "b", "b", "c", "c", "d"],
+            "7 attempts failed and were made again: a (2), b (2), c (2), and others",
+        ),
+    ],
+)
+def test_what_was_asked_again_is_told_in_a_few_words(reasons: list[str], said: str) -> None:
+    assert retried([retry(reason) for reason in reasons]) == said
+
+
+def test_what_is_waited_for_says_what_comes_next() -> None:
+    again = (13.5, retry("the server is busy", 4))
+    state = advance(last_state((*STALLED[:-3], again)), 15.2)
+    assert waiting(state) == "no bytes for 7 s, the next attempt in 2 s"
