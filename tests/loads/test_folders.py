@@ -227,7 +227,7 @@ def test_in_the_background_awaited_and_by_the_command_line(
     assert (told["repo_id"], told["commit_hash"], told["fetched_bytes"]) == (folder, None, 0)
     assert nbloader.load(folder, device="cpu", view="text") is not None
     out = capsys.readouterr().out
-    assert out.startswith("[ 10 %] set up: ./classifier\n")
+    assert out.startswith("set up: ./classifier\n")
     assert "download" not in out
 
 

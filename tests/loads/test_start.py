@@ -190,8 +190,8 @@ def test_a_retry_after_the_error_was_raised_is_shown_anew(
     job.retry()
     job.result(timeout=WAIT_S)
     first, *_, last = capsys.readouterr().out.splitlines()
-    assert first.startswith("[  0 %] ")
-    assert last.startswith("[100 %] ready in ")
+    assert first.startswith("connect: ")
+    assert last.startswith("ready in ")
 
 
 def test_what_was_forced_stays_forced(demo_hub: LocalHub, tmp_path: Path) -> None:
