@@ -81,10 +81,9 @@ def format_share(there: int, total: int) -> str:
     >>> format_share(57_600_000, 94_500_000), format_share(512, 1_000), format_share(9, 9)
     ('57.6 of 94.5 MB', '512 B of 1.0 kB', '9 B')
     """
-    whole = format_bytes(total)
-    if there >= total:
+    part, whole = format_bytes(there), format_bytes(total)
+    if there >= total or part == whole:
         return whole
-    part = format_bytes(there)
     number, _, unit = part.partition(" ")
     return f"{number if whole.endswith(f' {unit}') else part} of {whole}"
 

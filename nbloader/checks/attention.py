@@ -35,7 +35,7 @@ def attention(facts: Facts) -> CheckResult:
     """Can attention be computed in the way that the caller asks for?"""
     way = attention_named(facts.attention.name) if facts.attention else None
     if way is None or facts.selection is None or not facts.loads:
-        return skipped(_NAME, "not checked: the library chooses it")
+        return skipped(_NAME, "the library chooses it")
     return (
         _unknown(facts, facts.selection, way)
         or _not_taken(facts, way)

@@ -168,9 +168,13 @@ def passed(name: str, message: str) -> CheckResult:
     return CheckResult(name=name, status=CheckStatus.PASSED, message=message)
 
 
-def skipped(name: str, message: str) -> CheckResult:
-    """Make the result of a check that was not made."""
-    return CheckResult(name=name, status=CheckStatus.SKIPPED, message=message)
+def skipped(name: str, cause: str) -> CheckResult:
+    """Make the result of a check that was not made.
+
+    Args:
+        cause: as a clause.
+    """
+    return CheckResult(name=name, status=CheckStatus.SKIPPED, message=cause)
 
 
 def warned(

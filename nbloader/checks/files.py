@@ -6,9 +6,10 @@ import shlex
 
 from nbloader.checks.facts import Facts, failed, failed_with, named, passed, skipped, warned
 from nbloader.errors import CacheNotWritableError, DiskFullError, DiskSpaceError
-from nbloader.records import CheckResult, Kind, Selection
+from nbloader.records import CheckResult
 from nbloader.redaction import short_path
-from nbloader.text import format_bytes
+from nbloader.text import format_bytes, format_share
+from nbloader.views import counted, what_it_is
 
 LOW_DISK_BYTES = 1_000_000_000
 """With less than this left after the download, a notebook's machine soon runs into trouble."""
@@ -21,33 +22,19 @@ def files(facts: Facts) -> CheckResult:
     if facts.problem is not None and not isinstance(facts.problem, _CACHE_ERRORS):
         return failed_with("files", facts.problem)
     if facts.selection is None:
-        return skipped("files", "not checked: the files are not known")
+        return skipped("files", "the files are not known")
     selection = facts.selection
-    what = "" if selection.kind is Kind.FILES else f"{_what(selection)}: "
+    what = f"{made}: " if (made := what_it_is(selection)) else ""
     others = list(dict.fromkeys(part.repo_id for part in selection.components if part.repo_id))
     origins = f", some of them from {named(others)}" if others else ""
     quantized = sorted({part.quantization for part in facts.weights if part.quantization})
     already = f", quantized already ({', '.join(quantized)})" if quantized else ""
-    missing = f"{format_bytes(facts.missing_bytes)} to download"
-    if facts.folder is not None and not facts.missing_bytes:
-        missing = "nothing to download"
-    return passed(
-        "files",
-        f"{what}{len(selection.files)} files{origins}, {format_bytes(selection.total)}{already}, "
-        f"{missing}",
-    )
-
-
-def _what(selection: Selection) -> str:
-    """Name what will be loaded, and by which library."""
-    if selection.targets:
-        named = (target.library.partition(".")[0] for target in selection.targets)
-        libraries = dict.fromkeys(named)
-        names = " and ".join(target.class_name for target in selection.targets)
-        return f"{names} of {', '.join(libraries).replace('_', '-')}"
-    if selection.class_name:
-        return f"{selection.class_name} of {selection.kind}"
-    return str(selection.kind)
+    count = counted(len(selection.files), "file", "files")
+    total = selection.total
+    missing = f"{format_bytes(total)}, nothing to download"
+    if facts.missing_bytes:
+        missing = f"{format_share(facts.missing_bytes, total)} to download"
+    return passed("files", f"{what}{count}{origins}{already}, {missing}")
 
 
 def cache(facts: Facts) -> CheckResult:
@@ -98,7 +85,7 @@ def disk(facts: Facts) -> CheckResult:
     if isinstance(facts.problem, DiskFullError):
         return failed_with("disk", facts.problem)
     if not facts.check_disk_space:
-        return skipped("disk", "not checked: check_disk_space is off")
+        return skipped("disk", "check_disk_space is off")
     if facts.disk is None:
         return _not_checked("disk", facts)
     required = facts.required_bytes
@@ -168,5 +155,5 @@ def _elsewhere(facts: Facts, required: int) -> str:
 def _not_checked(name: str, facts: Facts) -> CheckResult:
     if facts.hub is None:
         nothing = facts.folder is not None and facts.problem is None
-        return skipped(name, "not needed: nothing is downloaded" if nothing else "not checked")
+        return skipped(name, "nothing is downloaded" if nothing else "the folder is not known")
     return skipped(name, f"the file system of {short_path(facts.hub.cache_dir)} cannot be asked")

@@ -29,13 +29,13 @@ def hub(facts: Facts) -> CheckResult:
     if isinstance(facts.problem, (HubUnreachableError, RateLimitedError)):
         return failed_with("hub", facts.problem)
     if facts.folder is not None and facts.hub is None:
-        return skipped("hub", "not asked: all files are on this machine")
+        return skipped("hub", "all files are on this machine")
     if not facts.check_network:
-        return skipped("hub", "not checked: check_network is off")
+        return skipped("hub", "check_network is off")
     if facts.hub is None:
         return passed("hub", "the Hub answers")
     if facts.hub.answer_s is None:
-        return skipped("hub", "not asked: the files of the cache are used")
+        return skipped("hub", "the files of the cache are used")
     answer = f"{facts.hub.endpoint} answers in {format_duration(facts.hub.answer_s)}"
     return passed("hub", answer if _is_home(facts.hub) else f"{answer}, in place of {HUB}")
 
@@ -111,7 +111,7 @@ def xet(facts: Facts) -> CheckResult:
     """Can Xet storage be reached, where files come from there?"""
     found = facts.hub.xet if facts.hub else None
     if found is None:
-        return skipped("xet", "not asked: nothing has to come from Xet storage")
+        return skipped("xet", "nothing has to come from Xet storage")
     if found.answer_s is None:
         return warned(
             "xet",
@@ -126,7 +126,7 @@ def rate_limit(facts: Facts) -> CheckResult:
     found = facts.hub.rate_limit if facts.hub else None
     if found is None:
         asked = facts.folder is None or facts.hub is not None
-        return skipped("rate-limit", "the Hub does not tell" if asked else "not asked")
+        return skipped("rate-limit", "the Hub does not tell" if asked else "the Hub is not asked")
     of = f" of {found.limit}" if found.limit is not None else ""
     message = (
         f"{found.remaining}{of} {found.kind} requests left, "

@@ -8,7 +8,6 @@ from typing import Any
 
 from nbloader.checks.report import PreflightReport, raise_for
 from nbloader.records import CheckResult, CheckStatus, DiskFacts
-from nbloader.text import format_bytes
 from nbloader.views import ShownReport
 
 _BY_WEIGHT = (
@@ -87,33 +86,32 @@ class JointReport(ShownReport):
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain values for `json.dumps`."""
+        from nbloader.views.verdict import joint_verdict
+
+        found = joint_verdict(
+            self.reports, missing_bytes=self.missing_bytes, shared_bytes=self.shared_bytes
+        )
         return {
             "ok": self.ok,
+            "verdict": f"{found.subject} {found.says}",
             "missing_bytes": self.missing_bytes,
             "shared_bytes": self.shared_bytes,
             "repositories": [report.to_json() for report in self.reports],
         }
 
-    @property
-    def _together(self) -> str:
-        shared = (
-            f", {format_bytes(self.shared_bytes)} less than one by one, because several have it"
-            if self.shared_bytes
-            else ""
-        )
-        count = len(self.reports)
-        return f"{count} repositories: {format_bytes(self.missing_bytes)} to download{shared}"
-
     def __str__(self) -> str:
         from nbloader.views.checks import joint_text
 
-        return joint_text([(each.repo_id, str(each)) for each in self.reports], self._together)
+        return joint_text(
+            self.reports, missing_bytes=self.missing_bytes, shared_bytes=self.shared_bytes
+        )
 
     def _repr_html_(self) -> str:
         from nbloader.views.checks import joint_html
 
-        parts = [(each.repo_id, each._repr_html_()) for each in self.reports]
-        return joint_html(parts, self._together)
+        return joint_html(
+            self.reports, missing_bytes=self.missing_bytes, shared_bytes=self.shared_bytes
+        )
 
 
 def _merged(found: Sequence[tuple[str, CheckResult]]) -> CheckResult:

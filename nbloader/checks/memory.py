@@ -20,9 +20,9 @@ def placement(facts: Facts) -> CheckResult:
     """Is there a way to place the model that fits?"""
     name = "placement"
     if not facts.loads or facts.fit is None:
-        return skipped(name, "not checked: nothing is loaded")
+        return skipped(name, "nothing is loaded")
     if facts.places_itself:
-        return skipped(name, "not checked: `loader_kwargs` settle it")
+        return skipped(name, "`loader_kwargs` settle it")
     chosen = facts.fit.chosen
     if chosen is None:
         return failed(
@@ -32,17 +32,17 @@ def placement(facts: Facts) -> CheckResult:
             hint=_hint(facts, facts.fit),
             forceable=facts.fit.nearest is not None,
         )
-    found = f"{chosen.method} in {chosen.dtype}, {chosen.reason}"
     if better := _without_loaded(facts, chosen):
-        message = f"{found}, while {better} would fit without what is loaded already"
+        hint = _hint(facts, facts.fit)
+        message = f"{better} would fit without what is loaded already"
         if chosen.method is Method.CPU:
-            hint = _hint(facts, facts.fit)
+            message = f"only {chosen.method} fits, and {message}"
             return failed(name, DoesNotFitError, message, hint=hint, forceable=True)
-        return warned(name, message, hint=_hint(facts, facts.fit))
+        return warned(name, message, hint=hint)
     if chosen.method is Method.CPU and (problem := _gpu_problem(facts.machine)):
         return warned(
             name,
-            f"{found}: {problem}",
+            f"the GPU cannot be used: {problem}",
             hint="Choose another GPU in the notebook's settings, or install a build of torch for "
             "this one (https://pytorch.org/get-started) and restart the kernel.",
             link="https://pytorch.org/get-started/locally/",
@@ -50,20 +50,20 @@ def placement(facts: Facts) -> CheckResult:
     if any(part.quantization for part in chosen.components):
         return warned(
             name,
-            f"{found}: the large components lose precision",
+            "the large components lose precision",
             hint=_exact(facts.fit, chosen),
         )
     if facts.fit.caution:
         return warned(
             name,
-            f"{found}: {facts.fit.caution}",
+            facts.fit.caution,
             hint="Leave `dtype=` out for the number format that suits model and machine.",
         )
     if chosen.method is Method.CPU_OFFLOAD:
         waiting = format_bytes(chosen.ram_after + chosen.mapped)
         return warned(
             name,
-            f"{found}: {waiting} of the weights come to the GPU anew for each step, which is slow",
+            f"{waiting} of the weights come to the GPU anew for each step, which is slow",
             hint=facts.fit.hint
             or "A GPU with more memory or a smaller model is many times faster.",
         )
@@ -71,10 +71,10 @@ def placement(facts: Facts) -> CheckResult:
     if chosen.method is Method.CPU and size >= SLOW_ON_CPU_BYTES:
         return warned(
             name,
-            f"{found}: {format_bytes(size)} on a CPU are slow",
+            f"a model of {format_bytes(size)} is slow on a CPU",
             hint=facts.fit.hint or "On Colab and Kaggle, choose a GPU in the notebook's settings.",
         )
-    return passed(name, found)
+    return passed(name, f"{chosen.method} in {chosen.dtype}, {chosen.reason}")
 
 
 def _without_loaded(facts: Facts, chosen: Placement) -> Method | None:
@@ -112,7 +112,7 @@ def vram(facts: Facts) -> CheckResult:
     """Is there room on each GPU for the peak of the chosen placement?"""
     machine, chosen = facts.machine, facts.fit.chosen if facts.fit else None
     if machine is None or chosen is None or facts.places_itself:
-        return skipped("vram", "not checked")
+        return skipped("vram", _not_placed(facts))
     if not any(chosen.vram):
         return skipped("vram", "no GPU is used")
     assert facts.fit is not None
@@ -132,13 +132,18 @@ def vram(facts: Facts) -> CheckResult:
     return passed("vram", message)
 
 
+def _not_placed(facts: Facts) -> str:
+    """Say why there is no peak to look at."""
+    return "`loader_kwargs` settle it" if facts.places_itself else "nothing is loaded"
+
+
 def ram(facts: Facts) -> CheckResult:
     """Is there room in memory for the peak of loading?"""
     machine, chosen = facts.machine, facts.fit.chosen if facts.fit else None
     if machine is None or chosen is None or facts.places_itself:
-        return skipped("ram", "not checked")
+        return skipped("ram", _not_placed(facts))
     if not machine.memory.total:
-        return skipped("ram", "not checked: how much there is is not known")
+        return skipped("ram", "how much there is is not known")
     needed = max(chosen.ram_loading, chosen.ram_after)
     message = f"needs {_in_memory(chosen)}, {format_bytes(machine.memory.available)} available"
     if needed + chosen.mapped > TIGHT * machine.memory.available:

@@ -101,7 +101,7 @@ _WITH_GPU: Mapping[str, frozenset[str]] = {
 def packages(facts: Facts) -> CheckResult:
     """Are the packages there, and do they fit together?"""
     if facts.selection is None or not facts.loads or not facts.packages:
-        return skipped("packages", "not checked: nothing is loaded")
+        return skipped("packages", "nothing is loaded")
     return check_packages(
         facts.selection,
         facts.packages,

@@ -52,11 +52,14 @@ def run_checks(facts: Facts) -> tuple[CheckResult, ...]:
             continue
         unmet = [name for name in check.requires if _unmet(results[name])]
         results[check.name] = (
-            skipped(check.name, f"not checked: {unmet[0]} did not pass")
-            if unmet
-            else check.run(facts)
+            skipped(check.name, _cause(results[unmet[0]])) if unmet else check.run(facts)
         )
     return tuple(results.values())
+
+
+def _cause(unmet: CheckResult) -> str:
+    """Say why a check is skipped that requires another: what that was skipped for, if it was."""
+    return unmet.message if unmet.status is CheckStatus.SKIPPED else f"{unmet.name} did not pass"
 
 
 def _unmet(result: CheckResult) -> bool:
@@ -178,9 +181,13 @@ class PreflightReport(ShownReport):
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain values for `json.dumps`."""
+        from nbloader.views.verdict import verdict
+
+        found = verdict(self)
         return {
             "repo_id": self.repo_id,
             "ok": self.ok,
+            "verdict": f"{found.subject} {found.says}",
             "commit_hash": (self.selection.commit_hash or None) if self.selection else None,
             "kind": str(self.selection.kind) if self.selection else None,
             "total_bytes": self.selection.total if self.selection else None,
@@ -218,7 +225,7 @@ class PreflightReport(ShownReport):
     def __str__(self) -> str:
         from nbloader.views.checks import report_text
 
-        return report_text(self.results, self.weights, self.fit)
+        return report_text(self)
 
     def _ipython_display_(self) -> None:
         """Show it with a button and a chooser where they can act; else as `_repr_html_` does."""
@@ -247,4 +254,4 @@ class PreflightReport(ShownReport):
     def _repr_html_(self) -> str:
         from nbloader.views.checks import report_html
 
-        return report_html(self.results, self.weights, self.fit)
+        return report_html(self)

@@ -26,7 +26,7 @@ _SEARCH = "Look for a repository or a revision with safetensors weights"
 def safety(facts: Facts) -> CheckResult:
     """Can loading the files run code?"""
     if facts.selection is None or not facts.loads:
-        return skipped("safety", "not checked: nothing is loaded")
+        return skipped("safety", "nothing is loaded")
     paths = pickled(facts.selection)
     found = {each.path: each for each in facts.pickles}
     old_torch = _old_torch(facts)
@@ -126,5 +126,5 @@ def trial(found: NbloaderError | str | None) -> CheckResult:
     if isinstance(found, NbloaderError):
         return failed_with("trial", found, forceable=BY_FORCE in found.hint)
     if found is not None:
-        return skipped("trial", f"not built beforehand: {found}")
+        return skipped("trial", found)
     return passed("trial", "the library builds it: no tensor is missing")

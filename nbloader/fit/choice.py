@@ -51,28 +51,27 @@ def fit(
     _check_device(device, machine)
     question = _question(selection, weights, machine, device, dtype, method)
     rows = _rows(question)
-    workload = question.family.workload
+    found = Fit(
+        chosen=None,
+        placements=tuple(rows),
+        workload=question.family.workload,
+        gpus=tuple((gpu.name, gpu.free) for gpu in machine.gpus),
+        memory=machine.memory.available if machine.memory.total else 0,
+    )
     allowed = [each for each in rows if each.fits and _is_asked(question, each.method)]
     if not allowed:
         problem, hint, nearest = refusal(question, rows)
-        return Fit(
-            chosen=None,
-            placements=tuple(replace(each, reason="fits") if each.fits else each for each in rows),
-            nearest=nearest,
-            workload=workload,
-            problem=problem,
-            hint=hint,
-        )
-    chosen = replace(allowed[0], reason="asked for" if method else "the fastest that fits")
-    told = {each.method: replace(each, reason=_beside(chosen, each)) for each in rows if each.fits}
-    told[chosen.method] = chosen
-    return Fit(
-        chosen=chosen,
-        placements=tuple(told.get(each.method, each) for each in rows),
-        workload=workload,
-        caution=_caution(question, chosen),
-        hint=faster_hint(question, chosen) if chosen.method in _SLOW else "",
-    )
+        told = {each.method: replace(each, reason="fits") for each in rows if each.fits}
+        found = replace(found, nearest=nearest, problem=problem, hint=hint)
+    else:
+        chosen = replace(allowed[0], reason="asked for" if method else "the fastest that fits")
+        told = {
+            each.method: replace(each, reason=_beside(chosen, each)) for each in rows if each.fits
+        }
+        told[chosen.method] = chosen
+        hint = faster_hint(question, chosen) if chosen.method in _SLOW else ""
+        found = replace(found, chosen=chosen, caution=_caution(question, chosen), hint=hint)
+    return replace(found, placements=tuple(told.get(each.method, each) for each in rows))
 
 
 def next_method(found: Fit, failed: Placement) -> Method | None:

@@ -141,6 +141,8 @@ class Fit:
         caution: what speaks against the chosen number format; empty for nothing.
         problem: why `chosen` is None, one line with the figures.
         hint: what to do about that, or for something faster.
+        gpus: the name and the free bytes of each GPU of the machine, as `Placement.vram` has them.
+        memory: bytes of memory that are available; 0 if that is not known.
     """
 
     chosen: Placement | None
@@ -150,3 +152,5 @@ class Fit:
     caution: str = ""
     problem: str = ""
     hint: str = ""
+    gpus: tuple[tuple[str, int], ...] = ()
+    memory: int = 0

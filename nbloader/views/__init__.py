@@ -16,6 +16,7 @@ from nbloader.views.sections import (
     sections_json,
     sections_text,
 )
+from nbloader.views.verdict import what_it_is
 from nbloader.views.view import (
     FrontEnd,
     NoView,
@@ -26,7 +27,7 @@ from nbloader.views.view import (
     has_controls,
     make_view,
 )
-from nbloader.views.words import ICONS
+from nbloader.views.words import ICONS, counted
 
 __all__ = [
     "ICONS",
@@ -39,10 +40,12 @@ __all__ = [
     "View",
     "ViewName",
     "choose_view",
+    "counted",
     "front_end",
     "has_controls",
     "make_view",
     "sections_html",
     "sections_json",
     "sections_text",
+    "what_it_is",
 ]

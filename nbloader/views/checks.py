@@ -1,54 +1,107 @@
-"""The results of checks and the report of a preflight, as text and as HTML."""
+"""The results of checks as text and as HTML: the verdict first, then what asks for something.
+
+What passed is one line: folded in HTML, and named in text. What was not checked is one line, with
+the causes.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from nbloader.records import CheckResult, CheckStatus, ComponentWeights, Fit, Placement
 from nbloader.text import format_bytes, plain
-from nbloader.views.markup import box, escape, faint, fold, hint, line, link, scrolled, table, whole
-from nbloader.views.words import ICONS
+from nbloader.views.markup import (
+    box,
+    code_marked,
+    escape,
+    faint,
+    fold,
+    hint,
+    inset,
+    line,
+    link,
+    marked,
+    scrolled,
+    strip,
+    table,
+    whole,
+)
+from nbloader.views.verdict import (
+    Report,
+    Verdict,
+    joint_verdict,
+    room,
+    shared_failures,
+    verdict,
+)
+from nbloader.views.words import ICONS, counted
 
-__all__ = ["joint_html", "joint_text", "report_html", "report_text"]
+__all__ = ["Report", "joint_html", "joint_text", "report_html", "report_text"]
 
 MAX_CHECKS = 30
 MAX_ROWS = 60
 
 _NAME_LIMIT = 60
+_REPO_LIMIT = 100
 _TEXT_LIMIT = 900
 """Room for a line about every placement that does not fit."""
 
 _CELL_LIMIT = 120
 _REASON_LIMIT = 300
 _SHORT = 30
-_CHOSEN = "→"
 
-_QUIET = frozenset({CheckStatus.PASSED, CheckStatus.SKIPPED})
-
-
-def checks_lines(results: Sequence[CheckResult]) -> list[str]:
-    """Write the results as a part of a job: how many passed, and those that ask for something."""
-    return [_summary(results), *check_lines(_loud(results))] if results else []
+_LOUD = frozenset({CheckStatus.FAILED, CheckStatus.WARNING})
 
 
-def checks_markup(results: Sequence[CheckResult]) -> str:
-    """Write the results as a part of a job: those that ask for something open, the rest folded."""
-    quiet = [result for result in results if result.status in _QUIET]
-    passed = f"{ICONS[CheckStatus.PASSED]} {_summary(results)}"
-    return check_rows(_loud(results)) + (fold(passed, check_rows(quiet)) if quiet else "")
+# -- the checks as a part of a job -----------------------------------------------------------------
 
 
-def _loud(results: Sequence[CheckResult]) -> list[CheckResult]:
-    return [result for result in results if result.status not in _QUIET]
+def checks_lines(
+    results: Sequence[CheckResult], fit: Fit | None = None, *, told: str = ""
+) -> list[str]:
+    """Write the results as a part of a job: those that ask for something, and one line for others.
+
+    Args:
+        fit: of the model, to tell what it takes of the machine.
+        told: the message of a failure that the job tells itself.
+    """
+    return [*check_lines(_loud(results, told)), *([_summary(results, fit)] if results else [])]
 
 
-def _summary(results: Sequence[CheckResult]) -> str:
-    counts = Counter(result.status for result in results)
-    text = f"{counts[CheckStatus.PASSED]} of {len(results)} checks passed"
-    skipped = counts[CheckStatus.SKIPPED]
-    return f"{text}, {skipped} skipped" if skipped else text
+def checks_markup(results: Sequence[CheckResult], fit: Fit | None = None, *, told: str = "") -> str:
+    """Write the same as HTML. Arguments are those of `checks_lines`."""
+    if not results:
+        return ""
+    rows = check_rows(_passed(results)) + _not_checked_markup(results)
+    summary = escape(_summary(results, fit))
+    return check_rows(_loud(results, told)) + (fold(summary, rows) if rows else line(summary))
+
+
+def _loud(results: Sequence[CheckResult], told: str = "") -> list[CheckResult]:
+    """Return what asks for something, failures first."""
+    loud = [
+        each for each in results if each.status in _LOUD and not (told and each.message == told)
+    ]
+    return sorted(loud, key=lambda each: each.status is not CheckStatus.FAILED)
+
+
+def _passed(results: Sequence[CheckResult]) -> list[CheckResult]:
+    return [each for each in results if each.status is CheckStatus.PASSED]
+
+
+def _summary(results: Sequence[CheckResult], fit: Fit | None) -> str:
+    """Say how many passed, and what the model takes of the machine."""
+    takes = room(fit)
+    return _passed_words(results) + (f" · {takes}" if takes else "")
+
+
+def _passed_words(results: Sequence[CheckResult]) -> str:
+    mark = ICONS[CheckStatus.PASSED]
+    return f"{mark} {counted(len(_passed(results)), 'check', 'checks')} passed"
+
+
+# -- results in rows -------------------------------------------------------------------------------
 
 
 def check_lines(results: Sequence[CheckResult]) -> list[str]:
@@ -76,90 +129,208 @@ def check_rows(results: Sequence[CheckResult]) -> str:
 
 def _row(result: CheckResult) -> str:
     """Write what was found, and folded behind it what to do: open if something is to be done."""
-    found = f"<b>{escape(result.name, _NAME_LIMIT)}</b>: {escape(result.message, _TEXT_LIMIT)}"
-    found = f"{ICONS[result.status]} {found}"
-    more = " ".join(filter(None, (escape(result.hint, _TEXT_LIMIT), _link(result))))
-    return fold(found, hint(more), opened=result.status not in _QUIET) if more else line(found)
+    found = f"<b>{escape(result.name, _NAME_LIMIT)}</b>: {_prose(result.message)}"
+    found = f"{marked(ICONS[result.status], result.status)} {found}"
+    more = _cure_markup(result)
+    return fold(found, hint(more), opened=result.status in _LOUD) if more else line(found)
+
+
+def _cure_markup(result: CheckResult) -> str:
+    """Write what to do about it, and where."""
+    return " ".join(filter(None, (code_marked(result.hint, _TEXT_LIMIT), _link(result))))
+
+
+def _prose(text: str, limit: int = _TEXT_LIMIT) -> str:
+    """Write a foreign text of one line with its code in code marks."""
+    return code_marked(plain(text, limit), limit)
 
 
 def _link(result: CheckResult) -> str:
-    """Link to where it can be mended or read about; only to the web, whatever the link says."""
-    if not result.link.startswith("https://"):
+    """Link to where it can be mended or read about, if the hint does not; only to the web."""
+    if not result.link.startswith("https://") or result.link in result.hint:
         return ""
     href = escape(result.link)
     return link(href, href, ' target="_blank" rel="noopener noreferrer"')
 
 
+def _not_checked(results: Sequence[CheckResult]) -> list[tuple[str, str]]:
+    """Return what was not checked by its causes: names, and the cause of all of them."""
+    causes: dict[str, list[str]] = {}
+    for each in results:
+        if each.status is CheckStatus.SKIPPED:
+            causes.setdefault(each.message, []).append(each.name)
+    return [(", ".join(names), cause) for cause, names in causes.items()]
+
+
+def _not_checked_line(results: Sequence[CheckResult]) -> list[str]:
+    """Write it as a line; none where everything was."""
+    found = [
+        f"{plain(names, _TEXT_LIMIT)} ({plain(cause, _REASON_LIMIT)})"
+        for names, cause in _not_checked(results)
+    ]
+    return [f"{ICONS[CheckStatus.SKIPPED]} not checked: {', '.join(found)}"] if found else []
+
+
+def _not_checked_markup(results: Sequence[CheckResult]) -> str:
+    found = [
+        f"{escape(names, _TEXT_LIMIT)} {faint(f'({_prose(cause, _REASON_LIMIT)})')}"
+        for names, cause in _not_checked(results)
+    ]
+    mark = ICONS[CheckStatus.SKIPPED]
+    return line(f"{mark} {faint('not checked:')} {', '.join(found)}") if found else ""
+
+
+# -- a report --------------------------------------------------------------------------------------
+
+
+def report_text(report: Report, *, told: Sequence[CheckResult] = ()) -> str:
+    """Write a report as lines of text.
+
+    Args:
+        told: failures that are told elsewhere, because other repositories share them.
+    """
+    found = verdict(report, told=told)
+    results = report.results
+    lines = _verdict_lines(found)
+    lines += check_lines(_rest(found, results, told))
+    if passed := _passed(results):
+        names = ", ".join(plain(each.name, _NAME_LIMIT) for each in passed[:MAX_CHECKS])
+        lines.append(f"{_passed_words(results)}: {names}")
+    lines += _not_checked_line(results)
+    return "\n\n".join(["\n".join(lines), *map(_lines, _tables(report))])
+
+
+def report_html(report: Report, *, told: Sequence[CheckResult] = ()) -> str:
+    """Write a report as static HTML. Arguments are those of `report_text`."""
+    found = verdict(report, told=told)
+    return box([_verdict_markup(found), *_details(report, found, told)])
+
+
+def _details(report: Report, found: Verdict, told: Sequence[CheckResult]) -> Iterator[str]:
+    """Write what stands below the verdict."""
+    results = report.results
+    yield check_rows(_rest(found, results, told))
+    if passed := _passed(results):
+        yield fold(_passed_words(results), check_rows(passed))
+    yield _not_checked_markup(results)
+    yield from map(_markup, _tables(report))
+
+
+def _rest(
+    found: Verdict, results: Sequence[CheckResult], told: Sequence[CheckResult]
+) -> list[CheckResult]:
+    """Return what asks for something and is not told yet."""
+    return [each for each in _loud(results) if each is not found.failure and each not in told]
+
+
+def _verdict_lines(found: Verdict) -> list[str]:
+    what = f" ({plain(found.what, _CELL_LIMIT)})" if found.what else ""
+    subject, says = plain(found.subject, _REPO_LIMIT), plain(found.says, _TEXT_LIMIT)
+    return [
+        f"{ICONS[found.status]} {subject}{what} {says}",
+        *(f"  {plain(each, _TEXT_LIMIT)}" for each in _cure(found) if each),
+    ]
+
+
+def _verdict_markup(found: Verdict) -> str:
+    return strip(_sentence(found) + _cure_line(found), found.status)
+
+
+def _sentence(found: Verdict) -> str:
+    what = f" ({escape(found.what, _CELL_LIMIT)})" if found.what else ""
+    subject, says = escape(found.subject, _REPO_LIMIT), _prose(found.says)
+    return f"{marked(ICONS[found.status], found.status)} <b>{subject}</b>{what} {says}"
+
+
+def _cure_line(found: Verdict) -> str:
+    cure = _cure_markup(found.failure) if found.failure else ""
+    return line(cure) if cure else ""
+
+
+def _cure(found: Verdict) -> list[str]:
+    """Return what to do, and where, if that does not say so."""
+    return [found.cure, found.link if found.link not in found.cure else ""]
+
+
+def joint_text(reports: Sequence[Report], *, missing_bytes: int, shared_bytes: int) -> str:
+    """Write reports of several repositories as lines of text: all together, then each.
+
+    Args:
+        missing_bytes: what would be downloaded for all of them.
+        shared_bytes: what comes once for several.
+    """
+    found = joint_verdict(reports, missing_bytes=missing_bytes, shared_bytes=shared_bytes)
+    told = shared_failures(reports)
+    parts = ["\n".join([*_verdict_lines(found), *check_lines(_told_of_all(found, told))])]
+    parts += [report_text(each, told=told) for each in reports]
+    return "\n\n".join(parts)
+
+
+def joint_html(reports: Sequence[Report], *, missing_bytes: int, shared_bytes: int) -> str:
+    """Write the same as static HTML. Arguments are those of `joint_text`."""
+    found = joint_verdict(reports, missing_bytes=missing_bytes, shared_bytes=shared_bytes)
+    told = shared_failures(reports)
+    parts = [_verdict_markup(found), check_rows(_told_of_all(found, told))]
+    for each in reports:
+        own = verdict(each, told=told)
+        details = inset(_cure_line(own) + "".join(_details(each, own, told)))
+        part = fold(_sentence(own), details, opened=own.status in _LOUD)
+        parts.append(strip(part, own.status))
+    return box(parts)
+
+
+def _told_of_all(found: Verdict, shared: Sequence[CheckResult]) -> list[CheckResult]:
+    return [each for each in shared if each is not found.failure]
+
+
+# -- tables ----------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Table:
-    """A title, heads of columns, rows of as many cells, and lines below; texts may be foreign."""
+    """A title, heads of columns, rows of as many cells, and lines below; texts may be foreign.
+
+    Attributes:
+        opened: whether its rows are shown at once where they can be folded.
+    """
 
     title: str
     heads: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...] = ()
+    opened: bool = False
 
 
-def report_text(
-    results: Sequence[CheckResult], weights: Sequence[ComponentWeights], fit: Fit | None
-) -> str:
-    """Write the report as lines of text."""
-    parts = ["\n".join(check_lines(results)), *map(_lines, _tables(weights, fit))]
-    return "\n\n".join(part for part in parts if part)
-
-
-def report_html(
-    results: Sequence[CheckResult], weights: Sequence[ComponentWeights], fit: Fit | None
-) -> str:
-    """Write the report as static HTML."""
-    return box([check_rows(results), *map(_markup, _tables(weights, fit))])
-
-
-def joint_text(reports: Sequence[tuple[str, str]], together: str) -> str:
-    """Write reports of several repositories as lines of text: each under its id, then the sum."""
-    parts = []
-    for repo_id, text in reports:
-        body = "\n".join(f"  {each}".rstrip() for each in text.split("\n"))
-        parts.append(f"{plain(repo_id, _NAME_LIMIT)}\n{body}")
-    return "\n\n".join([*parts, plain(together, _TEXT_LIMIT)])
-
-
-def joint_html(reports: Sequence[tuple[str, str]], together: str) -> str:
-    """Write reports of several repositories as static HTML, each of which is markup already."""
-    parts = [line(f"<b>{escape(together, _TEXT_LIMIT)}</b>")]
-    for repo_id, markup in reports:
-        parts.append(fold(escape(repo_id, _NAME_LIMIT), markup, opened=True))
-    return box(parts)
-
-
-def _tables(weights: Sequence[ComponentWeights], fit: Fit | None) -> list[_Table]:
-    tables = []
+def _tables(report: Report) -> Iterator[_Table]:
+    weights, fit = report.weights, report.fit
     if weights:
-        tables.append(
-            _Table(
-                title="Weights as they are stored",
-                heads=("component", "bytes", "formats"),
-                rows=tuple(map(_weights, weights[:MAX_ROWS])),
-            )
+        total = format_bytes(sum(part.total for part in weights))
+        yield _Table(
+            title=f"Weights as they are stored: {total}",
+            heads=("component", "bytes", "formats"),
+            rows=tuple(map(_weights, weights[:MAX_ROWS])),
         )
-    if fit is not None and fit.placements:
-        tables.append(
-            _Table(
-                title=f"Plans, from the fastest to the slowest, for {fit.workload}",
-                heads=(
-                    "",
-                    "plan",
-                    "dtype",
-                    "VRAM",
-                    "RAM while loading",
-                    "RAM during inference",
-                    "",
-                ),
-                rows=tuple(_placement(row, fit.chosen) for row in fit.placements if row.components),
-                notes=tuple(_others(fit)),
-            )
+    if fit is None:
+        return
+    others = [row for row in fit.placements if row is not fit.chosen]
+    fitting = sum(row.fits for row in others)
+    if others:
+        yield _Table(
+            title=_plans_words(fitting, len(others), "other " if fit.chosen else "")
+            + f" (for {fit.workload}{'; the fastest first' if fitting > 1 else ''})",
+            heads=("plan", "dtype", "VRAM", "RAM while loading", "RAM during inference", ""),
+            rows=tuple(_placement(row) for row in others if row.components),
+            notes=tuple(_unworked(others)),
+            opened=fit.chosen is None and bool(fitting),
         )
-    return tables
+
+
+def _plans_words(fitting: int, count: int, other: str) -> str:
+    """Say how many plans fit."""
+    if not fitting:
+        return f"No {other}plan fits"
+    fit = counted(fitting, f"{other}plan fits", f"{other}plans fit")
+    return f"{fit}, {count - fitting} do not" if count > fitting else fit
 
 
 def _weights(part: ComponentWeights) -> tuple[str, ...]:
@@ -171,20 +342,19 @@ def _weights(part: ComponentWeights) -> tuple[str, ...]:
     return part.name, format_bytes(part.total), f"{formats}{quantized}{about}"
 
 
-def _others(fit: Fit) -> Iterator[str]:
+def _unworked(rows: Iterable[Placement]) -> Iterator[str]:
     """Name the methods that were not worked out, those with the same reason in one line."""
     methods: dict[str, list[str]] = {}
-    for row in fit.placements:
+    for row in rows:
         if not row.components:
             methods.setdefault(row.reason, []).append(str(row.method))
     for why, names in methods.items():
         yield f"{', '.join(names)}: {why}"
 
 
-def _placement(row: Placement, chosen: Placement | None) -> tuple[str, ...]:
+def _placement(row: Placement) -> tuple[str, ...]:
     mapped = f"{format_bytes(row.mapped)} in place" if row.mapped else ""
     return (
-        _CHOSEN if row is chosen else "",
         str(row.method),
         row.dtype,
         _sum(map(_size, row.vram)),
@@ -218,7 +388,7 @@ def _markup(content: _Table) -> str:
     rows = [tuple(map(_cell, row, _limits(row))) for row in content.rows]
     heads = tuple(faint(whole(escape(head))) for head in content.heads)
     notes = "".join(line(escape(note, _REASON_LIMIT)) for note in content.notes)
-    return line(f"<b>{escape(content.title)}</b>") + scrolled(table(rows, heads)) + notes
+    return fold(escape(content.title), scrolled(table(rows, heads)) + notes, opened=content.opened)
 
 
 def _limits(row: Sequence[str]) -> list[int]:

@@ -80,7 +80,7 @@ def render(state: JobState, form: Form = WHOLE) -> str:
         return box(
             [
                 live(state, form, static=True),
-                checks_markup(state.checks),
+                checks_markup(state.checks, state.fit),
                 _retries(state),
             ]
         )
@@ -232,7 +232,7 @@ def _details(state: JobState, form: Form) -> str:
         line(faint(_stages(state))) if state.stages else "",
         sparkline(state, kept=False) if form.speed else "",
         components(state.components, state, limit=MAX_COMPONENTS),
-        checks_markup(state.checks),
+        checks_markup(state.checks, state.fit, told=state.failure.message if state.failure else ""),
         _retries(state),
     ]
     content = "".join(parts)

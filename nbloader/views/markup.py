@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
+from nbloader.records import CheckStatus
 from nbloader.text import plain, printable
 
 # The classes keep MathJax from reading a `$` of a foreign name as a formula (version 2, 3 and up).
@@ -36,6 +38,11 @@ _UNSEEN = (
 def escape(text: str, limit: int = 300) -> str:
     """Make foreign text fit to stand in HTML, attributes included: one line, bounded."""
     return html.escape(plain(text, limit), quote=True)
+
+
+def inset(content: str) -> str:
+    """Set markup in below its title."""
+    return f'<div style="padding-left:1.1em">{content}</div>' if content else ""
 
 
 def box(parts: Iterable[str]) -> str:
@@ -116,6 +123,32 @@ def scrolled(content: str) -> str:
 def unseen(content: str) -> str:
     """Say something to those who listen to the page only."""
     return f'<div {_NO_FORMULA} role="status" aria-live="polite" style="{_UNSEEN}">{content}</div>'
+
+
+_STATUS_COLORS: Mapping[CheckStatus, str] = MappingProxyType(
+    {
+        CheckStatus.PASSED: "var(--jp-success-color1,#2da44e)",
+        CheckStatus.WARNING: "var(--jp-warn-color1,#bf8700)",
+        CheckStatus.FAILED: "var(--jp-error-color1,#d1434b)",
+        CheckStatus.SKIPPED: "rgba(128,128,128,0.5)",
+    }
+)
+"""Of a strip. A mark, which is text, has it for what failed alone: the green and the amber of the
+themes are too light to be read on white."""
+
+
+def strip(content: str, status: CheckStatus) -> str:
+    """Put markup behind a strip in the colour of a status; the text keeps its own."""
+    style = f"border-left:3px solid {_STATUS_COLORS[status]};padding-left:0.7em;margin:2px 0 4px 0"
+    return f'<div style="{style}">{content}</div>'
+
+
+def marked(icon: str, status: CheckStatus) -> str:
+    """Write the mark of a status."""
+    if status is not CheckStatus.FAILED:
+        return icon
+    color = _STATUS_COLORS[status].partition(",")[0]
+    return f'<span style="color:{color},inherit)">{icon}</span>'
 
 
 def bar(

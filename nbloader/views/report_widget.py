@@ -9,13 +9,13 @@ from __future__ import annotations
 import html
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from nbloader.notebook import interrupts_held
-from nbloader.records import CheckResult, ComponentWeights, Fit, Placement
+from nbloader.records import Placement
 from nbloader.text import format_duration, printable
-from nbloader.views.checks import report_html, report_text
+from nbloader.views.checks import Report, report_html, report_text
 from nbloader.views.display import (
     ROOT_CLASS,
     STYLE,
@@ -26,7 +26,7 @@ from nbloader.views.display import (
     new_display_id,
 )
 from nbloader.views.markup import box, escape, faint, line
-from nbloader.views.words import placement_label, plans
+from nbloader.views.words import placement_figures, plans
 
 __all__ = ["ReportWidget", "notebook_events"]
 
@@ -34,22 +34,6 @@ _BEFORE_A_CELL = "pre_run_cell"
 _MAX_LINE = 10_000
 _MAX_NOTE = 600
 _PRE = "margin:3px 0;white-space:pre-wrap;background:none;color:inherit"
-
-
-class Report(Protocol):
-    """What is shown of a preflight."""
-
-    @property
-    def results(self) -> Sequence[CheckResult]:
-        """Of all checks."""
-
-    @property
-    def weights(self) -> Sequence[ComponentWeights]:
-        """Of each component."""
-
-    @property
-    def fit(self) -> Fit | None:
-        """The ways to place the model."""
 
 
 class CellEvents(Protocol):
@@ -184,7 +168,7 @@ class ReportWidget:
         report = self._report
         options = plans(report.fit)
         return {
-            "rows": {"value": report_html(report.results, report.weights, report.fit)},
+            "rows": {"value": report_html(report)},
             "again": {"disabled": self._checking},
             "note": {"value": _spoken(self._note)},
             "plan": {
@@ -201,13 +185,7 @@ class ReportWidget:
         if row is None:
             return box([line(faint("there is no plan to choose"))])
         pasted = html.escape(self._pasted(str(row.method)), quote=True)
-        return box(
-            [
-                line(f"<b>{escape(str(row.method))}</b>: {escape(placement_label(row))}"),
-                line(faint(escape(row.reason))),
-                f'<pre style="{_PRE}">{pasted}</pre>',
-            ]
-        )
+        return box([line(faint(_why(self._report, row))), f'<pre style="{_PRE}">{pasted}</pre>'])
 
     def _pasted(self, plan: str) -> str:
         """Return what to paste; its spaces matter, so they are left as they are."""
@@ -216,8 +194,7 @@ class ReportWidget:
     def _static(self) -> Bundle:
         """Return what stays: the report, and under it the plan if one was chosen."""
         report = self._report
-        markup = report_html(report.results, report.weights, report.fit)
-        text = report_text(report.results, report.weights, report.fit)
+        markup, text = report_html(report), report_text(report)
         if self._asked and self._plan is not None:
             markup += self._choice()
             text += f"\n\n{self._pasted(self._plan)}"
@@ -275,10 +252,20 @@ def _row(report: Report, plan: str | None) -> Placement | None:
     return next((row for row in rows if row.fits and row.method == plan), None)
 
 
+def _why(report: Report, row: Placement) -> str:
+    """Say what speaks for a plan, or what the line below it is for."""
+    is_chosen = report.fit is not None and row is report.fit.chosen
+    if is_chosen:
+        return "This loads it as it stands above:"
+    return f"{escape(placement_figures(row))} · {escape(row.reason)}:"
+
+
 def _chosen(report: Report) -> str | None:
-    """Return the plan that would be taken."""
+    """Return the plan that would be taken; where none would, the fastest that fits."""
     chosen = report.fit.chosen if report.fit else None
-    return str(chosen.method) if chosen and _row(report, chosen.method) else None
+    if chosen is not None and _row(report, chosen.method):
+        return str(chosen.method)
+    return next((value for _, value in plans(report.fit)), None)
 
 
 def _spoken(note: str) -> str:

@@ -133,7 +133,7 @@ def end_line(state: JobState) -> str:
 def render(state: JobState, *, speed: bool = True, eta: bool = True) -> str:
     """Write a whole state as lines, the same as a log would hold, with bounded numbers of each."""
     lines = []
-    checks = [f"{_INDENT}{line}" for line in checks_lines(state.checks)]
+    checks = [f"{_INDENT}{line}" for line in checks_lines(state.checks, state.fit)]
     if state.fit is not None and state.fit.chosen is not None:
         checks.append(f"{_INDENT}plan: {placement_words(state.fit.chosen)}")
     told = 0
@@ -206,7 +206,9 @@ class _News:
             self._begin()
         self._stages = len(state.stages)
         checks = (
-            [] if self._checked else [f"{_INDENT}{each}" for each in checks_lines(state.checks)]
+            []
+            if self._checked
+            else [f"{_INDENT}{each}" for each in checks_lines(state.checks, state.fit)]
         )
         self._checked = self._checked or bool(checks)
         notices = [notice_line(notice) for notice in state.notices[self._notices :]]

@@ -81,7 +81,15 @@ def traits(
     wanted: dict[str, dict[str, object]] = {
         "status": {"value": STYLE + unseen(_said(state))},
         "job": {"value": box([live])},
-        "checks": {"value": box([checks_markup(state.checks)])},
+        "checks": {
+            "value": box(
+                [
+                    checks_markup(
+                        state.checks, state.fit, told=state.failure.message if state.failure else ""
+                    )
+                ]
+            )
+        },
         "retries": {"titles": (plain(said),), "opened": troubled},
         "retry table": {"value": box([retries(state, limit=html.MAX_RETRIES)])},
         "files": {"titles": ("Files",), "opened": False},

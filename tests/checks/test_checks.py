@@ -255,7 +255,7 @@ def test_the_results_of_a_good_case() -> None:
         "access": "org/name is public and can be read",
         "license": "apache-2.0",
         "rate-limit": "489 of 500 api requests left, new ones in 3:03",
-        "files": "SomePipeline of diffusers: 4 files, 100 MB, 100 MB to download",
+        "files": "SomePipeline of diffusers: 4 files, 100 MB to download",
         "safety": "safetensors weights, no code",
         "xet": "https://cas-server.xethub.hf.co answers in 0.2 s",
         "cache": "/cache",
@@ -439,13 +439,12 @@ def test_layers_that_wait_in_memory_are_told_of_as_slow() -> None:
     result = found(one_model("llama", 30 * GB, machine), "placement")
     assert result.status is W
     assert re.fullmatch(
-        r"cpu-offload in bfloat16, the fastest that fits: 1\d\.\d GB of the weights come to the "
-        "GPU anew for each step, which is slow",
+        r"1\d\.\d GB of the weights come to the GPU anew for each step, which is slow",
         result.message,
     )
     assert result.hint.startswith("With bitsandbytes, 4-bit fits: run `pip install bitsandbytes`")
     large = found(one_model("llama", 90 * GB, machine), "placement")
-    assert "cpu-offload" in large.message
+    assert "come to the GPU anew for each step" in large.message
     assert large.hint == "A GPU with more memory or a smaller model is many times faster."
 
 
@@ -519,8 +518,8 @@ def test_a_gpu_without_kernels_is_named() -> None:
     p100 = replace(L4, name="Tesla P100-PCIE-16GB", capability=(6, 0))
     result = found(facts_on(replace(CPU, gpus=(p100,), torch=CUDA)), "placement")
     assert result.message == (
-        "cpu in float32, the fastest that fits: torch 2.13.0+cu130 has no kernels for "
-        "Tesla P100-PCIE-16GB (compute capability 6.0)"
+        "the GPU cannot be used: torch 2.13.0+cu130 has no kernels for Tesla P100-PCIE-16GB "
+        "(compute capability 6.0)"
     )
 
 
@@ -530,7 +529,7 @@ def test_quantizing_is_told_with_the_way_around_it() -> None:
     machine = replace(CPU, memory=roomy, gpus=(L4,), packages=packages)
     result = found(facts_on(machine, weighing(60 * GB)), "placement")
     assert result.status is W
-    assert result.message.startswith("4-bit in bfloat16, the fastest that fits: ")
+    assert result.message == "the large components lose precision"
     assert result.hint == 'For exact weights, pass `plan="group-offload"`, which is slower.'
 
 
@@ -581,6 +580,11 @@ def seen(markup: str) -> _Text:
     return parser
 
 
+def bare(text: str) -> str:
+    """Leave out what a form may write in its own way: blanks, and the marks of code."""
+    return "".join(text.replace("`", "").split())
+
+
 @pytest.mark.parametrize(
     "facts",
     [
@@ -593,26 +597,28 @@ def seen(markup: str) -> _Text:
 def test_text_html_and_json_have_the_same_content(facts: Facts) -> None:
     report = judge(facts)
     told = json.loads(json.dumps(report.to_json()))
-    text, html = " ".join(str(report).split()), " ".join(seen(report._repr_html_()).text.split())
+    text, html = bare(str(report)), bare(seen(report._repr_html_()).text)
     assert told["ok"] is report.ok
     assert [row["name"] for row in told["checks"]] == list(USUAL)
     assert len(told["placements"]) == len(Method)
     for shown in (text, html):
+        assert bare(told["verdict"].removeprefix("org/name ")) in shown
         for row in told["checks"]:
-            assert row["name"] in shown
-            assert row["message"] in shown
-            assert row["hint"] in shown
+            assert row["name"] in shown or row["message"] in told["verdict"]
+            # Text has no folds, so what passed is named there alone.
+            assert bare(row["message"]) in shown or (row["status"] == "passed" and shown is text)
+            assert bare(row["hint"]) in shown
             assert row["link"] in shown
         for part in told["components"]:
             assert part["name"] in shown
         for row in told["placements"]:
             assert row["method"] in shown
-            assert row["reason"] in shown
+            assert bare(row["reason"]) in shown or row["method"] == told["plan"]
 
 
 def test_where_a_model_is_placed_is_called_a_plan_as_in_the_call() -> None:
     lines = str(judge(facts_on(CPU, weighing(20 * GB)))).splitlines()
-    (title,) = (number for number, line in enumerate(lines) if line.startswith("Plans, from"))
+    (title,) = (number for number, line in enumerate(lines) if line.startswith("No plan fits"))
     assert lines[title + 1].split()[:2] == ["plan", "dtype"]
 
 
@@ -627,7 +633,7 @@ def test_foreign_text_adds_no_element(name: str, message: str, hint: str, link: 
         repo_id=name, results=(result,), weights=(part,), fit=fit(selection, (part,), CPU)
     )
     parsed = seen(report._repr_html_())
-    ours = "a b details div span summary table thead tbody tr th td"
+    ours = "a b code details div span summary table thead tbody tr th td"
     assert parsed.tags <= set(ours.split())
     assert "a" not in parsed.tags or link.startswith("https://")
     assert str(report).isprintable() or "\n" in str(report)

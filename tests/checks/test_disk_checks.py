@@ -75,7 +75,7 @@ def test_a_disk_that_cannot_be_asked_is_told() -> None:
             CheckStatus.SKIPPED,
             "the file system of ~/hub cannot be asked",
         )
-    assert found(replace(facts, hub=None), "disk").message == "not checked"
+    assert found(replace(facts, hub=None), "disk").message == "the folder is not known"
 
 
 # -- weights that go once they are loaded ----------------------------------------------------------

@@ -49,12 +49,12 @@ def checked(
 
 
 def test_files_alone_are_named_without_a_kind() -> None:
-    assert checked()["files"].message == "2 files, 5.0 GB, 5.0 GB to download"
+    assert checked()["files"].message == "2 files, 5.0 GB to download"
 
 
 def test_what_is_copied_is_no_download_and_takes_room() -> None:
     results = checked(copied={"a.bin": 3_000_000_000})
-    assert results["files"].message == "2 files, 5.0 GB, 2.0 GB to download"
+    assert results["files"].message == "2 files, 2.0 of 5.0 GB to download"
     assert results["disk"].message.startswith("5.0 GB required, 100 GB available")
     full = checked(copied={"a.bin": 3_000_000_000}, free=4_000_000_000)["disk"]
     assert (full.status, full.message.split(",")[0]) == (

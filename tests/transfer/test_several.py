@@ -214,7 +214,9 @@ def test_a_report_over_all_has_that_of_each(hub: LocalHub, two: list[str], tmp_p
     for each in report:
         for form in (text, markup):
             assert each.repo_id in form
-    assert "3 repositories: 3.0 MB to download, 3.0 MB less than one by one" in text
+    assert text.startswith("✗ 3 repositories cannot be loaded here\n")
+    for each in report:
+        assert f"✗ {each.repo_id} " in text
     assert served(hub) < 10 * HEADER
 
 
@@ -294,6 +296,10 @@ def test_the_disk_has_to_have_room_for_the_sum() -> None:
     too_much.raise_for_failures(force=True)
     (disk,) = [each for each in too_much.results if each.name == "disk"]
     assert disk.status is CheckStatus.FAILED
+    # What all have in common is told once, and first.
+    assert str(too_much).startswith(f"✗ 3 repositories cannot be loaded here: {disk.message}")
+    for form in (str(too_much), too_much._repr_html_()):
+        assert form.count(disk.message) == 1
 
 
 def test_what_is_shared_takes_the_disk_once_whoever_has_it() -> None:

@@ -12,10 +12,8 @@ from html.parser import HTMLParser
 
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
 from nbloader.records import (
-    CheckResult,
     CheckStatus,
     Component,
     Event,
@@ -26,7 +24,7 @@ from nbloader.records import (
     Selected,
 )
 from nbloader.state import JobState, Status, Step, advance
-from nbloader.views import ICONS, checks, html, text
+from nbloader.views import ICONS, html, text
 from nbloader.views.display import STYLE, Form
 from nbloader.views.parts import grouped
 from nbloader.views.widget import traits
@@ -34,7 +32,6 @@ from tests import jobs
 from tests.jobs import (
     BROKEN,
     CANCELLED,
-    CHECKS,
     DOWNLOADING,
     LOADED,
     REFUSED,
@@ -123,9 +120,9 @@ def test_the_final_form_reads_without_any_style() -> None:
         "vae | ready · 0.4 s, 20.0 MB",
         "⚠\ufe0e disk: 12 GB free",
         "Free some.",
-        "✓ 1 of 3 checks passed, 1 skipped",
+        "✓ 1 check passed",
         "✓ hub: the Hub answered in 0.2 s",
-        "– gpu: no GPU here",
+        "– not checked: gpu (no GPU here)",
         "1 attempt failed and was made again: timed out",
         "Time | File | Reason | Next",
         "00:01:00 | transformer/model.safetensors | timed out | in 5.0 s, 1 of 5",
@@ -278,9 +275,9 @@ def test_the_text_form_holds_the_same() -> None:
     assert text.render(last_state(LOADED)).splitlines() == [
         "connect: org/name",
         "set up",
-        "  1 of 3 checks passed, 1 skipped",
         "  ⚠\ufe0e disk: 12 GB free",
         "    Free some.",
+        "  ✓ 1 check passed",
         "download: 4 files, 100 MB, 20.0 MB of it cached",
         "  retry: transformer/model.safetensors: timed out; attempt 1 of 5 failed, the next in "
         "5.0 s",
@@ -414,46 +411,6 @@ def test_a_route_is_told_of_where_it_has_changed() -> None:
         f"08:00:00 | {WEIGHTS} | no bytes for 5 s | in 5.0 s, 1 of 5 | http",
     ]
     assert not any("Over" in line for line in Reader(html.render(last_state(LOADED))).lines)
-
-
-def test_a_report_of_checks_as_text_and_as_html() -> None:
-    failed = CheckResult(name="a<b", status=CheckStatus.FAILED, message="c\nd", hint="'e'")
-    assert checks.report_text((*CHECKS, failed), (), None).splitlines() == [
-        "✓ hub: the Hub answered in 0.2 s",
-        "⚠\ufe0e disk: 12 GB free",
-        "  Free some.",
-        "– gpu: no GPU here",
-        "✗ a<b: c d",
-        "  'e'",
-    ]
-    assert Reader(checks.report_html((*CHECKS, failed), (), None)).lines == [
-        "✓ hub: the Hub answered in 0.2 s",
-        "⚠\ufe0e disk: 12 GB free",
-        "Free some.",
-        "– gpu: no GPU here",
-        "✗ a<b: c d",
-        "'e'",
-    ]
-    assert checks.report_text(CHECKS * 20, (), None).splitlines()[-1] == "and 30 more"
-    assert Reader(checks.report_html(CHECKS * 20, (), None)).lines[-1] == "and 30 more"
-    assert (checks.report_text((), (), None), checks.report_html((), (), None)) == ("", "")
-
-
-@given(
-    st.lists(
-        st.builds(
-            CheckResult,
-            name=jobs.texts,
-            status=st.sampled_from(CheckStatus),
-            message=jobs.texts,
-            hint=jobs.texts,
-        )
-    )
-)
-def test_nothing_foreign_in_a_check_becomes_markup(results: list[CheckResult]) -> None:
-    seen = Reader(checks.report_html(results, (), None)).seen
-    assert seen <= {"div", "b", "details", "summary"}
-    assert all(line.isprintable() for line in checks.report_text(results, (), None).split("\n"))
 
 
 def test_every_status_has_its_mark() -> None:

@@ -201,6 +201,23 @@ def test_a_plan_that_is_chosen_shows_its_figures_and_the_line_to_paste(shown: Sh
     assert paste("model-offload") in text
 
 
+def test_what_the_verdict_has_is_not_told_again_of_the_chosen_plan(shown: Shown) -> None:
+    text = _Seen(shown.widgets["choice"].value).text
+    assert text == f"This loads it as it stands above:{paste('gpu')}"
+
+
+def test_where_the_plan_that_was_asked_for_does_not_fit_another_is_offered() -> None:
+    failed = CheckResult(
+        name="placement", status=CheckStatus.FAILED, message="plan=8-bit", hint="pass another"
+    )
+    fit = Fit(chosen=None, placements=(OFFLOAD, TOO_LARGE), workload="one image")
+    shown = Shown(report=replace(REPORT, results=(failed,), fit=fit))
+    assert (shown.widgets["plan"].value, shown.widgets["plan"].disabled) == ("model-offload", False)
+    assert paste("model-offload") in _Seen(shown.widgets["choice"].value).text
+    shown.cells.begin()
+    assert shown.bundle == static(shown.report)  # Nobody has chosen it.
+
+
 def test_checking_again_sets_the_new_rows(shown: Shown) -> None:
     shown.press()
     assert shown.widgets["rows"].value == CHANGED._repr_html_()
@@ -335,13 +352,13 @@ def test_foreign_text_stays_text() -> None:
     evil = "<img src=x onerror=alert(1)>$x$\u202e"
     row = replace(WHOLE, reason=evil, dtype=evil)
     shown = Shown(
-        report=replace(REPORT, fit=Fit(chosen=row, placements=(row,))),
+        report=replace(REPORT, fit=Fit(chosen=None, placements=(row,))),
         line=lambda plan: f'load({evil!r},\n  "{evil}")',
     )
     shown.widgets["plan"].value = None
     shown.widgets["plan"].value = "gpu"
     choice = shown.widgets["choice"].value
-    assert _Seen(choice).tags == {"div", "span", "b", "pre"}
+    assert _Seen(choice).tags == {"div", "span", "pre"}
     assert "\u202e" not in choice
     assert "tex2jax_ignore" in choice
     shown.widget.close()

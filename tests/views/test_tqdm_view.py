@@ -59,9 +59,9 @@ def test_a_bar_shows_stage_and_bytes_and_what_happens_stands_above_it() -> None:
     assert any("40.0MB of 100MB, 20.0 MB/s, download 3.0 s left [" in bar for bar in bars)
     assert remains[:-2] == [
         "org/name",
-        "1 of 3 checks passed, 1 skipped",
         "⚠\ufe0e disk: 12 GB free",
         "Free some.",
+        "✓ 1 check passed",
         "retry: transformer/model.safetensors: timed out; attempt 1 of 5 failed, the next in 5.0 s",
         "note: the token is old. Make a new one.",
     ]
