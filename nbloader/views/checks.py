@@ -9,7 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from nbloader.records import CheckResult, CheckStatus, ComponentWeights, Fit, Placement
+from nbloader.records import (
+    CheckResult,
+    CheckStatus,
+    ComponentWeights,
+    Failed,
+    Fit,
+    Placement,
+)
 from nbloader.text import format_bytes, plain
 from nbloader.views.markup import (
     box,
@@ -58,31 +65,34 @@ _LOUD = frozenset({CheckStatus.FAILED, CheckStatus.WARNING})
 
 
 def checks_lines(
-    results: Sequence[CheckResult], fit: Fit | None = None, *, told: str = ""
+    results: Sequence[CheckResult], fit: Fit | None = None, failure: Failed | None = None
 ) -> list[str]:
     """Write the results as a part of a job: those that ask for something, and one line for others.
 
     Args:
         fit: of the model, to tell what it takes of the machine.
-        told: the message of a failure that the job tells itself.
+        failure: what the job has ended with; it tells that itself.
     """
-    return [*check_lines(_loud(results, told)), *([_summary(results, fit)] if results else [])]
+    loud = _loud(results, failure)
+    return [*check_lines(loud), *([_summary(results, fit)] if results else [])]
 
 
-def checks_markup(results: Sequence[CheckResult], fit: Fit | None = None, *, told: str = "") -> str:
+def checks_markup(
+    results: Sequence[CheckResult], fit: Fit | None = None, failure: Failed | None = None
+) -> str:
     """Write the same as HTML. Arguments are those of `checks_lines`."""
     if not results:
         return ""
     rows = check_rows(_passed(results)) + _not_checked_markup(results)
     summary = escape(_summary(results, fit))
-    return check_rows(_loud(results, told)) + (fold(summary, rows) if rows else line(summary))
+    loud = _loud(results, failure)
+    return check_rows(loud) + (fold(summary, rows) if rows else line(summary))
 
 
-def _loud(results: Sequence[CheckResult], told: str = "") -> list[CheckResult]:
+def _loud(results: Sequence[CheckResult], failure: Failed | None = None) -> list[CheckResult]:
     """Return what asks for something, failures first."""
-    loud = [
-        each for each in results if each.status in _LOUD and not (told and each.message == told)
-    ]
+    told = failure.message if failure else None
+    loud = [each for each in results if each.status in _LOUD and each.message != told]
     return sorted(loud, key=lambda each: each.status is not CheckStatus.FAILED)
 
 

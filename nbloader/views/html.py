@@ -232,7 +232,7 @@ def _details(state: JobState, form: Form) -> str:
         line(faint(_stages(state))) if state.stages else "",
         sparkline(state, kept=False) if form.speed else "",
         components(state.components, state, limit=MAX_COMPONENTS),
-        checks_markup(state.checks, state.fit, told=state.failure.message if state.failure else ""),
+        checks_markup(state.checks, state.fit, state.failure),
         _retries(state),
     ]
     content = "".join(parts)

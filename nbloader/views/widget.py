@@ -81,15 +81,7 @@ def traits(
     wanted: dict[str, dict[str, object]] = {
         "status": {"value": STYLE + unseen(_said(state))},
         "job": {"value": box([live])},
-        "checks": {
-            "value": box(
-                [
-                    checks_markup(
-                        state.checks, state.fit, told=state.failure.message if state.failure else ""
-                    )
-                ]
-            )
-        },
+        "checks": {"value": box([checks_markup(state.checks, state.fit, state.failure)])},
         "retries": {"titles": (plain(said),), "opened": troubled},
         "retry table": {"value": box([retries(state, limit=html.MAX_RETRIES)])},
         "files": {"titles": ("Files",), "opened": False},

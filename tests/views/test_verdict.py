@@ -14,6 +14,7 @@ from nbloader.records import (
     CheckResult,
     CheckStatus,
     ComponentWeights,
+    Failed,
     Fit,
     Form,
     Kind,
@@ -373,12 +374,13 @@ def test_the_checks_of_a_job_are_one_line_but_for_what_asks_for_something() -> N
 
 def test_a_failure_that_the_job_tells_is_not_told_by_its_checks() -> None:
     results = (HUB, FULL, NO_PLAN)
-    assert checks_lines(results, told=FULL.message) == [
+    ended = Failed(reference="not-enough-disk", message=FULL.message, hint=FULL.hint)
+    assert checks_lines(results, None, ended) == [
         "✗ placement: plan=gpu does not work here",
         '  pass plan="cpu"',
         "✓ 1 check passed",
     ]
-    assert FULL.message not in checks_markup(results, told=FULL.message)
+    assert FULL.message not in checks_markup(results, None, ended)
 
 
 # -- whatever comes --------------------------------------------------------------------------------
