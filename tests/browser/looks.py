@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LEAST_CONTRAST", "WIDTHS", "Looks", "Watch"]
 
-WIDTHS = (400, 1100)
+WIDTHS = (400, 540, 1100)
 """Of the output, without the prompt beside it; pixels."""
 
 LEAST_CONTRAST = 4.5
@@ -103,7 +103,7 @@ _FAULTS = """
 
 
 class Looks:
-    """Looks at outputs in both themes and at two widths, and takes pictures of them.
+    """Looks at outputs in both themes and at three widths, and takes pictures of them.
 
     Args:
         notebook: whose outputs.

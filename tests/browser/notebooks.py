@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -153,8 +153,8 @@ class Notebook(ABC):
         except Late:
             raise AssertionError(f"it is still live:\n{self.text(cell)}") from None
 
-    def wait_buttons(self, enabled: Mapping[str, bool], cell: int = 0) -> None:
-        """Wait until buttons of a live view can be pressed, or cannot.
+    def wait_buttons(self, wanted: Sequence[str], cell: int = 0) -> None:
+        """Wait until a live view shows these buttons and no other, in their order.
 
         Raises:
             AssertionError: it does not come to that; with what is shown.
@@ -164,21 +164,20 @@ class Notebook(ABC):
         root = self.wait_live(cell).element_handle()
         try:
             self.page.wait_for_function(
-                """([root, enabled]) => {
-                     const found = Object.fromEntries([...root.querySelectorAll("button")].map(
-                       one => [one.innerText.trim(), !one.disabled]));
-                     return Object.entries(enabled).every(([name, can]) => found[name] === can);
+                """([root, wanted]) => {
+                     const found = [...root.querySelectorAll("button")];
+                     return found.every(one => !one.disabled)
+                       && found.map(one => one.innerText.trim()).join() === wanted.join();
                    }""",
-                arg=[root, dict(enabled)],
+                arg=[root, list(wanted)],
                 timeout=WAIT_MS,
             )
         except Late:
-            raise AssertionError(f"not {enabled}:\n{self.text(cell)}") from None
+            raise AssertionError(f"not {wanted}:\n{self.text(cell)}") from None
 
     def press(self, button: str, cell: int = 0) -> None:
         """Press a button of a live view, once it can be pressed."""
-        self.wait_buttons({button: True}, cell)
-        self.live(cell).get_by_role("button", name=button, exact=True).click(timeout=WAIT_MS)
+        self.wait_live(cell).get_by_role("button", name=button, exact=True).click(timeout=WAIT_MS)
 
     def save(self) -> Any:
         """Save it, and return what is in the file then."""

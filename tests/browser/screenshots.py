@@ -88,9 +88,9 @@ def _begin(notebook: Notebook, hub: LocalHub) -> None:
     notebook.run()
     notebook.wait_for_text(r"no bytes for \d+ s")
     hub.set_faults([SLOW])
-    notebook.wait_for_text(r"no bytes came")
+    notebook.wait_for_text(r"fell silent")
     live = notebook.wait_live()
-    bar = "[role=progressbar][aria-label=overall]"
+    bar = "[role=progressbar][aria-label=bytes]"
     share = float(live.locator(bar).get_attribute("aria-valuenow") or 0)
     notebook.page.wait_for_function(
         "([bar, share]) => document.querySelector(bar).ariaValueNow > share + 5",

@@ -16,7 +16,7 @@ from tests.browser.notebooks import WAIT_MS, Notebook
 from tests.browser.saved import assert_static, figures_in_order
 
 MB = 1_000_000
-SLOW = Fault(RequestClass.CDN_GET, total_bytes_per_second=4 * MB)
+SLOW = Fault(RequestClass.CDN_GET, total_bytes_per_second=2 * MB)
 BROKEN = Fault(RequestClass.CDN_GET, status=503)
 
 START = """\
@@ -58,14 +58,7 @@ def test_cancel_ends_the_worker_and_leaves_static_html(
     notebook.wait_for_text(re.escape(AFTER_IMPORT))
     looks.at("importing", themes=[False])
     notebook.wait_for_text(r"\d [kM]B/s")
-    notebook.wait_buttons(
-        {
-            "Cancel": True,
-            "Retry": False,
-            "Download anyway": False,
-            "Diagnostics": True,
-        }
-    )
+    notebook.wait_buttons(["Cancel", "Diagnostics"])
     looks.at("start")
 
     notebook.press("Diagnostics")
@@ -97,7 +90,7 @@ def test_a_failed_check_can_be_passed_over_and_a_cell_can_wait(
     looks = look(notebook)
     notebook.run()
     notebook.wait()
-    notebook.wait_buttons({"Download anyway": True, "Retry": True, "Cancel": False})
+    notebook.wait_buttons(["Retry", "Download anyway", "Diagnostics"])
     assert "disk" in notebook.text()
     looks.at("failed-check")
     notebook.press("Download anyway")
@@ -105,7 +98,7 @@ def test_a_failed_check_can_be_passed_over_and_a_cell_can_wait(
 
     notebook.run(1)
     notebook.wait_for_text(r"the buttons rest")
-    notebook.wait_buttons(dict.fromkeys(BUTTONS.values(), False))
+    notebook.wait_buttons([])
     looks.at("waited-for", themes=[False])
     demo_hub.clear_faults()
     notebook.wait(1)
@@ -161,8 +154,7 @@ def test_what_the_server_refused_can_be_retried(
     notebook = open_cells(start(cache, settings=settings))
     notebook.run()
     notebook.wait()
-    notebook.wait_buttons({"Retry": True})
-    notebook.wait_buttons({"Download anyway": False})
+    notebook.wait_buttons(["Retry", "Diagnostics"])
     assert "503" in notebook.text()
     demo_hub.clear_faults()
     notebook.press("Retry")
