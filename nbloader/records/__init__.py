@@ -11,6 +11,7 @@ All sizes are bytes, all durations seconds, all times seconds since the epoch (U
 from __future__ import annotations
 
 from nbloader.records.events import (
+    ASKING_AGAIN,
     NO_BYTES,
     SILENT,
     WITH_ANOTHER,
@@ -86,6 +87,7 @@ from nbloader.records.repo import (
 )
 
 __all__ = [
+    "ASKING_AGAIN",
     "LARGE_FILE_BYTES",
     "NO_BYTES",
     "SILENT",

@@ -138,8 +138,9 @@ class FileDone:
 
 
 NO_BYTES, WITH_ANOTHER = "no bytes came", "ended together with another that stalled"
+ASKING_AGAIN = f"{NO_BYTES}; asking again"
 
-SILENT = frozenset({NO_BYTES, WITH_ANOTHER})
+SILENT = frozenset({NO_BYTES, WITH_ANOTHER, ASKING_AGAIN})
 """Reasons of a `Retry` that mean: nothing was refused, the bytes stayed away."""
 
 

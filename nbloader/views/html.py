@@ -164,15 +164,15 @@ def _progress(state: JobState, form: Form) -> str:
     """Draw the share of the bytes that is there, and write its figures."""
     known = state.selection is not None
     cells = [
-        (f"{state.percent:.0f} %" if known else "", "3em"),
-        (format_share(state.there, state.total) if known else "", "9em"),
+        (f"{state.percent:.0f} %" if known else "", "2.8em"),
+        (format_share(state.there, state.total) if known else "", "8.5em"),
     ]
     warned = waiting(state)
     if warned:
         cells.append((f"{ICONS[CheckStatus.WARNING]} {warned}", "22em"))
     elif downloads(state) or not known:
-        cells += [(format_speed(state.speed) if known else "", "6em")] if form.speed else []
-        cells += [(time_left(state), "10em"), (ready_in(state), "10em")] if form.eta else []
+        cells += [(format_speed(state.speed) if known else "", "5.5em")] if form.speed else []
+        cells += [(time_left(state), "9.5em"), (ready_in(state), "9.5em")] if form.eta else []
     else:
         cells.append(
             (", ".join(filter(None, (doing(state), ready_in(state) if form.eta else ""))), "")
@@ -182,7 +182,7 @@ def _progress(state: JobState, form: Form) -> str:
         f'<span style="flex:0 0 {width or "auto"};white-space:nowrap">{content or "&nbsp;"}</span>'
         for content, width in cells
     )
-    row = f'<div style="display:flex;flex-wrap:wrap;column-gap:1em">{places}</div>'
+    row = f'<div style="display:flex;flex-wrap:wrap;column-gap:0.7em">{places}</div>'
     return bar(state.percent / 100, "bytes", said, color=_color(state), height=8) + row
 
 

@@ -19,7 +19,7 @@ from nbloader.limits import (
     http_piece_limit_s,
     xet_piece_limit_s,
 )
-from nbloader.records import FileProgress, RepoFile, Retry, Route, TransferPolicy
+from nbloader.records import ASKING_AGAIN, FileProgress, RepoFile, Retry, Route, TransferPolicy
 from nbloader.transfer.policy import Attempts, GiveUp, Reason, decide, retry_record
 from nbloader.worker.failures import Failure, not_downloaded
 from nbloader.worker.piece import Cut, Piece
@@ -215,8 +215,7 @@ class Schedule:
                 piece.rival = second
                 self._abandon(piece)
                 task.in_flight.append(second)
-                reason = f"{Reason.STALLED}; asking again"
-                self._told.append(self._retry(task, reason, 0.0, failed=piece.cut.route))
+                self._told.append(self._retry(task, ASKING_AGAIN, 0.0, failed=piece.cut.route))
                 return task, second
         return None
 

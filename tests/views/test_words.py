@@ -7,6 +7,7 @@ import pytest
 
 from nbloader.notebook import Turn
 from nbloader.records import (
+    NO_BYTES,
     Failed,
     Method,
     PlacedComponent,
@@ -163,8 +164,8 @@ def retry(reason: str, attempt: int = 0) -> Retry:
         ([], ""),
         (["no bytes came"], "1 piece fell silent and was asked again"),
         (
-            ["no bytes came", "ended together with another that stalled"],
-            "2 pieces fell silent and were asked again",
+            [NO_BYTES, "ended together with another that stalled", f"{NO_BYTES}; asking again"],
+            "3 pieces fell silent and were asked again",
         ),
         (["connection lost"], "1 attempt failed and was made again: connection lost"),
         (
