@@ -12,17 +12,36 @@ import glob
 import json
 import os
 import sys
+import textwrap
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nbloader._version import __version__
 from nbloader.errors import InputError, InvalidArgumentError, NbloaderError
+from nbloader.records import Method, RepoType
 from nbloader.text import format_bytes
 from nbloader.views.text import write
 
 __all__ = ["main"]
+
+# What the arguments of these names take, but for those that any text may be. The lists themselves
+# stand where imports take half a second.
+KINDS = ("auto", "diffusers", "sentence-transformers", "transformers")
+DTYPES = ("auto", "bfloat16", "float16", "float32")
+ATTENTIONS = (
+    "sdpa",
+    "eager",
+    "flex_attention",
+    "flash_attention_2",
+    "flash_attention_3",
+    "flash_attention_4",
+    "sage",
+    "xformers",
+    "flash_varlen",
+    "sage_varlen",
+)
 
 _DONE, _FAILED, _USAGE, _INTERRUPTED, _BROKEN_PIPE = 0, 1, 2, 130, 141
 
@@ -49,48 +68,143 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _BROKEN_PIPE
 
 
+_TRY = "sentence-transformers/all-MiniLM-L6-v2"
+
+_ENDS = {
+    _DONE: "done",
+    _FAILED: "failed, for a reason that is told",
+    _USAGE: "wrong usage",
+    _INTERRUPTED: "stopped",
+    _BROKEN_PIPE: "nobody reads the output",
+}
+
+_SETTINGS = """\
+A token of the Hub comes from HF_TOKEN, or from `hf auth login`. What can be tuned is set as
+NBLOADER_MAX_RETRIES=10, or in nbloader.yaml."""
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Leaves examples as they are, and the names of choices whole: they have hyphens."""
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(text, width, break_on_hyphens=False)
+
+
+def _more(*examples: str, ends: Mapping[int, str] = {}, notes: str = "") -> dict[str, Any]:
+    """Return what stands below the options of a command: examples, and what its status says.
+
+    Args:
+        ends: what a status says of this command in particular.
+        notes: what else there is to know.
+    """
+    title = "example:" if len(examples) == 1 else "examples:"
+    parts = [
+        "\n".join((title, *(f"  nbloader {each}" for each in examples))),
+        "\n".join(
+            (
+                "exit status:",
+                *(f"  {status:<4} {what}" for status, what in ({**_ENDS, **ends}).items()),
+            )
+        ),
+    ]
+    epilog = "\n\n".join(filter(None, (*parts, notes)))
+    return {"epilog": epilog, "formatter_class": _Formatter}
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="nbloader", description="Download a model and load it, in one line."
+        prog="nbloader",
+        description="Download a model and load it, in one line.",
+        **_more(
+            f"preflight {_TRY}",
+            f"load {_TRY}",
+            "download org/name",
+            "load --help",
+            notes=_SETTINGS,
+        ),
     )
     parser.add_argument("--version", action="version", version=f"nbloader {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    load = commands.add_parser("load", help="download a model, load it, and test that it works")
+    load = commands.add_parser(
+        "load",
+        help="download a model, load it, and test that it works",
+        description="Download a model, load it, and test that it works.",
+        **_more(
+            f"load {_TRY}", "load org/name --device cuda --plan model-offload", notes=_SETTINGS
+        ),
+    )
     _add_repo(load)
     _add_placement(load)
     _add_transfer(load)
     load.set_defaults(run=_load)
 
     download = commands.add_parser(
-        "download", help="download the files that a load would use, or those that are named"
+        "download",
+        help="download the files that a load would use, or those that are named",
+        description="Download the files that a load would use, or those that are named.",
+        **_more(
+            "download org/name",
+            "download org/name config.json --local-dir folder",
+            "download org/name --repo-type dataset --include '*.csv' data/",
+            notes=_SETTINGS,
+        ),
     )
     _add_repo(download)
     _add_files(download)
     _add_transfer(download)
     download.set_defaults(run=_download)
 
-    preflight = commands.add_parser("preflight", help="check whether a load can work here")
+    preflight = commands.add_parser(
+        "preflight",
+        help="check whether a load can work here",
+        description="Check whether a load can work here.",
+        **_more(
+            f"preflight {_TRY}",
+            "preflight org/name org/other --json",
+            ends={_DONE: "it can be loaded here", _FAILED: "it cannot, or that is not known"},
+            notes=_SETTINGS,
+        ),
+    )
     _add_repo(preflight, several=True)
     _add_placement(preflight)
     preflight.set_defaults(run=_preflight)
 
-    doctor = commands.add_parser("doctor", help="print versions and facts to report a problem")
+    doctor = commands.add_parser(
+        "doctor",
+        help="print versions and facts to report a problem",
+        description="Print versions and facts to report a problem.",
+        **_more("doctor", "doctor org/name --json"),
+    )
     doctor.add_argument("repo_id", nargs="?", metavar="REPO", help="also check this repository")
     _add_json(doctor)
     doctor.set_defaults(run=_doctor)
 
-    cache = commands.add_parser("cache", help="list what is in the cache, and delete what can go")
+    cache = commands.add_parser(
+        "cache",
+        help="list what is in the cache, and delete what can go",
+        description="List what is in the cache, and delete what can go.",
+        **_more(
+            "cache",
+            "cache org/name --delete",
+            ends={_FAILED: "failed, or something that was to be deleted stayed"},
+        ),
+    )
     cache.add_argument(
         "repo_ids", nargs="*", metavar="REPO", help="only these; datasets as datasets/org/name"
     )
-    cache.add_argument("--cache-dir", help="the Hub's cache folder")
+    cache.add_argument("--cache-dir", metavar="FOLDER", help="the Hub's cache folder")
     cache.add_argument("--delete", action="store_true", help="delete what can go, after a question")
     cache.add_argument("--yes", action="store_true", help="delete without a question")
     _add_json(cache)
     cache.set_defaults(run=_cache)
 
-    demo = commands.add_parser("demo", help="load two models from a local Hub, without internet")
+    demo = commands.add_parser(
+        "demo",
+        help="load two models from a local Hub, without internet",
+        description="Load two models from a local Hub, without internet.",
+        **_more("demo", "demo --folder /tmp/demo"),
+    )
     demo.add_argument(
         "--folder",
         type=Path,
@@ -106,12 +220,14 @@ def _add_repo(parser: argparse.ArgumentParser, *, several: bool = False) -> None
         "repo_id",
         nargs="+" if several else None,
         metavar="REPO",
-        help="such as Qwen/Qwen-Image-Edit-2509, or a folder",
+        help=f"such as {_TRY}, or a folder",
     )
     parser.add_argument(
         "--cls", action="append", metavar="CLASS", help="what to make of it; may be given again"
     )
-    parser.add_argument("--subfolder", help="the folder of the repository with what is loaded")
+    parser.add_argument(
+        "--subfolder", metavar="FOLDER", help="the folder of the repository with what is loaded"
+    )
     parser.add_argument(
         "--component",
         action="append",
@@ -129,13 +245,19 @@ def _add_repo(parser: argparse.ArgumentParser, *, several: bool = False) -> None
     )
     parser.add_argument("--revision", help="a branch, a tag or a commit (default: main)")
     parser.add_argument("--variant", help="a variant of the weights, such as fp16")
-    parser.add_argument("--kind", default="auto", help="diffusers, sentence-transformers, ...")
+    parser.add_argument(
+        "--kind",
+        default="auto",
+        help=f"the library that it is for: {', '.join(KINDS)} (default: auto, its files decide)",
+    )
     parser.add_argument("--task", help="what it is for, such as text-generation (transformers)")
-    parser.add_argument("--cache-dir", help="the Hub's cache folder")
-    parser.add_argument("--endpoint", help="the address of the Hub")
+    parser.add_argument("--cache-dir", metavar="FOLDER", help="the Hub's cache folder")
+    parser.add_argument("--endpoint", metavar="URL", help="the address of the Hub")
     parser.add_argument("--local-files-only", action="store_true", help="use the cache only")
     parser.add_argument(
-        "--trust-remote-code", action="store_true", help="allow Python files of the repository"
+        "--trust-remote-code",
+        action="store_true",
+        help="allow Python files of the repository to be run",
     )
     _add_json(parser)
 
@@ -150,14 +272,24 @@ def _component(text: str) -> tuple[str, str | None]:
 
 def _add_placement(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--device", default="auto", help="cuda, cuda:1, mps, cpu (default: the best)"
-    )
-    parser.add_argument("--dtype", default="auto", help="bfloat16, float16, float32")
-    parser.add_argument(
-        "--plan", default="auto", help="how it is placed, such as model-offload (default: fastest)"
+        "--device", default="auto", help="auto, cuda, cuda:1, mps, cpu (default: auto, the best)"
     )
     parser.add_argument(
-        "--attention", default="auto", help="such as sdpa or flash_attention_2 (default: its own)"
+        "--dtype",
+        default="auto",
+        help=f"the number format: {', '.join(DTYPES)} (default: auto, as model and machine want)",
+    )
+    parser.add_argument(
+        "--plan",
+        default="auto",
+        help=f"how it is placed: auto, {', '.join(Method)} (default: auto, the fastest that fits)",
+    )
+    parser.add_argument(
+        "--attention",
+        default="auto",
+        metavar="WAY",
+        help=f"how attention is computed: auto, {', '.join(ATTENTIONS)} (default: auto, as the "
+        "library does)",
     )
     parser.add_argument(
         "--allow-pickle",
@@ -174,7 +306,11 @@ def _add_placement(parser: argparse.ArgumentParser) -> None:
 
 def _add_transfer(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--verify", action="store_true", help="hash cached files, too")
-    parser.add_argument("--force", action="store_true", help="go on although a check failed")
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="go on although a check failed (disk space, memory, packages)",
+    )
 
 
 def _add_files(parser: argparse.ArgumentParser) -> None:
@@ -191,9 +327,14 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
             help=f"{what}, such as '*.json'; a folder ends with a slash",
         )
     parser.add_argument(
-        "--repo-type", default="model", help="model, dataset or space (default: model)"
+        "--repo-type",
+        default="model",
+        metavar="TYPE",
+        help=f"{', '.join(RepoType)} (default: model)",
     )
-    parser.add_argument("--local-dir", help="a folder for the files, in place of the cache")
+    parser.add_argument(
+        "--local-dir", metavar="FOLDER", help="a folder for the files, in place of the cache"
+    )
 
 
 def _files(options: argparse.Namespace) -> dict[str, Any]:

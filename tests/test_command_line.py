@@ -19,9 +19,13 @@ from typing import Any
 
 import pytest
 
-from nbloader.__main__ import main
+from nbloader.__main__ import ATTENTIONS, DTYPES, KINDS, _parser, main
+from nbloader.libraries import near_attentions
 from nbloader.localhub import Fault, LocalHub, RequestClass
 from nbloader.localhub.demo import MINILM
+from nbloader.records import Kind, Method, RepoType
+from nbloader.request import Call, checked
+from nbloader.request.values import check_dtype
 from tests.conftest import WriteRepo
 
 
@@ -133,6 +137,54 @@ def test_preflight_tells_by_its_status(
     can = f"✗ {repo_id} cannot be loaded here: " if status else "✓ "
     assert (text.status, first.startswith(can), bool(more)) == (status, True, True)
     assert status or f"{repo_id} (SentenceTransformer of sentence-transformers) can be" in first
+
+
+COMMANDS = ("load", "download", "preflight", "doctor", "cache", "demo")
+
+
+def help_of(capsys: pytest.CaptureFixture[str], *command: str) -> str:
+    with pytest.raises(SystemExit, match="0"):
+        main([*command, "--help"])
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", [(), *((each,) for each in COMMANDS)])
+def test_help_shows_examples_that_are_taken_and_what_each_status_says(
+    command: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = help_of(capsys, *command)
+    _, _, more = told.partition("\nexample")
+    examples = [line.split() for line in more.splitlines() if line.startswith("  nbloader ")]
+    assert examples
+    for _, *argv in examples:
+        if argv[-1] == "--help":
+            continue
+        options = _parser().parse_args([each.strip("'") for each in argv])
+        assert not command or options.command == command[0]
+    statuses = re.findall(r"^  (\d+) +\w", told.partition("exit status:\n")[2], re.MULTILINE)
+    assert statuses == ["0", "1", "2", "130", "141"]
+
+
+@pytest.mark.parametrize("command", ["load", "download", "preflight"])
+def test_help_names_every_choice(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = set(re.findall(r"[\w:.-]+", help_of(capsys, command)))
+    assert words >= {
+        "auto",
+        *(str(kind) for kind in Kind if kind not in (Kind.FILES, Kind.CLASSES)),
+    }
+    if command == "download":
+        assert words >= set(map(str, RepoType))
+        return
+    assert words >= {"auto", "cuda", "cuda:1", "mps", "cpu", *map(str, Method)}
+    assert words >= {*DTYPES, *ATTENTIONS}
+
+
+def test_the_choices_are_those_of_the_calls() -> None:
+    assert [check_dtype(name) for name in DTYPES] == list(DTYPES)
+    assert tuple(near_attentions("")) == ATTENTIONS
+    for kind in KINDS:
+        checked(Call("org/name", kind=kind))
+    assert {*KINDS} == {"auto", *map(str, {*Kind} - {Kind.FILES, Kind.CLASSES})}
 
 
 def test_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:

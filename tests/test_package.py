@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import ast
+import inspect
 import pkgutil
+import pydoc
+import re
 import statistics
 import subprocess
 import sys
+import types
 
 import nbloader
 
@@ -41,6 +46,17 @@ def test_import_brings_in_nothing_heavy() -> None:
 
 def test_public_names() -> None:
     assert nbloader.__all__ == [
+        "CacheReport",
+        "CheckResult",
+        "Deletion",
+        "DoctorReport",
+        "Event",
+        "Freed",
+        "Job",
+        "JobReport",
+        "JobState",
+        "JointReport",
+        "PreflightReport",
         "Settings",
         "__version__",
         "aload",
@@ -50,6 +66,7 @@ def test_public_names() -> None:
         "errors",
         "load",
         "preflight",
+        "records",
         "start",
         "unload",
     ]
@@ -58,12 +75,47 @@ def test_public_names() -> None:
 
 
 def test_functions_stay_functions_whatever_is_imported_first() -> None:
-    names = [name for name in nbloader.__all__ if name not in ("Settings", "__version__", "errors")]
+    names = [name for name in nbloader.__all__ if callable(getattr(nbloader, name))]
+    assert len(names) == len(nbloader.__all__) - len(("Event", "__version__", "errors", "records"))
     modules = "import nbloader, " + ", ".join(f"nbloader.{name}" for name in SUBMODULES)
     code = (
         f"{modules}; print([name for name in {names!r} if not callable(getattr(nbloader, name))])"
     )
     assert python(code).strip() == "[]"
+
+
+def test_types_can_be_named_in_annotations_and_bring_in_nothing_heavy() -> None:
+    """A user's code names them where it defines functions, before anything is loaded."""
+    names = [name for name in nbloader.__all__ if name[0].isupper()]
+    libraries = [name for name in HEAVY if name not in ("pydantic", "tenacity", "asyncio")]
+    code = f"""
+import sys
+import nbloader
+assert [getattr(nbloader, name) for name in {names!r}]
+def wait(job: nbloader.Job, told: list[nbloader.Event]) -> nbloader.PreflightReport: ...
+print([name for name in {libraries!r} if name in sys.modules])
+"""
+    assert python(code).strip() == "[]"
+
+
+def test_help_begins_with_every_call_as_a_line_that_can_be_pasted() -> None:
+    plain = pydoc.plaintext  # type: ignore[attr-defined]
+    told = pydoc.render_doc(nbloader, renderer=plain).partition("PACKAGE CONTENTS")[0]
+    lines = [line.strip().partition("  ")[0] for line in told.splitlines()]
+    shown = [line for line in lines if re.match(r"(\w+ = )?(await )?nbloader\.\w+\(", line)]
+    assert [line for line in told.splitlines()[4:] if len(line) > 80] == []
+    calls = {
+        name for name in nbloader.__all__ if isinstance(getattr(nbloader, name), types.FunctionType)
+    }
+    assert {re.search(r"nbloader\.(\w+)", line)[1] for line in shown} == calls  # type: ignore[index]
+    model = object()
+    for line in shown:
+        tree = ast.parse(line)
+        (call,) = (node for node in ast.walk(tree) if isinstance(node, ast.Call))
+        function = getattr(nbloader, call.func.attr)  # type: ignore[attr-defined]
+        inspect.signature(function).bind(
+            *(model if isinstance(each, ast.Name) else ast.literal_eval(each) for each in call.args)
+        )
 
 
 SUBMODULES = sorted(

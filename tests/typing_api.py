@@ -6,13 +6,19 @@ from pathlib import Path
 from typing import Any, assert_type
 
 import nbloader
-from nbloader.checks import JointReport, PreflightReport
-from nbloader.diagnostics import DoctorReport
-from nbloader.hub_cache.report import CacheReport
-from nbloader.job import Job, JobReport
-from nbloader.loaders import Freed
-from nbloader.records import Event
-from nbloader.state import JobState
+from nbloader import (
+    CacheReport,
+    CheckResult,
+    Deletion,
+    DoctorReport,
+    Event,
+    Freed,
+    Job,
+    JobReport,
+    JobState,
+    JointReport,
+    PreflightReport,
+)
 
 
 def shows(event: Event) -> None:
@@ -29,7 +35,9 @@ async def results(folder: Path) -> None:
     assert_type(nbloader.download(["org/name", "org/other"]), list[Path])
     assert_type(nbloader.preflight("org/name"), PreflightReport)
     assert_type(nbloader.preflight(("org/name", "org/other")), JointReport)
+    assert_type(nbloader.preflight("org/name").failures, tuple[CheckResult, ...])
     assert_type(nbloader.cache(folder), CacheReport)
+    assert_type(nbloader.cache(folder).delete(), Deletion)
     assert_type(nbloader.doctor("org/name"), DoctorReport)
     assert_type(nbloader.unload("all"), Freed)
     assert_type(nbloader.__version__, str)

@@ -5,11 +5,7 @@ from __future__ import annotations
 from types import FunctionType
 
 import nbloader
-from nbloader.checks import JointReport, PreflightReport
-from nbloader.diagnostics import DoctorReport
-from nbloader.hub_cache.report import CacheReport
-from nbloader.job import Job
-from nbloader.loaders import Freed
+from nbloader import CacheReport, DoctorReport, Freed, Job, JointReport, PreflightReport
 
 __all__ = ["calls", "results"]
 
