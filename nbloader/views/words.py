@@ -204,20 +204,23 @@ def fetched(state: JobState, *, speed: bool = True) -> str:
 
 def retried(retries: Sequence[Retry]) -> str:
     """Say in a few words what was asked again; nothing for no retry."""
-    if not retries:
-        return ""
-    reasons = Counter(plain(retry.reason, _REASON_LIMIT) for retry in retries)
-    were = "was" if len(retries) == 1 else "were"
-    if SILENT.issuperset(reasons):
-        return f"{counted(len(retries), 'piece', 'pieces')} fell silent and {were} asked again"
-    why = ", ".join(
-        reason if count == len(retries) else f"{reason} ({count})"
-        for reason, count in reasons.most_common(MAX_REASONS)
+    silent = sum(retry.reason in SILENT for retry in retries)
+    reasons = Counter(
+        plain(retry.reason, _REASON_LIMIT) for retry in retries if retry.reason not in SILENT
     )
-    rest = "" if len(reasons) <= MAX_REASONS else ", and others"
-    return (
-        f"{counted(len(retries), 'attempt', 'attempts')} failed and {were} made again: {why}{rest}"
-    )
+    failed = len(retries) - silent
+    parts = []
+    if silent:
+        were = "was" if silent == 1 else "were"
+        parts.append(f"{counted(silent, 'piece', 'pieces')} fell silent and {were} asked again")
+    if failed:
+        why = ", ".join(
+            reason if count == failed else f"{reason} ({count})"
+            for reason, count in reasons.most_common(MAX_REASONS)
+        )
+        rest = "" if len(reasons) <= MAX_REASONS else ", and others"
+        parts.append(f"{counted(failed, 'attempt', 'attempts')} failed: {why}{rest}")
+    return "; ".join(parts)
 
 
 def whole_seconds(seconds: float) -> str:

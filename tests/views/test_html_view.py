@@ -123,7 +123,7 @@ def test_the_final_form_reads_without_any_style() -> None:
         "✓ 1 check passed",
         "✓ hub: the Hub answered in 0.2 s",
         "– not checked: gpu (no GPU here)",
-        "1 attempt failed and was made again: timed out",
+        "1 attempt failed: timed out",
         "Time | File | Reason | Next",
         "00:01:00 | transformer/model.safetensors | timed out | in 5.0 s, 1 of 5",
         "retries.csv",
@@ -371,7 +371,7 @@ def test_long_lists_are_cut_and_say_so() -> None:
         f"part_{number:04d}" for number in range(88, 100)
     ]
     assert lines[lines.index("88 others") + 1] == "waiting, 3.9 GB"
-    assert "100 attempts failed and were made again: reset" in lines
+    assert "100 attempts failed: reset" in lines
     assert sum("| the Hub | reset |" in line for line in lines) == 50
     assert "50 earlier ones · retries.csv" in lines
     assert "80 earlier notes" in lines

@@ -175,9 +175,7 @@ def test_the_widgets_hold_what_the_state_says() -> None:
     assert [">model.safetensors</td>" in pane for pane in panes] == [False, True, True]
     assert [">config.json</td>" in pane for pane in panes] == [False, True, False]
     assert "12 GB free" in values["checks"]
-    assert view._widgets["retries"].titles == (
-        "1 attempt failed and was made again: no bytes for 5 s",
-    )
+    assert view._widgets["retries"].titles == ("1 attempt failed: no bytes for 5 s",)
     assert "no bytes for 5 s" in values["retry table"]
     view.close(state)
 

@@ -167,15 +167,15 @@ def retry(reason: str, attempt: int = 0) -> Retry:
             [NO_BYTES, "ended together with another that stalled", f"{NO_BYTES}; asking again"],
             "3 pieces fell silent and were asked again",
         ),
-        (["connection lost"], "1 attempt failed and was made again: connection lost"),
+        (["connection lost"], "1 attempt failed: connection lost"),
         (
             ["connection lost", "no bytes came", "connection lost"],
-            "3 attempts failed and were made again: connection lost (2), no bytes came (1)",
+            "1 piece fell silent and was asked again; 2 attempts failed: connection lost",
         ),
-        (["e"] * 9, "9 attempts failed and were made again: e"),
+        (["e"] * 9, "9 attempts failed: e"),
         (
             ["a", "a", "b", "b", "c", "c", "d"],
-            "7 attempts failed and were made again: a (2), b (2), c (2), and others",
+            "7 attempts failed: a (2), b (2), c (2), and others",
         ),
     ],
 )
