@@ -15,12 +15,13 @@ The calls, of which `help(nbloader.load)` and so on say more:
     nbloader.doctor()                 facts for a report of a problem
 
 What can be tuned is in `nbloader.Settings`, what is raised in
-`nbloader.errors`. What the calls return, and what `on_event=` is called with,
-can be named for annotations: `nbloader.Job`, `nbloader.PreflightReport`,
-`nbloader.Event`, ... From a shell it is the command `nbloader`: see
-`nbloader --help`.
+`nbloader.errors`. What the calls return, and what `on_event=` is called
+with, can be named for annotations: `nbloader.Job`, `nbloader.Event`,
+`nbloader.PreflightReport`, ... From a shell it is the command `nbloader`:
+see `nbloader --help`.
 
-Importing this package is cheap: names are resolved when they are first used.
+Importing this package is cheap: names are resolved when they are first
+used.
 """
 
 from __future__ import annotations
