@@ -29,6 +29,7 @@ from nbloader.records import (
     Route,
     Selected,
     Selection,
+    Silence,
     Stage,
     StageStarted,
 )
@@ -282,6 +283,7 @@ events = st.one_of(
         route=st.sampled_from([None, *Route]),
         failed_route=st.sampled_from([None, *Route]),
     ),
+    st.builds(Silence, path=_paths, asked_again_in_s=_seconds),
     st.builds(Notice, reference=texts, message=texts, hint=texts),
     st.builds(
         ComponentLoaded,

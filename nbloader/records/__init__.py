@@ -28,6 +28,7 @@ from nbloader.records.events import (
     Ready,
     Retry,
     Selected,
+    Silence,
     Stage,
     StageStarted,
 )
@@ -145,6 +146,7 @@ __all__ = [
     "Selected",
     "Selection",
     "SelectionRequest",
+    "Silence",
     "Source",
     "Stage",
     "StageStarted",

@@ -145,6 +145,22 @@ SILENT = frozenset({NO_BYTES, WITH_ANOTHER, ASKING_AGAIN})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Silence:
+    """No byte has come for a while; somebody is asked for them again if none comes.
+
+    Attributes:
+        path: the file whose bytes are asked for again first.
+        asked_again_in_s: how long until then, at most.
+        at: as in `FileProgress`.
+    """
+
+    path: str
+    asked_again_in_s: float
+    at: float | None = field(default=None, compare=False)
+    type: Literal["silence"] = "silence"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
     """An attempt failed, and another follows.
 
@@ -229,6 +245,7 @@ Event = (
     | LibrariesImported
     | FileProgress
     | FileDone
+    | Silence
     | Retry
     | Notice
     | ComponentLoaded

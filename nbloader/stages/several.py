@@ -32,6 +32,7 @@ from nbloader.records import (
     Retry,
     Selected,
     Selection,
+    Silence,
     Stage,
 )
 from nbloader.redaction import short_path
@@ -231,7 +232,7 @@ def _fetch(run: Run, one: Found, selected: Selected, donors: Sequence[str]) -> P
 
     def tell(event: Event) -> None:
         match event:
-            case FileProgress() | FileDone():
+            case FileProgress() | FileDone() | Silence():
                 reporter.publish(replace(event, path=f"{one.label}:{event.path}"))
             case Retry():
                 path = None if event.path is None else f"{one.label}:{event.path}"

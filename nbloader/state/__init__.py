@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from nbloader.state.estimate import SPEED_WINDOW_S, Pace
 from nbloader.state.fold import MAX_HISTORY, STALL_S, advance, apply, progress
 from nbloader.state.job_state import (
-    SPEED_WINDOW_S,
-    STAGE_SPANS,
     Awaited,
     ComponentState,
     FileState,
@@ -19,12 +18,12 @@ from nbloader.state.job_state import (
 __all__ = [
     "MAX_HISTORY",
     "SPEED_WINDOW_S",
-    "STAGE_SPANS",
     "STALL_S",
     "Awaited",
     "ComponentState",
     "FileState",
     "JobState",
+    "Pace",
     "Span",
     "StageState",
     "Status",

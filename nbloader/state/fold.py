@@ -20,10 +20,12 @@ from nbloader.records import (
     Ready,
     Retry,
     Selected,
+    Silence,
     Stage,
     StageStarted,
 )
-from nbloader.state.job_state import SPEED_WINDOW_S, JobState, Span, StageState, Status
+from nbloader.state.estimate import SMALL_FILE_BYTES, Pace
+from nbloader.state.job_state import JobState, Span, StageState, Status
 
 __all__ = ["MAX_HISTORY", "STALL_S", "advance", "apply", "progress"]
 
@@ -74,6 +76,7 @@ def apply(state: JobState, event: Event, now: float) -> JobState:
                 state,
                 selection=event.selection,
                 total=event.selection.total,
+                sizes=MappingProxyType(sizes),
                 cached=frozenset(event.cached),
                 copied=frozenset(event.copied),
                 kept=kept,
@@ -84,13 +87,10 @@ def apply(state: JobState, event: Event, now: float) -> JobState:
         case Checked():
             return replace(state, checks=event.results, fit=event.fit)
         case FileDone():
-            size = (
-                {file.path: file.size for file in state.selection.files} if state.selection else {}
-            )
-            state = progress(state, {event.path: size.get(event.path, 0)}, now)
-            state = replace(state, done=state.done | {event.path})
-            downloads = _downloads(state, event.path, state.downloads, begins=False, now=now)
-            return replace(state, downloads=downloads)
+            return _done(state, event.path, now)
+        case Silence():
+            at = (now if event.at is None else min(now, event.at)) + event.asked_again_in_s
+            return replace(state, asks_again_at=at if math.isfinite(at) else None)
         case LibrariesImported():
             begun = max(state.started_at, state.updated_at - event.seconds)
             return replace(state, importing=Span(started_at=begun, ended_at=state.updated_at))
@@ -100,6 +100,7 @@ def apply(state: JobState, event: Event, now: float) -> JobState:
                 retries=(*state.retries, event),
                 retried_at=(*state.retried_at, state.updated_at),
                 due=_due(state, event),
+                asks_again_at=None,
             )
         case Notice() if event.quiet:
             return replace(state, remarks=(*state.remarks, event))
@@ -128,7 +129,8 @@ def _begin(state: JobState, stage: Stage) -> JobState:
     if stage is not Stage.DOWNLOAD:
         return state
     first = ((state.updated_at, state.fetched),)
-    return replace(state, samples=first, history=state.history or first)
+    pace = Pace.beginning(state.updated_at)
+    return replace(state, pace=pace, history=state.history or first)
 
 
 def progress(state: JobState, completed: Mapping[str, int], now: float) -> JobState:
@@ -138,6 +140,17 @@ def progress(state: JobState, completed: Mapping[str, int], now: float) -> JobSt
         completed: bytes of a file that have arrived so far, by its path.
         now: as in `apply`.
     """
+    return _progress(state, completed, now, fetched_here=True)
+
+
+def _progress(
+    state: JobState, completed: Mapping[str, int], now: float, *, fetched_here: bool
+) -> JobState:
+    """Fold progress.
+
+    Args:
+        fetched_here: whether the bytes came over the link, and so tell how fast it is.
+    """
     now = max(now, state.updated_at)
     changed = {
         path: count
@@ -146,13 +159,18 @@ def progress(state: JobState, completed: Mapping[str, int], now: float) -> JobSt
     }
     if state.selection is None or not changed:
         return replace(state, updated_at=now)
-    gains = [count - state.completed.get(path, 0) for path, count in changed.items()]
-    fetched = state.fetched + sum(gains)
-    arrived = max(gains) > 0  # Otherwise an attempt starts over.
+    gains = {path: count - state.completed.get(path, 0) for path, count in changed.items()}
+    fetched = state.fetched + sum(gains.values())
+    came = {path: gain for path, gain in gains.items() if gain > 0}  # Else it starts over.
     begun = changed.keys() - state.moving
     downloads = state.downloads
     for path in begun:
         downloads = _downloads(state, path, downloads, begins=True, now=now)
+    pace, fastest = state.pace, state.fastest
+    if came and fetched_here and pace is not None:
+        small = all(state.sizes.get(path, 0) <= SMALL_FILE_BYTES for path in came)
+        pace = pace.arrived(now, sum(came.values()), small=small)
+        fastest = max(fastest, pace.speed(now) or 0.0)
     return replace(
         state,
         updated_at=now,
@@ -160,13 +178,28 @@ def progress(state: JobState, completed: Mapping[str, int], now: float) -> JobSt
         moving=state.moving | begun if begun else state.moving,
         fetched=fetched,
         share=_share(state, state.kept + fetched, state.total),
-        samples=_sampled(state.samples, now, fetched),
+        pace=pace,
+        fastest=fastest,
         history=_noted(state.history, now, fetched),
-        byte_at=now if arrived else state.byte_at,
-        stalls=_stalls(state, now) if arrived else state.stalls,
+        byte_at=now if came else state.byte_at,
+        stalls=_stalls(state, now) if came else state.stalls,
         downloads=downloads,
-        due=_answered(state, changed) if arrived and state.due else state.due,
+        due=_answered(state.due, came) if came and state.due else state.due,
+        asks_again_at=None if came else state.asks_again_at,
     )
+
+
+def _done(state: JobState, path: str, now: float) -> JobState:
+    """Fold that a file is in its place."""
+    size, is_new = state.sizes.get(path, 0), path not in state.done
+    small = size <= SMALL_FILE_BYTES
+    # A large file that nobody saw coming was brought by another process, or lay elsewhere.
+    state = _progress(state, {path: size}, now, fetched_here=small or path in state.moving)
+    state = replace(state, done=state.done | {path})
+    if is_new and small and state.pace is not None and state.pace.small:
+        state = replace(state, pace=state.pace.arrived(now, 0, files=1, small=True))
+    downloads = _downloads(state, path, state.downloads, begins=False, now=now)
+    return replace(state, downloads=downloads)
 
 
 def _share(state: JobState, there: int, total: int) -> float:
@@ -183,25 +216,14 @@ def _due(state: JobState, retry: Retry) -> Mapping[str | None, float]:
     return MappingProxyType(due)
 
 
-def _answered(state: JobState, changed: Mapping[str, int]) -> Mapping[str | None, float]:
+def _answered(
+    due: Mapping[str | None, float], came: Mapping[str, int]
+) -> Mapping[str | None, float]:
     """Wait no more for the files of which bytes have come; a call that is about no file has gone
     well once any have."""
-    came = {path for path, count in changed.items() if count > state.completed.get(path, 0)}
     return MappingProxyType(
-        {path: at for path, at in state.due.items() if path is not None and path not in came}
+        {path: at for path, at in due.items() if path is not None and path not in came}
     )
-
-
-def _sampled(
-    samples: tuple[tuple[float, int], ...], now: float, fetched: int
-) -> tuple[tuple[float, int], ...]:
-    """Add a sample, or move the newest one on if it is fresh, and drop what is too old."""
-    if len(samples) > 1 and now - samples[-2][0] < _SAMPLE_EVERY_S:
-        return (*samples[:-1], (now, fetched))
-    kept = [sample for sample in samples if now - sample[0] <= SPEED_WINDOW_S]
-    if not kept and samples:
-        kept = [samples[-1]]
-    return (*kept, (now, fetched))
 
 
 def _noted(
@@ -247,9 +269,10 @@ def _downloads(
         begins: whether the first bytes of the file have come.
     """
     for part in state.selection.components if state.selection else ():
+        if path not in part.paths:
+            continue
         span = downloads.get(part.name)
-        begun = span is not None or (begins and path in (part.weights or part.paths))
-        if path not in part.paths or not begun:
+        if span is None and not (begins and path in (part.weights or part.paths)):
             continue
         span = span or Span(started_at=now)
         if span.ended_at is None and state.done.issuperset(part.paths):

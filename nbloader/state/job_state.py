@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from itertools import pairwise
 from types import MappingProxyType
 from typing import Any
 
@@ -25,11 +24,10 @@ from nbloader.records import (
     Selection,
     Stage,
 )
+from nbloader.state.estimate import SMALL_FILE_BYTES, Pace
 from nbloader.text import format_bytes
 
 __all__ = [
-    "SPEED_WINDOW_S",
-    "STAGE_SPANS",
     "Awaited",
     "ComponentState",
     "FileState",
@@ -40,24 +38,11 @@ __all__ = [
     "Step",
 ]
 
-SPEED_WINDOW_S = 15.0
-"""The speed is an average over this time: long enough to be calm, short enough to show a stall."""
-
 QUIET_S = 1.0
 """Shorter silences are not told of: between two pieces of a file there is always a pause."""
 
-STAGE_SPANS: Mapping[Stage, tuple[int, int]] = MappingProxyType(
-    {
-        Stage.CONNECT: (0, 10),
-        Stage.SET_UP: (10, 20),
-        Stage.DOWNLOAD: (20, 80),
-        Stage.INITIALISE: (80, 85),
-        Stage.SELF_TEST: (85, 92),
-        Stage.TEST_EMBEDDINGS: (92, 98),
-        Stage.FINISH: (98, 100),
-    }
-)
-"""From and to which percent of the whole job a stage runs. A convention, not a measurement."""
+QUIET_GAPS = 2
+"""Nor are those of as many pauses as there usually are: Xet storage hands over whole pieces."""
 
 
 class Status(StrEnum):
@@ -159,6 +144,7 @@ class JobState:
         stages: in the order in which they began.
         selection: None until the files are known.
         total: bytes of all files of the selection.
+        sizes: bytes of each, by path.
         fit: the ways to place the model, and the one that is taken; None if nothing is loaded.
         copied: paths of files that are not fetched, because their content is on this machine.
         completed: bytes that are there by path, files of the cache included.
@@ -166,13 +152,16 @@ class JobState:
         kept: bytes that were there before, complete files and parts.
         fetched: bytes that this job has downloaded.
         share: the largest share of all bytes that was there at any time, from 0 to 1.
-        samples: (time, bytes fetched so far), the base of `speed`.
-        history: the same over the whole job, in ever larger steps.
+        pace: how they came, the base of `speed` and `time_remaining`; None before the download.
+        fastest: the highest speed so far, in bytes per second.
+        history: (time, bytes fetched so far), in ever larger steps.
         byte_at: when the last byte arrived.
         stalls: times of at least `STALL_S` in the download in which no byte arrived.
         retried_at: when each of `retries` was told of.
         due: when the next attempt comes where one waits, by the path of its file; None for that of
             a call that is about no file.
+        asks_again_at: when bytes that do not come are asked for again; None where nobody has said
+            so.
         downloads: by component, from its first byte to the last of its files.
         remarks: notices that reports tell, and a view does not.
         importing: from the first import of the libraries to the last.
@@ -187,6 +176,7 @@ class JobState:
     stages: tuple[StageState, ...] = ()
     selection: Selection | None = None
     total: int = 0
+    sizes: Mapping[str, int] = field(default_factory=lambda: _NOTHING)
     cached: frozenset[str] = frozenset()
     copied: frozenset[str] = frozenset()
     completed: Mapping[str, int] = field(default_factory=lambda: _NOTHING)
@@ -199,16 +189,18 @@ class JobState:
     retries: tuple[Retry, ...] = ()
     notices: tuple[Notice, ...] = ()
     remarks: tuple[Notice, ...] = ()
-    samples: tuple[tuple[float, int], ...] = ()
     summary: str = ""
     failure: Failed | None = None
     fetched: int = 0
     share: float = 0.0
+    pace: Pace | None = None
+    fastest: float = 0.0
     history: tuple[tuple[float, int], ...] = ()
     byte_at: float | None = None
     stalls: tuple[Span, ...] = ()
     retried_at: tuple[float, ...] = ()
     due: Mapping[str | None, float] = field(default_factory=lambda: _NOBODY_WAITS)
+    asks_again_at: float | None = None
     downloads: Mapping[str, Span] = field(default_factory=lambda: _NO_SPANS)
     importing: Span | None = None
     waited_for: bool = False
@@ -281,29 +273,29 @@ class JobState:
         return min(waits, default=None)
 
     @property
+    def asked_again_in(self) -> float | None:
+        """Seconds until the bytes that do not come in a silence are asked for again, at most; None
+        where that is not known."""
+        at = self.asks_again_at
+        if at is None or self.waits_for is not Awaited.BYTES or not at > self.updated_at:
+            return None
+        return at - self.updated_at
+
+    @property
     def waits_for(self) -> Awaited | None:
         """What it waits for; None while all goes on, and in a short silence."""
         if self.status is not Status.RUNNING:
             return None
         if self.has_begun(Stage.INITIALISE) and self.turn is Turn.DUE:
             return Awaited.CELL
-        return Awaited.BYTES if (self.quiet_s or 0.0) >= QUIET_S else None
-
-    @property
-    def asked_again_in(self) -> float | None:
-        """Seconds until what has fallen silent is asked for anew; None where that is not known."""
-        return None
+        usual_s = self.pace.usual_gap_s if self.pace else 0.0
+        quiet_s = self.quiet_s or 0.0
+        return Awaited.BYTES if quiet_s >= max(QUIET_S, QUIET_GAPS * usual_s) else None
 
     @property
     def time_to_ready(self) -> float | None:
         """Seconds until the job is ready; None where no earlier job tells."""
         return None
-
-    @property
-    def fastest(self) -> float:
-        """The highest speed so far, in bytes per second."""
-        pairs = pairwise(dict(self.history).items())
-        return max((max(0, n - m) / (to - at) for (at, m), (to, n) in pairs), default=0.0)
 
     @property
     def ended_by_user(self) -> bool:
@@ -325,16 +317,17 @@ class JobState:
         return any(begun.stage is stage for begun in self.stages)
 
     @property
+    def _running_pace(self) -> Pace | None:
+        """How bytes come; None while none are awaited, and in a silence."""
+        awaited = self.quiet_since is not None and self.status is Status.RUNNING
+        return self.pace if awaited and self.waits_for is not Awaited.BYTES else None
+
+    @property
     def speed(self) -> float | None:
-        """Bytes per second over the last `SPEED_WINDOW_S`; None until two samples exist."""
-        if len(self.samples) < 2:
-            return None
-        oldest = self.updated_at - SPEED_WINDOW_S
-        window = [sample for sample in self.samples if sample[0] >= oldest]
-        if not window:
-            return 0.0
-        seconds = self.updated_at - window[0][0]
-        return max(0, window[-1][1] - window[0][1]) / seconds if seconds > 0 else None
+        """Bytes per second over the last `SPEED_WINDOW_S`; None in the first second, in a silence,
+        and where nothing is awaited."""
+        pace = self._running_pace
+        return pace.speed(self.updated_at) if pace else None
 
     @property
     def average_speed(self) -> float | None:
@@ -346,11 +339,21 @@ class JobState:
 
     @property
     def time_remaining(self) -> float | None:
-        """Seconds until all bytes are there at the present speed; None if that is not known."""
-        rest = self.to_fetch - self.fetched
-        if self.selection is None or not (speed := self.speed):
+        """Seconds until all bytes are there, if they go on to come as they have since the speed
+        last changed for good; None where that is not known, in a silence, and where nothing is
+        awaited."""
+        pace = self._running_pace
+        if pace is None:
             return None
-        return max(0.0, rest / speed)
+        rest, files = self.to_fetch - self.fetched, 0
+        if pace.small:
+            missing = [path for path in self.sizes if path not in self.done]
+            small = [path for path in missing if self.sizes[path] <= SMALL_FILE_BYTES]
+            small_bytes = sum(self.sizes[path] - self.completed.get(path, 0) for path in small)
+            if 2 * small_bytes < rest:
+                return None  # Nobody knows how fast the large ones will come.
+            files = len(small)
+        return pace.seconds_left(self.updated_at, rest, files)
 
     @property
     def percent(self) -> float:
@@ -368,15 +371,12 @@ class JobState:
         """The components of the selection that have files, with their bytes, in its order."""
         if self.selection is None:
             return ()
-        sizes = {file.path: file.size for file in self.selection.files}
         loaded = {event.name for event in self.loaded}
         parts = (part for part in self.selection.components if part.paths)
-        return tuple(self._component(part, sizes, loaded) for part in parts)
+        return tuple(self._component(part, loaded) for part in parts)
 
-    def _component(
-        self, part: Component, sizes: Mapping[str, int], loaded: set[str]
-    ) -> ComponentState:
-        files = tuple(self._file(path, sizes[path]) for path in part.paths)
+    def _component(self, part: Component, loaded: set[str]) -> ComponentState:
+        files = tuple(self._file(path, self.sizes[path]) for path in part.paths)
         steps = {file.step for file in files}
         built = self.has_begun(Stage.INITIALISE)
         if steps == {Step.DOWNLOADED}:

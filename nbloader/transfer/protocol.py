@@ -26,6 +26,7 @@ from nbloader.records import (
     Route,
     Selected,
     SelectionRequest,
+    Silence,
     StageStarted,
     TransferPolicy,
 )
@@ -53,7 +54,7 @@ __all__ = [
     "stopped",
 ]
 
-PROTOCOL_VERSION = 8
+PROTOCOL_VERSION = 9
 
 """A selection of 100,000 files takes about 20 MB; a longer line is a fault, not a message."""
 
@@ -203,6 +204,7 @@ Report = (
     | Selected
     | FileProgress
     | FileDone
+    | Silence
     | Retry
     | Notice
     | Stuck

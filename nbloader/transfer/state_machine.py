@@ -33,6 +33,7 @@ from nbloader.records import (
     Retry,
     Route,
     Selected,
+    Silence,
     StageStarted,
 )
 from nbloader.transfer.policy import Attempts, GiveUp, Reason, decide, retry_record
@@ -353,7 +354,7 @@ class TransferMachine:
     # -- the last resort: no sign of work, from whatever worker --------------------------------
 
     def _note_work(self, report: Report, at: Moment) -> None:
-        if isinstance(report, Alive) and not report.busy:
+        if isinstance(report, Silence) or (isinstance(report, Alive) and not report.busy):
             return
         # A wait before the next attempt is silent.
         wait_s = report.wait_s if isinstance(report, Retry) else 0.0

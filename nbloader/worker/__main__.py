@@ -102,11 +102,11 @@ class _Channel:
     def publish(self, report: Report) -> None:
         from dataclasses import replace
 
-        from nbloader.records import FileProgress
+        from nbloader.records import FileProgress, Silence
         from nbloader.redaction import HIDDEN
         from nbloader.transfer.protocol import encode
 
-        if isinstance(report, FileProgress):
+        if isinstance(report, FileProgress | Silence):
             # The parent may read it late: an import can hold its interpreter for seconds.
             report = replace(report, at=time.monotonic())
         line = encode(report)

@@ -14,7 +14,7 @@ from huggingface_hub import constants
 
 from nbloader.errors import NbloaderError
 from nbloader.hub_cache import PassingFiles, RepoCache, matches, probe
-from nbloader.records import FileProgress, Notice, RepoFile, Retry, Route
+from nbloader.records import FileProgress, Notice, RepoFile, Retry, Route, Silence
 from nbloader.transfer.protocol import Tried
 from nbloader.worker.engine import Engine
 from nbloader.worker.http_route import HttpRoute
@@ -28,7 +28,7 @@ class Downloads:
     """Brings files of a repository into the cache.
 
     Attributes:
-        publish: told of progress, retries and waits, from any thread.
+        publish: told of progress, silences, retries and waits, from any thread.
         stuck: told of a fetch that hangs; see `Engine`.
         tried: what an earlier worker learned.
         fetched: paths that were not in the cache before.
@@ -36,7 +36,7 @@ class Downloads:
 
     hub: Hub
     cache: RepoCache
-    publish: Callable[[FileProgress | Retry | Notice], object]
+    publish: Callable[[FileProgress | Silence | Retry | Notice], object]
     stuck: Callable[[str, Route], object]
     tried: Sequence[Tried] = ()
     fetched: set[str] = field(default_factory=set)

@@ -36,6 +36,7 @@ from nbloader.records import (
     RepoFile,
     Retry,
     Route,
+    Silence,
     TransferPolicy,
 )
 from nbloader.text import format_bytes
@@ -63,7 +64,7 @@ class Engine:
     Args:
         files: in about the order in which they are wanted.
         routes: the ways that there are.
-        publish: told of progress, retries and waits, from any thread.
+        publish: told of progress, silences, retries and waits, from any thread.
         done: told of each file that is in the cache, from any thread.
         stuck: told the path of a file whose fetch hangs and cannot be ended from inside this
             process, and the route that it was on.
@@ -87,7 +88,7 @@ class Engine:
         commit_hash: str,
         routes: Mapping[Route, RouteLike],
         policy: TransferPolicy,
-        publish: Callable[[FileProgress | Retry | Notice], object],
+        publish: Callable[[FileProgress | Silence | Retry | Notice], object],
         done: Callable[[RepoFile], object],
         stuck: Callable[[str, Route], object],
         tried: Sequence[Tried] = (),
@@ -191,7 +192,8 @@ class Engine:
                     adapted_at = now
                 stalled = list(self._schedule.stalled())
                 stuck = list(self._schedule.stuck())
-            for event in progress:
+                silence = self._schedule.silence()
+            for event in [*progress, *silence]:
                 self.publish(event)
             for piece in stalled:
                 if piece.cancel is not None:

@@ -15,11 +15,20 @@ from nbloader.hub_cache import SMALL_FILE_BYTES, FileHash, FileLock, Partial, Sp
 from nbloader.limits import (
     CANCEL_LIMIT_S,
     SILENT_S,
+    TICK_S,
     XET_PATIENCE,
     http_piece_limit_s,
     xet_piece_limit_s,
 )
-from nbloader.records import ASKING_AGAIN, FileProgress, RepoFile, Retry, Route, TransferPolicy
+from nbloader.records import (
+    ASKING_AGAIN,
+    FileProgress,
+    RepoFile,
+    Retry,
+    Route,
+    Silence,
+    TransferPolicy,
+)
 from nbloader.transfer.policy import Attempts, GiveUp, Reason, decide, retry_record
 from nbloader.worker.failures import Failure, not_downloaded
 from nbloader.worker.piece import Cut, Piece
@@ -46,6 +55,9 @@ just being hashed so is less."""
 QUESTIONS_COST_MORE = 200e6
 """Bytes per second of the link above which nobody asks Xet storage where chunks begin: what a piece
 takes there is the processor's time, which a question takes, too."""
+
+QUIET_S = 1.0
+"""A shorter silence is not told of: between two pieces there is always a pause."""
 
 FIRST_LOOK_S = 0.1
 """So soon after the first bytes the speed of the link is known."""
@@ -128,6 +140,8 @@ class Schedule:
         self._speed = self._best_speed = 0.0
         self._first_look: tuple[float, int] | None = None
         self._told: list[Retry] = []
+        self._all_asked = False
+        self._asks_at: float | None = None
 
     @property
     def route(self) -> Route:
@@ -176,6 +190,7 @@ class Schedule:
         Files get no equal shares, unless the link is fast: what comes first is complete first, and
         can be used meanwhile.
         """
+        self._all_asked = False
         if self.in_flight >= self._limit:
             return None
         now = self._clock()
@@ -194,6 +209,7 @@ class Schedule:
                     piece = Piece(cut=cut, clock=self._clock)
                     task.in_flight.append(piece)
                     return task, piece
+        self._all_asked = True
         return self._second(now)
 
     def _second(self, now: float) -> tuple[Task, Piece] | None:
@@ -507,6 +523,31 @@ class Schedule:
                 if piece.cancelled_at is None and now - piece.heard_at > piece.cut.limit_s:
                     piece.cancelled_at = now
                     yield piece
+
+    def silence(self) -> Iterator[Silence]:
+        """Yield when bytes are asked for again, once in each silence, and where that changes."""
+        now = self._clock()
+        pieces = [piece for task in self.tasks for piece in task.in_flight]
+        if not pieces or any(now - piece.heard_at < QUIET_S for piece in pieces):
+            self._asks_at = None
+            return
+        asks_at, path = min(
+            (piece.heard_at + self._patience_s(piece), piece.cut.file.path) for piece in pieces
+        )
+        before = self._asks_at
+        if asks_at > now and (before is None or abs(asks_at - before) >= TICK_S):
+            self._asks_at = asks_at
+            yield Silence(path=path, asked_again_in_s=round(asks_at - now, 3))
+
+    def _patience_s(self, piece: Piece) -> float:
+        """Return how long a piece may be silent before its bytes are asked for again."""
+        limit_s = piece.cut.limit_s
+        if piece.cut.route is Route.HTTP:
+            # Its connection is closed by then.
+            limit_s = min(limit_s, self._answers.patience_s(self._policy.stall_timeout_s))
+        if self._all_asked and not piece.second:
+            limit_s = min(limit_s, self._silent_s(piece))
+        return limit_s
 
     def stuck(self) -> Iterator[Piece]:
         """Yield the pieces that were cancelled and go on nevertheless, each once."""

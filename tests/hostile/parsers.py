@@ -102,7 +102,7 @@ def _journals() -> list[bytes]:
 
 def _messages() -> list[bytes]:
     retry = Retry(time=1.0, path="a", reason="b", wait_s=1.0, attempt=1, max_attempts=5)
-    return [encode(each) for each in (Hello(version=8), Alive(busy=True), retry, Fetch())]
+    return [encode(each) for each in (Hello(version=9), Alive(busy=True), retry, Fetch())]
 
 
 PARSERS: Mapping[str, Parser] = {

@@ -17,6 +17,7 @@ from nbloader.records import (
     Retry,
     Route,
     Selected,
+    Silence,
     Stage,
     StageStarted,
 )
@@ -295,6 +296,8 @@ def test_no_sign_of_work_for_too_long_ends_the_transfer() -> None:
     assert books.step(Alive()) == books.step(Tick(waited_s=0.05)) == ()
     assert books.step(Alive(busy=True)) == ()
     books.now += 101.0 + QUIET_SPARE_S
+    silence = Silence(path=WEIGHTS, asked_again_in_s=9.0)
+    assert books.step(silence) == (Publish(event=silence),)  # It is none either.
     books.step(Tick(waited_s=0.05))
     (failed,) = books.failed
     assert isinstance(failed.error, DownloadError)

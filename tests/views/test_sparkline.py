@@ -66,7 +66,7 @@ def test_a_stall_is_seen_while_it_lasts() -> None:
     assert len(found) == int((30 - 2) / 0.5)
     assert found[-20:] == [0.0] * 20
     assert max(found) == HEIGHT - 2
-    assert "fastest 9.0 MB/s" in source
+    assert "fastest 5.0 MB/s" in source
 
 
 def test_after_the_download_the_line_stays_as_it_was() -> None:

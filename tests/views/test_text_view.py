@@ -65,7 +65,7 @@ def test_a_log_gets_sparse_plain_lines() -> None:
         "  retry: transformer/model.safetensors: timed out; attempt 1 of 5 failed, the next in "
         "5.0 s\n"
         "  note: the token is old. Make a new one.\n"
-        "  [ 60 %] 60.0 of 100 MB, 3.6 MB/s, download 11 s left\n"
+        "  [ 60 %] 60.0 of 100 MB, 3.5 MB/s, download 11 s left\n"
         "  downloaded 80.0 MB in 21 s, 3.8 MB/s\n"
         "initialise\n"
         "ready in 24 s: SomePipeline on cpu, float32\n"
@@ -74,7 +74,7 @@ def test_a_log_gets_sparse_plain_lines() -> None:
 
 def test_a_terminal_rewrites_the_running_line_and_leaves_none_of_it() -> None:
     out = show(JOB, interactive=True)
-    assert "\r  [ 25 %] 25.0 of 100 MB, 5.0 MB/s, download 15 s left\x1b[K" in out
+    assert "\r  [ 60 %] 60.0 of 100 MB, 3.5 MB/s, download 11 s left\x1b[K" in out
     left = [line.rpartition("\x1b[K")[2] for line in out.split("\n")]
     lines = show(JOB, interactive=False).split("\n")
     assert left == [line for line in lines if "left" not in line]

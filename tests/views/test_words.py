@@ -71,7 +71,8 @@ def test_a_placement_in_words_with_its_figures() -> None:
     [
         (0.0, ""),
         (0.9, ""),
-        (1.0, "no bytes for 1 s"),
+        (1.9, ""),
+        (2.0, "no bytes for 2 s"),
         (3.2, "no bytes for 3 s"),
         (59.9, "no bytes for 59 s"),
         (75.9, "no bytes for 1:15"),
@@ -131,7 +132,7 @@ def test_nothing_moves_in_a_job_that_has_failed() -> None:
 
 def test_in_a_silence_nobody_knows_how_long_it_will_take() -> None:
     state = last_state(STALLED)
-    assert time_left(state) == "download 20 s left"
+    assert time_left(state) == "download 7.7 s left"
     assert time_left(advance(state, 21.0)) == ""
     assert time_left(last_state(LOADED)) == ""
     assert time_left(last_state(DOWNLOADING[:1])) == ""

@@ -13,7 +13,7 @@ import pytest
 from nbloader.errors import DownloadError, IntegrityError
 from nbloader.hub_cache.layout import RepoCache
 from nbloader.hub_cache.partial import open_partial
-from nbloader.records import FileProgress, Notice, RepoFile, Retry, Route, TransferPolicy
+from nbloader.records import FileProgress, Notice, RepoFile, Retry, Route, Silence, TransferPolicy
 from nbloader.transfer.policy import Reason
 from nbloader.transfer.protocol import Tried
 from nbloader.worker.engine import Engine
@@ -67,7 +67,7 @@ class Run:
     """One fetch of `FILE`, and what was told of it."""
 
     def __init__(self, cache: Path, **routes: MemoryRoute) -> None:
-        self.told: list[FileProgress | Retry | Notice] = []
+        self.told: list[FileProgress | Silence | Retry | Notice] = []
         self.done: list[RepoFile] = []
         self.stuck: list[tuple[str, Route]] = []
         self.error: Exception | None = None

@@ -376,6 +376,53 @@ def test_a_file_that_has_left_a_route_does_not_go_back_with_its_other_pieces() -
 # -- the end of a download -------------------------------------------------------------------------
 
 
+def silences(desk: Desk, *waits: float) -> list[tuple[float, str, float]]:
+    """What is told of a silence while time passes: after which wait, of what, and how long."""
+    told = []
+    for wait in waits:
+        desk.now += wait
+        told += [(wait, one.path, one.asked_again_in_s) for one in desk.schedule.silence()]
+    return told
+
+
+def test_a_silence_is_told_of_once_with_the_time_until_its_bytes_are_asked_for_again() -> None:
+    desk = Desk(file("a", 40 * MIB), file("b", 40 * MIB), route=Route.HTTP)
+    first, *_ = desk.cut()
+    assert silences(desk, 0.9, 0.2, 5.0) == [(0.2, "a", 28.9)]
+    # Another piece lives.
+    desk.bring(desk.tasks[0], first, MIB)
+    assert silences(desk, 0.9) == []
+    # The one that is given up first counts. Then it is, and no other has been silent for so long.
+    assert silences(desk, 0.2, 10.0, 20.0) == [(0.2, "a", 22.8)]
+
+
+def test_where_answers_begin_late_a_silence_is_longer() -> None:
+    answers = AnswerTime()
+    answers.took(20.0)
+    desk = Desk(file("a", 400 * MIB), answers=answers, route=Route.HTTP)
+    desk.cut()
+    assert silences(desk, 2.0) == [(2.0, "a", 48.0)]
+
+
+def test_over_xet_a_silence_is_as_long_as_its_piece_may_take() -> None:
+    desk = Desk(file("a", 40 * MIB), route=Route.XET)
+    desk.cut()
+    assert silences(desk, 2.0) == [(2.0, "a", 29.0)]
+
+
+def test_at_the_end_a_silence_is_short() -> None:
+    desk = Desk(file("a", 4 * MIB), route=Route.HTTP)
+    desk.cut()
+    assert silences(desk, 2.0) == [(2.0, "a", 3.0)]
+    desk.now += 3.0
+    desk.cut()  # The second one, which is asked for no third time.
+    assert silences(desk, 2.0) == [(2.0, "a", 28.0)]
+
+
+def test_without_pieces_on_their_way_there_is_no_silence() -> None:
+    assert silences(Desk(file("a", MIB)), 5.0) == []
+
+
 def test_at_the_end_another_connection_goes_after_the_bytes_of_a_silent_one() -> None:
     desk = Desk(file("a", 8 * MIB), route=Route.HTTP)
     task = desk.tasks[0]
