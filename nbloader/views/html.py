@@ -172,7 +172,9 @@ def _progress(state: JobState, form: Form) -> str:
         cells.append((f"{ICONS[CheckStatus.WARNING]} {warned}", "22em"))
     elif downloads(state) or not known:
         cells += [(format_speed(state.speed) if known else "", "5.5em")] if form.speed else []
-        cells += [(time_left(state), "9.5em"), (ready_in(state), "9.5em")] if form.eta else []
+        cells += [(time_left(state), "9.5em")] if form.eta else []
+        # The last one: where it is not known, no place is kept for it, which might take a line.
+        cells += [(ready_in(state), "9.5em")] if form.eta and ready_in(state) else []
     else:
         cells.append(
             (", ".join(filter(None, (doing(state), ready_in(state) if form.eta else ""))), "")

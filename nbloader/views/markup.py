@@ -219,7 +219,7 @@ def spread(left: str, right: str) -> str:
     return (
         f'<span style="flex:1 1 6em;white-space:nowrap;opacity:0.7">{left}</span>'
         '<span style="font-size:0">, </span>'
-        f'<span style="flex:0 1 9em;white-space:nowrap;text-align:right">{right}</span>'
+        f'<span style="flex:0 1 10em;white-space:nowrap;text-align:right">{right}</span>'
     )
 
 

@@ -126,7 +126,7 @@ def _file(file: FileState, folder: str, status: Status) -> str:
 def _row(name: str, step: str, there: str, style: str = "") -> str:
     """Write a row of a grid: on one line, or on two where the page is narrow."""
     # Only what stands alone on a line takes all of it.
-    return cell(name, "1000 1 12em", style) + cell(spread(step, there), "1 1 15em", "display:flex")
+    return cell(name, "1000 1 11em", style) + cell(spread(step, there), "1 1 17em", "display:flex")
 
 
 # -- the speed -------------------------------------------------------------------------------------

@@ -106,7 +106,7 @@ def test_a_failed_check_can_be_passed_over_and_a_cell_can_wait(
     notebook.wait_static()
     saved = notebook.save()
     assert_static(saved, 0)
-    figures_in_order(saved, 0, notebook.python, (MINILM, "ready in", "91.6 MB"))
+    figures_in_order(saved, 0, notebook.python, (MINILM, "ready in", "MB downloaded"))
     assert not looks.faults, "\n".join(looks.faults)
 
 
