@@ -122,7 +122,7 @@ def next_attempt(state: JobState) -> str:
 
 def _asked_again(state: JobState) -> str:
     left = state.asked_again_in
-    return "" if left is None else f"asked again in {whole_seconds(left)}"
+    return "" if left is None else f"asked again within {whole_seconds(left)}"
 
 
 def time_left(state: JobState) -> str:
