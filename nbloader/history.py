@@ -1,5 +1,7 @@
 """The last jobs, kept on the disk for `doctor`: what was tried, what was retried, how it ended.
 
+They also tell how long the next one will take.
+
 One file of JSON lines, the oldest job first, in the Hub's own folder beside its cache. It is
 replaced in one step, under a lock that other processes honour. What is written has passed a
 `Redactor`; what is read may have been written by anybody, and is dropped where it is not a job.
@@ -9,15 +11,17 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import importlib.metadata
 import json
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nbloader._version import __version__
 from nbloader.limits import WAIT_STEP_S
@@ -25,10 +29,22 @@ from nbloader.machine import home_of_environment
 from nbloader.records import Retry
 from nbloader.redaction import Redactor
 from nbloader.small_files import open_regular
-from nbloader.state import JobState, Status
+from nbloader.state import JobState, PastJob, Status
 from nbloader.text import plain
 
-__all__ = ["MAX_JOBS", "History", "JobEntry", "RetryEntry", "entry_of", "remember"]
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+__all__ = [
+    "MAX_JOBS",
+    "History",
+    "JobEntry",
+    "RetryEntry",
+    "entry_of",
+    "past_of",
+    "recall",
+    "remember",
+]
 
 MAX_JOBS = 20
 MAX_RETRIES = 50
@@ -36,6 +52,9 @@ MAX_RETRIES = 50
 
 MAX_LINE_BYTES = 1 << 16
 """More than an entry takes: 50 retries of some 600 bytes, and the rest."""
+
+MOST_SECONDS = 86_400.0
+"""No import and no build takes longer than a day: a line that says so is not believed."""
 
 LOCK_WAIT_S = 1.0
 """Another process holds the lock for the time of one small write."""
@@ -91,6 +110,9 @@ class JobEntry:
         retry_count: how many there were.
         notices: the references of what the user was told.
         versions: of nbloader and of the libraries that are installed, by their names.
+        device, plan: where the model went and how, by torch's name and that of a
+            `records.Method`; empty where nothing was loaded.
+        import_s, build_s: of `state.PastJob`; None if not known.
     """
 
     repo_id: str
@@ -107,6 +129,10 @@ class JobEntry:
     retry_count: int
     notices: tuple[str, ...]
     versions: Mapping[str, str]
+    device: str = ""
+    plan: str = ""
+    import_s: float | None = None
+    build_s: float | None = None
 
 
 def entry_of(
@@ -132,7 +158,7 @@ def entry_of(
             route=None if event.route is None else str(event.route),
         )
 
-    selection, failure = state.selection, state.failure
+    selection, failure, outline = state.selection, state.failure, state.outline
     return JobEntry(
         repo_id=clean(state.repo_id, 100),
         commit_hash=clean(selection.commit_hash, 60) if selection else None,
@@ -152,7 +178,34 @@ def entry_of(
             clean(each.reference, 60) for each in (*state.remarks, *state.notices)[-_MAX_NOTICES:]
         ),
         versions=dict(versions),
+        device=clean(outline.device, 60) if outline else "",
+        plan=clean(outline.plan, 60) if outline else "",
+        import_s=_known_seconds(outline.import_s) if outline else None,
+        build_s=_known_seconds(outline.build_s) if outline else None,
     )
+
+
+def past_of(entries: Iterable[JobEntry]) -> tuple[PastJob, ...]:
+    """Return what jobs that were ready tell about others, in their order. Pure."""
+    return tuple(
+        PastJob(
+            repo_id=entry.repo_id,
+            kind=entry.kind or "",
+            device=entry.device,
+            plan=entry.plan,
+            total=entry.total,
+            fetched=entry.fetched > 0,
+            import_s=_believed(entry.import_s),
+            build_s=_believed(entry.build_s),
+        )
+        for entry in entries
+        if entry.status == Status.READY
+    )
+
+
+def _believed(seconds: float | None) -> float | None:
+    """Return a time that an import or a build can have taken; None for another one."""
+    return seconds if seconds is not None and 0 <= seconds <= MOST_SECONDS else None
 
 
 def _utc(seconds: float) -> str:
@@ -161,6 +214,10 @@ def _utc(seconds: float) -> str:
         return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
     except (ValueError, OverflowError, OSError):
         return ""
+
+
+def _known_seconds(value: float | None) -> float | None:
+    return None if value is None else _seconds(value)
 
 
 def _seconds(value: float) -> float:
@@ -179,6 +236,13 @@ def remember(state: JobState) -> None:
     with contextlib.suppress(Exception):
         entry = entry_of(state, now=time.time(), versions=_installed(), redact=Redactor.here())
         History.of_environment(os.environ).add(entry)
+
+
+def recall() -> tuple[PastJob, ...]:
+    """Return what the jobs in the Hub's own folder tell about others. Never fails."""
+    with contextlib.suppress(Exception):
+        return past_of(History.of_environment(os.environ).entries())
+    return ()
 
 
 def _installed() -> dict[str, str]:
@@ -254,15 +318,20 @@ _MOST = 1 << 62
 """No count of bytes and no time is larger."""
 
 
-def _parse(line: bytes) -> JobEntry | None:
-    """Return the job of a line; None if it is none, or is not as `entry_of` makes them."""
+@functools.cache
+def _adapter() -> TypeAdapter[JobEntry]:
     from pydantic import TypeAdapter
 
+    return TypeAdapter(JobEntry)
+
+
+def _parse(line: bytes) -> JobEntry | None:
+    """Return the job of a line; None if it is none, or is not as `entry_of` makes them."""
     try:
         values = json.loads(line)
         if not isinstance(values, dict) or values.pop("format", None) != _FORMAT:
             return None
-        return TypeAdapter(JobEntry).validate_python(values) if _is_bounded(values) else None
+        return _adapter().validate_python(values) if _is_bounded(values) else None
     except (ValueError, RecursionError):
         return None
 

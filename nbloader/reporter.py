@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from nbloader.notebook import Turn
 from nbloader.records import Event, Failed, FileProgress, Ready, Stage, StageStarted
-from nbloader.state import JobState, advance, apply, progress
+from nbloader.state import JobState, PastJob, advance, apply, progress, recall
 from nbloader.views import View
 
 __all__ = ["Reporter"]
@@ -90,6 +90,10 @@ class Reporter:
             self.state = progress(self.state, self._arrived, self._arrived_at)
             self._arrived = {}
             self._folded_at = self._arrived_at
+
+    def recall(self, past: Sequence[PastJob]) -> None:
+        """Let the state know of the last jobs of this machine."""
+        self.state = recall(self.state, past)
 
     def begin(self, stage: Stage) -> None:
         """Publish that a stage begins."""

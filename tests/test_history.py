@@ -18,11 +18,14 @@ from nbloader.history import (
     JobEntry,
     RetryEntry,
     entry_of,
+    past_of,
+    recall,
     remember,
 )
-from nbloader.records import Event, Retry
+from nbloader.records import Checked, Event, LibrariesImported, Retry
 from nbloader.redaction import Redactor
-from tests.jobs import BROKEN, DOWNLOADING, LOADED, WEIGHTS, jobs, last_state
+from nbloader.state import PastJob
+from tests.jobs import BROKEN, DOWNLOADING, FIT, LOADED, WEIGHTS, jobs, last_state
 from tests.samples import MB
 
 VERSIONS = {"nbloader": "0.1.0", "torch": "2.13.0"}
@@ -78,6 +81,74 @@ def test_a_job_that_failed_names_its_error() -> None:
         0,
         (("connect", 0.0),),
     )
+
+
+def test_what_was_built_tells_about_the_next_load() -> None:
+    built = entry(
+        (
+            *LOADED[:3],
+            (2.0, Checked(results=(), fit=FIT)),
+            *LOADED[4:-3],
+            (15.0, LibrariesImported(seconds=9.0)),
+            *LOADED[-3:],
+        )
+    )
+    assert built == replace(LOADED_ENTRY, device="cuda:0", plan="gpu", import_s=9.0, build_s=2.0)
+    failed = replace(built, status="failed")
+    never = replace(built, import_s=86_401.0, build_s=float(1 << 61))
+    assert past_of([LOADED_ENTRY, failed, built, never]) == (
+        PastJob(
+            repo_id="org/name",
+            kind="diffusers",
+            device="",
+            plan="",
+            total=100 * MB + 2_000,
+            fetched=True,
+        ),
+        PastJob(
+            repo_id="org/name",
+            kind="diffusers",
+            device="cuda:0",
+            plan="gpu",
+            total=100 * MB + 2_000,
+            fetched=True,
+            import_s=9.0,
+            build_s=2.0,
+        ),
+        PastJob(
+            repo_id="org/name",
+            kind="diffusers",
+            device="cuda:0",
+            plan="gpu",
+            total=100 * MB + 2_000,
+            fetched=True,
+        ),
+    )
+
+
+def test_a_line_of_before_is_read_and_tells_of_no_build(tmp_path: Path) -> None:
+    history = History(tmp_path)
+    history.add(replace(LOADED_ENTRY, device="cpu", plan="cpu", import_s=1.0, build_s=1.0))
+    (line,) = lines_of(history)
+    for name in ("device", "plan", "import_s", "build_s"):
+        del line[name]
+    history.path.write_text(json.dumps(line) + "\n")
+    assert history.entries() == (LOADED_ENTRY,)
+
+
+def test_what_cannot_be_recalled_is_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    assert recall() == ()
+    History(tmp_path / "nbloader").add(LOADED_ENTRY)
+    assert recall() == past_of([LOADED_ENTRY])
+    path = tmp_path / "nbloader" / "jobs.jsonl"
+    path.write_bytes(b"\x00" * 5_000)
+    assert recall() == ()
+    path.unlink()
+    path.mkdir()
+    assert recall() == ()
 
 
 def test_no_secret_is_kept() -> None:
@@ -147,6 +218,12 @@ def hostile() -> list[bytes]:
         {"stages": [["connect", 1.0]] * 1_000},
         {"versions": {"a": {"b": {"c": {"d": {"e": {}}}}}}},
         {"notices": "text"},
+        {"device": 3},
+        {"device": "x" * 400},
+        {"plan": ["gpu"]},
+        {"build_s": -1.0},
+        {"build_s": "soon"},
+        {"import_s": 10**40},
     ]
     lines = [json.dumps(history_line | change).encode() for change in changes]
     lines.append(json.dumps(history_line).replace("24.0", "NaN").encode())

@@ -24,7 +24,7 @@ __all__ = ["NOT_LIMITS", "Limit", "Watcher", "constants", "markdown", "reasons",
 
 NOT_LIMITS = re.compile(
     r"_?(\w*(EVERY|STEP)_S|\w+_PER_S|APART_S|CHOICE_HOLDS_S|DAY_S|DUE_S|FILL_S|FIRST_LOOK_S|KEPT_S|LATE_S"
-    r"|AGAIN_S|ALTERNATES_S|FILE_S|GAP_S|LASTING_WAIT_S|QUIET_S|REFRESH_BEFORE_S|SILENCE_S|SMALL_GAIN_WAIT_S"
+    r"|AGAIN_S|ALTERNATES_S|FILE_S|GAP_S|IMPORTED_S|LASTING_WAIT_S|QUIET_S|REFRESH_BEFORE_S|SILENCE_S|SMALL_GAIN_WAIT_S"
     r"|SOONEST_S|STALL_S|(SPEED_)?WINDOW_S)"
 )
 """Names of constants in seconds after which nobody gives up: how often something is looked at or

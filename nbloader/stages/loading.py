@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from queue import Empty
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from nbloader.assess import Survey, fallback, gather, helped, judge
@@ -18,6 +18,7 @@ from nbloader.errors import (
     HubUnreachableError,
     RepoError,
 )
+from nbloader.history import recall
 from nbloader.machine import HOW_TO_FREE
 from nbloader.notebook import Background, running_kernel
 from nbloader.records import (
@@ -46,6 +47,7 @@ from nbloader.text import format_bytes
 
 if TYPE_CHECKING:
     from nbloader.loaders import Arrivals, Building, Direct, Import
+    from nbloader.state import PastJob
     from nbloader.transfer.protocol import Fetch
 
 T = TypeVar("T")
@@ -94,6 +96,8 @@ class _Loading:
         self._early_at = early_at
         self._imported = self._device_is_there = False
         self._first_use: Background | None = None
+        self._recalling: Background | None = None
+        self._past: SimpleQueue[Sequence[PastJob]] = SimpleQueue()
 
     def begin(self) -> Import:
         """Begin the import of the libraries: once the order to fetch is out, not to hold it up."""
@@ -144,6 +148,7 @@ class _Loading:
             NbloaderError: a library cannot be imported, the device is not there, or tensors are
                 missing.
         """
+        self._recall()
         if self._trial is not None:
             self._trial.look(self._run.reporter.state.done)
         self._choose()
@@ -154,6 +159,14 @@ class _Loading:
         self._tell()
         if not self._run.request.replace:  # What is loaded goes only once all files are there.
             self.ahead.look()
+
+    def _recall(self) -> None:
+        """Have the last jobs read, now that the order to fetch is out, and take over what they
+        tell."""
+        if self._recalling is None:
+            self._recalling = Background(lambda: self._past.put(recall()), imports=False)
+        with contextlib.suppress(Empty):
+            self._run.reporter.recall(self._past.get_nowait())
 
     def _read(self, *, all_there: bool = False) -> None:
         """Begin to read weights once torch is there, while other libraries are imported."""
@@ -175,6 +188,7 @@ class _Loading:
         """Wait for the libraries; all files are there. Raises as `look` does, or CancelledError."""
 
         def meanwhile() -> None:
+            self._recall()
             self._run.reporter.tick()
             self._read(all_there=True)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from nbloader.state.estimate import SPEED_WINDOW_S, Pace
-from nbloader.state.fold import MAX_HISTORY, STALL_S, advance, apply, progress
+from nbloader.state.fold import MAX_HISTORY, STALL_S, advance, apply, progress, recall
+from nbloader.state.forecast import Expected, PastJob
 from nbloader.state.job_state import (
     Awaited,
     ComponentState,
@@ -21,9 +22,11 @@ __all__ = [
     "STALL_S",
     "Awaited",
     "ComponentState",
+    "Expected",
     "FileState",
     "JobState",
     "Pace",
+    "PastJob",
     "Span",
     "StageState",
     "Status",
@@ -31,4 +34,5 @@ __all__ = [
     "advance",
     "apply",
     "progress",
+    "recall",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -25,9 +25,10 @@ from nbloader.records import (
     StageStarted,
 )
 from nbloader.state.estimate import SMALL_FILE_BYTES, Pace
+from nbloader.state.forecast import PastJob
 from nbloader.state.job_state import JobState, Span, StageState, Status
 
-__all__ = ["MAX_HISTORY", "STALL_S", "advance", "apply", "progress"]
+__all__ = ["MAX_HISTORY", "STALL_S", "advance", "apply", "progress", "recall"]
 
 STALL_S = 2.0
 """So long without a byte counts as a stall in the history of a job. Pieces of Xet storage are
@@ -52,6 +53,15 @@ def advance(
     """
     updated_at = max(now, state.updated_at)
     return replace(state, updated_at=updated_at, waited_for=waited_for, turn=turn)
+
+
+def recall(state: JobState, past: Sequence[PastJob]) -> JobState:
+    """Let a job know of the last ones on this machine.
+
+    Args:
+        past: the oldest first.
+    """
+    return replace(state, past=tuple(past))
 
 
 def apply(state: JobState, event: Event, now: float) -> JobState:

@@ -25,6 +25,7 @@ from nbloader.records import (
     Stage,
 )
 from nbloader.state.estimate import SMALL_FILE_BYTES, Pace
+from nbloader.state.forecast import Expected, PastJob, expected
 from nbloader.text import format_bytes
 
 __all__ = [
@@ -164,6 +165,7 @@ class JobState:
             so.
         downloads: by component, from its first byte to the last of its files.
         remarks: notices that reports tell, and a view does not.
+        past: the last jobs of this machine, the oldest first.
         importing: from the first import of the libraries to the last.
         waited_for: whether a cell waits for the result, so that no button can be pressed.
         turn: of work that is done where the cells run; None if there is none.
@@ -202,6 +204,7 @@ class JobState:
     due: Mapping[str | None, float] = field(default_factory=lambda: _NOBODY_WAITS)
     asks_again_at: float | None = None
     downloads: Mapping[str, Span] = field(default_factory=lambda: _NO_SPANS)
+    past: tuple[PastJob, ...] = ()
     importing: Span | None = None
     waited_for: bool = False
     turn: Turn | None = None
@@ -293,11 +296,6 @@ class JobState:
         return Awaited.BYTES if quiet_s >= max(QUIET_S, QUIET_GAPS * usual_s) else None
 
     @property
-    def time_to_ready(self) -> float | None:
-        """Seconds until the job is ready; None where no earlier job tells."""
-        return None
-
-    @property
     def ended_by_user(self) -> bool:
         """Whether it has failed only because its user has stopped it."""
         return self.failure is not None and self.failure.reference in _STOPS
@@ -354,6 +352,92 @@ class JobState:
                 return None  # Nobody knows how fast the large ones will come.
             files = len(small)
         return pace.seconds_left(self.updated_at, rest, files)
+
+    @property
+    def outline(self) -> PastJob | None:
+        """What is known of this job for comparison with others; None before the checks are made,
+        and where nothing is loaded."""
+        selection, fit = self.selection, self.fit
+        if selection is None or fit is None:
+            return None
+        placement = fit.chosen or fit.nearest
+        importing = self.importing
+        import_s = None
+        if importing is not None and importing.ended_at is not None:
+            import_s = importing.ended_at - importing.started_at
+        return PastJob(
+            repo_id=self.repo_id,
+            kind=str(selection.kind),
+            device=placement.device if placement else "",
+            plan=str(placement.method) if placement else "",
+            total=self.total,
+            fetched=self.to_fetch > 0,
+            import_s=import_s,
+            build_s=self._built_in_s,
+        )
+
+    @property
+    def building_since(self) -> float | None:
+        """When both the bytes and the libraries were there, so that only the build was left; None
+        before, and where nothing is loaded."""
+        importing = self.importing
+        if self.fit is None or importing is None or importing.ended_at is None:
+            return None
+        if self.selection is None or self.fetched < self.to_fetch:
+            return None
+        return max(importing.ended_at, self.byte_at or self.started_at)
+
+    @property
+    def building_s(self) -> float | None:
+        """Seconds since then, while the job runs."""
+        since = self.building_since
+        running = self.status is Status.RUNNING
+        return self.updated_at - since if since is not None and running else None
+
+    @property
+    def _built_in_s(self) -> float | None:
+        """How long the build took; None before its end."""
+        since, ended = self.building_since, self.stages[-1].ended_at if self.stages else None
+        if since is None or ended is None or self.status is not Status.READY:
+            return None
+        return max(0.0, ended - since)
+
+    @property
+    def expected(self) -> Expected:
+        """What the last jobs of this machine tell about imports and build."""
+        outline = self.outline
+        return expected(self.past, outline) if outline and self.past else Expected()
+
+    @property
+    def time_to_ready(self) -> float | None:
+        """About how many seconds it is until the model is ready, as far as the last jobs tell; None
+        where that is not known, or takes longer than it did."""
+        if self.status is not Status.RUNNING or self.turn is Turn.DUE or self.outline is None:
+            return None
+        told = self.expected
+        if told.build_s is None:
+            return None
+        building_s = self.building_s
+        if building_s is not None:
+            return told.build_s - building_s if building_s <= told.build_s else None
+        waits = [self._download_left, self._imports_left(told.import_s)]
+        if any(left is None for left in waits) or not any(waits):
+            return None
+        return max(left for left in waits if left is not None) + told.build_s
+
+    @property
+    def _download_left(self) -> float | None:
+        return 0.0 if self.fetched >= self.to_fetch else self.time_remaining
+
+    def _imports_left(self, import_s: float | None) -> float | None:
+        """Return how long the imports will still take; 0 once it is longer than expected."""
+        if self.importing is not None:
+            return 0.0
+        if import_s is None:
+            return None
+        # The worker's order to fetch goes first.
+        begun = self.download.started_at if self.download else self.started_at
+        return max(0.0, import_s - (self.updated_at - begun))
 
     @property
     def percent(self) -> float:

@@ -74,6 +74,24 @@ def test_it_returns_at_once_and_the_result_is_the_model(demo_hub: LocalHub, tmp_
     assert repr(job) == f"<Job {MINILM}: ready, 100 %>"
 
 
+def test_a_second_load_tells_when_it_will_be_ready(demo_hub: LocalHub, tmp_path: Path) -> None:
+    first = start(demo_hub, tmp_path / "first")
+    first.result(timeout=WAIT_S)
+    assert (first.state.past, first.state.time_to_ready) == ((), None)
+    demo_hub.set_faults([Fault(RequestClass.CDN_GET, total_bytes_per_second=20_000_000)])
+    told: list[float | None] = []
+    second: nbloader.job.Job = start(
+        demo_hub, tmp_path / "second", on_event=lambda _: told.append(second.state.time_to_ready)
+    )
+    second.result(timeout=WAIT_S)
+    assert len(second.state.past) == 1
+    built_s = second.state.past[0].build_s
+    assert built_s is not None
+    assert second.state.expected.build_s == pytest.approx(built_s)
+    assert second.state.expected.same
+    assert any(told)
+
+
 def test_it_can_be_awaited(demo_hub: LocalHub, tmp_path: Path) -> None:
     async def awaited() -> Any:
         return await start(demo_hub, tmp_path)

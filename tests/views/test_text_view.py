@@ -135,8 +135,8 @@ def test_attempts_that_fail_soon_after_one_another_are_told_of_together() -> Non
     lines = [line for line in show(job, interactive=False).splitlines() if "retry" in line]
     assert lines == [
         f"  retry: {WEIGHTS}: no bytes came; going on",
-        "  retry: 49 pieces fell silent and were asked again; 1 attempt failed: the server is busy; "
-        "attempt 2 of 5 failed, the next in 4.0 s",
+        "  retry: 49 pieces fell silent and were asked again; 1 attempt failed: the server is "
+        "busy; attempt 2 of 5 failed, the next in 4.0 s",
         "  retry: 2 attempts failed: the server is busy; attempt 2 of 5 failed, the next in 4.0 s",
         f"  retry: {WEIGHTS}: no bytes came; going on",
     ]
