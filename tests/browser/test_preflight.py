@@ -38,7 +38,7 @@ def test_check_again_and_the_plans(
 
     demo_hub.clear_faults()
     notebook.press("Check again")
-    notebook.wait_for_text(r"is public and can be read")
+    notebook.wait_for_text(r"can be loaded here")
     assert "91.6 MB" in notebook.text(), f"before:\n{broken}\nnow:\n{notebook.text()}"
     looks.at("preflight")
 
@@ -56,5 +56,5 @@ def test_check_again_and_the_plans(
     notebook.wait_static()
     saved = notebook.save()
     assert_static(saved, 0)
-    figures_in_order(saved, 0, notebook.python, ("public and can be read", "91.6 MB", "Plans"))
+    figures_in_order(saved, 0, notebook.python, ("can be loaded here", "91.6 MB", "plan"))
     assert not looks.faults, "\n".join(looks.faults)
