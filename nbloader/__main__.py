@@ -23,6 +23,7 @@ from nbloader.errors import InputError, InvalidArgumentError, NbloaderError
 from nbloader.records import Method, RepoType
 from nbloader.text import format_bytes
 from nbloader.views.text import write
+from nbloader.wording import Reader, worded
 
 __all__ = ["main"]
 
@@ -57,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if getattr(options, "json", False):
             _write_json({"ok": False, "error": _error(error)})
         else:
-            write(sys.stderr, f"{error}\n")
+            write(sys.stderr, f"{error.told(Reader.SHELL)}\n")
         return _USAGE if isinstance(error, InputError) else _FAILED
     except KeyboardInterrupt:
         sys.stderr.write("stopped\n")
@@ -498,7 +499,11 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _error(error: NbloaderError) -> dict[str, str]:
-    return {"reference": error.reference, "message": error.message, "hint": error.hint}
+    return {
+        "reference": error.reference,
+        "message": worded(error.message, Reader.SHELL),
+        "hint": worded(error.hint, Reader.SHELL),
+    }
 
 
 def _write_json(value: dict[str, Any]) -> None:

@@ -494,8 +494,14 @@ def _run(
 ) -> T:
     from nbloader import stages
     from nbloader.reporter import Reporter
+    from nbloader.wording import reader_here
 
-    reporter = Reporter(name or request.repo_id, stages.view_of(request), request.on_event)
+    reporter = Reporter(
+        name or request.repo_id,
+        stages.view_of(request),
+        request.on_event,
+        reader=reader_here(),
+    )
     run = stages.Run(
         request=request,
         reporter=reporter,

@@ -70,7 +70,8 @@ from nbloader.records import (
     Selected,
     Selection,
 )
-from nbloader.request import Request
+from nbloader.request import Request, other_type_of
+from nbloader.wording import reader_here
 
 __all__ = ["Survey", "assess", "fallback", "gather", "gather_joint", "helped", "judge"]
 
@@ -298,6 +299,7 @@ def _facts(
         check_network=request.settings.check_network,
         check_disk_space=request.settings.check_disk_space,
         required_disk_bytes=None if required is None else int(required * 1e9),
+        reader=reader_here(),
     )
 
 
@@ -368,9 +370,9 @@ def helped(error: NbloaderError, request: Request, *, fetched: bool = False) -> 
     """Add to the hint of an error of the worker what only this process knows.
 
     Where the Hub cannot be reached, that is the models that are attached to a Kaggle notebook;
-    where it has no such repository, the one that a well-known model has moved to; where a folder is
-    no model, those below it; where files are fetched for a load that cannot be, the line for the
-    files alone.
+    where it has no such repository, the one that a well-known model has moved to, or the line for
+    what is no model; where a folder is no model, those below it; where files are fetched for a load
+    that cannot be, the line for the files alone.
 
     Args:
         fetched: whether the call is one of `download`.
@@ -380,6 +382,10 @@ def helped(error: NbloaderError, request: Request, *, fetched: bool = False) -> 
         more = _offer(matching(attached_models(), repo_id), repo_id)
     elif isinstance(error, RepoNotFoundError) and (successor := successor_of(repo_id)):
         more = f'This model is kept as "{successor}" now: nbloader.load("{successor}").'
+        return error_from_parts(error.reference, error.message, more)
+    elif isinstance(error, RepoNotFoundError) and (what := other_type_of(repo_id)):
+        name = json.dumps(repo_id.partition("/")[2])
+        more = f'For a {what}: nbloader.download({name}, repo_type="{what}").'
         return error_from_parts(error.reference, error.message, more)
     elif isinstance(error, UnsupportedRepoError) and request.folder is not None:
         below = [model.folder for model in attached_models(Path(request.folder))]

@@ -25,6 +25,7 @@ from typing import ClassVar
 
 from nbloader.notebook import Stop, render_error
 from nbloader.text import printable
+from nbloader.wording import Reader, reader_here, worded
 
 __all__ = [
     "BY_FORCE",
@@ -98,12 +99,21 @@ class NbloaderError(Exception):
         self.message = message
         self.hint = hint
 
+    def told(self, reader: Reader) -> str:
+        """Return all three in the words of its reader, as `str` does in those of who reads it here.
+
+        `message` and `hint` themselves are as they read in Python.
+        """
+        message, hint = (worded(printable(text), reader) for text in (self.message, self.hint))
+        return f"{message}\n  Hint: {hint}\n  [{self.reference}]"
+
     def __str__(self) -> str:
-        return f"{printable(self.message)}\n  Hint: {printable(self.hint)}\n  [{self.reference}]"
+        return self.told(reader_here())
 
     def _render_traceback_(self) -> list[str]:
         """Tell IPython what to show: a card for the cell that failed, all of it for `%tb`."""
-        return render_error(self, message=self.message, hint=self.hint, reference=self.reference)
+        message, hint = (worded(text, reader_here()) for text in (self.message, self.hint))
+        return render_error(self, message=message, hint=hint, reference=self.reference)
 
     def __reduce__(self) -> tuple[object, ...]:
         return error_from_parts, (self.reference, self.message, self.hint)

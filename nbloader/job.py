@@ -22,6 +22,7 @@ from nbloader.request import Request, check_method
 from nbloader.state import JobState, Status
 from nbloader.text import plain
 from nbloader.views import ShownReport, View, ViewName, has_controls
+from nbloader.wording import reader_here
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -297,6 +298,7 @@ class Job:
             self._request.on_event,
             waited_for=lambda: self._turns.waited_for,
             turn=lambda: self._turns.turn,
+            reader=reader_here(),
         )
         begun = _OnThread(self._request, reporter, self._turns, self._chosen)
         reporter.tick()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from nbloader.notebook import Turn
-from nbloader.records import Event, Failed, FileProgress, Ready, Stage, StageStarted
+from nbloader.records import Event, Failed, FileProgress, Notice, Ready, Stage, StageStarted
 from nbloader.state import JobState, PastJob, advance, apply, progress, recall
 from nbloader.views import View
+from nbloader.wording import Reader, worded
 
 __all__ = ["Reporter"]
 
@@ -28,6 +30,7 @@ class Reporter:
     Args:
         waited_for: tells whether a cell waits for the result.
         turn: tells how the work stands that is done where the cells run.
+        reader: who reads what is said: the state, the view and the caller have it in his words.
         clock: seconds, steady.
 
     Attributes:
@@ -42,11 +45,13 @@ class Reporter:
         *,
         waited_for: Callable[[], bool] = lambda: False,
         turn: Callable[[], Turn | None] = lambda: None,
+        reader: Reader = Reader.CELL,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._view = view
         self._waited_for = waited_for
         self._turn = turn
+        self._reader = reader
         self._on_event = on_event
         self._clock = clock
         self._arrived: dict[str, int] = {}
@@ -56,7 +61,7 @@ class Reporter:
 
     def publish(self, event: Event) -> None:
         """Fold the event, show the state, and tell the caller."""
-        now = self._clock()
+        now, event = self._clock(), self._worded(event)
         if isinstance(event, FileProgress):
             self._arrive(event, now)
         else:
@@ -104,9 +109,10 @@ class Reporter:
 
         The view shows the end at once as it will stay, not for a moment as it looks live.
         """
-        self._fold(event, self._clock())
+        told = self._worded(event)
+        self._fold(told, self._clock())
         try:
-            self._tell(event)
+            self._tell(told)
         finally:
             self._view.close(self.state)
 
@@ -116,6 +122,12 @@ class Reporter:
 
     def _advanced(self, now: float) -> JobState:
         return advance(self.state, now, waited_for=self._waited_for(), turn=self._turn())
+
+    def _worded(self, event: Event) -> Event:
+        if not isinstance(event, (Notice, Failed)):
+            return event
+        message, hint = (worded(text, self._reader) for text in (event.message, event.hint))
+        return replace(event, message=message, hint=hint)
 
     def _tell(self, event: Event) -> None:
         if self._on_event is not None:

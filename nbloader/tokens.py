@@ -200,7 +200,7 @@ def _marked_token(environ: Mapping[str, str]) -> str | None:
     except OSError as error:
         raise InvalidTokenError(
             f"the token's file {short_path(file)} cannot be read: {error.strerror}",
-            hint="Mend or remove it (hf auth login writes a new one), or pass `token=`; "
+            hint="Mend or remove it (`hf auth login` writes a new one), or pass `token=`; "
             "`token=False` goes without one.",
         ) from None
     encoding = next((name for mark, name in _MARKS if content.startswith(mark)), None)
@@ -210,7 +210,7 @@ def _marked_token(environ: Mapping[str, str]) -> str | None:
     if text and not _SENDABLE.fullmatch(text):
         raise InvalidTokenError(
             "the file that the token is stored in holds something else",
-            hint="Log in again: `hf auth login`; or pass token=.",
+            hint="Log in again with `hf auth login`, or pass `token=`.",
         )
     return text if text and encoding else None
 

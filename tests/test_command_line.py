@@ -26,6 +26,7 @@ from nbloader.localhub.demo import MINILM
 from nbloader.records import Kind, Method, RepoType
 from nbloader.request import Call, checked
 from nbloader.request.values import check_dtype
+from nbloader.wording import Reader, worded
 from tests.conftest import WriteRepo
 
 
@@ -61,7 +62,7 @@ def test_a_task_and_an_address_are_taken_as_in_a_call(
     where = ("--endpoint", demo_hub.endpoint, "--cache-dir", str(tmp_path), "--json")
     run = Run(capsys, command, address, "--task", "fill-mask", *where)
     assert run.status == 1
-    assert "task= is for models of transformers" in run.out
+    assert "--task is for models of transformers" in worded(run.out, Reader.SHELL)
     wrong = Run(capsys, command, address, "--task", "no task", *where)
     assert (wrong.status, wrong.json["error"]["reference"]) == (2, "invalid-argument")
 
@@ -114,8 +115,8 @@ def test_a_failure_in_json(
             "error": {
                 "reference": "repo-not-found",
                 "message": "org/nothing does not exist, or is private",
-                "hint": "Check the spelling. A private repository needs a token. Pass it as "
-                "`token=`, or store it with `hf auth login`.",
+                "hint": "Check the spelling. A private repository needs a token. Set `HF_TOKEN`, "
+                "or store it with `hf auth login`.",
             },
         },
     )
@@ -185,6 +186,21 @@ def test_the_choices_are_those_of_the_calls() -> None:
     for kind in KINDS:
         checked(Call("org/name", kind=kind))
     assert {*KINDS} == {"auto", *map(str, {*Kind} - {Kind.FILES, Kind.CLASSES})}
+
+
+def test_what_helps_is_said_in_options_where_the_command_is_run(
+    demo_hub: LocalHub, tmp_path: Path
+) -> None:
+    """In a process of its own, with all that it writes: checks, the end of a job, the error."""
+    command = [sys.executable, "-m", "nbloader", "load", MINILM, "--endpoint", demo_hub.endpoint]
+    command += ["--cache-dir", str(tmp_path), "--plan", "gpu"]
+    environ = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    run = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120)
+    assert run.returncode == 1
+    for told in (run.stdout, run.stderr):
+        assert "--plan gpu does not work here: no NVIDIA GPU" in told
+        assert "plan=" not in told
+    assert "Pass --plan cpu, which fits, or leave --plan out." in run.stderr
 
 
 def test_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from nbloader.checks.needs import (
     quantizations_of,
     required_packages,
 )
-from nbloader.checks.report import CHECKS, Check, PreflightReport, run_checks
+from nbloader.checks.report import CHECKS, Check, PreflightReport, in_words_of, run_checks
 from nbloader.checks.safety import trial
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "JointReport",
     "PreflightReport",
     "disk",
+    "in_words_of",
     "inspected_packages",
     "install_hint",
     "quantizations_of",

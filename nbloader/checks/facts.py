@@ -17,7 +17,6 @@ from nbloader.records import (
     DiskFacts,
     Fit,
     HubFacts,
-    Interface,
     LoadedModel,
     MachineFacts,
     PackageFacts,
@@ -27,6 +26,7 @@ from nbloader.records import (
     TokenFacts,
     UnmetRequirement,
 )
+from nbloader.wording import Reader
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +64,7 @@ class Facts:
         allow_pickle: whether weights that can run code may be loaded.
         safe_globals: names that the caller has added to what torch's restricted unpickler allows.
         required_disk_bytes: free space to ask for; None for the exact missing bytes.
+        reader: where the hints are read.
     """
 
     repo_id: str
@@ -103,11 +104,12 @@ class Facts:
     check_network: bool = True
     check_disk_space: bool = True
     required_disk_bytes: int | None = None
+    reader: Reader = Reader.CELL
 
     @property
     def in_notebook(self) -> bool:
         """Whether hints are for a cell, and not for a terminal."""
-        return self.machine is None or self.machine.place.interface is not Interface.TERMINAL
+        return self.reader is Reader.CELL
 
     @property
     def missing_bytes(self) -> int:

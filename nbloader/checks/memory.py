@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from nbloader.checks.facts import Facts, failed, passed, skipped, warned
 from nbloader.errors import DoesNotFitError
-from nbloader.fit import gpu_problem
+from nbloader.fit import gpu_problem, next_method
 from nbloader.machine import HOW_TO_FREE
 from nbloader.records import CheckResult, Fit, MachineFacts, Method, Placement
 from nbloader.text import format_bytes
+from nbloader.wording import GET_GPU
 
 SLOW_ON_CPU_BYTES = 2_000_000_000
 """From this size on a model on the CPU takes minutes for what a GPU does in seconds."""
@@ -43,8 +44,8 @@ def placement(facts: Facts) -> CheckResult:
         return warned(
             name,
             f"the GPU cannot be used: {problem}",
-            hint="Choose another GPU in the notebook's settings, or install a build of torch for "
-            "this one (https://pytorch.org/get-started) and restart the kernel.",
+            hint="Install a build of torch for this GPU (https://pytorch.org/get-started) and "
+            f"restart the kernel. {_other_gpu(facts.machine)}".strip(),
             link="https://pytorch.org/get-started/locally/",
         )
     if any(part.quantization for part in chosen.components):
@@ -72,9 +73,21 @@ def placement(facts: Facts) -> CheckResult:
         return warned(
             name,
             f"a model of {format_bytes(size)} is slow on a CPU",
-            hint=facts.fit.hint or "On Colab and Kaggle, choose a GPU in the notebook's settings.",
+            hint=facts.fit.hint or _any_gpu(facts.machine),
         )
     return passed(name, f"{chosen.method} in {chosen.dtype}, {chosen.reason}")
+
+
+def _other_gpu(machine: MachineFacts | None) -> str:
+    """Say how another GPU is had here; empty if nobody can say."""
+    how = GET_GPU.get(machine.place.place, "") if machine else ""
+    return f"Or take another one. {how}" if how else ""
+
+
+def _any_gpu(machine: MachineFacts | None) -> str:
+    """Say where a GPU is to be had."""
+    how = GET_GPU.get(machine.place.place, "") if machine else ""
+    return how or "A machine with a GPU is many times faster, and so is a smaller model."
 
 
 def _without_loaded(facts: Facts, chosen: Placement) -> Method | None:
@@ -104,7 +117,8 @@ def _exact(fit: Fit, chosen: Placement) -> str:
     """Name the fastest way to keep the weights as they are."""
     for row in fit.placements:
         if row.fits and row is not chosen and not any(part.quantization for part in row.components):
-            return f'For exact weights, pass `plan="{row.method}"`, which is slower.'
+            slower = ", which is slower" if row.rank > chosen.rank else ""
+            return f'For exact weights, pass `plan="{row.method}"`{slower}.'
     return "No way to keep the weights as they are fits here."
 
 
@@ -126,10 +140,14 @@ def vram(facts: Facts) -> CheckResult:
         return warned(
             "vram",
             message,
-            hint="More at once may not fit. Should it not, load again with the next plan of the "
-            "table.",
+            hint=f"More at once may not fit.{_next_plan(facts.fit, chosen)}",
         )
     return passed("vram", message)
+
+
+def _next_plan(fit: Fit, chosen: Placement) -> str:
+    method = next_method(fit, chosen)
+    return f' Should it not, pass `plan="{method}"`.' if method else ""
 
 
 def _not_placed(facts: Facts) -> str:

@@ -235,7 +235,7 @@ def _uncompiled(packages: Mapping[str, PackageFacts]) -> Iterator[Finding]:
             message=f"{_names(slow)} {'is' if len(slow) == 1 else 'are'} not compiled, so that "
             "imports take three times as long",
             stops=False,
-            advice=f"Compile them once, in a shell (or behind `!` in a cell): {_COMPILE}",
+            advice=f"Compile them once: {_COMPILE}",
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -20,6 +20,7 @@ from nbloader.records import (
     Selection,
 )
 from nbloader.views import ShownReport
+from nbloader.wording import Reader, worded
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,7 +55,12 @@ def run_checks(facts: Facts) -> tuple[CheckResult, ...]:
         results[check.name] = (
             skipped(check.name, _cause(results[unmet[0]])) if unmet else check.run(facts)
         )
-    return tuple(results.values())
+    return tuple(in_words_of(facts.reader, each) for each in results.values())
+
+
+def in_words_of(reader: Reader, result: CheckResult) -> CheckResult:
+    """Return a result in the words of who reads it."""
+    return replace(result, message=worded(result.message, reader), hint=worded(result.hint, reader))
 
 
 def _cause(unmet: CheckResult) -> str:

@@ -24,7 +24,7 @@ from nbloader.records import (
 )
 from nbloader.redaction import Redactor
 from nbloader.text import format_bytes, format_duration
-from nbloader.views import ICONS, Row
+from nbloader.views import ICONS, Row, counted
 
 MAX_REPOS = 10
 MAX_RETRIES = 10
@@ -209,7 +209,8 @@ def cache_rows(report: CacheReport | NbloaderError) -> Iterable[Row]:
         problems = f"; not as it should be: {repo.problems[0]}" if repo.problems else ""
         yield Row(
             name=repo.repo_id,
-            text=f"{repo.repo_type}, {format_bytes(repo.bytes)}, {len(repo.revisions)} revisions"
+            text=f"{repo.repo_type}, {format_bytes(repo.bytes)}, "
+            + counted(len(repo.revisions), "revision", "revisions")
             + (f" ({', '.join(refs)})" if refs else "")
             + problems,
             data={"type": repo.repo_type, "bytes": repo.bytes, "refs": refs},

@@ -21,6 +21,7 @@ from nbloader.records import (
     Selection,
 )
 from nbloader.text import format_bytes
+from nbloader.wording import GET_GPU
 
 _SLOW = frozenset({Method.CPU_OFFLOAD, Method.CPU})
 
@@ -154,8 +155,11 @@ def _check_device(device: str, machine: MachineFacts) -> None:
     there = ", ".join([*names, *(["mps"] if machine.mps else []), "cpu"])
     raise InvalidArgumentError(
         f"device={device!r} is not there: this machine has {there}",
-        hint="Leave `device=` out for the best one. On Colab and Kaggle, choose a GPU in the "
-        "notebook's settings first.",
+        hint=" ".join(
+            filter(
+                None, ("Leave `device=` out for the best one.", GET_GPU.get(machine.place.place))
+            )
+        ),
     )
 
 

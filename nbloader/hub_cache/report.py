@@ -336,7 +336,7 @@ def _narrowed(report: CacheReport, repo_ids: str | Iterable[str] | None) -> tupl
         if not any(name in _names(repo) for repo in report.repos):
             raise NotCachedError(
                 f"{name} is not in the cache {report.cache_dir}",
-                hint="`nbloader cache` lists what is there.",
+                hint="`nbloader.cache()` lists what is there.",
             )
     return tuple(repo for repo in report.repos if not _names(repo).isdisjoint(wanted))
 

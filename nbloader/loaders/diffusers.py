@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import time
 from collections.abc import Container, Iterator, Mapping, Sequence, Set
 from pathlib import Path
@@ -113,7 +114,7 @@ def _check_libraries(selection: Selection, handed_in: Container[str]) -> None:
                 f"{quote(part.name)} of {selection.repo_id} is of the module {quote(library)}, "
                 "which is code of its own or of another package",
                 hint="If you trust that code, pass trust_remote_code=True, or build the component "
-                f"yourself and hand it in: components={{{part.name!r}: ...}}.",
+                f"yourself and hand it in: components={{{json.dumps(part.name)}: part}}.",
             )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from nbloader.machine.folders import kind_of
 from nbloader.notebook import KAGGLE_RUN_TYPE, Kernel, batch_told_by, running_kernel
 from nbloader.records import AttachedModel, Interface, Place, PlaceFacts
+from nbloader.wording import IN_COLAB, LOG_IN
 
 _VS_CODE_NAME = "__vsc_ipynb_file__"
 """What the Jupyter extension of VS Code puts into the namespace of a notebook's kernel."""
@@ -84,8 +85,7 @@ def _interface(environ: Mapping[str, str], kernel: Kernel | None) -> tuple[Inter
 
 
 _ADD_TOKEN = {
-    Place.COLAB: "In Colab, open Secrets (the key on the left), add it as HF_TOKEN, and "
-    "switch on its access for this notebook.",
+    Place.COLAB: IN_COLAB,
     Place.KAGGLE: "On Kaggle, choose Add-ons > Secrets, add it with the label HF_TOKEN, and attach "
     "it to this notebook (Internet must be on).",
 }
@@ -93,7 +93,7 @@ _ADD_TOKEN = {
 
 def how_to_add_token(where: Place) -> str:
     """Say how a token of the Hub is handed over in this place."""
-    return _ADD_TOKEN.get(where, "Pass it as `token=`, or store it with `hf auth login`.")
+    return _ADD_TOKEN.get(where, LOG_IN)
 
 
 HOW_TO_FREE = 'To free it, run `nbloader.unload(pipe)` with its name, or `nbloader.unload("all")`.'

@@ -6,6 +6,7 @@ Everything that can be checked is checked here, before anything is started.
 from __future__ import annotations
 
 from nbloader.request.call import Call, DownloadCall, load_line
+from nbloader.request.places import other_type_of
 from nbloader.request.request import Request, checked, several
 from nbloader.request.unknown import refuse_unknown
 from nbloader.request.values import check_folder, check_method, check_repo_id
@@ -19,6 +20,7 @@ __all__ = [
     "check_repo_id",
     "checked",
     "load_line",
+    "other_type_of",
     "refuse_unknown",
     "several",
 ]

@@ -8,6 +8,7 @@ or of a file of weights. What is on the Hub may come in blanks or quotes.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -407,14 +408,23 @@ def _path_at_hub(address: SplitResult, endpoint: str) -> tuple[str, bool]:
 # -- what is refused -------------------------------------------------------------------------------
 
 
+def other_type_of(repo_id: str) -> str:
+    """Return what an id seems to be of that begins with the name of another type; else nothing."""
+    return _OTHER_TYPES.get(repo_id.partition("/")[0], "").lower()
+
+
 def _refuse_other_types(given: str, segments: list[str]) -> None:
     what = _OTHER_TYPES.get(segments[0]) if len(segments) > 1 else None
-    if what is not None:
-        raise InvalidRepoIdError(
-            f"{quote(given)} is a {what}, and only models can be loaded",
-            hint="Pass the id of a model; the page of a Space lists those that it uses. For the "
-            f'files: nbloader.download({"/".join(segments[1:3])!r}, repo_type="{what.lower()}").',
-        )
+    if what is None:
+        return
+    inside = "" if segments[3:4] and segments[3] in _AT_REVISION else "/".join(segments[3:])
+    names = ["/".join(segments[1:3]), *([inside] if inside else [])]
+    arguments = [*map(json.dumps, names), f'repo_type="{what.lower()}"']
+    models = " Its page lists the models that it uses." if what == "Space" else ""
+    raise InvalidRepoIdError(
+        f"{quote(given)} is a {what}, and no model",
+        hint=f"For its files: nbloader.download({', '.join(arguments)}).{models}",
+    )
 
 
 def _folder(place: Place) -> InvalidRepoIdError:

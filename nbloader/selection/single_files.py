@@ -245,7 +245,7 @@ def check_ending(repo_id: str, path: str, format_: str) -> None:
     raise UnsupportedRepoError(
         f"{quote(path)} holds {format_}, which diffusers reads only of files that end with "
         f"{ending!r}.",
-        hint=f"Give it such a name: os.symlink({fetched}, {literal(name)}), and load "
+        hint=f"Give it such a name: import os; os.symlink({fetched}, {literal(name)}), and load "
         f"{literal(f'./{name}')}."
         if is_repo_id(repo_id)
         else f"Rename it to {quote(name)}.",
@@ -272,7 +272,7 @@ def _no_checkpoint(repo_id: str, path: str, described: Described) -> Unsupported
             folder=f"{literal(repo_id)}, subfolder={literal(inner)}" if inner else literal(repo_id),
         )
         or "If a class of diffusers reads it, name that and where its configuration is: "
-        'cls=..., loader_kwargs={"config": "org/name"}.',
+        'nbloader.load(..., cls=..., loader_kwargs={"config": "org/name"}).',
     )
 
 

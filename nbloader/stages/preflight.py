@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nbloader.assess import Survey, assess
-from nbloader.checks import PreflightReport, trial
+from nbloader.checks import PreflightReport, in_words_of, trial
 from nbloader.errors import (
     MissingTensorsError,
     NbloaderError,
@@ -23,6 +23,7 @@ from nbloader.errors import (
 from nbloader.notebook import Background
 from nbloader.records import CheckResult, ComponentWeights, Event, Selected, Selection
 from nbloader.stages.asking import look, run_worker
+from nbloader.wording import reader_here
 
 if TYPE_CHECKING:
     from nbloader.request import Request
@@ -103,7 +104,8 @@ def with_trial(request: Request, report: PreflightReport) -> tuple[CheckResult, 
     """Return the results of a report, and that of the trial where all others leave it open."""
     if not report.ok or report.selection is None:
         return report.results
-    return *report.results, trial(tried(request, report.selection, report.weights))
+    found = trial(tried(request, report.selection, report.weights))
+    return *report.results, in_words_of(reader_here(), found)
 
 
 def tried(

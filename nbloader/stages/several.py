@@ -16,7 +16,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from nbloader.assess import Survey, gather, gather_joint, judge
-from nbloader.checks import Facts, JointReport, disk
+from nbloader.checks import Facts, JointReport, disk, in_words_of
 from nbloader.errors import NbloaderError
 from nbloader.hub_names import repo_folder
 from nbloader.limits import WAIT_STEP_S
@@ -158,7 +158,7 @@ def joint_report(
     missing = shared = 0
     if joint is not None and together is not None:
         facts = gather_joint(known, joint)
-        result = disk(facts)
+        result = in_words_of(facts.reader, disk(facts))
         reports = [
             replace(report, results=_with_disk(report, result)) if report.selection else report
             for report in reports

@@ -275,8 +275,8 @@ def _python() -> str:
     raise WorkerDiedError(
         "the download runs in a process of its own, and sys.executable, which names the Python for "
         "it, is empty",
-        hint='Set it before the call: sys.executable = "/usr/bin/python3", the path of a Python '
-        f"{sys.version_info.major}.{sys.version_info.minor}.",
+        hint='Set it before the call: import sys; sys.executable = "/usr/bin/python3", the path of '
+        f"a Python {sys.version_info.major}.{sys.version_info.minor}.",
     )
 
 

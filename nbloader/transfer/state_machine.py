@@ -393,8 +393,8 @@ def _other_version() -> ProtocolError:
 def _hung(times: int) -> WorkerDiedError:
     return WorkerDiedError(
         f"the download process hung {times} times in a row",
-        hint="Run the line again: what has arrived is kept. If it hangs again, set "
-        "HF_HUB_DISABLE_XET=1.",
+        hint="Run the line again: what has arrived is kept. If it hangs again, pass "
+        'settings={"route": "http"}.',
     )
 
 

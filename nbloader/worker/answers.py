@@ -201,13 +201,14 @@ def _gave_up(failure: Failure, what: Attempted) -> NbloaderError:
         hint = how_to_connect(place(os.environ))
         if failure.reason in (Reason.STALLED, Reason.TIMED_OUT):
             hint += (
-                " Where each answer begins late, set check_network=False "
-                "(NBLOADER_CHECK_NETWORK=false): then a minute is waited for the first."
+                ' Where each answer begins late, pass settings={"check_network": False}: then a '
+                "minute is waited for the first."
             )
         return HubUnreachableError(
             f"the Hub at {constants.ENDPOINT} does not answer ({failure}; {tried})", hint=hint
         )
-    return not_downloaded(what.path, failure, tried, [failure.host] if failure.host else [])
+    hosts = [failure.host] if failure.host else []
+    return not_downloaded(what.path, failure, tried, what.attempts, hosts)
 
 
 def rate_limited(failure: Failure, path: str | None, *, token_sent: bool) -> RateLimitedError:

@@ -7,7 +7,8 @@ import math
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TypeVar
 
 import tenacity
@@ -20,7 +21,23 @@ from nbloader.transfer.policy import Reason, asks_too_much, retry_record, rule_o
 TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Answers that ask to come back, or that a proxy gives while the Hub is busy."""
 
+_SAID: Mapping[int, str] = MappingProxyType(
+    {
+        408: "the server has waited too long",
+        425: "the server asks to come back later",
+        429: "the server asks for fewer requests",
+        500: "the server failed",
+        502: "the server's gateway failed",
+        503: "the server is busy",
+        504: "the server's gateway has waited too long",
+    }
+)
+"""What a status says, in words; all else is a refusal."""
+
 _T = TypeVar("_T")
+
+ATTEMPTS_ON_A_BAD_LINK, MAX_ATTEMPTS = 10, 100
+"""What is offered where the attempts did not do, and what the setting takes at most."""
 
 OPENING_ATTEMPTS = 3
 """For the first question to the Hub: nothing is lost yet, and nobody wants to wait for minutes to
@@ -61,9 +78,8 @@ def status_failure(status: int, retry_after: str | None, date: str | None = None
     reason = Reason.REFUSED
     if status in TRANSIENT_STATUS:
         reason = Reason.RATE_LIMITED if status == 429 else Reason.BUSY
-    return Failure(
-        reason, f"the server answered {status}", retry_after_s=retry_after_s(retry_after, date)
-    )
+    said = _SAID.get(status, "the server refuses")
+    return Failure(reason, f"{said} ({status})", retry_after_s=retry_after_s(retry_after, date))
 
 
 def seconds_of(date: str | None) -> float | None:
@@ -100,17 +116,19 @@ def retry_after_s(
 
 
 def not_downloaded(
-    path: str, failure: Failure, tried: str, hosts: Sequence[str] = ()
+    path: str, failure: Failure, tried: str, attempts: int, hosts: Sequence[str] = ()
 ) -> DownloadError:
     """Make the error for a file that is given up, with a hint that fits what was in the way.
 
     Args:
         tried: how often, or how long.
+        attempts: how often, in a row.
         hosts: where it was tried.
     """
     where = " and ".join(hosts)
     at = f" from {where}" if where else ""
-    hint = f"{RUN_AGAIN} On a bad link, set NBLOADER_MAX_RETRIES=10."
+    more = min(MAX_ATTEMPTS, max(ATTEMPTS_ON_A_BAD_LINK, 2 * attempts))
+    hint = f'{RUN_AGAIN} On a bad link, pass settings={{"max_retries": {more}}}.'
     if failure.reason is Reason.BLOCKED:
         hint = (
             f"A firewall or the name server of the network may block {where or 'it'}: have it "
@@ -123,9 +141,9 @@ def not_downloaded(
             f"allowed, or use another network. {RUN_AGAIN}"
         )
     elif failure.reason in (Reason.STALLED, Reason.TIMED_OUT):
-        hint += (
-            " Where each answer begins late, set check_network=False "
-            "(NBLOADER_CHECK_NETWORK=false) and a longer stall_timeout_s."
+        hint = (
+            f"{RUN_AGAIN} Where each answer begins late, pass "
+            'settings={"check_network": False, "stall_timeout_s": 120}.'
         )
     return DownloadError(f"{path} could not be downloaded{at} ({failure}; {tried})", hint=hint)
 

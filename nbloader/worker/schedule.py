@@ -454,7 +454,7 @@ class Schedule:
         if timed_out:
             what = f"no progress for {self._clock() - attempts.moved_at:.0f} s"
         hosts = [*task.hosts, failure.host] if failure.host else [*task.hosts]
-        return not_downloaded(path, failure, what, tuple(dict.fromkeys(hosts)))
+        return not_downloaded(path, failure, what, tried, tuple(dict.fromkeys(hosts)))
 
     # -- looks from time to time -----------------------------------------------------------
 

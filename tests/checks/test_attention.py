@@ -22,6 +22,7 @@ from nbloader.records import (
     PackageFacts,
     TorchFacts,
 )
+from nbloader.wording import Reader
 from tests.checks.test_checks import CPU, GOOD
 from tests.samples import MB, SELECTION
 
@@ -93,6 +94,7 @@ def facts_of(
         machine=machine,
         fit=fit(selection, weights, machine, dtype=dtype),
         attention=AttentionFacts(name=name, offered=offered, classes=(("SomeModel", takes),)),
+        reader=Reader.SCRIPT,
     )
 
 

@@ -442,7 +442,7 @@ def test_layers_that_wait_in_memory_are_told_of_as_slow() -> None:
         r"1\d\.\d GB of the weights come to the GPU anew for each step, which is slow",
         result.message,
     )
-    assert result.hint.startswith("With bitsandbytes, 4-bit fits: run `pip install bitsandbytes`")
+    assert result.hint.startswith("With bitsandbytes, 4-bit fits: run `%pip install bitsandbytes`")
     large = found(one_model("llama", 90 * GB, machine), "placement")
     assert "come to the GPU anew for each step" in large.message
     assert large.hint == "A GPU with more memory or a smaller model is many times faster."

@@ -395,7 +395,7 @@ def test_packages_without_bytecode_are_slow_to_import() -> None:
         name="packages",
         status=CheckStatus.WARNING,
         message="torch, diffusers are not compiled, so that imports take three times as long",
-        hint="Compile them once, in a shell (or behind `!` in a cell): python -m compileall -q "
+        hint="Compile them once: python -m compileall -q "
         "-j 0 $(python -c \"import sysconfig; print(sysconfig.get_path('purelib'))\")",
         reference="missing-package",
     )

@@ -107,7 +107,9 @@ def test_a_hub_that_is_busy_for_a_moment(hub: LocalHub, tmp_path: Path) -> None:
     ]
     run = download(hub, SMALL, tmp_path, faults)
     check_right(run)
-    assert run.reasons == ["the server answered 503", "the server answered 429"] * 2
+    assert (
+        run.reasons == ["the server is busy (503)", "the server asks for fewer requests (429)"] * 2
+    )
 
 
 @pytest.fixture

@@ -50,7 +50,7 @@ class Download:
             Fault(CDN, cut=Cut.RESET, after_bytes=5_000_000, times=1, skip=HEADER),
             [(WEIGHTS, "connection lost (ConnectionResetError)", BROUGHT)],
         ),
-        (Fault(CDN, status=503, times=1), [(WEIGHTS, "the server answered 503", 1)]),
+        (Fault(CDN, status=503, times=1), [(WEIGHTS, "the server is busy (503)", 1)]),
         (Fault(CDN, wrong_bytes=True, times=1), [(WEIGHTS, "wrong bytes in the header", 1)]),
         (Fault(CDN, wrong_bytes=True, times=1, skip=HEADER), [(WEIGHTS, "wrong bytes", 1)]),
         (
@@ -59,7 +59,7 @@ class Download:
         ),
         (
             Fault(RequestClass.MODEL_INFO, status=503, times=2),
-            [(None, "the server answered 503", 1), (None, "the server answered 503", 2)],
+            [(None, "the server is busy (503)", 1), (None, "the server is busy (503)", 2)],
         ),
         (
             Fault(CDN, cut=Cut.DROP, after_bytes=5_000_000, times=2, skip=HEADER),
@@ -67,16 +67,16 @@ class Download:
         ),
         (
             Fault(RequestClass.RESOLVE_GET, status=429, retry_after="0", times=1, path="*/vocab*"),
-            [("vocab.txt", "the server answered 429", 1)],
+            [("vocab.txt", "the server asks for fewer requests (429)", 1)],
         ),
         (
             Fault(RequestClass.RESOLVE_GET, status=503, times=1, path="*/vocab*"),
-            [("vocab.txt", "the server answered 503", 1)],
+            [("vocab.txt", "the server is busy (503)", 1)],
         ),
         (
             Fault(RequestClass.TREE, status=429, retry_after="0", times=1),
             [
-                (None, "the server answered 429", 1),
+                (None, "the server asks for fewer requests (429)", 1),
             ],
         ),
         (
@@ -120,7 +120,7 @@ def test_attempts_run_out(demo_hub: LocalHub, tmp_path: Path) -> None:
     assert isinstance(download.error, DownloadError)
     host = demo_hub.cdn.partition("//")[2]
     assert download.error.message == (
-        f"model.safetensors could not be downloaded from {host} (the server answered 500; "
+        f"model.safetensors could not be downloaded from {host} (the server failed (500); "
         "3 attempts)"
     )
 
@@ -130,7 +130,8 @@ def test_a_hub_that_does_not_answer_is_named(demo_hub: LocalHub, tmp_path: Path)
     download = Download(demo_hub, tmp_path, max_retries=2)
     assert isinstance(download.error, HubUnreachableError)
     assert download.error.message == (
-        f"the Hub at {demo_hub.endpoint} does not answer (the server answered 502; 2 attempts)"
+        f"the Hub at {demo_hub.endpoint} does not answer (the server's gateway failed (502); "
+        "2 attempts)"
     )
 
 

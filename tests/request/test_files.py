@@ -142,7 +142,7 @@ def test_what_is_named_beside_a_page_counts() -> None:
             DownloadCall("hf://datasets/org/name@v1/a.csv", repo_type="dataset"),
             "nbloader.download('org/name', 'a.csv', revision='v1', repo_type='dataset')",
         ),
-        (Call("datasets/org/name"), "nbloader.download('org/name', repo_type=\"dataset\")"),
+        (Call("datasets/org/name"), 'nbloader.download("org/name", repo_type="dataset")'),
     ],
 )
 def test_a_path_behind_an_id_is_told_its_line(call: Call, line: str) -> None:
@@ -154,7 +154,7 @@ def test_a_path_behind_an_id_is_told_its_line(call: Call, line: str) -> None:
 def test_a_dataset_in_place_of_a_model_is_told_how_to_be_fetched() -> None:
     with pytest.raises(InvalidRepoIdError) as caught:
         checked(Call("https://huggingface.co/datasets/org/name"))
-    line = "nbloader.download('org/name', repo_type=\"dataset\")"
+    line = 'nbloader.download("org/name", repo_type="dataset")'
     assert line in caught.value.hint
 
 

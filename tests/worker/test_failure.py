@@ -98,12 +98,17 @@ def test_seconds_are_bounded(seconds: int) -> None:
 )
 def test_what_a_status_means(status: int, reason: Reason) -> None:
     failure = status_failure(status, "7")
-    assert (failure.reason, str(failure), failure.retry_after_s) == (
-        reason,
-        f"the server answered {status}",
-        7.0,
-    )
+    assert (failure.reason, failure.retry_after_s) == (reason, 7.0)
+    # In words, and by its number for whoever looks it up.
+    words = "the server refuses" if reason is Reason.REFUSED else "the server"
+    assert str(failure).startswith(words)
+    assert str(failure).endswith(f" ({status})")
     assert (reason is not Reason.REFUSED) == (status in TRANSIENT_STATUS)
+
+
+def test_a_server_that_is_busy_is_called_so() -> None:
+    assert str(status_failure(503, None)) == "the server is busy (503)"
+    assert str(status_failure(403, None)) == "the server refuses (403)"
 
 
 def test_a_failure_says_its_reason_unless_it_has_words_of_its_own() -> None:
