@@ -96,6 +96,8 @@ class ReportWidget:
         self._note = ""
         self._checking = self._drawing = self._closed = False
         self._widgets: dict[str, Any] = {}
+        self._parts: tuple[Any, ...] = ()
+        self._root: Any = None
         self._open = OpenWidgets()
 
     def show(self) -> None:
@@ -171,19 +173,20 @@ class ReportWidget:
             "rows": {"value": report_html(report)},
             "again": {"disabled": self._checking},
             "note": {"value": _spoken(self._note)},
-            "plan": {
-                "options": options,
-                "value": self._plan,
-                "disabled": self._checking or not options,
-            },
+            "plan": {"options": options, "value": self._plan, "disabled": self._checking},
             "choice": {"value": self._choice()},
         }
+
+    def _children(self) -> tuple[Any, ...]:
+        """Return what is shown, from top to bottom; a choice only where there is one."""
+        chooser = self._parts[-2:] if plans(self._report.fit) else ()
+        return (*self._parts[:-2], *chooser)
 
     def _choice(self) -> str:
         """Write the figures of the plan that stands in the chooser, and the line to paste."""
         row = _row(self._report, self._plan)
         if row is None:
-            return box([line(faint("there is no plan to choose"))])
+            return ""
         pasted = html.escape(self._pasted(str(row.method)), quote=True)
         return box([line(faint(_why(self._report, row))), f'<pre style="{_PRE}">{pasted}</pre>'])
 
@@ -212,6 +215,8 @@ class ReportWidget:
                     for trait, value in values.items():
                         if getattr(widget, trait) != value:
                             setattr(widget, trait, value)
+            if (children := self._children()) != self._root.children:
+                self._root.children = children
         finally:
             self._drawing = False
 
@@ -240,10 +245,10 @@ class ReportWidget:
         again.on_click(self._pressed)
         plan.observe(self._picked, "value")
         buttons = self._open.keep(make.HBox((again, texts["note"]), layout=row))
-        shown = (style, texts["rows"], buttons, plan, texts["choice"])
-        root = self._open.keep(make.VBox(shown, layout=layout))
-        root.add_class(ROOT_CLASS)
-        return root
+        self._parts = (style, texts["rows"], buttons, plan, texts["choice"])
+        self._root = self._open.keep(make.VBox(self._children(), layout=layout))
+        self._root.add_class(ROOT_CLASS)
+        return self._root
 
 
 def _row(report: Report, plan: str | None) -> Placement | None:
