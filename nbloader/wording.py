@@ -113,7 +113,8 @@ def is_command(argv: list[str]) -> bool:
 def worded(text: str, reader: Reader) -> str:
     """Say a hint, or what happened, in the words of its reader."""
     if reader is Reader.SHELL:
-        text = _for_the_command_line(text.replace(IN_COLAB, LOG_IN))
+        text = text.replace(IN_COLAB, LOG_IN).replace(MODELS_OF_BEFORE, _OTHER_PROGRAMS)
+        text = _for_the_command_line(text)
     elif reader is Reader.SCRIPT:
         text = text.replace(IN_COLAB, LOG_IN)
     for pattern, words in _PHRASES[reader]:
@@ -127,6 +128,10 @@ IN_COLAB = (
     "for this notebook."
 )
 """Which only the kernel of the notebook can read."""
+
+MODELS_OF_BEFORE = 'Models of before may fill the GPU: `nbloader.unload("all")` frees them.'
+_OTHER_PROGRAMS = "Other programs may fill the GPU: `nvidia-smi` lists them."
+"""The command line has loaded nothing before."""
 
 GET_GPU: Mapping[str, str] = MappingProxyType(
     {

@@ -88,7 +88,7 @@ OFFLOADED = Placement(
     vram=(6_200 * MB,),
     ram_loading=35_700 * MB,
     ram_after=35_700 * MB,
-    reason="fits, slower than gpu",
+    reason="fits, slower",
 )
 ON_SEVERAL = Placement(
     method=Method.MULTI_GPU, device="", dtype="", fits=False, reason="there is one GPU"

@@ -90,7 +90,7 @@ def next_method(found: Fit, failed: Placement) -> Method | None:
 
 def _beside(chosen: Placement, other: Placement) -> str:
     """Say of one that fits why it was not chosen."""
-    return f"fits, {'slower' if other.rank > chosen.rank else 'faster'} than {chosen.method}"
+    return "fits, slower" if other.rank > chosen.rank else "fits, faster"
 
 
 def _rows(question: Question) -> list[Placement]:

@@ -41,6 +41,7 @@ from nbloader.loaders.self_test import check_finite, check_part
 from nbloader.loaders.versions import versions
 from nbloader.notebook import clear_frames
 from nbloader.records import ComponentLoaded, Kind, Method, Notice, Placement, Selection
+from nbloader.wording import MODELS_OF_BEFORE
 
 _BUILDERS: Mapping[Kind, ModuleType] = MappingProxyType(
     {
@@ -316,14 +317,14 @@ def _told(
             if next_method
             else "No slower plan fits here: take a larger GPU or a smaller model."
         )
-        hint += " Models of before may fill the GPU: a restart frees it."
+        hint += f" {MODELS_OF_BEFORE}"
     elif is_full_memory(error):
         message = f"{selection.repo_id} does not fit into the memory of this machine"
         hint = "Restart the kernel to free what is taken, or use a machine with more memory."
         if placement.method is Method.CPU and placement.dtype == "float32":
             hint += ' dtype="bfloat16" takes half.'
     elif isinstance(error, ImportError):
-        hint = "Install what is missing and restart the kernel."
+        hint = "Install what is missing, restart the kernel, and load again."
     elif is_offline_error(error):
         hint = (
             "A file of it, or an argument, names another repository, which the library does not "
@@ -331,8 +332,18 @@ def _told(
             "nbloader.download(...) with its id."
         )
     else:
-        hint = "The model may need a newer library: upgrade it, restart the kernel, and load again."
+        hint = (
+            f"The model may need newer libraries: run `pip install -U {_libraries(selection)}`, "
+            "restart the kernel, and load again."
+        )
     return ModelLoadError(message, hint=hint)
+
+
+def _libraries(selection: Selection) -> str:
+    """Name the packages that build a selection, which have to fit each other."""
+    named = [target.library.partition(".")[0].replace("_", "-") for target in selection.targets]
+    named = named or [str(selection.kind)]
+    return " ".join(dict.fromkeys((*named, "transformers")))
 
 
 def _release(error: BaseException) -> None:

@@ -413,5 +413,6 @@ def _token(given: str | bool | None) -> Token:
         return Token(token.source, check_token(token.value))
     except InvalidArgumentError:
         raise InvalidArgumentError(
-            f"the variable {token.source} holds no token", hint="Set it right, or unset it."
+            f"the variable {token.source} holds no token",
+            hint=f"Set it right, or remove it: unset {token.source}",
         ) from None

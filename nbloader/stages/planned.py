@@ -121,7 +121,8 @@ def private_folder(prefix: str) -> Path:
     except OSError as error:
         raise CacheNotWritableError(
             f"a temporary folder cannot be made: {error.strerror or error}",
-            hint="A load needs one for links. Set TMPDIR to a folder that can be written.",
+            hint="A load needs one for links. Name a folder that can be written, such as: "
+            "%env TMPDIR=/data/tmp",
         ) from error
 
 

@@ -118,7 +118,7 @@ def explain(error: Exception, what: Attempted) -> NbloaderError:
         case hub_errors.OfflineModeIsEnabled():
             return NotCachedError(
                 f"{what.repo_id} is not complete in the cache, and offline mode is on",
-                hint="Unset HF_HUB_OFFLINE, or run once with a network.",
+                hint="Run once with a network, and without that mode: unset HF_HUB_OFFLINE",
             )
         case hub_errors.HfHubHTTPError() if what.path is None and _is_page(error.response):
             return no_hub(f"it answered {error.response.status_code} with a web page")

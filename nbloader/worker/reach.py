@@ -58,9 +58,10 @@ def refused_by_proxy(url: str, why: str, environ: Mapping[str, str] = os.environ
     of = f", as {variable} names it," if variable else ""
     return ProxyError(
         f"the proxy{named}{of} is at fault: {why}",
-        hint=f"Correct {variable or 'the proxy'}, or unset it where none is needed; NO_PROXY names "
-        "hosts that are reached without one. A name and a password stand before the host: "
-        "http://name:password@host:port.",
+        hint=f"Correct {variable or 'the proxy'}, or do without"
+        + (f", where none is needed: unset {variable}" if variable else " where none is needed")
+        + ". NO_PROXY names hosts that are reached without one. A name and a password stand before "
+        "the host: http://name:password@host:port.",
     )
 
 

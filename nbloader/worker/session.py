@@ -298,7 +298,8 @@ class Session:
                 what = f"{', '.join(names)}, which {start.repo_id} needs,"
             raise NotCachedError(
                 f"{what} is not complete in the cache",
-                hint="Run once without `local_files_only=True` (and without HF_HUB_OFFLINE).",
+                hint="Run once without `local_files_only=True`. If HF_HUB_OFFLINE is set: unset "
+                "HF_HUB_OFFLINE",
             )
         if not certain:
             self.publish(

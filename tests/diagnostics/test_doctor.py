@@ -129,6 +129,7 @@ def test_the_whole_report(demo_hub: LocalHub, home: Path, monkeypatch: pytest.Mo
     assert found["machine"]["disk"]["writable"] is True
     assert found["machine"]["disk"]["folder"] == "~/hf/hub"
     assert found["preflight"]["repo_id"] == MINILM
+    assert not any(" 1 revisions" in str(row) for row in found["cache"].values())
     assert f"Preflight of {MINILM}" in str(report)
     assert found["token"]["token"] == "from HF_TOKEN"
     assert found["hub"]["HF_ENDPOINT"] == {

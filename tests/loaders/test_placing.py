@@ -34,6 +34,7 @@ from nbloader.records import (
     Selection,
     TorchFacts,
 )
+from nbloader.wording import MODELS_OF_BEFORE
 from tests.models import built, picture, save_classifier, save_embedder, save_pipeline, selection_of
 
 VERSIONS = {
@@ -734,7 +735,7 @@ def test_where_a_gpu_is_full_the_hint_names_another_plan_and_what_was_made_is_fr
         list(iter(building.step, None))
     assert (caught.value.message, caught.value.hint) == (
         "org/name does not fit on cuda with sequential-offload",
-        f"{hint} Models of before may fill the GPU: a restart frees it.",
+        f"{hint} {MODELS_OF_BEFORE}",
     )
     assert [held() for held in made] == [None]
 
