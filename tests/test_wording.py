@@ -24,6 +24,8 @@ from nbloader.__main__ import _parser
 from nbloader.errors import NbloaderError
 from nbloader.settings import Settings
 from nbloader.wording import (
+    IN_COLAB,
+    MODELS_OF_BEFORE,
     ONLY_IN_PYTHON,
     OPTIONS,
     SWITCHES,
@@ -271,6 +273,17 @@ WORDS: dict[str, tuple[str, str, str]] = {
         "Pass it as `token=`, or store it with `import huggingface_hub; huggingface_hub.login()`.",
         ASKS,
         "Set `HF_TOKEN`, or store it with `hf auth login`.",
+    ),
+    # Colab's secrets are read by the kernel of the notebook alone.
+    f"It needs a token. {IN_COLAB}": (
+        f"It needs a token. {IN_COLAB}",
+        f"It needs a token. {ASKS}",
+        "It needs a token. Set `HF_TOKEN`, or store it with `hf auth login`.",
+    ),
+    f"It is full. {MODELS_OF_BEFORE}": (
+        f"It is full. {MODELS_OF_BEFORE}",
+        f"It is full. {MODELS_OF_BEFORE}",
+        "It is full. Other programs may fill the GPU: `nvidia-smi` lists them.",
     ),
     'On a bad link, pass settings={"max_retries": 20}.': (
         'On a bad link, pass settings={"max_retries": 20}.',

@@ -258,6 +258,23 @@ def test_an_id_that_is_gone(hub: LocalHub, tmp_path: Path) -> None:
     assert found.hint == refused.error.hint
 
 
+def test_a_dataset_without_an_owner_is_told_its_line(hub: LocalHub, tmp_path: Path) -> None:
+    refused = refuse(hub, tmp_path, "datasets/squad")
+    assert (refused.error.reference, refused.error.hint) == (
+        "repo-not-found",
+        'For a dataset: nbloader.download("squad", repo_type="dataset").',
+    )
+
+
+def test_an_empty_repository_is_called_so(hub: LocalHub, publish: Publish, tmp_path: Path) -> None:
+    repo_id = publish({".gitattributes": b"*.bin filter=lfs\n"})
+    refused = refuse(hub, tmp_path, repo_id)
+    assert (refused.error.message, refused.error.hint) == (
+        f"'{repo_id}' has no files.",
+        "Check the name and the revision.",
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
