@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from unittest import mock
 
 import nbloader
 from benchmarks.repos import MB, ModelRepo, publish
@@ -242,6 +243,8 @@ def _recorded(scene: Scene, root: Path) -> Trace:
     with (
         LocalHub.start(root) as hub,
         tempfile.TemporaryDirectory(prefix="nbloader-record-") as cache,
+        # What is remembered of a commit may be from before it was in Xet storage.
+        mock.patch.dict(os.environ, HF_HOME=cache),
     ):
         repo_id = scene.repo.repo_id if scene.repo else _SMALL_ID
         if scene.route != "http":

@@ -28,7 +28,7 @@ SPEED_WINDOW_S = 5.0
 SMALL_FILE_BYTES = 1 << 20
 """A file up to this size takes about as long as a question and its answer."""
 
-FEWEST_ARRIVALS = 3
+FEWEST_ARRIVALS = 4
 """A speed is taken over so many arrivals at least, however long ago the first of them was."""
 
 MAX_POINTS = 160
@@ -105,14 +105,16 @@ class Pace:
     """How bytes have come so far.
 
     Attributes:
+        begun_at: since when the first of them was waited for, by the clock of the job.
         points: in ever larger steps towards the beginning.
-        heard_at: when the last of them came, by the clock of the job.
+        heard_at: when the last one came, by that clock.
         silent_at: when the last silence ended, by that clock; None if there was none.
         since: from where on the speed is taken for the time that is left.
         changes: the last two.
         small: whether nothing but small files has come.
     """
 
+    begun_at: float
     heard_at: float
     since: float
     points: tuple[Point, ...] = ()
@@ -123,7 +125,7 @@ class Pace:
     @classmethod
     def beginning(cls, now: float) -> Pace:
         """Return that of a download which begins."""
-        return cls(heard_at=now, since=now)
+        return cls(begun_at=now, heard_at=now, since=now)
 
     # -- what comes --------------------------------------------------------------------------------
 
@@ -136,28 +138,29 @@ class Pace:
             files: small files that are complete since.
             small: whether all of it was of small files.
         """
-        if not self.points:
-            # How long the first bytes were on their way says nothing about the others.
-            return replace(
-                self, heard_at=now, since=now, points=(Point(now, count, files),), small=small
+        if not self.points or (self.small and not small):
+            # What small files took says nothing about a large one.
+            first = Point(now, count, files)
+            return Pace(
+                begun_at=self.heard_at, heard_at=now, since=now, points=(first,), small=small
             )
         last, pause_s = self.points[-1], max(0.0, now - self.heard_at)
         silent = pause_s > _SILENCE_S and pause_s > _SILENT_GAPS * self.usual_gap_s
         at = last.at + (self._counted_s(pause_s, now, count) if silent else pause_s)
         point = Point(at, last.arrived + count, last.files + files)
-        is_fresh = len(self.points) > 1 and at - self.points[-2].at < _STEP_S
+        before = self.points[-2].at if len(self.points) > 1 else self.since
+        is_fresh = at - before < _STEP_S
         points = (*(self.points[:-1] if is_fresh else self.points), point)
-        ends_small = self.small and not small
         pace = Pace(
+            begun_at=self.begun_at,
             heard_at=max(now, self.heard_at),
-            # What small files took says nothing about a large one.
-            since=at if ends_small else self.since,
+            since=self.since,
             points=_thinned(points) if len(points) > MAX_POINTS else points,
             silent_at=now if silent else self.silent_at,
             changes=self.changes,
-            small=self.small and small,
+            small=self.small,
         )
-        return pace if pace.small or ends_small or is_fresh else _checked(pace)
+        return pace if pace.small or is_fresh else _checked(pace)
 
     def _counted_s(self, silent_s: float, now: float, count: int) -> float:
         """Return how much of a silence counts.
@@ -166,8 +169,26 @@ class Pace:
         """
         if self.silent_at is not None and now - silent_s - self.silent_at < _AGAIN_S:
             return silent_s
-        rate = _weighted_rate(_between(self.points, self.since, math.inf))
+        rate = self._rate_since
         return min(silent_s, max(_SILENCE_S, count / rate)) if rate else silent_s
+
+    @property
+    def _points_since(self) -> Sequence[Point]:
+        return _between(self.points, self.since, math.inf)
+
+    @property
+    def _rate_since(self) -> float | None:
+        """The bytes per second since the last change; None while nobody can tell."""
+        points = self._points_since
+        if not points or points[-1].at - points[0].at < _SOONEST_S:
+            return None
+        rate, first = _weighted_rate(points), points[0]
+        if rate and first is self.points[0]:
+            # The wait for the first bytes counts as far as they were on their way in it, as one
+            # for a whole piece, and not for an answer that begins late.
+            waited_s = min(first.at - self.begun_at, first.arrived / rate)
+            rate = _weighted_rate([Point(first.at - waited_s, 0, 0), *points])
+        return rate or None
 
     # -- what follows from it ----------------------------------------------------------------------
 
@@ -203,15 +224,12 @@ class Pace:
             count: bytes that are still to come.
             files: small files that are.
         """
-        points = _between(self.points, self.since, math.inf)
-        if not points or points[-1].at - points[0].at < _SOONEST_S:
-            return None
-        rate = _weighted_rate(points)
-        if not rate:
+        rate = self._rate_since
+        if rate is None:
             return None
         left = count / rate
         if self.small:
-            of_file, of_byte = _costs(points)
+            of_file, of_byte = _costs(self._points_since)
             left = of_file * files + of_byte * count
         return max(0.0, left - max(0.0, now - self.heard_at))
 
@@ -278,10 +296,11 @@ def _rate(points: Sequence[Point]) -> float:
 
 
 def _weighted_rate(points: Sequence[Point]) -> float | None:
-    """Return bytes per second; what came last counts double, what came first nothing."""
+    """Return bytes per second; what came last counts four times as much as what came first."""
     if len(points) < 2:
         return None
-    begun, weighted, seconds = points[0].at, 0.0, 0.0
+    weighted = seconds = 0.0
+    begun = points[0].at - (points[-1].at - points[0].at) / 3
     for point, later in pairwise(points):
         weight = (point.at + later.at) / 2 - begun
         weighted += weight * (later.arrived - point.arrived)

@@ -44,11 +44,11 @@ def test_the_time_left_is_right_within_a_fifth(results: dict[str, Result], name:
     """How it is measured is said in `benchmarks.estimates.measured`."""
     result = results[name]
     assert result.nbloader.mean <= 0.20, of(result)
-    # In the last seconds of large lumps one who knows the link is as far off: nobody knows how much
-    # of a lump is on its way.
+    # Among large lumps one who knows the link is as far off: nobody knows how much of a lump is on
+    # its way.
     assert result.nbloader.worst is not None
     assert result.oracle.worst is not None
-    bound = 0.60 if result.oracle.worst <= 0.60 else result.oracle.worst + 0.05
+    bound = 0.60 if result.oracle.worst <= 0.60 else result.oracle.worst + 0.06
     assert result.nbloader.worst <= bound, of(result)
 
 
@@ -76,7 +76,7 @@ def test_it_is_more_right_than_the_others(results: dict[str, Result]) -> None:
 
 
 def test_the_time_is_told_nearly_always(results: dict[str, Result]) -> None:
-    silent = {"stall": 10.0, "recorded, stall": 8.0}
+    silent = {"stall": 10.0, "recorded, stall": 8.0, "recorded, Xet, late answers": 20.0}
     for name, result in results.items():
         least = 0.92 - silent.get(name, 0.0) / (0.9 * result.trace.end)
         assert result.told >= least, of(result)
@@ -149,9 +149,12 @@ def test_nothing_is_said_in_the_first_second() -> None:
     assert (soon.speed(11.0), soon.seconds_left(11.0, MB)) == (None, None)
     # How long the first bytes took is another matter.
     for wait in (0.0, 8.0):
-        then = stream(begun.arrived(10.0 + wait, MB), MB, 1.5)
+        then = stream(begun.arrived(10.0 + wait, MB // 10), MB, 1.5)
         assert then.speed(11.5 + wait) == pytest.approx(MB)
-        assert then.seconds_left(11.5 + wait, 30 * MB) == pytest.approx(30)
+        assert then.seconds_left(11.5 + wait, 30 * MB) == pytest.approx(30, rel=0.05)
+    # But for a piece that came whole.
+    piece = stream(begun.arrived(18.0, 8 * MB), MB, 1.5)
+    assert piece.seconds_left(19.5, 30 * MB) == pytest.approx(30, rel=0.15)
 
 
 def test_between_two_arrivals_the_time_counts_down() -> None:

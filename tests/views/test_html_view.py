@@ -293,7 +293,7 @@ def test_the_text_form_holds_the_same() -> None:
         "  Free 40 MB.",
     ]
     assert text.render(last_state(DOWNLOADING)).splitlines()[-1] == (
-        "  [ 60 %] 60.0 of 100 MB, 2.2 MB/s, download 18 s left"
+        "  [ 60 %] 60.0 of 100 MB, 2.2 MB/s, download 13 s left"
     )
 
 

@@ -56,7 +56,7 @@ def test_a_bar_shows_stage_and_bytes_and_what_happens_stands_above_it() -> None:
     frames, remains = shown(TqdmView(out, clock=every_time()), LOADED, out)
     assert [frame for frame in frames if "|" not in frame][:3] == ["org/name", "connect", "set up"]
     bars = [frame for frame in frames if frame.startswith("download:")]
-    assert any("60.0MB of 100MB, 2.2 MB/s, download 18 s left [" in bar for bar in bars)
+    assert any("60.0MB of 100MB, 2.2 MB/s, download 13 s left [" in bar for bar in bars)
     assert remains[:-2] == [
         "org/name",
         "⚠\ufe0e disk: 12 GB free",

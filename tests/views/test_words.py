@@ -132,7 +132,7 @@ def test_nothing_moves_in_a_job_that_has_failed() -> None:
 
 def test_in_a_silence_nobody_knows_how_long_it_will_take() -> None:
     state = last_state(STALLED)
-    assert time_left(state) == "download 7.7 s left"
+    assert time_left(state) == "download 7.9 s left"
     assert time_left(advance(state, 21.0)) == ""
     assert time_left(last_state(LOADED)) == ""
     assert time_left(last_state(DOWNLOADING[:1])) == ""
