@@ -403,7 +403,7 @@ def test_an_interrupt_at_a_terminal(demo_hub: LocalHub, tmp_path: Path) -> None:
         line.split("\r")[-1] for line in shown.replace("\r\n", "\n").split("\n")[:-1]
     ]
     assert bar.startswith("download:")
-    assert re.fullmatch(r" +stopped after [\d.]+ s \[interrupted\]", end)
+    assert re.fullmatch(r"stopped after [\d.]+ s; .*run it again to .*", end)
     assert last == "stopped"
 
 

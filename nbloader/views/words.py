@@ -242,7 +242,7 @@ def kept(state: JobState, what: str = "the cell") -> str:
     """
     if not state.ended_by_user:
         return ""
-    if not state.is_resumable:
+    if not state.is_resumable or not state.there:
         return f"run {what} again to begin anew"
     there = "all of it is" if state.there >= state.total else f"{_there(state)} are"
     return f"{there} kept; run {what} again to go on"
