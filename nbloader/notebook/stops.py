@@ -49,8 +49,9 @@ def _show_quietly() -> None:
         if not isinstance(error, Stop):
             found: list[str] = shown_by(kind, error, trace, tb_offset=tb_offset)
             return found
+        sys.last_type, sys.last_value, sys.last_traceback = kind, error, trace  # for `%tb`
         if not error.shown:
             sys.stdout.write(f"{error}\n")
-        return error._render_traceback_()  # for `%tb`; a cell that fails shows what is written
+        return error._render_traceback_()  # which a cell does not show
 
     own_shell.set_custom_exc((*others, Stop), show)

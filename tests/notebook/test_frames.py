@@ -237,7 +237,8 @@ def test_no_frame_of_a_failed_load_keeps_tensors(
     notebook: Notebook, arrange: str, call: str, error: str
 ) -> None:
     assert notebook.run(f"seen.clear()\n{arrange}") == ""
-    assert error in notebook.run(call)
+    # A stop is no error, and the view says that it came.
+    assert {"KeyboardInterrupt": "stopped after"}.get(error, error) in notebook.run(call)
     notebook.run("if hook is not None: hook.remove()")
     assert notebook.run("len(max(seen)) > 5") == "True"  # there was something to free
     assert notebook.run("left()") == "[]"
