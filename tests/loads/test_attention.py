@@ -191,4 +191,4 @@ def test_the_command_line_takes_it(
     assert main(["preflight", MINILM, *where, "--attention", "xformers"]) == 1
     assert "'xformers' is none of transformers" in capsys.readouterr().out
     assert main(["preflight", MINILM, *where, "--attention", "fast"]) == 2
-    assert "attention='fast' is not known" in capsys.readouterr().err
+    assert "--attention fast is not known" in capsys.readouterr().err
