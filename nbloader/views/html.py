@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 from nbloader.records import CheckStatus
-from nbloader.state import Awaited, JobState, StageState, Status
+from nbloader.state import Awaited, ComponentState, JobState, StageState, Status
 from nbloader.text import format_duration, format_share, format_speed, plain
 from nbloader.views import text
 from nbloader.views.budget import Pace
@@ -79,7 +79,7 @@ def render(state: JobState, form: Form = WHOLE) -> str:
     if state.status is Status.RUNNING:
         return box(
             [
-                live(state, form, static=True),
+                live(state, form, state.components, static=True),
                 checks_markup(state.checks, state.fit),
                 _retries(state),
             ]
@@ -109,17 +109,20 @@ def interrupted_bundle(state: JobState) -> Bundle:
     }
 
 
-def live(state: JobState, form: Form, *, static: bool = False) -> str:
+def live(
+    state: JobState, form: Form, parts: Sequence[ComponentState], *, static: bool = False
+) -> str:
     """Write what changes while a job runs, as one piece: all of it is true at the same moment.
 
     Every figure has a place of its own, whether it is known or not, so that nothing moves.
 
     Args:
+        parts: the components of the state, which take most of the work of a drawing to derive.
         static: whether places are kept only for what is known.
     """
     if state.status is not Status.RUNNING:
         return "".join((*_end(state, form), notices(state)))
-    parts = largest(grouped(state.components), MAX_LIVE_COMPONENTS)
+    shown = largest(grouped(parts), MAX_LIVE_COMPONENTS)
     return "".join(
         (
             line(_title(state)),
@@ -127,7 +130,7 @@ def live(state: JobState, form: Form, *, static: bool = False) -> str:
             _progress(state, form),
             line(faint(_stages(state) or "&nbsp;")),
             sparkline(state, kept=not static) if form.speed and _fetches(state) else "",
-            components(parts, state, limit=len(parts)),
+            components(shown, state, limit=len(shown)),
             notices(state),
         )
     )
@@ -167,6 +170,7 @@ def _progress(state: JobState, form: Form) -> str:
         (f"{state.percent:.0f} %" if known else "", "2.8em"),
         (format_share(state.there, state.total) if known else "", "8.5em"),
     ]
+    ready = ready_in(state) if form.eta else ""
     warned = waiting(state)
     if warned:
         cells.append((f"{ICONS[CheckStatus.WARNING]} {warned}", "22em"))
@@ -174,11 +178,9 @@ def _progress(state: JobState, form: Form) -> str:
         cells += [(format_speed(state.speed) if known else "", "5.5em")] if form.speed else []
         cells += [(time_left(state), "9.5em")] if form.eta else []
         # The last one: where it is not known, no place is kept for it, which might take a line.
-        cells += [(ready_in(state), "9.5em")] if form.eta and ready_in(state) else []
+        cells += [(ready, "9.5em")] if ready else []
     else:
-        cells.append(
-            (", ".join(filter(None, (doing(state), ready_in(state) if form.eta else ""))), "")
-        )
+        cells.append((", ".join(filter(None, (doing(state), ready))), ""))
     said = ", ".join(content for content, _ in cells if content)
     places = "".join(
         f'<span style="flex:0 0 {width or "auto"};white-space:nowrap">{content or "&nbsp;"}</span>'
@@ -230,16 +232,17 @@ def _end(state: JobState, form: Form) -> list[str]:
 
 def _details(state: JobState, form: Form) -> str:
     """Fold away all that need not be read, under a line that says what there is."""
-    parts = [
+    parts = state.components
+    folded = [
         line(faint(_stages(state))) if state.stages else "",
         sparkline(state, kept=False) if form.speed else "",
-        components(state.components, state, limit=MAX_COMPONENTS),
+        components(parts, state, limit=MAX_COMPONENTS),
         checks_markup(state.checks, state.fit, state.failure),
         _retries(state),
     ]
-    content = "".join(parts)
+    content = "".join(folded)
     counts = [
-        counted(len(state.components), "component", "components") if state.components else "",
+        counted(len(parts), "component", "components") if parts else "",
         counted(len(state.checks), "check", "checks") if state.checks else "",
         counted(len(state.retries), "retry", "retries") if state.retries else "",
     ]

@@ -72,12 +72,12 @@ def traits(
     Args:
         pane: writes the files of a component; it may keep what it wrote before.
     """
-    panes = largest(state.components, MAX_COMPONENTS)
-    live = html.live(state, form)
-    said = ", ".join(filter(None, (retried(state.retries), next_attempt(state))))
-    troubled = bool(next_attempt(state)) or (
-        state.status is Status.FAILED and not state.ended_by_user
-    )
+    parts = state.components
+    panes = largest(parts, MAX_COMPONENTS)
+    live = html.live(state, form, parts)
+    following = next_attempt(state)
+    said = ", ".join(filter(None, (retried(state.retries), following)))
+    troubled = bool(following) or (state.status is Status.FAILED and not state.ended_by_user)
     wanted: dict[str, dict[str, object]] = {
         "status": {"value": STYLE + unseen(_said(state))},
         "job": {"value": box([live])},

@@ -236,7 +236,7 @@ def test_what_is_true_when_a_thread_blocks_is_on_the_screen() -> None:
     ):
         state = apply(state, event, 22.0)
         view.update(state)
-    assert view._widgets["job"].value == box([html.live(state, Form())])
+    assert view._widgets["job"].value == box([html.live(state, Form(), state.components)])
     for said in ("100 %", "building", ">loading</span>", "● initialise 0 s"):
         assert said in view._widgets["job"].value
     assert "left<" not in view._widgets["job"].value
