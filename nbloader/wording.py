@@ -118,7 +118,7 @@ def worded(text: str, reader: Reader) -> str:
     elif reader is Reader.SCRIPT:
         text = text.replace(IN_COLAB, LOG_IN)
     for pattern, words in _PHRASES[reader]:
-        text = pattern.sub(words, text)
+        text = re.sub(pattern, words, text)
     return text
 
 
@@ -145,15 +145,13 @@ GET_GPU: Mapping[str, str] = MappingProxyType(
 # -- what is done about the moment, and outside of Python ------------------------------------------
 
 
-def _phrases(*pairs: tuple[str, str]) -> tuple[tuple[re.Pattern[str], str], ...]:
-    return tuple((re.compile(pattern), words) for pattern, words in pairs)
-
-
 _SHELL_COMMAND = r"(?:chmod|rm|python -m|hf download) "
 
-_PHRASES: Mapping[Reader, tuple[tuple[re.Pattern[str], str], ...]] = MappingProxyType(
+# Compiled where they are used: this module is imported with the errors, in the first second of
+# every load and by the worker, which together took 10 ms for what one reader needs a third of.
+_PHRASES: Mapping[Reader, tuple[tuple[str, str], ...]] = MappingProxyType(
     {
-        Reader.CELL: _phrases(
+        Reader.CELL: (
             (r"(?<![%\w!])pip install ", "%pip install "),
             (r"`hf auth login`", "`import huggingface_hub; huggingface_hub.login()`"),
             (r"`hf auth logout`", "`import huggingface_hub; huggingface_hub.logout()`"),
@@ -163,7 +161,7 @@ _PHRASES: Mapping[Reader, tuple[tuple[re.Pattern[str], str], ...]] = MappingProx
             (r'os\.chdir\("([^"]*)"\)', r"%cd \1"),
             (r"\(os\.getcwd\(\)\)", "(%pwd)"),
         ),
-        Reader.SCRIPT: _phrases(
+        Reader.SCRIPT: (
             (r"%pip install ", "pip install "),
             (r"%env (\w+)=(\S+)", r'os.environ["\1"] = "\2"'),
             (r",? restart the kernel, and load again", ", and start the program again"),
@@ -174,7 +172,7 @@ _PHRASES: Mapping[Reader, tuple[tuple[re.Pattern[str], str], ...]] = MappingProx
             (r"\b(R|r)un the (?:cell|line) again\b", r"\1un it again"),
             (r", then this cell again\b", ", then this again"),
         ),
-        Reader.SHELL: _phrases(
+        Reader.SHELL: (
             (r"%pip install ", "pip install "),
             (r"%env (\w+)=(\S+)", r"export \1=\2"),
             (r'os\.environ\["(\w+)"\] = "([^"]*)"', r"export \1=\2"),
@@ -196,17 +194,15 @@ _PHRASES: Mapping[Reader, tuple[tuple[re.Pattern[str], str], ...]] = MappingProx
 # -- the command line ------------------------------------------------------------------------------
 
 _NAMES = "|".join(sorted({*OPTIONS, *SWITCHES, *ONLY_IN_PYTHON, "token", "settings", "filename"}))
-_ARGUMENT = re.compile(rf"(?<![\w.$?&/'\"\]-])({_NAMES})=(?!=)")
-_CALL = re.compile(r"(?P<before>= )?(?<![\w.])(?P<name>[\w.]*\w)\(")
+_ARGUMENT = rf"(?<![\w.$?&/'\"\]-])({_NAMES})=(?!=)"
+_CALL = r"(?P<before>= )?(?<![\w.])(?P<name>[\w.]*\w)\("
 _OURS = "nbloader."
-_PASS_TOKEN = re.compile(r"\b(P|p)ass (?:it as )?(?=`?token=)")
-_PASS_SETTINGS = re.compile(r"\b(P|p)ass (?=`?settings=\{)")
+_AS_VARIABLE = r"\b(P|p)ass (?:(?:it as )?(?=`?token=)|(?=`?settings=\{))"
 
 
 def _for_the_command_line(text: str) -> str:
     """Name options in the place of arguments, and commands in that of calls."""
-    text = _PASS_TOKEN.sub(lambda found: "Set " if found[1] == "P" else "set ", text)
-    text = _PASS_SETTINGS.sub(lambda found: "Set " if found[1] == "P" else "set ", text)
+    text = re.sub(_AS_VARIABLE, lambda found: "Set " if found[1] == "P" else "set ", text)
     done, at = [], 0
     while at < len(text):
         found = _next(text, at)
@@ -220,7 +216,8 @@ def _for_the_command_line(text: str) -> str:
 
 def _next(text: str, at: int) -> tuple[int, int, str] | None:
     """Find the next call or argument: where it begins and ends, and what it is in a shell."""
-    call, argument = _CALL.search(text, at), _ARGUMENT.search(text, at)
+    # A pattern that looks behind has to see what stands before the place: no slices.
+    call, argument = re.compile(_CALL).search(text, at), re.compile(_ARGUMENT).search(text, at)
     if call and (argument is None or call.start() <= argument.start()):
         start, end = call.start("name"), _closed(text, call.end() - 1)
         is_ours = call["name"].startswith(_OURS) and not call["before"]
@@ -253,7 +250,7 @@ def _closed(text: str, at: int) -> int:
     return len(text)
 
 
-_WORD = re.compile(r"\.\.\.|[\w.:/-]*\w")
+_WORD = r"\.\.\.|[\w.:/-]*\w"
 
 
 def _value_end(text: str, at: int) -> int:
@@ -265,8 +262,8 @@ def _value_end(text: str, at: int) -> int:
         return at if end < 0 else end + 1
     if text[at] in "([{":
         return _closed(text, at)
-    found = _WORD.match(text, at)
-    return found.end() if found else at
+    found = re.match(_WORD, text[at:])
+    return at + found.end() if found else at
 
 
 def _option(name: str, given: str) -> str:
