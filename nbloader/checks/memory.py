@@ -162,7 +162,7 @@ def ram(facts: Facts) -> CheckResult:
         return skipped("ram", _not_placed(facts))
     if not machine.memory.total:
         return skipped("ram", "how much there is is not known")
-    needed = max(chosen.ram_loading, chosen.ram_after)
+    needed = chosen.ram_peak
     message = f"needs {_in_memory(chosen)}, {format_bytes(machine.memory.available)} available"
     if needed + chosen.mapped > TIGHT * machine.memory.available:
         return warned(

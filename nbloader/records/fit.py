@@ -118,6 +118,11 @@ class Placement:
     max_memory: Mapping[str, int] = field(default_factory=dict)
 
     @property
+    def ram_peak(self) -> int:
+        """The most memory of its own that it takes, while it is loaded or after."""
+        return max(self.ram_loading, self.ram_after)
+
+    @property
     def rank(self) -> int:
         """Where it stands among all ways, from the fastest on.
 

@@ -27,11 +27,11 @@ from nbloader.views.markup import (
     hint,
     inset,
     line,
-    link,
     marked,
     scrolled,
     strip,
     table,
+    web_link,
     whole,
 )
 from nbloader.views.verdict import (
@@ -159,16 +159,20 @@ def _link(result: CheckResult) -> str:
     """Link to where it can be mended or read about, if the hint does not; only to the web."""
     if not result.link.startswith("https://") or result.link in result.hint:
         return ""
-    href = escape(result.link)
-    return link(href, href, ' target="_blank" rel="noopener noreferrer"')
+    return web_link(result.link)
 
 
 def _not_checked(results: Sequence[CheckResult]) -> list[tuple[str, str]]:
     """Return what was not checked by its causes: names, and the cause of all of them."""
+    skipped = (each for each in results if each.status is CheckStatus.SKIPPED)
+    return _by_cause((each.name, each.message) for each in skipped)
+
+
+def _by_cause(found: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Put the names of those with the same cause together, in the order of the causes."""
     causes: dict[str, list[str]] = {}
-    for each in results:
-        if each.status is CheckStatus.SKIPPED:
-            causes.setdefault(each.message, []).append(each.name)
+    for name, cause in found:
+        causes.setdefault(cause, []).append(name)
     return [(", ".join(names), cause) for cause, names in causes.items()]
 
 
@@ -354,12 +358,9 @@ def _weights(part: ComponentWeights) -> tuple[str, ...]:
 
 def _unworked(rows: Iterable[Placement]) -> Iterator[str]:
     """Name the methods that were not worked out, those with the same reason in one line."""
-    methods: dict[str, list[str]] = {}
-    for row in rows:
-        if not row.components:
-            methods.setdefault(row.reason, []).append(str(row.method))
-    for why, names in methods.items():
-        yield f"{', '.join(names)}: {why}"
+    unworked = (row for row in rows if not row.components)
+    for names, why in _by_cause((str(row.method), row.reason) for row in unworked):
+        yield f"{names}: {why}"
 
 
 def _placement(row: Placement) -> tuple[str, ...]:

@@ -132,7 +132,7 @@ def _on_gpus(placement: Placement | None, machine: MachineFacts) -> Iterator[Nee
 def _in_memory(placement: Placement | None, machine: MachineFacts) -> Need:
     peak = 0
     if placement is not None:
-        peak = max(placement.ram_loading, placement.ram_after) + placement.mapped
+        peak = placement.ram_peak + placement.mapped
         if any(gpu.unified for gpu in machine.gpus):
             peak += sum(placement.vram)  # One memory for both.
     parts = _resting(placement, {"cpu", "mps"})

@@ -28,7 +28,6 @@ _BLOCK = "display:block;width:100%;margin:4px 0;border:0;font:inherit;color:inhe
 # JupyterLab pads rows, too, which tells only where they are no rows of a table.
 _ROW = "display:flex;flex-wrap:wrap;column-gap:1em;padding:0;background:none"
 _ADDRESS = re.compile(r"(https://[\w./?=&%#:~+-]*[\w/])")
-_ELSEWHERE = ' target="_blank" rel="noopener noreferrer"'
 _UNSEEN = (
     "position:absolute;width:1px;height:1px;margin:-1px;overflow:hidden;"
     "clip-path:inset(50%);white-space:nowrap"
@@ -81,7 +80,7 @@ def code_marked(text: str, limit: int = 900) -> str:
     Code stands between backticks, or is a whole line after the first one, which is to be pasted.
     """
     first, *others = [plain(each, limit) for each in printable(text[:limit]).split("\n")] or [""]
-    marked = "".join(
+    said = "".join(
         f"<code>{html.escape(piece)}</code>" if number % 2 else _linked(piece)
         for number, piece in enumerate(first.split("`"))
     )
@@ -90,15 +89,13 @@ def code_marked(text: str, limit: int = 900) -> str:
         for each in others
         if each
     )
-    return marked + pasted
+    return said + pasted
 
 
 def _linked(text: str) -> str:
     """Make a link of each address of the web in a text of one line."""
     return "".join(
-        link(html.escape(piece), html.escape(piece), _ELSEWHERE)
-        if number % 2
-        else html.escape(piece)
+        web_link(piece) if number % 2 else html.escape(piece)
         for number, piece in enumerate(_ADDRESS.split(text))
     )
 
@@ -113,6 +110,12 @@ def link(href: str, content: str, more: str = "") -> str:
     # Widgets do not get the theme's colour for links by themselves.
     style = "color:var(--jp-content-link-color,inherit);text-decoration:underline"
     return f'<a href="{href}"{more} style="{style}">{content}</a>'
+
+
+def web_link(address: str) -> str:
+    """Link to a foreign address of the web, which opens beside the notebook."""
+    href = escape(address)
+    return link(href, href, ' target="_blank" rel="noopener noreferrer"')
 
 
 def scrolled(content: str) -> str:

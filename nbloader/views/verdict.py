@@ -12,7 +12,6 @@ from nbloader.records import (
     ComponentWeights,
     Fit,
     Kind,
-    Placement,
     Selection,
 )
 from nbloader.text import format_bytes, format_share
@@ -85,7 +84,7 @@ def verdict(report: Report, *, told: Sequence[CheckResult] = ()) -> Verdict:
     """
     status = _worst([each.status for each in report.results])
     what = what_it_is(report.selection) if report.selection else ""
-    failures = [each for each in report.results if each.status is CheckStatus.FAILED]
+    failures = [each for each in report.results if _has_failed(each)]
     own = [each for each in failures if each not in told]
     if own:
         says = f"cannot be loaded here: {own[0].message}"
@@ -160,7 +159,8 @@ def room(fit: Fit | None) -> str:
     parts = _on_gpus(used)
     rests = any(part.device == "cpu" for part in placement.components)
     if fit.memory and (rests or not used):
-        parts.append(f"{format_share(_ram(placement), fit.memory)} of RAM")
+        ram = placement.ram_peak + placement.mapped
+        parts.append(f"{format_share(ram, fit.memory)} of RAM")
     return ", ".join(parts)
 
 
@@ -173,10 +173,6 @@ def _on_gpus(used: Sequence[tuple[int, str, int]]) -> list[str]:
         where = f"the {name}" if len(same) == 1 else f"each of {len(same)} {name}"
         parts.append(f"{'' if len(same) == 1 else 'up to '}{format_share(size, free)} on {where}")
     return parts
-
-
-def _ram(placement: Placement) -> int:
-    return max(placement.ram_loading, placement.ram_after) + placement.mapped
 
 
 def _download(report: Report) -> str:

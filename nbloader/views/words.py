@@ -81,8 +81,8 @@ def placement_words(placement: Placement) -> str:
 def placement_figures(placement: Placement) -> str:
     """Say what a placement takes: VRAM on each GPU, and the larger of the two peaks of memory."""
     vram = " + ".join(format_bytes(needed) for needed in placement.vram if needed)
-    ram = max(placement.ram_loading, placement.ram_after)
-    parts = [f"VRAM {vram}" if vram else "", f"RAM {format_bytes(ram + placement.mapped)}"]
+    ram = placement.ram_peak + placement.mapped
+    parts = [f"VRAM {vram}" if vram else "", f"RAM {format_bytes(ram)}"]
     return " · ".join(filter(None, parts))
 
 
@@ -244,9 +244,6 @@ def kept(state: JobState, what: str = "the cell") -> str:
         return ""
     if not state.is_resumable or not state.there:
         return f"run {what} again to begin anew"
-    there = "all of it is" if state.there >= state.total else f"{_there(state)} are"
+    share = format_share(state.there, state.total)
+    there = "all of it is" if state.there >= state.total else f"{share} are"
     return f"{there} kept; run {what} again to go on"
-
-
-def _there(state: JobState) -> str:
-    return format_share(state.there, state.total)
