@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -9,6 +10,11 @@ import pytest
 
 from nbloader.localhub import LocalHub
 from tests.servers import Proxy
+
+# What is loaded is compared bit for bit with what the libraries load. On some processors MKL's sums
+# depend on where in memory a matrix begins, unless it is asked for the same result everywhere:
+# "Reproducibility conditions" in oneMKL's guide. It is read when torch is imported.
+os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
 WriteRepo = Callable[[Path, str, Mapping[str, bytes]], None]
 Publish = Callable[[Mapping[str, bytes]], str]
@@ -38,7 +44,7 @@ def demo_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def _demo_server(demo_root: Path) -> Iterator[LocalHub]:
-    with LocalHub.start(demo_root, max_seconds=3600) as hub:
+    with LocalHub.start(demo_root, max_seconds=7200) as hub:
         yield hub
 
 
@@ -63,7 +69,7 @@ def _own_environment(
 @pytest.fixture(scope="session")
 def _server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LocalHub, Path]]:
     root = tmp_path_factory.mktemp("localhub")
-    with LocalHub.start(root, max_seconds=3600) as hub:
+    with LocalHub.start(root, max_seconds=7200) as hub:
         yield hub, root
 
 
