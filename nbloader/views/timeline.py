@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -10,7 +9,7 @@ from enum import StrEnum
 from nbloader.records import Retry
 from nbloader.state import STALL_S, JobState, Span, StageState
 from nbloader.text import format_bytes, format_duration, format_speed, plain
-from nbloader.views.words import counted, ended
+from nbloader.views.words import counted, ended, retried
 
 MAX_STAGES = 20
 
@@ -205,9 +204,8 @@ def told(found: Sequence[Mark]) -> Iterator[tuple[str, str]]:
 
 
 def _parts(retries: Sequence[Retry]) -> Iterator[str]:
-    reasons = Counter(retry.reason for retry in retries)
-    why = plain("; ".join(reason for reason, _ in reasons.most_common(3)), _REASON_LIMIT)
-    yield why if len(retries) == 1 else f"{len(retries)} retries: {why}"
+    alone = retries[0] if len(retries) == 1 else None
+    yield plain(alone.reason, _REASON_LIMIT) if alone else retried(retries)
     if len(paths := {retry.path for retry in retries}) == 1:
         path = plain(paths.pop() or "")
         yield path if len(path) <= _PATH_LIMIT else f"…{path[-_PATH_LIMIT:]}"

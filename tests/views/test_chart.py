@@ -218,7 +218,7 @@ def test_retries_are_marked_on_the_line_when_they_were_told_of() -> None:
     assert line.get_xydata().tolist() == [list(point) for point in points]
     text = written(figure)
     assert f"timed out · {WEIGHTS} · then over Xet" in text
-    assert "2 retries: timed out; reset · then over HTTP" in text
+    assert "2 attempts failed: timed out, reset · then over HTTP" in text
 
 
 def test_a_change_of_the_route_is_marked() -> None:
