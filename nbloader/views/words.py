@@ -215,7 +215,7 @@ def retried(retries: Sequence[Retry]) -> str:
         parts.append(f"{counted(silent, 'piece', 'pieces')} fell silent and {were} asked again")
     if failed:
         why = ", ".join(
-            reason if count == failed else f"{reason} ({count})"
+            reason if count in (1, failed) else f"{reason} ({count})"
             for reason, count in reasons.most_common(MAX_REASONS)
         )
         rest = "" if len(reasons) <= MAX_REASONS else ", and others"
