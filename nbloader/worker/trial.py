@@ -12,7 +12,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from nbloader.trial import Task
@@ -51,13 +51,14 @@ def answer(task: Task, folder: Path, imported: Callable[[], object]) -> dict[str
 
     try:
         imported()
-        with closing(
-            Building(
-                task.selection, folder, task.placement, task.loader_kwargs, attention=task.attention
-            )
-        ) as building:
+        building = Building(
+            task.selection, folder, task.placement, task.loader_kwargs, attention=task.attention
+        )
+        try:
             while building.step():
                 pass
+        finally:
+            building.close(collect=False)
     except NbloaderError as error:
         if isinstance(error.__cause__, MemoryError) or _NO_MEMORY in str(error.__cause__):
             return {"unmade": "memory is short"}
