@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from docs.generate import PARTS, filled
+from docs.generate import PARTS, STORED, filled
 from docs.generate.errors import causes_and_cures, every_error
 from docs.generate.limits import NOT_LIMITS, constants, reasons, watchers
 from nbloader import Settings, limits
@@ -34,9 +34,16 @@ def test_every_part_stands_on_a_page() -> None:
     assert sorted(marks) == sorted(PARTS)
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_pages_hold_what_is_generated(page: Path) -> None:
+    """`python -m docs.generate` writes it."""
+    text = page.read_text("utf-8")
+    assert filled(text, STORED) == text
+
+
 def test_a_mark_that_names_nothing_is_an_error() -> None:
     with pytest.raises(KeyError):
-        filled("<!-- generated: nothing -->")
+        filled("<!-- generated: nothing -->\n<!-- end -->")
 
 
 def test_every_setting_stands_in_the_table_with_its_variable() -> None:

@@ -43,6 +43,36 @@ def test_the_readme_is_short() -> None:
     assert len(README.split()) <= 800
 
 
+def cells(text: str, row: str) -> list[str]:
+    """Return the cells of the first row of a table that begins so."""
+    (line, *_) = [line for line in text.splitlines() if line.startswith(f"| {row}")]
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_its_figures_are_those_of_the_pages_that_have_them() -> None:
+    benchmarks = (ROOT / "docs" / "benchmarks.md").read_text("utf-8")
+    for row in ("killed at 50 %", "the same, 120 MB", "every answer cut", "one answer goes silent"):
+        assert cells(README, row) == cells(benchmarks, row)
+    speed = {
+        name: int(cells(benchmarks, f"{name} |")[1])
+        for way in ("HTTP", "Xet")
+        for name in (f"nbloader, {way}", f"snapshot_download, {way}")
+    }
+    over_http, over_xet = (
+        speed[f"nbloader, {way}"] / speed[f"snapshot_download, {way}"] for way in ("HTTP", "Xet")
+    )
+    assert f"{over_http:.1f} times the speed of `snapshot_download` over HTTP" in README
+    assert f"{over_xet:.2f} times over Xet" in README
+
+    table = (ROOT / "tests" / "fit" / "placements.md").read_text("utf-8")
+    vram, total = cells(table, "SDXL, fp16 | gpu")[3].split(" of ")
+    assert f"{vram} of a T4's {total} GB" in README
+
+    compared = (ROOT / "docs" / "compatibility.md").read_text("utf-8")
+    kinds = ("classes", "diffusers", "sentence-transformers", "transformers")
+    assert f"{sum(int(cells(compared, kind)[1]) for kind in kinds)} models were" in README
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_command_of_make_is_one(page: Path) -> None:
     known = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
