@@ -89,6 +89,11 @@ def checks_markup(
     return check_rows(loud) + (fold(summary, rows) if rows else line(summary))
 
 
+def count_made(results: Sequence[CheckResult]) -> int:
+    """Return how many of the checks were made, whatever they found."""
+    return sum(each.status is not CheckStatus.SKIPPED for each in results)
+
+
 def _loud(results: Sequence[CheckResult], failure: Failed | None = None) -> list[CheckResult]:
     """Return what asks for something, failures first."""
     told = failure.message if failure else None
@@ -318,10 +323,9 @@ class _Table:
 def _tables(report: Report) -> Iterator[_Table]:
     weights, fit = report.weights, report.fit
     if weights:
-        total = format_bytes(sum(part.total for part in weights))
         yield _Table(
-            title=f"Weights as they are stored: {total}",
-            heads=("component", "bytes", "formats"),
+            title=f"Weights as they are stored: {_stored(report)}",
+            heads=("component", "weights", "formats"),
             rows=tuple(map(_weights, weights[:MAX_ROWS])),
         )
     if fit is None:
@@ -337,6 +341,15 @@ def _tables(report: Report) -> Iterator[_Table]:
             notes=tuple(_unworked(others)),
             opened=fit.chosen is None and bool(fitting),
         )
+
+
+def _stored(report: Report) -> str:
+    """Say what the weights come to, and the files in which they are, which is what is fetched."""
+    weights = sum(part.total for part in report.weights)
+    files = report.selection.total if report.selection else 0
+    stored, fetched = format_bytes(weights), format_bytes(files)
+    is_more = files > weights and fetched != stored
+    return f"{stored}; with all other files {fetched}" if is_more else stored
 
 
 def _plans_words(fitting: int, count: int, other: str) -> str:

@@ -11,7 +11,7 @@ from nbloader.state import Awaited, ComponentState, JobState, StageState, Status
 from nbloader.text import format_duration, format_share, format_speed, plain
 from nbloader.views import text
 from nbloader.views.budget import Pace
-from nbloader.views.checks import checks_markup
+from nbloader.views.checks import checks_markup, count_made
 from nbloader.views.display import WHOLE, Bundle, Display, Form, new_display_id
 from nbloader.views.markup import bar, box, code_marked, escape, faint, fold, line, whole
 from nbloader.views.parts import (
@@ -243,7 +243,7 @@ def _details(state: JobState, form: Form) -> str:
     content = "".join(folded)
     counts = [
         counted(len(parts), "component", "components") if parts else "",
-        counted(len(state.checks), "check", "checks") if state.checks else "",
+        counted(made, "check", "checks") if (made := count_made(state.checks)) else "",
         counted(len(state.retries), "retry", "retries") if state.retries else "",
     ]
     said = " · ".join(filter(None, counts))

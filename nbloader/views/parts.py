@@ -26,7 +26,7 @@ from nbloader.views.markup import (
     table,
     whole,
 )
-from nbloader.views.words import ICONS, step_words
+from nbloader.views.words import ICONS, counted, step_words
 
 MAX_FILES = 30
 
@@ -110,7 +110,9 @@ def _component(part: ComponentState, status: Status, seconds: Mapping[str, float
     completed, total = part.completed, part.total
     share = min(1.0, completed / total) if total else 1.0
     there = format_share(completed or total, total)
-    moves = "" if status is Status.READY else bar(share, name, f"{step}, {there}")
+    moves = bar(share, name, f"{step}, {there}")
+    if status is Status.READY:
+        moves, there = "", f"{there} in {counted(len(part.files), 'file', 'files')}"
     label = (
         f'<span title="{name}" style="flex:0 0 9em;overflow:hidden;text-overflow:ellipsis;'
         f'white-space:nowrap">{name}</span>{moves}'

@@ -112,12 +112,12 @@ def test_the_final_form_reads_without_any_style() -> None:
         "80.0 MB downloaded in 21 s, 3.8 MB/s · 20.0 MB from the cache · main (cccccccc)",
         "⚠\ufe0e the token is old",
         "Make a new one.",
-        "Details 3 components · 3 checks · 1 retry",
+        "Details 3 components · 2 checks · 1 retry",
         "✓ connect 1.0 s · ✓ set up 1.0 s · ✓ download 21 s · ✓ initialise 1.0 s",
         "fastest 3.2 MB/s",
-        "config | ready, 1.0 kB",
-        "transformer | ready, 80.0 MB",
-        "vae | ready · 0.4 s, 20.0 MB",
+        "config | ready, 1.0 kB in 1 file",
+        "transformer | ready, 80.0 MB in 2 files",
+        "vae | ready · 0.4 s, 20.0 MB in 1 file",
         "⚠\ufe0e disk: 12 GB free",
         "Free some.",
         "✓ 1 check passed",
@@ -153,7 +153,7 @@ def test_a_failed_job_shows_why_and_what_to_do() -> None:
         "40.0 MB downloaded in 11 s, 3.6 MB/s · 20.0 MB from the cache · main (cccccccc)",
         "⚠\ufe0e the token is old",
         "Make a new one.",
-        "Details 3 components · 3 checks · 1 retry",
+        "Details 3 components · 2 checks · 1 retry",
     ]
     assert lines[lines.index("transformer") + 1] == "stopped, 40.0 of 80.0 MB"
 
@@ -208,7 +208,7 @@ def test_who_ends_a_job_reads_once_that_it_stopped_and_what_is_kept(reference: s
     lines = Reader(html.render(state)).lines
     assert lines[:3] == [
         f"■ org/name · stopped after 20 s; {kept}; run the cell again to go on",
-        "Details 3 components · 3 checks · 1 retry",
+        "Details 3 components · 2 checks · 1 retry",
         "✓ connect 1.0 s · ✓ set up 1.0 s · ■ download 18 s",
     ]
     assert text.render(state).splitlines()[-2:] == [

@@ -240,8 +240,8 @@ def test_a_report_as_text_and_as_html() -> None:
         "– not checked: xet, rate-limit (nothing comes from there), license (its card names none)",
         "",
         "Weights as they are stored: 8.0 GB",
-        "  component  bytes   formats",
-        "  unet       8.0 GB  BF16 8.0 GB",
+        "  component  weights  formats",
+        "  unet       8.0 GB   BF16 8.0 GB",
         "",
         "1 other plan fits (for one image)",
         "  plan           dtype    VRAM    RAM while loading  RAM during inference",
@@ -257,12 +257,19 @@ def test_a_report_as_text_and_as_html() -> None:
         "✓ disk: what disk says",
         "– not checked: xet, rate-limit (nothing comes from there), license (its card names none)",
         "Weights as they are stored: 8.0 GB",
-        "component | bytes | formats",
+        "component | weights | formats",
         "unet | 8.0 GB | BF16 8.0 GB",
         "1 other plan fits (for one image)",
         "plan | dtype | VRAM | RAM while loading | RAM during inference",
         "model-offload | float16 | 9.0 GB | – | 38.0 GB | fits, slower",
     ]
+
+
+def test_what_is_stored_is_told_apart_from_the_files_that_it_is_in() -> None:
+    stored = (ComponentWeights(name="model", bytes_by_dtype={"F32": 90 * MB}),)
+    for shown in (Shown(weights=stored), Shown(weights=stored, selection=None)):
+        files = "; with all other files 100 MB" if shown.selection else ""
+        assert f"Weights as they are stored: 90.0 MB{files}" in report_text(shown).splitlines()
 
 
 @pytest.mark.parametrize("form", [report_text, report_html])
