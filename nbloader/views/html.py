@@ -32,9 +32,11 @@ from nbloader.views.words import (
     ended,
     fetched,
     kept,
+    origin,
     ready_in,
     retried,
     time_left,
+    title,
     waiting,
     where,
     whole_seconds,
@@ -142,7 +144,7 @@ def _fetches(state: JobState) -> bool:
 
 
 def _title(state: JobState) -> str:
-    return f"{_mark(state)} <b>{escape(state.repo_id, 100)}</b>"
+    return f"{_mark(state)} <b>{escape(title(state))}</b>"
 
 
 def _mark(state: JobState) -> str:
@@ -208,32 +210,42 @@ def _stage(state: JobState, begun: StageState) -> str:
 def _end(state: JobState, form: Form) -> list[str]:
     """Write how a job has ended: the title, and a line or two about it."""
     failure = state.failure
-    came = " · ".join(filter(None, (fetched(state, speed=form.speed), where(state))))
-    facts = line(faint(escape(came, _ABOUT_LIMIT))) if came else ""
     if failure is None:
+        came = _joined(fetched(state, seconds=False, speed=False), where(state))
         return [
-            line(f"{_title(state)}: {escape(state.summary)} {faint(f'· {ended(state)}')}"),
-            facts,
+            line(f"{_title(state)} {faint(f'· {ended(state)}')}"),
+            line(escape(state.summary) + (faint(f" · {came}") if came else "")),
         ]
     if state.ended_by_user:
         return [line(f"{_title(state)} {faint(f'· {ended(state)}; {kept(state)}')}")]
     reference = escape(failure.reference, _NAME_LIMIT)
     why = f" · {_TOLD_BELOW}" if form.raised else ""
-    title = line(f"{_title(state)} {faint(f'· {ended(state)} [{reference}]{why}')}")
+    head = line(f"{_title(state)} {faint(f'· {ended(state)} [{reference}]{why}')}")
     if form.raised:
-        return [title]
+        return [head]
     return [
-        title,
+        head,
         line(f"<b>{escape(failure.message)}</b>"),
         line(code_marked(failure.hint)),
-        facts,
+        _facts(fetched(state, speed=form.speed), where(state)),
     ]
+
+
+def _facts(*found: str) -> str:
+    """Write facts about a job on a line; none for none."""
+    return line(faint(said)) if (said := _joined(*found)) else ""
+
+
+def _joined(*found: str) -> str:
+    return escape(" · ".join(filter(None, found)), _ABOUT_LIMIT)
 
 
 def _details(state: JobState, form: Form) -> str:
     """Fold away all that need not be read, under a line that says what there is."""
     parts = state.components
+    average = state.average_speed if form.speed and state.status is Status.READY else None
     folded = [
+        _facts(origin(state), f"{format_speed(average)} on average" if average else ""),
         line(faint(_stages(state))) if state.stages else "",
         sparkline(state, kept=False) if form.speed else "",
         components(parts, state, limit=MAX_COMPONENTS),

@@ -18,7 +18,14 @@ from nbloader.records import (
 )
 from nbloader.redaction import short_path
 from nbloader.state import Awaited, JobState, Status, Step
-from nbloader.text import format_bytes, format_duration, format_share, format_speed, plain
+from nbloader.text import (
+    format_bytes,
+    format_duration,
+    format_share,
+    format_speed,
+    middle,
+    plain,
+)
 
 ICONS: Mapping[Status | CheckStatus, str] = MappingProxyType(
     {
@@ -57,7 +64,13 @@ PLACEMENT_WORDS: Mapping[Method, str] = MappingProxyType(
 MAX_REASONS = 3
 
 _NAME_LIMIT = 60
+_TITLE_LIMIT = 100
+_FOLDER_LIMIT = 40
+_PATH_LIMIT = 300
 _REASON_LIMIT = 120
+
+_SUMMED_UP = frozenset({Method.GPU, Method.MPS, Method.CPU})
+"""All is in one place, in one dtype."""
 
 _HOW = {Status.RUNNING: "running for", Status.READY: "ready in", Status.FAILED: "failed after"}
 _STOPPED = frozenset({Step.DOWNLOADING, Step.VERIFYING, Step.LOADING})
@@ -160,40 +173,58 @@ def about(state: JobState) -> str:
     if state.selection is None:
         return ""
     files = counted(len(state.selection.files), "file", "files")
-    return f"{files}, {format_bytes(state.total)} · {where(state)}"
+    # A folder is the title already.
+    origin = "" if state.selection.folder is not None else _revision(state.selection)
+    said = (f"{files}, {format_bytes(state.total)}", where(state), origin)
+    return " · ".join(filter(None, said))
 
 
 def where(state: JobState) -> str:
-    """Say where a model goes, and where its files are from."""
-    if state.selection is None:
+    """Say where a model goes, or is; nothing for one that is ready if its summary says so."""
+    chosen = state.fit.chosen if state.fit and state.selection else None
+    if chosen is None or (state.status is Status.READY and chosen.method in _SUMMED_UP):
         return ""
-    chosen = state.fit.chosen if state.fit else None
-    placed = (placement_words(chosen),) if chosen else ()
-    return " · ".join((*placed, _origin(state.selection)))
+    return placement_words(chosen)
 
 
-def _origin(selection: Selection) -> str:
+def origin(state: JobState) -> str:
+    """Say where the files are from: the revision, or the whole path of a folder."""
+    selection = state.selection
+    if selection is None:
+        return ""
     if selection.folder is not None:
-        return plain(short_path(selection.folder), _NAME_LIMIT)
+        return plain(short_path(selection.folder), _PATH_LIMIT)
+    return f"revision {_revision(selection)}"
+
+
+def title(state: JobState) -> str:
+    """Return the name of what is loaded; the path of a folder is cut in its middle, as what tells
+    folders apart stands at the end."""
+    name = plain(state.repo_id, _PATH_LIMIT)
+    is_folder = state.selection is not None and state.selection.folder is not None
+    return middle(name, _FOLDER_LIMIT if is_folder else _TITLE_LIMIT)
+
+
+def _revision(selection: Selection) -> str:
     commit = plain(selection.commit_hash[:8])
     if selection.revision == selection.commit_hash:
         return commit
     return f"{plain(selection.revision, _NAME_LIMIT)} ({commit})"
 
 
-def fetched(state: JobState, *, speed: bool = True) -> str:
+def fetched(state: JobState, *, seconds: bool = True, speed: bool = True) -> str:
     """Say what a job has downloaded, how fast, and what was there before it.
 
     Args:
-        speed: whether the speed is told.
+        seconds, speed: whether the time and the speed are told.
     """
     selection, download = state.selection, state.download
     if selection is None:
         return ""
     parts = []
     if state.fetched:
-        seconds = format_duration(download.seconds) if download else ""
-        how = [f" in {seconds}" if download and download.seconds is not None else ""]
+        took = download.seconds if download and seconds else None
+        how = [f" in {format_duration(took)}" if took is not None else ""]
         how += [f", {format_speed(state.average_speed)}"] if speed else []
         parts.append(f"{format_bytes(state.fetched)} downloaded{''.join(how)}")
     if state.cached_bytes:

@@ -19,6 +19,7 @@ from nbloader.records import (
     Event,
     Failed,
     Notice,
+    Ready,
     RepoFile,
     Retry,
     Selected,
@@ -33,7 +34,9 @@ from tests.jobs import (
     BROKEN,
     CANCELLED,
     DOWNLOADING,
+    FIT,
     LOADED,
+    OFFLOADED,
     REFUSED,
     STALLED,
     WEIGHTS,
@@ -42,6 +45,8 @@ from tests.jobs import (
 )
 from tests.notebook_fakes import RecordedDisplay
 from tests.samples import MB, SELECTION
+
+WHOLE = tuple(file.path for file in SELECTION.files)
 
 
 @pytest.fixture(autouse=True)
@@ -108,11 +113,12 @@ def attributes(state: JobState) -> set[tuple[str, str | None]]:
 
 def test_the_final_form_reads_without_any_style() -> None:
     assert Reader(html.render(last_state(LOADED))).lines == [
-        "✓ org/name: SomePipeline on cpu, float32 · ready in 24 s",
-        "80.0 MB downloaded in 21 s, 3.8 MB/s · 20.0 MB from the cache · main (cccccccc)",
+        "✓ org/name · ready in 24 s",
+        "SomePipeline on cpu, float32 · 80.0 MB downloaded · 20.0 MB from the cache",
         "⚠\ufe0e the token is old",
         "Make a new one.",
         "Details 3 components · 2 checks · 1 retry",
+        "revision main (cccccccc) · 3.8 MB/s on average",
         "✓ connect 1.0 s · ✓ set up 1.0 s · ✓ download 21 s · ✓ initialise 1.0 s",
         "fastest 3.2 MB/s",
         "config | ready, 1.0 kB in 1 file",
@@ -128,6 +134,31 @@ def test_the_final_form_reads_without_any_style() -> None:
         "00:01:00 | transformer/model.safetensors | timed out | in 5.0 s, 1 of 5",
         "retries.csv",
     ]
+
+
+def test_a_folder_is_named_by_its_end_and_once_but_for_the_details() -> None:
+    folder = f"/data/{'models/' * 10}all-MiniLM-L6-v2"
+    selected = Selected(selection=replace(SELECTION, folder=folder), cached=WHOLE)
+    events = ((0.0, selected), (13.0, Ready(summary="SentenceTransformer on cpu, float32")))
+    lines = Reader(html.render(last_state(events, folder))).lines
+    assert lines[:4] == [
+        "✓ /data/models/mod…models/all-MiniLM-L6-v2 · ready in 13 s",
+        "SentenceTransformer on cpu, float32 · 100 MB there already",
+        "Details 3 components",
+        folder,
+    ]
+    begun = html.live(last_state(events[:1], folder), Form(), ())
+    assert Reader(begun).lines[:2] == [
+        "● /data/models/mod…models/all-MiniLM-L6-v2",
+        "4 files, 100 MB",
+    ]
+
+
+def test_where_a_model_is_stands_in_its_summary_or_below_it() -> None:
+    ready = last_state((*STALLED, (24.0, Ready(summary="SomePipeline on cuda:0, bfloat16"))))
+    assert "all on cuda:0" not in html.render(ready)
+    offloaded = replace(ready, fit=replace(FIT, chosen=OFFLOADED))
+    assert "one component on the GPU at a time" in Reader(html.render(offloaded)).lines[1]
 
 
 def test_a_running_job_shows_how_far_it_is() -> None:
@@ -150,7 +181,7 @@ def test_a_failed_job_shows_why_and_what_to_do() -> None:
         "✗ org/name · failed after 13 s [disk-full]",
         "the disk is full",
         "Free 40 MB.",
-        "40.0 MB downloaded in 11 s, 3.6 MB/s · 20.0 MB from the cache · main (cccccccc)",
+        "40.0 MB downloaded in 11 s, 3.6 MB/s · 20.0 MB from the cache",
         "⚠\ufe0e the token is old",
         "Make a new one.",
         "Details 3 components · 2 checks · 1 retry",
@@ -170,7 +201,7 @@ def test_after_a_failed_check_there_is_no_row_of_no_bytes() -> None:
         "✗ org/name · failed after 2.1 s [disk-full]",
         "no room",
         "Free some.",
-        "20.0 MB from the cache · all on cuda:0 in bfloat16 · main (cccccccc)",
+        "20.0 MB from the cache · all on cuda:0 in bfloat16",
     ]
 
 
@@ -206,9 +237,10 @@ def test_who_ends_a_job_reads_once_that_it_stopped_and_what_is_kept(reference: s
     state = last_state((*STALLED, (20.0, ended)))
     kept = "60.0 of 100 MB are kept"
     lines = Reader(html.render(state)).lines
-    assert lines[:3] == [
+    assert lines[:4] == [
         f"■ org/name · stopped after 20 s; {kept}; run the cell again to go on",
         "Details 3 components · 2 checks · 1 retry",
+        "revision main (cccccccc)",
         "✓ connect 1.0 s · ✓ set up 1.0 s · ■ download 18 s",
     ]
     assert text.render(state).splitlines()[-2:] == [
