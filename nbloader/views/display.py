@@ -16,14 +16,18 @@ ROOT_CLASS = "nbloader"
 
 # The themes of Jupyter space widgets out, give their rows a fixed height, and set the titles of an
 # accordion in a grey that is hard to read. Its classes begin with `p-` in ipywidgets 7 and with
-# `jupyter-widget-` in 8.
+# `jupyter-widget-` in 8. The mark in front of a title is an icon of a font, wide and small; here it
+# is the one that a browser draws for `<details>`, so that all folds of a view are in line.
 STYLE = """<style>
 .nbloader .widget-html-content, .nbloader .widget-html { line-height: 1.5; height: auto; }
 .nbloader .widget-html, .nbloader .widget-html-content { min-width: 0; }
 .nbloader [class*="Collapse-header"] {
   padding: 0; border: 0; background: none; color: inherit;
-  font-size: 13px; font-weight: normal; line-height: 1.6;
+  font-size: 13px; font-weight: normal; line-height: 1.5;
+  display: list-item; list-style: disclosure-closed inside;
 }
+.nbloader [class*="Collapse-open"] > [class*="Collapse-header"] { list-style-type: disclosure-open; }
+.nbloader [class*="Collapse-header"] > i { display: none; }
 .nbloader [class*="Collapse-contents"] { padding: 0 0 2px 1.2em; border: 0; background: none; }
 .nbloader [class*="Collapse"] { margin: 0; }
 .nbloader .widget-dropdown > select { min-width: 0; text-overflow: ellipsis; }

@@ -70,7 +70,7 @@ def fold(title: str, content: str, *, opened: bool = False) -> str:
     """Hide markup behind a title that opens at a click."""
     tag = "details open" if opened else "details"
     # The classic notebook takes the mark away that shows whether it is open.
-    style = "display:list-item;cursor:pointer"
+    style = "display:list-item;list-style-position:inside;cursor:pointer"
     return f'<{tag}><summary style="{style}">{title}</summary>{content}</details>'
 
 

@@ -97,6 +97,16 @@ _FAULTS = """
                  + name(element));
     }
   }
+  const inner = "details, [class*=Collapse-contents], [style*=border-left]";
+  const lefts = new Map();
+  for (const fold of root.querySelectorAll("summary, [class*=Collapse-header]")) {
+    if (!fold.getClientRects().length || fold.parentElement.parentElement.closest(inner)) continue;
+    const title = document.createRange();
+    const texts = document.createTreeWalker(fold, NodeFilter.SHOW_TEXT);
+    title.selectNodeContents(texts.nextNode());
+    lefts.set(Math.round(title.getBoundingClientRect().left - frame.left), name(fold));
+  }
+  if (lefts.size > 1) faults.add(`folds begin apart: ${JSON.stringify([...lefts])}`);
   return [...faults];
 }
 """
