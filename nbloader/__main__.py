@@ -76,7 +76,7 @@ _ENDS = {
     _FAILED: "failed, for a reason that is told",
     _USAGE: "wrong usage",
     _INTERRUPTED: "stopped",
-    _BROKEN_PIPE: "nobody reads the output",
+    _BROKEN_PIPE: "the output was closed, as by `| head`",
 }
 
 _SETTINGS = """\
@@ -124,7 +124,7 @@ def _parser() -> argparse.ArgumentParser:
             notes=_SETTINGS,
         ),
     )
-    parser.add_argument("--version", action="version", version=f"nbloader {__version__}")
+    parser.add_argument("-V", "--version", action="version", version=f"nbloader {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     load = commands.add_parser(
@@ -317,7 +317,7 @@ def _add_transfer(parser: argparse.ArgumentParser) -> None:
 def _add_files(parser: argparse.ArgumentParser) -> None:
     """Add what chooses files by their names, as `hf download` calls it."""
     parser.add_argument(
-        "filenames", nargs="*", metavar="FILE", help="only these files, by their paths"
+        "filenames", nargs="*", default=[], metavar="FILE", help="only these files, by their paths"
     )
     for option, what in (("--include", "only files that match"), ("--exclude", "none that match")):
         parser.add_argument(

@@ -71,6 +71,7 @@ from nbloader.records import (
     Selection,
 )
 from nbloader.request import Request, other_type_of
+from nbloader.text import quote
 from nbloader.wording import reader_here
 
 __all__ = ["Survey", "assess", "fallback", "gather", "gather_joint", "helped", "judge"]
@@ -390,15 +391,21 @@ def helped(error: NbloaderError, request: Request, *, fetched: bool = False) -> 
     elif isinstance(error, UnsupportedRepoError) and request.folder is not None:
         below = [model.folder for model in attached_models(Path(request.folder))]
         if below and not holds_model(Path(request.folder)):
-            more = f"There is a model below it: nbloader.load({json.dumps(below[0])})"
-            more += f", and {len(below) - 1} more." if len(below) > 1 else "."
-            return error_from_parts(error.reference, error.message, more)
+            lines = [f"nbloader.load({json.dumps(each)})" for each in below[:_MAX_BELOW]]
+            rest = len(below) - len(lines)
+            more = "Models stand below it" if below[1:] else "There is a model below it"
+            more += f" ({rest} more than these)" if rest else ""
+            message = f"{quote(repo_id)} is a folder of models, and none itself"
+            return error_from_parts(error.reference, message, f"{more}: {', or '.join(lines)}.")
     elif fetched and request.selection.files is None and isinstance(error, _NO_LOAD):
         more = _for_the_files(request)
     return (
         error_from_parts(error.reference, error.message, f"{error.hint} {more}") if more else error
     )
 
+
+_MAX_BELOW = 3
+"""Models below a folder that are named."""
 
 _NO_LOAD = (UnsupportedRepoError, NoWeightsError)
 """What is said of files that cannot be loaded, and can be fetched."""

@@ -23,7 +23,7 @@ import stat
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -38,13 +38,19 @@ from nbloader.errors import InvalidSettingError
 from nbloader.records import Route, TransferPolicy
 from nbloader.small_files import read_small
 
-__all__ = ["Settings"]
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
+__all__ = ["Settings", "bounds"]
 
 _ENV_PREFIX = "NBLOADER_"
 _DAY_S = 86_400
 
 _COMMON = frozenset({"timeout", "route"})
 """Keys that any program may use: by themselves they do not make a `download:` mapping ours."""
+
+_SIGNS = (("ge", "from"), ("gt", "over"), ("le", "to"), ("lt", "under"))
+"""The bounds of pydantic's fields, and how they are told."""
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """That of the C library where PyYAML was built with it: ten times as fast."""
@@ -392,6 +398,26 @@ def _shown(value: object) -> str:
         return "a number of thousands of digits"
 
 
+def bounds(field: FieldInfo) -> str:
+    """Say which numbers a setting takes; empty where it takes none, or all."""
+    words = [
+        f"{word} {getattr(bound, sign):,g}"
+        for sign, word in _SIGNS
+        for bound in field.metadata
+        if hasattr(bound, sign)
+    ]
+    return " ".join(words)
+
+
+def _taken(field: FieldInfo) -> str:
+    """Say what a setting takes."""
+    kinds = {int: "a whole number", float: "a number", bool: "true or false"}
+    kind = field.annotation if field.annotation in kinds else float
+    if names := [each for each in get_args(field.annotation) if isinstance(each, str)]:
+        return f"one of {', '.join(names)}"
+    return " ".join(filter(None, (kinds[kind], bounds(field))))
+
+
 def _explain(error: ValidationError, arguments: Mapping[str, Any]) -> InvalidSettingError:
     """Turn pydantic's findings into one text with place, key and what is allowed."""
     lines: list[str] = []
@@ -409,8 +435,8 @@ def _explain(error: ValidationError, arguments: Mapping[str, Any]) -> InvalidSet
             )
         elif key:
             given = "" if linked else f" = {_shown(finding['input'])}"
-            lines.append(f"{place}: {key}{given}: {finding['msg']}")
             field = Settings.model_fields[key]
+            lines.append(f"{place}: {key}{given} is not {_taken(field)}")
             hints.append(f"{key}: {field.description} Default: {field.default}.")
         else:
             lines.append(finding["msg"].removeprefix("Value error, "))

@@ -112,6 +112,8 @@ def is_command(argv: list[str]) -> bool:
 
 def worded(text: str, reader: Reader) -> str:
     """Say a hint, or what happened, in the words of its reader."""
+    if reader is not Reader.CELL:  # whose card writes lines as code, apart from the text
+        text = _without_stop(text)
     if reader is Reader.SHELL:
         text = text.replace(IN_COLAB, LOG_IN).replace(MODELS_OF_BEFORE, _OTHER_PROGRAMS)
         text = _for_the_command_line(text)
@@ -192,6 +194,14 @@ _PHRASES: Mapping[Reader, tuple[tuple[str, str], ...]] = MappingProxyType(
 
 
 # -- the command line ------------------------------------------------------------------------------
+
+
+def _without_stop(text: str) -> str:
+    """Leave out the full stop behind a call that ends a hint: it would be pasted with it."""
+    calls = re.finditer(r": nbloader\.\w+\((?!\.\.\.)", text) if text.endswith(").") else ()
+    ends = {_closed(text, call.end() - 1) for call in calls}
+    return text[:-1] if len(text) - 1 in ends else text
+
 
 _NAMES = "|".join(sorted({*OPTIONS, *SWITCHES, *ONLY_IN_PYTHON, "token", "settings", "filename"}))
 _ARGUMENT = rf"(?<![\w.$?&/'\"\]-])({_NAMES})=(?!=)"

@@ -322,8 +322,8 @@ WORDS: dict[str, tuple[str, str, str]] = {
     ),
     'For all: nbloader.download("org/name", allow_patterns="*", repo_type="dataset").': (
         'For all: nbloader.download("org/name", allow_patterns="*", repo_type="dataset").',
-        'For all: nbloader.download("org/name", allow_patterns="*", repo_type="dataset").',
-        "For all: nbloader download org/name --include '*' --repo-type dataset.",
+        'For all: nbloader.download("org/name", allow_patterns="*", repo_type="dataset")',
+        "For all: nbloader download org/name --include '*' --repo-type dataset",
     ),
     'Hand it in: loader_kwargs={"vae": part}': (
         'Hand it in: loader_kwargs={"vae": part}',

@@ -6,10 +6,9 @@ from typing import Any, get_args
 
 from docs.generate.tables import table
 from nbloader import Settings
+from nbloader.settings import bounds
 
 __all__ = ["markdown"]
-
-_SIGNS = (("ge", "from"), ("gt", "over"), ("le", "to"), ("lt", "under"))
 
 
 def markdown() -> str:
@@ -46,12 +45,4 @@ def _written(value: object) -> str:
 def _bounds(field: Any) -> str:
     if field.annotation is bool:
         return "`true`, `false`"
-    words = [
-        f"{word} {getattr(bound, sign):,g}"
-        for sign, word in _SIGNS
-        for bound in field.metadata
-        if hasattr(bound, sign)
-    ]
-    if words:
-        return " ".join(words)
-    return ", ".join(f"`{name}`" for name in get_args(field.annotation))
+    return bounds(field) or ", ".join(f"`{name}`" for name in get_args(field.annotation))

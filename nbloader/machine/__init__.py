@@ -12,6 +12,7 @@ from nbloader.machine.disk import (
     existing_part,
     folder_of_environment,
     home_of_environment,
+    offline_variable,
     switched_on,
 )
 from nbloader.machine.facts import machine_facts
@@ -45,6 +46,7 @@ __all__ = [
     "machine_facts",
     "matching",
     "memory_facts",
+    "offline_variable",
     "own_bytes",
     "place",
     "place_facts",

@@ -254,6 +254,12 @@ def home_of_environment(environ: Mapping[str, str]) -> Path:
     return absolute(expanded(environ.get("XDG_CACHE_HOME") or "~/.cache")) / "huggingface"
 
 
+def offline_variable(environ: Mapping[str, str]) -> str:
+    """Return the variable that rules the network out, of those that the libraries have; or ""."""
+    names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+    return next((name for name in names if switched_on(environ, name)), "")
+
+
 def switched_on(environ: Mapping[str, str], variable: str) -> bool:
     """Say whether a variable is set to what the Hub's library takes for a yes."""
     return environ.get(variable, "").upper() in {"1", "ON", "YES", "TRUE"}

@@ -41,7 +41,8 @@ def read_folder(given: object) -> NamedFolder | None:
 
     A `PathLike` is always a path, and so is a text that is absolute or begins with `.` or `~`. Any
     other text is one if there is such a folder: one of three parts or more, or with a separator at
-    its end, in any case; one that could be an id, if it holds a model. That is what the libraries
+    its end, in any case, so that one whose first two parts are a folder is meant as one; one that
+    could be an id, if it holds a model. That is what the libraries
     take for `from_pretrained("org/name")`, too; `hf://org/name` always is the repository.
 
     Raises:
@@ -70,7 +71,7 @@ def read_folder(given: object) -> NamedFolder | None:
                 hint="Of this machine, the folder of a model is loaded, or a file of its weights "
                 "(.safetensors, .gguf, .ckpt, .pt, .pth, .bin).",
             )
-        if is_path:
+        if is_path or _stands_in_a_folder(text):
             raise _missing(given, folder)
         return None
     could_be_id = is_repo_id(text)
@@ -101,6 +102,12 @@ def read_file(given: object) -> tuple[NamedFolder, str] | None:
         return None
     folder = read_folder(f"{file.parent}{os.sep}")
     return None if folder is None else (folder, file.name)
+
+
+def _stands_in_a_folder(text: str) -> bool:
+    """Say whether a text is no id, having three parts or more, and the first two are a folder."""
+    first, second, *more = (*text.split("/", 2), "", "")[:3]
+    return all((first, second, *more)) and _is(Path.is_dir, Path(first, second))
 
 
 def _is(what: Callable[[Path], bool], path: Path) -> bool:

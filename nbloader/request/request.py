@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from nbloader.errors import InvalidArgumentError
 from nbloader.hub_names import TOKEN_VARIABLES
 from nbloader.libraries import package_facts
-from nbloader.machine import switched_on
+from nbloader.machine import offline_variable
 from nbloader.paths import absolute
 from nbloader.records import Event, Kind, Method, RepoType, SelectionRequest, TokenFacts
 from nbloader.request.adapters import read_adapters
@@ -187,7 +187,8 @@ def checked(call: Call) -> Request:
     _check_said_once(parts, passed_on)
     passed_on |= parts.handed_in
     token = _token(check_token(call.token))
-    offline = check_flag("local_files_only", call.local_files_only) or _offline()
+    offline = check_flag("local_files_only", call.local_files_only)
+    offline = offline or bool(offline_variable(os.environ))
     return Request(
         repo_id=place.repo_id,
         folder=folder.path if folder else None,
@@ -397,11 +398,6 @@ def _callable(name: str, given: object) -> Callable[[Event], object] | None:
     raise InvalidArgumentError(
         f"{name}={quote(given)} cannot be called", hint="Pass a function of one argument."
     )
-
-
-def _offline() -> bool:
-    names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
-    return any(switched_on(os.environ, name) for name in names)
 
 
 def _token(given: str | bool | None) -> Token:

@@ -14,7 +14,7 @@ from nbloader.records import (
     Kind,
     Selection,
 )
-from nbloader.text import format_bytes, format_share
+from nbloader.text import format_bytes, format_share, quote
 
 __all__ = ["Report", "Verdict", "joint_verdict", "room", "verdict", "what_it_is"]
 
@@ -87,7 +87,7 @@ def verdict(report: Report, *, told: Sequence[CheckResult] = ()) -> Verdict:
     failures = [each for each in report.results if _has_failed(each)]
     own = [each for each in failures if each not in told]
     if own:
-        says = f"cannot be loaded here: {own[0].message}"
+        says = _cannot(own[0], report.repo_id)
     elif failures:
         says = "cannot be loaded here"
     else:
@@ -126,10 +126,17 @@ def joint_verdict(reports: Sequence[Report], *, missing_bytes: int, shared_bytes
         return Verdict(
             status=status,
             subject=subject,
-            says=f"{says}: {shared[0].message}",
+            says=_cannot(shared[0]),
             failure=shared[0],
         )
     return Verdict(status=status, subject=subject, says=says)
+
+
+def _cannot(failure: CheckResult, repo_id: str = "") -> str:
+    """Say that something is in the way; of what the Hub has not answered nothing is known."""
+    how = "could not be checked" if failure.name == "hub" else "cannot be loaded here"
+    message = failure.message.removeprefix(f"{quote(repo_id)} cannot be loaded: ")
+    return f"{how}: {message}"
 
 
 def shared_failures(reports: Sequence[Report]) -> list[CheckResult]:

@@ -23,6 +23,7 @@ from nbloader.errors import (
 )
 from nbloader.hub_cache import COMMIT, SMALL_FILE_BYTES
 from nbloader.hub_names import is_repo_id
+from nbloader.machine import offline_variable
 from nbloader.records import (
     FileDone,
     HubFacts,
@@ -298,8 +299,9 @@ class Session:
                 what = f"{', '.join(names)}, which {start.repo_id} needs,"
             raise NotCachedError(
                 f"{what} is not complete in the cache",
-                hint="Run once without `local_files_only=True`. If HF_HUB_OFFLINE is set: unset "
-                "HF_HUB_OFFLINE",
+                hint=f"Run once without offline mode: unset {offline}"
+                if (offline := offline_variable(os.environ))
+                else "Run once without `local_files_only=True`.",
             )
         if not certain:
             self.publish(

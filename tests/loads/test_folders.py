@@ -607,7 +607,7 @@ def test_a_folder_without_a_model(tmp_path: Path, made: Path) -> None:
         LOAD(tmp_path)
     shutil.copytree(made / "classifier", tmp_path / "qwen" / "transformers" / "1")
     (tmp_path / "notes.txt").write_text("x")
-    with pytest.raises(UnsupportedRepoError) as caught:
+    with pytest.raises(UnsupportedRepoError, match="is a folder of models, and none") as caught:
         LOAD(tmp_path)
     below = tmp_path / "qwen" / "transformers" / "1"
     assert caught.value.hint == f'There is a model below it: nbloader.load("{below}").'
