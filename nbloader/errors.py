@@ -245,7 +245,7 @@ class MissingComponentError(RepoError):
     """The repository lacks a part that the class of its pipeline cannot do without.
 
     Cause: The repository is a part of a pipeline, or its author left the part to the user.
-    Cure: Hand the part in: `loader_kwargs={"name": part}`.
+    Cure: Hand the part in: `components={"name": part}`.
     """
 
     reference = "missing-component"
