@@ -26,7 +26,9 @@ STYLE = """<style>
   font-size: 13px; font-weight: normal; line-height: 1.5;
   display: list-item; list-style: disclosure-closed inside;
 }
-.nbloader [class*="Collapse-open"] > [class*="Collapse-header"] { list-style-type: disclosure-open; }
+.nbloader [class*="Collapse-open"] > [class*="Collapse-header"] {
+  list-style-type: disclosure-open;
+}
 .nbloader [class*="Collapse-header"] > i { display: none; }
 .nbloader [class*="Collapse-contents"] { padding: 0 0 2px 1.2em; border: 0; background: none; }
 .nbloader [class*="Collapse"] { margin: 0; }

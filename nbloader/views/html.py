@@ -13,7 +13,7 @@ from nbloader.views import text
 from nbloader.views.budget import Pace
 from nbloader.views.checks import checks_markup, count_made
 from nbloader.views.display import WHOLE, Bundle, Display, Form, new_display_id
-from nbloader.views.markup import bar, box, code_marked, escape, faint, fold, line, whole
+from nbloader.views.markup import bar, box, code_marked, escape, faint, fold, line, strip, whole
 from nbloader.views.parts import (
     components,
     grouped,
@@ -217,7 +217,9 @@ def _end(state: JobState, form: Form) -> list[str]:
             line(escape(state.summary) + (faint(f" · {came}") if came else "")),
         ]
     if state.ended_by_user:
-        return [line(f"{_title(state)} {faint(f'· {ended(state)}; {kept(state)}')}")]
+        how, _, after = ended(state).partition(" ")
+        head = f"{_title(state)} · <b>{how.capitalize()}</b> {after}"
+        return [strip(line(head) + line(kept(state)), CheckStatus.SKIPPED)]
     reference = escape(failure.reference, _NAME_LIMIT)
     why = f" · {_TOLD_BELOW}" if form.raised else ""
     head = line(f"{_title(state)} {faint(f'· {ended(state)} [{reference}]{why}')}")

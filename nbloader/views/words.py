@@ -273,8 +273,12 @@ def kept(state: JobState, what: str = "the cell") -> str:
     """
     if not state.ended_by_user:
         return ""
-    if not state.is_resumable or not state.there:
-        return f"run {what} again to begin anew"
+    if not state.there:
+        return (
+            f"nothing had arrived yet; run {what} again to go on"
+            if state.download
+            else f"the download had not begun; run {what} again to begin it"
+        )
     share = format_share(state.there, state.total)
-    there = "all of it is" if state.there >= state.total else f"{share} are"
-    return f"{there} kept; run {what} again to go on"
+    there = f"all {share}" if state.there >= state.total else share
+    return f"{there} are kept; run {what} again to go on"

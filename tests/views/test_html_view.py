@@ -237,8 +237,9 @@ def test_who_ends_a_job_reads_once_that_it_stopped_and_what_is_kept(reference: s
     state = last_state((*STALLED, (20.0, ended)))
     kept = "60.0 of 100 MB are kept"
     lines = Reader(html.render(state)).lines
-    assert lines[:4] == [
-        f"■ org/name · stopped after 20 s; {kept}; run the cell again to go on",
+    assert lines[:5] == [
+        "■ org/name · Stopped after 20 s",
+        f"{kept}; run the cell again to go on",
         "Details 3 components · 2 checks · 1 retry",
         "revision main (cccccccc)",
         "✓ connect 1.0 s · ✓ set up 1.0 s · ■ download 18 s",
@@ -248,9 +249,10 @@ def test_who_ends_a_job_reads_once_that_it_stopped_and_what_is_kept(reference: s
         f"stopped after 20 s; {kept}; run it again to go on",
     ]
     begun = last_state((*STALLED[:1], (1.0, ended)))
-    assert Reader(html.render(begun)).lines[0] == (
-        "■ org/name · stopped after 1.0 s; run the cell again to begin anew"
-    )
+    assert Reader(html.render(begun)).lines[:2] == [
+        "■ org/name · Stopped after 1.0 s",
+        "the download had not begun; run the cell again to begin it",
+    ]
     assert "error-color" not in html.render(state)
 
 

@@ -13,6 +13,7 @@ from nbloader.records import (
     PlacedComponent,
     Placement,
     Retry,
+    Selected,
     Stage,
     StageStarted,
 )
@@ -29,7 +30,7 @@ from nbloader.views.words import (
     waiting,
 )
 from tests.jobs import CANCELLED, DOWNLOADING, LOADED, OFFLOADED, ON_THE_GPU, STALLED, last_state
-from tests.samples import MB
+from tests.samples import MB, SELECTION
 
 
 def placed(method: Method) -> Placement:
@@ -93,11 +94,15 @@ def test_what_is_kept_is_told_of_to_who_has_ended_it(reference: str) -> None:
     failed = Failed(reference=reference, message="", hint="")
     state = apply(last_state(STALLED), failed, 20.0)
     assert kept(state) == "60.0 of 100 MB are kept; run the cell again to go on"
-    assert (
-        kept(apply(last_state(DOWNLOADING[:1]), failed, 20.0)) == "run the cell again to begin anew"
+    assert kept(apply(last_state(DOWNLOADING[:1]), failed, 20.0)) == (
+        "the download had not begun; run the cell again to begin it"
+    )
+    begun = ((0.0, Selected(selection=SELECTION)), (1.0, StageStarted(stage=Stage.DOWNLOAD)))
+    assert kept(apply(last_state(begun), failed, 20.0)) == (
+        "nothing had arrived yet; run the cell again to go on"
     )
     whole = apply(last_state(LOADED[:-1]), failed, 25.0)
-    assert kept(whole) == "all of it is kept; run the cell again to go on"
+    assert kept(whole) == "all 100 MB are kept; run the cell again to go on"
     other = Failed(reference="disk-full", message="", hint="")
     assert kept(apply(last_state(STALLED), other, 20.0)) == ""
 
