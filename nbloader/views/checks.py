@@ -1,7 +1,7 @@
 """The results of checks as text and as HTML: the verdict first, then what asks for something.
 
-What passed is one line: folded in HTML, and named in text. What was not checked is one line, with
-the causes.
+What passed is one line: folded in HTML, and named in text. What was not checked is folded with it,
+and counted in text; its causes are told where something asks for attention, and may follow from it.
 """
 
 from __future__ import annotations
@@ -182,12 +182,16 @@ def _by_cause(found: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 def _not_checked_line(results: Sequence[CheckResult]) -> list[str]:
-    """Write it as a line; none where everything was."""
+    """Write it as a line, with the causes where a check failed or warns; none for nothing."""
+    mark = ICONS[CheckStatus.SKIPPED]
+    if not _loud(results):
+        count = len(results) - count_made(results)
+        return [f"{mark} {count} not checked"] if count else []
     found = [
         f"{plain(names, _TEXT_LIMIT)} ({plain(cause, _REASON_LIMIT)})"
         for names, cause in _not_checked(results)
     ]
-    return [f"{ICONS[CheckStatus.SKIPPED]} not checked: {', '.join(found)}"] if found else []
+    return [f"{mark} not checked: {', '.join(found)}"] if found else []
 
 
 def _not_checked_markup(results: Sequence[CheckResult]) -> str:
@@ -229,9 +233,12 @@ def _details(report: Report, found: Verdict, told: Sequence[CheckResult]) -> Ite
     """Write what stands below the verdict."""
     results = report.results
     yield check_rows(_rest(found, results, told))
+    skipped = len(results) - count_made(results)
     if passed := _passed(results):
-        yield fold(_passed_words(results), check_rows(passed))
-    yield _not_checked_markup(results)
+        title = _passed_words(results) + (f" · {skipped} not checked" if skipped else "")
+        yield fold(title, check_rows(passed) + _not_checked_markup(results))
+    else:
+        yield _not_checked_markup(results)
     yield from map(_markup, _tables(report))
 
 

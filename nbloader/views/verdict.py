@@ -15,6 +15,7 @@ from nbloader.records import (
     Selection,
 )
 from nbloader.text import format_bytes, format_share, quote
+from nbloader.views.words import placement_words
 
 __all__ = ["Report", "Verdict", "joint_verdict", "room", "verdict", "what_it_is"]
 
@@ -91,7 +92,8 @@ def verdict(report: Report, *, told: Sequence[CheckResult] = ()) -> Verdict:
     elif failures:
         says = "cannot be loaded here"
     else:
-        parts = (_download(report), _placed(report), room(report.fit) if _is_placed(report) else "")
+        placed = _is_placed(report)
+        parts = (_download(report), _placed(report), room(report.fit) if placed else "")
         says = ": ".join(filter(None, ("can be loaded here", ", ".join(filter(None, parts)))))
     return Verdict(
         status=status,
@@ -158,7 +160,7 @@ def what_it_is(selection: Selection) -> str:
 
 
 def room(fit: Fit | None) -> str:
-    """Say what the chosen placement takes of what is free, on the GPUs and in memory."""
+    """Say what the chosen placement needs of what is free, on the GPUs and in memory."""
     placement = fit.chosen if fit else None
     if fit is None or placement is None:
         return ""
@@ -167,8 +169,16 @@ def room(fit: Fit | None) -> str:
     rests = any(part.device == "cpu" for part in placement.components)
     if fit.memory and (rests or not used):
         ram = placement.ram_peak + placement.mapped
-        parts.append(f"{format_share(ram, fit.memory)} of RAM")
-    return ", ".join(parts)
+        parts.append(f"{_of_the(ram, fit.memory)} of RAM that are free")
+    return f"needs {' and '.join(parts)}" if parts else ""
+
+
+def _of_the(needed: int, free: int) -> str:
+    """Write how many of the bytes that are free are needed."""
+    if needed > free:  # A plan that was asked for goes on by force.
+        return f"{format_bytes(needed)} of the {format_bytes(free)}"
+    share = format_share(needed, free)
+    return share.replace(" of ", " of the ") if " of " in share else f"all {share}"
 
 
 def _on_gpus(used: Sequence[tuple[int, str, int]]) -> list[str]:
@@ -178,7 +188,8 @@ def _on_gpus(used: Sequence[tuple[int, str, int]]) -> list[str]:
         same = [(size, free) for size, each, free in used if each == name]
         size, free = max(same, key=lambda one: one[0] - one[1])
         where = f"the {name}" if len(same) == 1 else f"each of {len(same)} {name}"
-        parts.append(f"{'' if len(same) == 1 else 'up to '}{format_share(size, free)} on {where}")
+        most = "" if len(same) == 1 else "up to "
+        parts.append(f"{most}{_of_the(size, free)} that are free on {where}")
     return parts
 
 
@@ -202,7 +213,8 @@ def _is_placed(report: Report) -> bool:
 def _placed(report: Report) -> str:
     if report.fit is None or report.fit.chosen is None:
         return ""
-    return f"plan {report.fit.chosen.method}" if _is_placed(report) else "placed by `loader_kwargs`"
+    chosen = report.fit.chosen
+    return placement_words(chosen) if _is_placed(report) else "placed by `loader_kwargs`"
 
 
 def _has_failed(result: CheckResult) -> bool:

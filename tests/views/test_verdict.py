@@ -105,8 +105,8 @@ VERDICTS: dict[str, tuple[Shown, Verdict]] = {
             status=P,
             subject="org/name",
             what="QwenImageEditPlusPipeline of diffusers",
-            says="can be loaded here: 100 MB to download, plan 4-bit, 14.2 of 15.5 GB on the Tesla "
-            "T4",
+            says="can be loaded here: 100 MB to download, 4-bit on cuda, needs 14.2 of the 15.5 GB "
+            "that are free on the Tesla T4",
         ),
     ),
     "some of it is cached": (
@@ -115,7 +115,8 @@ VERDICTS: dict[str, tuple[Shown, Verdict]] = {
             status=W,
             subject="org/name",
             what="SomePipeline of diffusers",
-            says="can be loaded here: 40.0 of 100 MB to download, plan cpu, 2.1 of 50.0 GB of RAM",
+            says="can be loaded here: 40.0 of 100 MB to download, all on the CPU in float16, needs "
+            "2.1 of the 50.0 GB of RAM that are free",
         ),
     ),
     "all of it is cached, and the caller places it": (
@@ -172,14 +173,24 @@ def test_what_the_verdict_is(case: str) -> None:
     [
         (None, ""),
         (Fit(chosen=None, placements=()), ""),
-        (fitting(FOUR_BIT, T4), "14.2 of 15.5 GB on the Tesla T4"),
-        (fitting(OFFLOAD, T4), "9.0 of 15.5 GB on the Tesla T4, 38.0 of 50.0 GB of RAM"),
-        (fitting(ON_CPU, T4), "2.1 of 50.0 GB of RAM"),
+        (fitting(FOUR_BIT, T4), "needs 14.2 of the 15.5 GB that are free on the Tesla T4"),
+        (
+            fitting(OFFLOAD, T4),
+            "needs 9.0 of the 15.5 GB that are free on the Tesla T4 and 38.0 of the 50.0 GB of RAM "
+            "that are free",
+        ),
+        (fitting(ON_CPU, T4), "needs 2.1 of the 50.0 GB of RAM that are free"),
+        (replace(fitting(ON_CPU), memory=2100 * MB), "needs all 2.1 GB of RAM that are free"),
+        (replace(fitting(ON_CPU), memory=GB), "needs 2.1 GB of the 1.0 GB of RAM that are free"),
         (replace(fitting(ON_CPU), memory=0), ""),
-        (fitting(ON_BOTH, T4, T4), "up to 14.0 of 15.5 GB on each of 2 Tesla T4"),
+        (
+            fitting(ON_BOTH, T4, T4),
+            "needs up to 14.0 of the 15.5 GB that are free on each of 2 Tesla T4",
+        ),
         (
             fitting(ON_BOTH, T4, ("NVIDIA L4", 22 * GB)),
-            "14.0 of 15.5 GB on the Tesla T4, 13.0 of 22.0 GB on the NVIDIA L4",
+            "needs 14.0 of the 15.5 GB that are free on the Tesla T4 and 13.0 of the 22.0 GB that "
+            "are free on the NVIDIA L4",
         ),
     ],
 )
@@ -229,8 +240,8 @@ REPORT = Shown(
 
 def test_a_report_as_text_and_as_html() -> None:
     sentence = (
-        "⚠\ufe0e org/name (SomePipeline of diffusers) can be loaded here: 100 MB to download, plan "
-        "4-bit, 14.2 of 15.5 GB on the Tesla T4"
+        "⚠\ufe0e org/name (SomePipeline of diffusers) can be loaded here: 100 MB to download, "
+        "4-bit on cuda, needs 14.2 of the 15.5 GB that are free on the Tesla T4"
     )
     assert report_text(REPORT).splitlines() == [
         sentence,
@@ -251,7 +262,7 @@ def test_a_report_as_text_and_as_html() -> None:
         sentence,
         "⚠\ufe0e placement: the large components lose precision",
         "take model-offload",
-        "✓ 3 checks passed",
+        "✓ 3 checks passed · 3 not checked",
         "✓ hub: what hub says",
         "✓ files: what files says",
         "✓ disk: what disk says",
@@ -270,6 +281,24 @@ def test_what_is_stored_is_told_apart_from_the_files_that_it_is_in() -> None:
     for shown in (Shown(weights=stored), Shown(weights=stored, selection=None)):
         files = "; with all other files 100 MB" if shown.selection else ""
         assert f"Weights as they are stored: 90.0 MB{files}" in report_text(shown).splitlines()
+
+
+def test_where_all_is_well_what_was_not_checked_is_counted_and_its_causes_are_folded() -> None:
+    well = replace(REPORT, results=(HUB, FILES, NO_XET), weights=(), fit=None)
+    verdict_line = "✓ org/name (SomePipeline of diffusers) can be loaded here: 100 MB to download"
+    assert report_text(well).splitlines() == [
+        verdict_line,
+        "✓ 2 checks passed: hub, files",
+        "– 1 not checked",
+    ]
+    assert Reader(report_html(well)).lines == [
+        verdict_line,
+        "✓ 2 checks passed · 1 not checked",
+        "✓ hub: what hub says",
+        "✓ files: what files says",
+        "– not checked: xet (nothing comes from there)",
+    ]
+    assert report_html(well).rpartition("</details>")[2] == "</div>"
 
 
 @pytest.mark.parametrize("form", [report_text, report_html])
@@ -369,12 +398,12 @@ def test_the_checks_of_a_job_are_one_line_but_for_what_asks_for_something() -> N
     assert checks_lines(REPORT.results, REPORT.fit) == [
         "⚠\ufe0e placement: the large components lose precision",
         "  take model-offload",
-        "✓ 3 checks passed · 14.2 of 15.5 GB on the Tesla T4",
+        "✓ 3 checks passed · needs 14.2 of the 15.5 GB that are free on the Tesla T4",
     ]
     assert Reader(checks_markup(REPORT.results, REPORT.fit)).lines == [
         "⚠\ufe0e placement: the large components lose precision",
         "take model-offload",
-        "✓ 3 checks passed · 14.2 of 15.5 GB on the Tesla T4",
+        "✓ 3 checks passed · needs 14.2 of the 15.5 GB that are free on the Tesla T4",
         "✓ hub: what hub says",
         "✓ files: what files says",
         "✓ disk: what disk says",
