@@ -106,14 +106,25 @@ def _draw_times(axes: Any, extent: float, *, labels: bool) -> None:
 
     axes.set_xlim(0, extent)
     ticks = time_ticks(extent)
-    label_ticks(axes, "x", {tick: _time(tick) if labels else "" for tick in ticks})
+    texts, unit = time_texts(ticks, extent)
+    label_ticks(axes, "x", dict(zip(ticks, texts if labels else [""] * len(ticks), strict=True)))
     if labels:
-        unit = "h:min:s" if extent >= 3600 else "min:s" if extent >= 60 else "s"
         axes.set_xlabel(f"time since the start ({unit})", fontsize=_TEXT, color=FAINT)
 
 
-def _time(seconds: float) -> str:
-    return format_duration(seconds) if seconds else "0"
+def time_texts(ticks: Sequence[float], extent: float) -> tuple[list[str], str]:
+    """Return what stands at each tick of an axis so many seconds long, and the unit of them all."""
+    if extent < 60:
+        return [f"{tick:.3g}" for tick in ticks], "s"
+    parts = [(*divmod(round(tick) // 60, 60), round(tick) % 60) for tick in ticks]
+    if extent >= 3600:
+        return [f"{hours}:{minutes:02d}:{rest:02d}" for hours, minutes, rest in parts], "h:min:s"
+    return [f"{minutes}:{rest:02d}" for _, minutes, rest in parts], "min:s"
+
+
+def took(seconds: float) -> str:
+    """Write how long something took that is drawn."""
+    return format_duration(seconds) if seconds >= 0.05 else "< 0.1 s"
 
 
 def _draw_bytes(axes: Any, state: JobState, found: Sequence[Mark]) -> None:
@@ -223,7 +234,7 @@ def _draw_bars(axes: Any, rows: Sequence[Bar]) -> None:
         )
         name = look.fitted(row.name, _LEFT - look.MARGIN_IN - 0.1, _TEXT)
         look.write(axes, -0.012, place, name, transform=across, ha="right", va=_MIDDLE)
-        text = format_duration(row.end - row.start)
+        text = took(row.end - row.start)
         look.write(axes, 1.012, place, text, transform=across, color=look.FAINT, va=_MIDDLE)
     handles = {str(row.lane): Patch(color=colors[row.lane]) for row in rows}
     if not all(row.ended for row in rows):

@@ -48,7 +48,7 @@ from nbloader.records import (
 from nbloader.state import JobState
 from nbloader.text import format_bytes
 from nbloader.views import timeline
-from nbloader.views.chart import plot_job, time_ticks
+from nbloader.views.chart import plot_job, time_texts, time_ticks, took
 from nbloader.views.figure import nice_step
 from nbloader.views.fit_chart import Need, needs
 from nbloader.views.timeline import Bar, Lane, Mark, RouteChange
@@ -276,6 +276,35 @@ def test_times_are_written_at_a_few_even_steps(seconds: float) -> None:
     assert ticks[0] == 0
     assert ticks[-1] <= seconds
     assert len({round(after - before, 6) for before, after in pairwise(ticks)}) == 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "texts", "unit"),
+    [
+        (0.75, ["0", "0.1", "0.2", "0.3", "0.4", "0.5", "0.6", "0.7"], "s"),
+        (3, ["0", "0.5", "1", "1.5", "2", "2.5", "3"], "s"),
+        (59, ["0", "10", "20", "30", "40", "50"], "s"),
+        (75, ["0:00", "0:10", "0:20", "0:30", "0:40", "0:50", "1:00", "1:10"], "min:s"),
+        (
+            3700,
+            ["0:00:00", "0:10:00", "0:20:00", "0:30:00", "0:40:00", "0:50:00", "1:00:00"],
+            "h:min:s",
+        ),
+    ],
+)
+def test_the_times_of_an_axis_are_all_written_in_its_unit(
+    seconds: float, texts: list[str], unit: str
+) -> None:
+    assert time_texts(time_ticks(seconds), seconds) == (texts, unit)
+
+
+def test_what_took_no_time_to_speak_of_is_told_as_less_than_the_least_figure() -> None:
+    assert [took(seconds) for seconds in (0.0, 0.049, 0.05, 12.0)] == [
+        "< 0.1 s",
+        "< 0.1 s",
+        "0.1 s",
+        "12 s",
+    ]
 
 
 def test_both_parts_have_the_same_axis_of_time() -> None:
