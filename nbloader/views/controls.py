@@ -2,7 +2,7 @@
 
 `controls` decides, `ControlWidgets` holds the real widgets. What cannot act is not shown. While a
 cell runs, a kernel handles no click: it waits until the cell has ended. A button that can be
-pressed then would seem broken.
+pressed then would seem broken. One whose click is kept until the present step ends looks faint.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from nbloader.notebook import Turn
 from nbloader.records import Stage
 from nbloader.state import JobState, Status
 from nbloader.text import plain
+from nbloader.views.display import WAITING_CLASS
 from nbloader.views.markup import box, faint, line
 from nbloader.views.words import plans
 
@@ -81,12 +82,15 @@ class Controls:
     Attributes:
         shown: names of those that can act: of `BUTTONS`, and `plan`.
         note: what a click waits for, or why none can be made, or what a choice is for; or empty.
+        waits: whether a click is acted upon only later. The buttons are greyed then, and can still
+            be pressed: a click is kept, and the only way to stop a job that is being built.
         options: the plans to choose from: what is shown, and the `records.Method` value.
         chosen: the value of the plan that is shown as chosen; None for none.
     """
 
     shown: tuple[str, ...]
     note: str = ""
+    waits: bool = False
     options: tuple[tuple[str, str], ...] = ()
     chosen: str | None = None
 
@@ -115,9 +119,11 @@ def controls(state: JobState, *, asked: str | None = None) -> Controls:
     }
     shown = () if rests else tuple(name for name, acts in can.items() if acts)
     for_retry = FOR_RETRY if failed and "plan" in shown else ""
+    when = "" if rests else _when(state)
     return Controls(
         shown=shown,
-        note=RESTS if rests else _when(state) or for_retry,
+        note=RESTS if rests else when or for_retry,
+        waits=bool(when),
         options=options,
         chosen=next((value for value in (asked, chosen) if value in values), None),
     )
@@ -147,7 +153,10 @@ def control_traits(
         working: whether they are being gathered.
     """
     return {
-        "row": {"names": (*found.shown, *(["note"] if found.note else []))},
+        "row": {
+            "names": (*found.shown, *(["note"] if found.note else [])),
+            "classes": (WAITING_CLASS,) if found.waits else (),
+        },
         "diagnostics": {"disabled": working},
         "plan": {"options": found.options, "value": found.chosen},
         "note": {"value": box([line(faint(found.note))] if found.note else [])},
@@ -254,7 +263,8 @@ class ControlWidgets:
     def real(self, name: str, values: Mapping[str, Any]) -> Mapping[str, object]:
         """Return the traits that the installed ipywidgets has for what a widget shows."""
         if name == "row":
-            return {"children": tuple(self.widgets[each] for each in values["names"])}
+            children = tuple(self.widgets[each] for each in values["names"])
+            return {"children": children, "_dom_classes": values["classes"]}
         if name == "reports":
             return {"children": self._reports if values["shown"] else ()}
         return values

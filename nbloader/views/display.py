@@ -14,6 +14,9 @@ WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
 ROOT_CLASS = "nbloader"
 """Of the widget that holds all others of a view."""
 
+WAITING_CLASS = "nbloader-waits"
+"""Of a row of buttons whose clicks are acted upon later."""
+
 # The themes of Jupyter space widgets out, give their rows a fixed height, and set the titles of an
 # accordion in a grey that is hard to read. Its classes begin with `p-` in ipywidgets 7 and with
 # `jupyter-widget-` in 8. The mark in front of a title is an icon of a font, wide and small; here it
@@ -34,6 +37,9 @@ STYLE = """<style>
 .nbloader [class*="Collapse"] { margin: 0; }
 .nbloader .widget-dropdown > select { min-width: 0; text-overflow: ellipsis; }
 .nbloader .widget-dropdown > label { width: auto; }
+.nbloader .nbloader-waits > .jupyter-button {
+  background: none; box-shadow: none; outline: 1px dashed; outline-offset: -1px; opacity: 0.7;
+}
 </style>"""
 """To stand in one of the HTML widgets of a view."""
 

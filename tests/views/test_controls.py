@@ -65,15 +65,15 @@ CASES = {
     ),
     "it waits for a cell": (
         advance(last_state(STALLED), 20.0, turn=Turn.DUE),
-        replace(RUNS, note=AFTER_CELL),
+        replace(RUNS, note=AFTER_CELL, waits=True),
     ),
     "it is being imported": (
         replace(last_state(STALLED), turn=Turn.UNDER_WAY, importing=None),
-        replace(RUNS, note=AFTER_IMPORT),
+        replace(RUNS, note=AFTER_IMPORT, waits=True),
     ),
     "it is being loaded": (
         advance(last_state(BUILT), 21.0, turn=Turn.UNDER_WAY),
-        replace(RUNS, shown=("cancel", "diagnostics"), note=AFTER_STEP),
+        replace(RUNS, shown=("cancel", "diagnostics"), note=AFTER_STEP, waits=True),
     ),
     "one plan fits": (
         placed_by(Fit(chosen=ON_THE_GPU, placements=(ON_THE_GPU, ON_SEVERAL))),
@@ -121,6 +121,7 @@ def test_a_control_that_acts_is_one_that_the_state_allows(
     assert set(found.shown) <= {*BUTTONS, "plan"}
     wanted = control_traits(found, report="")
     assert wanted["row"]["names"] == (*found.shown, *(["note"] if found.note else []))
+    assert bool(wanted["row"]["classes"]) is found.waits <= bool(found.note)
     assert found.note in str(wanted["note"]["value"])
 
 

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nbloader.errors import InvalidArgumentError
+from nbloader.notebook import Turn
 from nbloader.records import (
     Component,
     Event,
@@ -30,7 +31,7 @@ from nbloader.reporter import Reporter
 from nbloader.state import JobState, advance, apply
 from nbloader.views import View, html
 from nbloader.views.controls import BUTTONS, RESTS
-from nbloader.views.display import WIDGET_MIME, Form
+from nbloader.views.display import WAITING_CLASS, WIDGET_MIME, Form
 from nbloader.views.markup import box
 from nbloader.views.widget import FOLDS, WidgetView, traits
 from tests import jobs
@@ -108,7 +109,10 @@ def shown(view: WidgetView) -> dict[str, dict[str, object]]:
             case "files" | "retries":
                 assert widget.children == (view._widgets[FOLDS[name]],)
                 found[name] = {"titles": widget.titles, "opened": widget.selected_index == 0}
-            case "row" | "shown":
+            case "row":
+                names = names_of(view, widget.children)
+                found[name] = {"names": names, "classes": tuple(widget._dom_classes)}
+            case "shown":
                 found[name] = {"names": names_of(view, widget.children)}
             case "reports":
                 found[name] = {"shown": widget.children != ()}
@@ -185,7 +189,7 @@ def test_what_holds_nothing_is_not_shown() -> None:
     begun = last_state(DOWNLOADING[:1])
     view.update(begun)
     assert shown(view)["shown"] == {"names": ("status", "job", "checks")}
-    assert shown(view)["row"] == {"names": ("cancel", "diagnostics")}
+    assert shown(view)["row"]["names"] == ("cancel", "diagnostics")
     view.close(begun)
     view = WidgetView(RecordedDisplay())
     view.update(last_state(STALLED))
@@ -566,7 +570,7 @@ def test_the_end_of_a_job_is_drawn_in_one_moment(background: Background) -> None
     join("nbloader-view")
     assert drawn.keys() == set(names)
     assert len(set(drawn.values())) == 1
-    assert shown(view)["row"] == {"names": ("retry", "diagnostics", "plan", "note")}
+    assert shown(view)["row"]["names"] == ("retry", "diagnostics", "plan", "note")
 
 
 def test_a_plan_that_is_chosen_stays_until_the_job_takes_it_over(background: Background) -> None:
@@ -608,10 +612,24 @@ def test_the_controls_rest_while_a_cell_waits(background: Background) -> None:
     view, _, _, clock = background
     state = advance(last_state(STALLED), 20.0, waited_for=True)
     settle(view, state, clock)
-    assert shown(view)["row"] == {"names": ("note",)}
+    assert shown(view)["row"]["names"] == ("note",)
     assert RESTS in view._widgets["note"].value
     settle(view, advance(state, 21.0), clock)
-    assert shown(view)["row"] == {"names": ("cancel", "diagnostics", "plan")}
+    assert shown(view)["row"]["names"] == ("cancel", "diagnostics", "plan")
+
+
+def test_buttons_whose_clicks_wait_look_so_and_can_be_pressed(background: Background) -> None:
+    view, actions, _, clock = background
+    state = last_state((*STALLED, (20.0, StageStarted(stage=Stage.INITIALISE))))
+    settle(view, advance(state, 21.0, turn=Turn.UNDER_WAY), clock)
+    assert shown(view)["row"] == {
+        "names": ("cancel", "diagnostics", "note"),
+        "classes": (WAITING_CLASS,),
+    }
+    press(view, "cancel")
+    assert actions.calls == ["cancel"]
+    settle(view, advance(state, 22.0), clock)
+    assert shown(view)["row"] == {"names": ("cancel", "diagnostics"), "classes": ()}
 
 
 def test_the_end_of_a_job_is_shown_whole_without_another_state(
@@ -624,9 +642,13 @@ def test_the_end_of_a_job_is_shown_whole_without_another_state(
     view.update(failed)
     join("nbloader-view")
     assert shown(view).items() >= wanted(failed).items()
-    assert shown(view)["row"] == {
-        "names": ("retry", "download_anyway", "diagnostics", "plan", "note")
-    }
+    assert shown(view)["row"]["names"] == (
+        "retry",
+        "download_anyway",
+        "diagnostics",
+        "plan",
+        "note",
+    )
     press(view, "diagnostics")
     join("nbloader-view")
     assert view._widgets["report"].value == actions.report
