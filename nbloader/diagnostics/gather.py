@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import os
 import platform
 import re
@@ -46,6 +45,7 @@ from nbloader.views import (
     Row,
     Section,
     ShownReport,
+    pasted,
     sections_html,
     sections_json,
     sections_text,
@@ -109,8 +109,7 @@ class DoctorReport(ShownReport):
 
     def _repr_html_(self) -> str:
         took = f"Gathered in {format_duration(self.seconds)}. {PASTE}"
-        block = html.escape(self.issue, quote=True)
-        return sections_html(self.sections, after=f"<div>{took}</div><pre>{block}</pre>")
+        return sections_html(self.sections, after=f"<div>{took}</div>{pasted(self.issue)}")
 
 
 def doctor(repo_id: str | None = None) -> DoctorReport:

@@ -7,6 +7,7 @@ them, and some show none.
 
 from __future__ import annotations
 
+from nbloader.views.markup import pasted
 from nbloader.views.sections import (
     Row,
     Section,
@@ -44,6 +45,7 @@ __all__ = [
     "front_end",
     "has_controls",
     "make_view",
+    "pasted",
     "sections_html",
     "sections_json",
     "sections_text",

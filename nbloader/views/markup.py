@@ -27,6 +27,7 @@ _COLUMN = ' scope="col"'
 _BLOCK = "display:block;width:100%;margin:4px 0;border:0;font:inherit;color:inherit"
 # JupyterLab pads rows, too, which tells only where they are no rows of a table.
 _ROW = "display:flex;flex-wrap:wrap;column-gap:1em;padding:0;background:none"
+_PASTED = "margin:3px 0;white-space:pre-wrap;overflow-wrap:anywhere;background:none;color:inherit"
 _ADDRESS = re.compile(r"(https://[\w./?=&%#:~+-]*[\w/])")
 _UNSEEN = (
     "position:absolute;width:1px;height:1px;margin:-1px;overflow:hidden;"
@@ -90,6 +91,15 @@ def code_marked(text: str, limit: int = 900) -> str:
         if each
     )
     return said + pasted
+
+
+def pasted(text: str) -> str:
+    """Write text that is to be pasted: its spaces and lines as they are, in the width of the page.
+
+    Args:
+        text: printable, and of bounded length.
+    """
+    return f'<pre style="{_PASTED}">{html.escape(text, quote=True)}</pre>'
 
 
 def _linked(text: str) -> str:

@@ -6,7 +6,6 @@ static report: nothing is left that looks as if it could be pressed.
 
 from __future__ import annotations
 
-import html
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -25,7 +24,7 @@ from nbloader.views.display import (
     bundle_of,
     new_display_id,
 )
-from nbloader.views.markup import box, escape, faint, line
+from nbloader.views.markup import box, escape, faint, line, pasted
 from nbloader.views.words import placement_figures, plans
 
 __all__ = ["ReportWidget", "notebook_events"]
@@ -33,7 +32,6 @@ __all__ = ["ReportWidget", "notebook_events"]
 _BEFORE_A_CELL = "pre_run_cell"
 _MAX_LINE = 10_000
 _MAX_NOTE = 600
-_PRE = "margin:3px 0;white-space:pre-wrap;background:none;color:inherit"
 
 
 class CellEvents(Protocol):
@@ -187,8 +185,8 @@ class ReportWidget:
         row = _row(self._report, self._plan)
         if row is None:
             return ""
-        pasted = html.escape(self._pasted(str(row.method)), quote=True)
-        return box([line(faint(_why(self._report, row))), f'<pre style="{_PRE}">{pasted}</pre>'])
+        why = line(faint(_why(self._report, row)))
+        return box([why, pasted(self._pasted(str(row.method)))])
 
     def _pasted(self, plan: str) -> str:
         """Return what to paste; its spaces matter, so they are left as they are."""

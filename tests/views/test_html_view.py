@@ -25,7 +25,7 @@ from nbloader.records import (
     Selected,
 )
 from nbloader.state import JobState, Status, Step, advance
-from nbloader.views import ICONS, html, text
+from nbloader.views import ICONS, html, pasted, text
 from nbloader.views.display import STYLE, Form
 from nbloader.views.parts import grouped
 from nbloader.views.widget import traits
@@ -212,6 +212,12 @@ def test_code_and_links_of_a_hint_are_code_and_links() -> None:
     assert "<code>plan=&quot;cpu&quot;</code>" in source
     assert '<a href="https://hf.co/docs" target="_blank"' in source
     assert "<div><code>%pip install &quot;a&lt;b&quot;</code></div><div>Then go on.</div>" in source
+
+
+def test_what_is_to_be_pasted_keeps_its_spaces_and_fits_the_page() -> None:
+    source = pasted('a  <b>="c"\n  d')
+    assert source.endswith('">a  &lt;b&gt;=&quot;c&quot;\n  d</pre>')
+    assert "white-space:pre-wrap;overflow-wrap:anywhere" in source
 
 
 def test_small_parts_of_a_job_that_runs_share_a_row() -> None:
