@@ -7,6 +7,10 @@ STAMP = .venv/.installed-
 HUB_VERSIONS := $(basename $(notdir $(wildcard tests/hub_versions/*.txt)))
 LIBRARIES := $(basename $(notdir $(wildcard tests/library_versions/*.txt)))
 
+# Of `make test`. Each imports all libraries, which takes a gigabyte, and the tests of one file stay
+# together: they share its servers and models.
+PROCESSES ?= 2
+
 .PHONY: demo test test-browser test-cuda test-faults test-hostile test-models check notebooks screenshots \
   test-hub-versions test-library-versions bench-transfer bench-ready bench-gpu docs format clean
 
@@ -14,7 +18,7 @@ demo: $(STAMP)demo
 	$(BIN)/python -m nbloader demo
 
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile
 	$(BIN)/python -m pytest --nbval notebooks
 
 # Every fault of the network and the disk, on both routes: four minutes, mostly of waiting.

@@ -17,13 +17,13 @@ def collector_off() -> Iterator[None]:
 
     One that was off stays off, and objects that somebody else has frozen stay so.
     """
-    collecting, frozen = gc.isenabled(), gc.get_freeze_count()
+    collecting = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         if collecting:
-            if not frozen:
+            if not gc.get_freeze_count():  # It counts them one by one: only where it matters.
                 gc.freeze()
                 gc.unfreeze()
             gc.enable()

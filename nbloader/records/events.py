@@ -32,7 +32,7 @@ class CheckResult:
         name: short and stable, such as `disk`.
         message: what was found, one line, with the figures.
         hint: what to do about it; empty where nothing is to be done.
-        reference: of the error that a failure is, such as `not-enough-disk`; empty if there is none.
+        reference: of the error that a failure is, such as `not-enough-disk`; empty if none.
         link: a page where it can be mended or read about; empty if there is none.
         forceable: of a failure, whether `force=True` goes on despite it.
     """

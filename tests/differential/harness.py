@@ -43,6 +43,7 @@ import nbloader
 from nbloader.checks import PreflightReport
 from nbloader.errors import NbloaderError
 from nbloader.loaders import Import
+from nbloader.loaders.collector import collector_off
 from nbloader.localhub import LocalHub
 from nbloader.records import Event, Kind, Notice, Selected, Stage, StageStarted
 from nbloader.trial import Task, verdict
@@ -141,7 +142,8 @@ class TrialHere:
     def build(self, folder: Path) -> NbloaderError | str | None:
         """Do what the process does with a folder."""
         importing = Import(self._task.selection)
-        return verdict(answer(self._task, folder, importing.wait))
+        with collector_off():
+            return verdict(answer(self._task, folder, importing.wait))
 
 
 def check(case: Case, hub: LocalHub, root: Path, cache: Path) -> Outcome:
