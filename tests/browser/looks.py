@@ -104,7 +104,7 @@ _FAULTS = """
     const title = document.createRange();
     const texts = document.createTreeWalker(fold, NodeFilter.SHOW_TEXT);
     title.selectNodeContents(texts.nextNode());
-    lefts.set(Math.round(title.getBoundingClientRect().left - frame.left), name(fold));
+    lefts.set(Math.round(title.getClientRects()[0].left - frame.left), name(fold));
   }
   if (lefts.size > 1) faults.add(`folds begin apart: ${JSON.stringify([...lefts])}`);
   return [...faults];
