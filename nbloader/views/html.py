@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 from nbloader.records import CheckStatus
@@ -150,46 +150,60 @@ def _title(state: JobState) -> str:
 def _mark(state: JobState) -> str:
     """Write the mark, in its colour: it is text, so it takes the theme's, or the one around it.
 
-    The green of Jupyter's themes is too light to be read on white.
+    The green and the amber of Jupyter's themes are too light to be read on white.
     """
     if state.ended_by_user:
         return STOPPED
-    if state.status is Status.READY:
-        return ICONS[Status.READY]
+    if state.status is Status.READY or _is_silent(state):
+        return ICONS[state.status]
     color = f"{_color(state).partition(',')[0]},inherit)"
     return f'<span style="color:{color}">{ICONS[state.status]}</span>'
 
 
 def _color(state: JobState) -> str:
-    waits = state.status is Status.RUNNING and state.waits_for is Awaited.BYTES
-    return _AMBER if waits else _COLORS[state.status]
+    return _AMBER if _is_silent(state) else _COLORS[state.status]
+
+
+def _is_silent(state: JobState) -> bool:
+    return state.status is Status.RUNNING and state.waits_for is Awaited.BYTES
 
 
 def _progress(state: JobState, form: Form) -> str:
     """Draw the share of the bytes that is there, and write its figures."""
     known = state.selection is not None
-    cells = [
+    share = [
         (f"{state.percent:.0f} %" if known else "", "2.8em"),
         (format_share(state.there, state.total) if known else "", "8.5em"),
     ]
     ready = ready_in(state) if form.eta else ""
     warned = waiting(state)
+    going: list[tuple[str, str]] = []
     if warned:
-        cells.append((f"{ICONS[CheckStatus.WARNING]} {warned}", "22em"))
+        going.append((f"{ICONS[CheckStatus.WARNING]} {warned}", "auto"))
     elif downloads(state) or not known:
-        cells += [(format_speed(state.speed) if known else "", "5.5em")] if form.speed else []
-        cells += [(time_left(state), "9.5em")] if form.eta else []
-        # The last one: where it is not known, no place is kept for it, which might take a line.
-        cells += [(ready, "9.5em")] if ready else []
+        going += [(format_speed(state.speed) if known else "", "5.5em")] if form.speed else []
+        going += [(time_left(state), "9.5em")] if form.eta else []
+        going += [(ready, "9.5em")] if ready else []
     else:
-        cells.append((", ".join(filter(None, (doing(state), ready))), ""))
-    said = ", ".join(content for content, _ in cells if content)
-    places = "".join(
-        f'<span style="flex:0 0 {width or "auto"};white-space:nowrap">{content or "&nbsp;"}</span>'
+        going.append((", ".join(filter(None, (doing(state), ready))), "auto"))
+    said = ", ".join(content for content, _ in (*share, *going) if content)
+    # What goes on is one place, as wide as the longest of what is said there: where a page is too
+    # narrow for it, it has a line of its own whatever it says.
+    wide = f"flex:0 0 26em;display:flex;{_GAP}"
+    places = f'{_places(share)}<span style="{wide}">{_places(going) or "&nbsp;"}</span>'
+    row = f'<div style="display:flex;flex-wrap:wrap;{_GAP}">{places}</div>'
+    return bar(state.percent / 100, "bytes", said, color=_color(state), height=8) + row
+
+
+_GAP = "column-gap:0.7em"
+
+
+def _places(cells: Iterable[tuple[str, str]]) -> str:
+    """Write figures, each in a place of its width, whether it is known or not."""
+    return "".join(
+        f'<span style="flex:0 0 {width};white-space:nowrap">{content or "&nbsp;"}</span>'
         for content, width in cells
     )
-    row = f'<div style="display:flex;flex-wrap:wrap;column-gap:0.7em">{places}</div>'
-    return bar(state.percent / 100, "bytes", said, color=_color(state), height=8) + row
 
 
 def _stages(state: JobState) -> str:

@@ -48,7 +48,9 @@ but the last begin within a moment, and that one blocks for a long time: what is
 shown."""
 
 _PANES = tuple(f"pane {number}" for number in range(MAX_COMPONENTS + 1))
-_PARTS = ("status", "job", "checks", "retries", "files")
+_PARTS = ("status", "job", "checks", "files", "retries")
+"""From top to bottom. What comes and opens by itself stands last, where it moves nothing."""
+
 FOLDS = {"retries": "retry table", "files": "file list"}
 """What opens at a click, by name, and what is in it. They keep their places and come when there is
 something in them."""

@@ -16,6 +16,7 @@ import nbloader
 from nbloader.errors import InvalidArgumentError, NbloaderError
 from nbloader.localhub import Fault, LocalHub, RequestClass
 from nbloader.selection.sizes import FIRST_READ_BYTES
+from nbloader.wording import Reader, worded
 from tests.conftest import Publish, WriteRepo
 from tests.samples import safetensors
 
@@ -255,7 +256,7 @@ def test_an_id_that_is_gone(hub: LocalHub, tmp_path: Path) -> None:
     )
     report = nbloader.preflight(gone, endpoint=hub.endpoint, cache_dir=tmp_path)
     (found,) = (result for result in report.results if result.name == "access")
-    assert found.hint == refused.error.hint
+    assert found.hint == worded(refused.error.hint, Reader.SCRIPT)
 
 
 def test_a_dataset_without_an_owner_is_told_its_line(hub: LocalHub, tmp_path: Path) -> None:

@@ -193,7 +193,7 @@ def test_what_holds_nothing_is_not_shown() -> None:
     view.close(begun)
     view = WidgetView(RecordedDisplay())
     view.update(last_state(STALLED))
-    assert shown(view)["shown"] == {"names": ("status", "job", "checks", "retries", "files")}
+    assert shown(view)["shown"] == {"names": ("status", "job", "checks", "files", "retries")}
     view.close(last_state(STALLED))
 
 
