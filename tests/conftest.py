@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import gc
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -30,16 +29,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "for the oldest versions), or one part of several, as 2/3",
     )
     parser.addoption("--outcomes", help="a file for what came of these cases, as JSON")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _collector_has_less_to_walk() -> None:
-    """Take what is there before a module's tests out of the collector's walks.
-
-    Where all libraries are imported a walk takes two seconds, and each load of a test has some.
-    """
-    gc.collect()
-    gc.freeze()
 
 
 @pytest.fixture(scope="session")

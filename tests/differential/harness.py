@@ -43,7 +43,6 @@ import nbloader
 from nbloader.checks import PreflightReport
 from nbloader.errors import NbloaderError
 from nbloader.loaders import Import
-from nbloader.loaders.collector import collector_off
 from nbloader.localhub import LocalHub
 from nbloader.records import Event, Kind, Notice, Selected, Stage, StageStarted
 from nbloader.trial import Task, verdict
@@ -142,8 +141,7 @@ class TrialHere:
     def build(self, folder: Path) -> NbloaderError | str | None:
         """Do what the process does with a folder."""
         importing = Import(self._task.selection)
-        with collector_off():
-            return verdict(answer(self._task, folder, importing.wait))
+        return verdict(answer(self._task, folder, importing.wait))
 
 
 def check(case: Case, hub: LocalHub, root: Path, cache: Path) -> Outcome:

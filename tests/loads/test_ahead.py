@@ -179,7 +179,6 @@ def test_a_worker_that_nobody_asks_is_ended(tmp_path: Path) -> None:
 
 
 def test_the_collector_is_as_it_was_and_finds_what_was_made_old() -> None:
-    gc.unfreeze()
     gc.collect()
     with collector_off():
         assert not gc.isenabled()
