@@ -80,9 +80,13 @@ def test_a_second_load_tells_when_it_will_be_ready(demo_hub: LocalHub, tmp_path:
     assert (first.state.past, first.state.time_to_ready) == ((), None)
     demo_hub.set_faults([Fault(RequestClass.CDN_GET, total_bytes_per_second=20_000_000)])
     told: list[float | None] = []
-    second: nbloader.job.Job = start(
-        demo_hub, tmp_path / "second", on_event=lambda _: told.append(second.state.time_to_ready)
+    begun: list[nbloader.job.Job] = []  # The first events come before `start` has returned.
+    second = start(
+        demo_hub,
+        tmp_path / "second",
+        on_event=lambda _: told.extend(job.state.time_to_ready for job in begun),
     )
+    begun.append(second)
     second.result(timeout=WAIT_S)
     assert len(second.state.past) == 1
     built_s = second.state.past[0].build_s
