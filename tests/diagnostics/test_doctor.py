@@ -88,9 +88,9 @@ def test_secrets_and_the_home_folder_are_taken_out() -> None:
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home folder of a user called alice, with the Hub's folder in it."""
-    home = tmp_path / "alice"
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home folder of a user called alice, with the Hub's folder in it. Errors cut long paths."""
+    home = tmp_path_factory.mktemp("h") / "alice"
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("HF_HOME", str(home / "hf"))
