@@ -21,7 +21,7 @@ ADD = "Pass it as `token=`, or store it with `hf auth login`."
 NEW = f"Make a new token at https://huggingface.co/settings/tokens. {ADD}"
 PAGE = "Accept them at https://huggingface.co/{repo}"
 TOKENS = "https://huggingface.co/settings/tokens"
-LIMIT_S = 10.0
+LIMIT_S = 3.0
 
 
 @pytest.fixture

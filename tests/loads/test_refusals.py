@@ -19,7 +19,7 @@ from nbloader.records import GpuFacts, MachineFacts, MemoryFacts
 from tests.conftest import Publish
 from tests.samples import safetensors
 
-MOST_SECONDS = 10.0  # Retries would take longer; processors may be slow, and shared.
+MOST_SECONDS = 3.0
 MOST_LINES = 6
 
 MB = 1_000_000

@@ -311,7 +311,7 @@ def test_a_publisher_that_is_killed_leaves_no_repository_and_the_next_one_finish
 ) -> None:
     def publish(code: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-c", code, str(tmp_path)]
-        return subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True, timeout=240)
+        return subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True, timeout=60)
 
     killed = publish(DIE_HALFWAY + PUBLISH)
     assert killed.returncode == -signal.SIGKILL
