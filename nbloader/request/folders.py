@@ -41,8 +41,7 @@ def read_folder(given: object) -> NamedFolder | None:
 
     A `PathLike` is always a path, and so is a text that is absolute or begins with `.` or `~`. Any
     other text is one if there is such a folder: one of three parts or more, or with a separator at
-    its end, in any case, so that one whose first two parts are a folder is meant as one; one that
-    could be an id, if it holds a model. That is what the libraries
+    its end, in any case; one that could be an id, if it holds a model. That is what the libraries
     take for `from_pretrained("org/name")`, too; `hf://org/name` always is the repository.
 
     Raises:
@@ -71,8 +70,8 @@ def read_folder(given: object) -> NamedFolder | None:
                 hint="Of this machine, the folder of a model is loaded, or a file of its weights "
                 "(.safetensors, .gguf, .ckpt, .pt, .pth, .bin).",
             )
-        if is_path or _stands_in_a_folder(text):
-            raise _missing(given, folder)
+        if is_path:
+            raise no_folder(given, folder)
         return None
     could_be_id = is_repo_id(text)
     if not is_path and could_be_id and not holds_model(folder):
@@ -104,12 +103,6 @@ def read_file(given: object) -> tuple[NamedFolder, str] | None:
     return None if folder is None else (folder, file.name)
 
 
-def _stands_in_a_folder(text: str) -> bool:
-    """Say whether a text is no id, having three parts or more, and the first two are a folder."""
-    first, second, *more = (*text.split("/", 2), "", "")[:3]
-    return all((first, second, *more)) and _is(Path.is_dir, Path(first, second))
-
-
 def _is(what: Callable[[Path], bool], path: Path) -> bool:
     try:
         return what(path)
@@ -117,7 +110,8 @@ def _is(what: Callable[[Path], bool], path: Path) -> bool:
         return False
 
 
-def _missing(given: object, folder: Path) -> InvalidRepoIdError:
+def no_folder(given: object, folder: Path) -> InvalidRepoIdError:
+    """The error for a path that leads to nothing; its hint names where it ends."""
     above = folder.parent
     while not _is(Path.is_dir, above) and above != above.parent:
         above = above.parent

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from glob import escape
+from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -22,7 +23,7 @@ from nbloader.errors import InvalidArgumentError, InvalidRepoIdError
 from nbloader.hub_names import HUB, is_repo_id, is_revision
 from nbloader.records import Kind, RepoType
 from nbloader.request.bare_names import completed, is_old
-from nbloader.request.folders import WEIGHTS, NamedFolder, read_file, read_folder
+from nbloader.request.folders import WEIGHTS, NamedFolder, no_folder, read_file, read_folder
 from nbloader.request.values import check_repo_id
 from nbloader.text import quote
 
@@ -133,6 +134,8 @@ def read_repository(
             raise _folder(place)
         return replace(place, subfolder="", filename="")
     if place.path and not is_one:
+        if str(given).startswith(f"{place.repo_id}/") and Path(place.repo_id).is_dir():
+            raise no_folder(given, Path(str(given)))
         raise _with_more(str(given), place, repo_type, fetched=fetched)
     if repo_type is not RepoType.MODEL or place.page:
         return place

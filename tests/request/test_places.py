@@ -315,6 +315,21 @@ def test_a_path_is_read_for_a_part_as_for_the_whole(
     assert read_part(VAE, named, endpoint=None).path == "vae/a.safetensors"
 
 
+def test_a_path_in_a_folder_is_told_as_one_and_a_file_of_the_hub_stays_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "org" / "name").mkdir(parents=True)
+    with pytest.raises(InvalidRepoIdError) as caught:
+        read("org/name/models/nope")
+    assert caught.value.message == "there is no folder 'org/name/models/nope'"
+    assert caught.value.hint.startswith(f"'{tmp_path}/org/name' has no 'models': check the path")
+    for text in ("org/name/a.gguf", "hf://org/name/a.gguf"):
+        assert read(text) == Place("org/name", filename="a.gguf")
+    with pytest.raises(InvalidRepoIdError, match="subfolder='models'"):
+        read("hf://org/name/models")
+
+
 # -- the grammar -----------------------------------------------------------------------------------
 
 _WEIGHTS = (".safetensors", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
