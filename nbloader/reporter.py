@@ -14,8 +14,8 @@ from nbloader.wording import Reader, worded
 
 __all__ = ["Reporter"]
 
-FOLD_EVERY_S = 0.05
-"""As often as the supervisor lets a view see that time passes."""
+FOLD_EVERY_S = 0.1
+"""As often as the worker tells of the bytes of a file: to fold more often would show nothing new."""
 
 LATE_S = 0.3
 """An import can hold the interpreter for seconds, while the worker goes on. A look that comes so
@@ -61,10 +61,11 @@ class Reporter:
 
     def publish(self, event: Event) -> None:
         """Fold the event, show the state, and tell the caller."""
-        now, event = self._clock(), self._worded(event)
+        now = self._clock()
         if isinstance(event, FileProgress):
             self._arrive(event, now)
         else:
+            event = self._worded(event)
             self._fold(event, now)
             self._view.update(self.state)
         self._tell(event)

@@ -450,9 +450,9 @@ class Engine:
         """Let a whole file into the cache if its hash is right."""
         if not task.spoilt and task.hash.matches and self._published(task):
             task.lock.release()
-            with self._changed:
-                self._schedule.tasks.remove(task)
             self._arrived(task.file)
+            with self._changed:  # Only now: with the last of them `fetch` ends.
+                self._schedule.tasks.remove(task)
             return
         with self._changed:  # Nobody may begin with a piece of what is removed.
             task.partial.discard()

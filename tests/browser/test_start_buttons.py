@@ -73,8 +73,8 @@ def test_cancel_ends_the_worker_and_leaves_static_html(
     notebook.wait_static()
     assert "of 91.6 MB are kept; run the cell again to go on" in notebook.text()
     notebook.run(1)
-    notebook.wait(1)
-    assert json.loads(notebook.text(1)) == [True, 0], "done, and how many workers are left"
+    told = notebook.wait_for_text(r"\[.*\]", 1)
+    assert json.loads(told) == [True, 0], "done, and how many workers are left"
     assert_static(notebook.save(), 0)
     assert not looks.faults, "\n".join(looks.faults)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -217,6 +218,40 @@ def test_what_has_come_is_on_the_disk_after_an_error(tmp_path: Path) -> None:
     assert left.missing()[0][0] == 100
     assert content == CONTENT[:100]
     left.close()
+
+
+def test_a_fetch_ends_after_its_last_file_was_told_of(tmp_path: Path) -> None:
+    """What follows a fetch may be the end of the process."""
+    looks: list[float] = []
+    late: list[bool] = []
+    ended = threading.Event()
+
+    def clock() -> float:
+        looks.append(time.monotonic())
+        return looks[-1]
+
+    def done(file: RepoFile) -> None:
+        """Take as long as the engine takes to look around a few times, or to end."""
+        enough = len(looks) + 5
+        while len(looks) < enough and not ended.is_set():
+            ended.wait(0.001)
+        late.append(ended.is_set())
+
+    engine = Engine(
+        [FILE],
+        cache=RepoCache(tmp_path / "models--org--name"),
+        revision="main",
+        commit_hash=COMMIT,
+        routes={Route.HTTP: MemoryRoute()},
+        policy=TransferPolicy(),
+        publish=lambda event: None,
+        done=done,
+        stuck=lambda path, route: None,
+        clock=clock,
+    )
+    engine.fetch()
+    ended.set()
+    assert late == [False]
 
 
 def test_errors_of_a_program_are_not_swallowed(tmp_path: Path) -> None:
