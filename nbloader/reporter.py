@@ -15,7 +15,7 @@ from nbloader.wording import Reader, worded
 __all__ = ["Reporter"]
 
 FOLD_EVERY_S = 0.1
-"""As often as the worker tells of the bytes of a file: to fold more often would show nothing new."""
+"""As often as the worker tells of the bytes of a file: more often there is nothing new."""
 
 LATE_S = 0.3
 """An import can hold the interpreter for seconds, while the worker goes on. A look that comes so

@@ -24,6 +24,12 @@ def quote(name: object) -> str:
     return text if len(text) <= 80 else f"{text[:76]}...{text[-1]}"
 
 
+def quote_path(path: object) -> str:
+    """Return a path of this machine as a literal, whole if that is possible: its end is what was
+    looked for, and from a beginning alone nobody can take out the home folder."""
+    return middle(repr(str(path)), 300)
+
+
 def plain(text: str, limit: int = 300) -> str:
     """Make foreign text fit for one line: bounded, printable, with single blanks."""
     text = " ".join(printable(text[: 4 * limit]).split())

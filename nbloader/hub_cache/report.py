@@ -31,7 +31,7 @@ from nbloader.machine import folder_of_environment, home_of_environment
 from nbloader.paths import absolute, expanded
 from nbloader.redaction import Redactor
 from nbloader.request import check_folder, check_repo_id
-from nbloader.text import format_bytes, quote
+from nbloader.text import format_bytes, quote_path
 from nbloader.views import Row, Section, SectionsReport, sections_json
 
 __all__ = ["CacheReport", "Deletion", "cache"]
@@ -65,7 +65,7 @@ def cache(
     folder = Path(given) if given else folder_of_environment(os.environ)
     if folder.exists() and not folder.is_dir():
         raise InvalidArgumentError(
-            f"cache_dir={quote(str(folder))} is not a folder", hint="Pass the Hub's cache folder."
+            f"cache_dir={quote_path(folder)} is not a folder", hint="Pass the Hub's cache folder."
         )
     now = time.time()
     try:

@@ -12,7 +12,7 @@ from typing import Any
 from nbloader.errors import InvalidArgumentError
 from nbloader.records import AdapterRequest, Source
 from nbloader.request.places import check_inner, read_part
-from nbloader.text import quote
+from nbloader.text import quote, quote_path
 
 _FILES = (".safetensors", ".bin", ".pt")
 _KEYS = (
@@ -115,13 +115,13 @@ def _on_this_machine(where: str, folder: Path, name: str) -> str:
     """Return the file that is meant in a folder, or the folder itself, if it is one of PEFT."""
     if not folder.is_dir():
         raise InvalidArgumentError(
-            f"{where}: there is no folder {quote(str(folder))}", hint="Check the subfolder."
+            f"{where}: there is no folder {quote_path(folder)}", hint="Check the subfolder."
         )
     if name:
         file = folder / name
         if not file.is_file():
             raise InvalidArgumentError(
-                f"{where}: {quote(str(folder))} has no file {quote(name)}",
+                f"{where}: {quote_path(folder)} has no file {quote(name)}",
                 hint=f"It has {_listed(folder)}.",
             )
         return str(file)
@@ -133,7 +133,7 @@ def _on_this_machine(where: str, folder: Path, name: str) -> str:
     if len(found) != 1:
         what = "several files that may be meant" if found else "no adapter"
         raise InvalidArgumentError(
-            f"{where}: {quote(str(folder))} has {what}",
+            f"{where}: {quote_path(folder)} has {what}",
             hint=f"Name the file (weight_name). There are {_listed(folder)}."
             if found
             else "Pass the path of its file.",

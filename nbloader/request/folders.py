@@ -12,7 +12,7 @@ from nbloader.errors import InvalidRepoIdError
 from nbloader.hub_names import is_repo_id
 from nbloader.machine import holds_model
 from nbloader.paths import absolute, from_root
-from nbloader.text import quote
+from nbloader.text import quote, quote_path
 
 WEIGHTS = re.compile(r".*\.(safetensors|sft|ckpt|pt|pth|bin|gguf)", re.IGNORECASE | re.DOTALL)
 """The name of a file with a model of its own."""
@@ -118,8 +118,8 @@ def no_folder(given: object, folder: Path) -> InvalidRepoIdError:
     missing = folder.relative_to(above).parts[:1]
     what = "file" if WEIGHTS.fullmatch(folder.name) else "folder"
     return InvalidRepoIdError(
-        f"there is no {what} {quote(str(given))}",
-        hint=f"{quote(str(absolute(above)))} has no {quote(missing[0] if missing else '')}: check "
+        f"there is no {what} {quote_path(given)}",
+        hint=f"{quote_path(absolute(above))} has no {quote(missing[0] if missing else '')}: check "
         "the path, and the folder that this process runs in (os.getcwd()). "
         'Ids of the Hub look like "Qwen/Qwen-Image-Edit-2509".',
     )

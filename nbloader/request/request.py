@@ -40,7 +40,7 @@ from nbloader.request.values import (
     one_of,
 )
 from nbloader.request.variables import check_variables
-from nbloader.text import quote
+from nbloader.text import quote, quote_path
 from nbloader.tokens import Token, find_token
 from nbloader.views import ViewName
 
@@ -334,7 +334,7 @@ def _custom_pipeline(given: object) -> str | None:
         return str(absolute(path))
     if name.endswith(".py") or path.is_absolute() or name.startswith("."):
         raise InvalidArgumentError(
-            f"loader_kwargs['custom_pipeline']={quote(given)}: there is no file {quote(str(file))}",
+            f"loader_kwargs['custom_pipeline']={quote(given)}: there is no file {quote_path(file)}",
             hint="Pass the path of a Python file, or of a folder with a pipeline.py.",
         )
     return name

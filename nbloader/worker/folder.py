@@ -41,7 +41,7 @@ from nbloader.selection import (
     sketched,
 )
 from nbloader.small_files import open_regular
-from nbloader.text import quote
+from nbloader.text import quote, quote_path
 from nbloader.worker.hub import Hub
 from nbloader.worker.repository import header_of, named_files, range_of
 
@@ -216,9 +216,9 @@ class Folder:
         try:
             yield
         except OSError as error:
-            what = f"{quote(path)} of the folder {quote(self.repo_id)}" if path else ""
+            what = f"{quote(path)} of the folder {quote_path(self.repo_id)}" if path else ""
             raise UnsupportedRepoError(
-                f"{what or f'the folder {quote(self.repo_id)}'} cannot be read: "
+                f"{what or f'the folder {quote_path(self.repo_id)}'} cannot be read: "
                 f"{error.strerror or error}",
                 hint="See that it is there and may be read by this process.",
             ) from error
