@@ -8,7 +8,7 @@ HUB_VERSIONS := $(basename $(notdir $(wildcard tests/hub_versions/*.txt)))
 LIBRARIES := $(basename $(notdir $(wildcard tests/library_versions/*.txt)))
 
 # Of `make test`. Each imports all libraries, which takes a gigabyte, and the tests of one file stay
-# together: they share its servers and models.
+# together: they share its servers and models. What holds a time to a limit runs alone, afterwards.
 PROCESSES ?= 2
 
 .PHONY: demo test test-browser test-cuda test-faults test-hostile test-models check notebooks screenshots \
@@ -18,7 +18,8 @@ demo: $(STAMP)demo
 	$(BIN)/python -m nbloader demo
 
 test: check
-	$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile
+	$(BIN)/python -m pytest -m "not timed" --numprocesses $(PROCESSES) --dist loadfile
+	$(BIN)/python -m pytest -m timed
 	$(BIN)/python -m pytest --nbval notebooks
 
 # Every fault of the network and the disk, on both routes: four minutes, mostly of waiting.

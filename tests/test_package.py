@@ -10,6 +10,8 @@ import subprocess
 import sys
 import types
 
+import pytest
+
 import nbloader
 
 HEAVY = (
@@ -33,6 +35,7 @@ def python(code: str) -> str:
     return done.stdout
 
 
+@pytest.mark.timed
 def test_import_takes_under_a_tenth_of_a_second() -> None:
     code = "import time; t = time.perf_counter(); import nbloader; print(time.perf_counter() - t)"
     seconds = [float(python(code)) for _ in range(10)]

@@ -195,6 +195,7 @@ def test_without_an_answer_about_the_token_the_hint_names_both_causes(
     )
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize(
     ("access", "token"),
     [

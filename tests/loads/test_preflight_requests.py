@@ -162,6 +162,7 @@ def test_a_preflight_asks_no_more_than_it_must(
     assert asked(demo_hub) == expected(repo_id, small, headers)
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("repo_id", [MINILM, QWEN_IMAGE_EDIT])
 def test_a_preflight_ends_soon(
     demo_hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repo_id: str

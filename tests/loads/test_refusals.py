@@ -19,6 +19,8 @@ from nbloader.records import GpuFacts, MachineFacts, MemoryFacts
 from tests.conftest import Publish
 from tests.samples import safetensors
 
+pytestmark = pytest.mark.timed
+
 MOST_SECONDS = 3.0
 MOST_LINES = 6
 

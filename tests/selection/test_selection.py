@@ -1321,6 +1321,7 @@ def test_a_selection_cannot_be_made_from_less_than_was_asked_for() -> None:
         select(listing_of(MODEL | unused("model.safetensors")), SelectionRequest(), {})
 
 
+@pytest.mark.timed
 def test_ten_thousand_files_are_selected_in_a_moment() -> None:
     names = [f"{D}-{shard:05}-of-09990.safetensors" for shard in range(1, 9991)]
     files = {

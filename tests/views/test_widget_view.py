@@ -347,6 +347,7 @@ def test_as_many_stages_as_begin_in_a_moment_are_shown_at_once() -> None:
     view.close(last_state(LOADED))
 
 
+@pytest.mark.timed
 def test_a_storm_in_a_large_job_costs_little() -> None:
     # Whatever else the machine does only adds to it.
     assert min(large_storm(seconds=10) for _ in range(3)) / 10 < 0.02
@@ -386,6 +387,7 @@ def test_those_who_hear_the_page_learn_how_a_job_ended() -> None:
         assert f">org/name: {said}<" in str(wanted(last_state(events))["status"]["value"])
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("seconds", [10, 100])
 def test_a_storm_of_progress_costs_little(seconds: int, comms: Comms) -> None:
     """All that happens between the arrival of a record and the message to the front end."""
