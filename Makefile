@@ -4,6 +4,8 @@ BIN := .venv/bin
 # Compiled bytecode matters: without it every import of diffusers takes 17 s instead of 7.
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --constraint constraints.txt
 STAMP = .venv/.installed-
+# The tests start thousands of processes, and none should compile nbloader anew.
+unexport PYTHONDONTWRITEBYTECODE
 HUB_VERSIONS := $(basename $(notdir $(wildcard tests/hub_versions/*.txt)))
 LIBRARIES := $(basename $(notdir $(wildcard tests/library_versions/*.txt)))
 
