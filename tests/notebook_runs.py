@@ -1,6 +1,7 @@
 """Run the notebooks against a local Hub, as a batch run does.
 
-`python -m tests.notebook_runs` stores the outputs in the notebooks.
+`python -m tests.notebook_runs` stores the outputs in the notebooks;
+`python -m tests.notebook_runs 01_embeddings` those of the ones that are named.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from nbclient import NotebookClient
 
 from nbloader.localhub import LocalHub
 from nbloader.localhub.demo import publish
+from tests.notebook_heads import put_head
 
 __all__ = ["NOTEBOOKS", "ROOT", "execute", "notebook_environment", "serving"]
 
@@ -68,13 +70,18 @@ def serving(root: Path) -> Iterator[dict[str, str]]:
         yield notebook_environment(hub.endpoint, Path(home))
 
 
-def execute(path: Path, environment: dict[str, str]) -> nbformat.NotebookNode:
+def execute(
+    path: Path, environment: dict[str, str], notebook: nbformat.NotebookNode | None = None
+) -> nbformat.NotebookNode:
     """Run a notebook in a kernel of its own, and return it with its outputs.
+
+    Args:
+        notebook: what to run; None for what `path` holds.
 
     Raises:
         nbclient.exceptions.CellExecutionError: a cell failed.
     """
-    notebook = nbformat.read(path, as_version=4)
+    notebook = notebook or nbformat.read(path, as_version=4)
     client = NotebookClient(
         notebook,
         timeout=CELL_TIMEOUT_S,
@@ -87,10 +94,18 @@ def execute(path: Path, environment: dict[str, str]) -> nbformat.NotebookNode:
 
 
 def main() -> None:
-    """Store the outputs in the notebooks."""
+    """Store the outputs in the notebooks: in all, or in those that are named.
+
+    Raises:
+        KeyError: there is no notebook of that name.
+    """
+    named = {path.stem: path for path in NOTEBOOKS}
+    paths = [named[name] for name in sys.argv[1:] or named]
     with serving(ROOT / "demo/hub") as environment:
-        for path in NOTEBOOKS:
-            notebook = execute(path, environment)
+        for path in paths:
+            notebook = nbformat.read(path, as_version=4)
+            put_head(notebook, path.name)
+            execute(path, environment, notebook)
             # The version of Python in it would change with each machine.
             notebook.metadata.language_info = {"name": "python"}
             nbformat.write(notebook, path)

@@ -2,31 +2,48 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
+import os
 import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from IPython.core.inputtransformer2 import TransformerManager
 from nbval.plugin import get_sanitize_patterns
 
 from nbloader.localhub import LocalHub
-from nbloader.records import Event, FileDone, FileProgress, Ready, Selected, Stage, StageStarted
+from nbloader.machine import place
+from nbloader.records import (
+    Event,
+    FileDone,
+    FileProgress,
+    Place,
+    Ready,
+    Selected,
+    Stage,
+    StageStarted,
+)
 from nbloader.state import JobState, apply
 from nbloader.views.text import TextView
+from tests.notebook_heads import INSTALL, put_head
 from tests.notebook_runs import NOTEBOOKS, ROOT, execute, notebook_environment
 from tests.samples import MB, SELECTION
 
 PATTERNS = get_sanitize_patterns((ROOT / "tests/nbval.ini").read_text())
-STAGES = {
-    "01_embeddings": list(Stage),
-    "02_image_edit": [stage for stage in Stage if stage is not Stage.TEST_EMBEDDINGS],
+FIRST_LOAD = {
+    "01_embeddings": ("load", list(Stage)),
+    "02_image_edit": ("load", [stage for stage in Stage if stage is not Stage.TEST_EMBEDDINGS]),
+    "03_unreliable_network": ("drop", list(Stage)),
 }
+"""A cell of each notebook that loads a model, and the stages that it goes through."""
 
 # -- a batch run ---------------------------------------------------------------------------------
 
@@ -47,10 +64,11 @@ def test_a_batch_run_leaves_lines_of_text_and_no_widget(
 ) -> None:
     notebook = execute(path, environment)
 
-    (loaded,) = next(cell.outputs for cell in notebook.cells if cell.id == "load")
+    name, expected = FIRST_LOAD[path.stem]
+    (loaded,) = next(cell.outputs for cell in notebook.cells if cell.id == name)
     assert (loaded.output_type, loaded.name) == ("stream", "stdout")
     *stages, last = re.findall(r"(?m)^[a-z][a-z -]*", loaded.text)
-    assert stages == STAGES[path.stem]
+    assert stages == expected
     assert last == "ready in "
 
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
@@ -81,6 +99,41 @@ def test_a_stored_notebook_is_complete_and_holds_nothing_of_a_machine(path: Path
     pictures = re.compile(r'"image/png": "[^"]*"')
     text = pictures.sub("", json.dumps(notebook))
     assert not re.search(r"HF_ENDPOINT|127\.0\.0\.1|localhost|NBVAL|/tmp|/home|/root", text)
+
+
+# -- the head ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_begins_with_the_badges_and_the_cell_that_installs(path: Path) -> None:
+    """`make notebooks` writes them."""
+    notebook = nbformat.read(path, as_version=4)
+    written = copy.deepcopy(notebook)
+    put_head(written, path.name)
+    assert written == notebook
+    code = [cell.id for cell in notebook.cells if cell.cell_type == "code"]
+    assert (notebook.cells[0].id, code[0]) == ("intro", "install")
+
+
+@pytest.mark.parametrize(
+    ("variables", "where", "ran"),
+    [
+        ({"COLAB_RELEASE_TAG": "release-colab"}, Place.COLAB, ["install --quiet nbloader-hub"]),
+        ({"KAGGLE_KERNEL_RUN_TYPE": "Batch"}, Place.KAGGLE, ["install --quiet nbloader-hub"]),
+        ({"BINDER_SERVICE_HOST": "10.0.0.1"}, Place.BINDER, []),
+        ({}, Place.OTHER, []),
+    ],
+)
+def test_that_cell_installs_on_colab_and_kaggle_alone(
+    variables: dict[str, str], where: Place, ran: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "environ", variables)
+    assert place(variables) is where
+    lines = []
+    shell = SimpleNamespace(run_line_magic=lambda name, line: lines.append((name, line)))
+    manager = TransformerManager()  # type: ignore[no-untyped-call]
+    exec(manager.transform_cell(INSTALL), {"get_ipython": lambda: shell})
+    assert lines == [("pip", line) for line in ran]
 
 
 # -- what is left out of the comparison ----------------------------------------------------------
@@ -150,6 +203,7 @@ def test_runs_of_any_speed_are_equal_when_sanitized(scale: float, progress: int)
         ("initialise\n", ""),
         ("initialise\n", "  retry: the Hub: timed out\ninitialise\n"),
         ("initialise\n", "  [ 50 %] 50.0 of 100 MB\ninitialise\n"),
+        ("download: 4 files, 100 MB", "download: 4 files, 100 MB, 50.0 MB of it cached"),
         ("ready in", "failed after"),
     ],
 )
@@ -157,6 +211,15 @@ def test_a_real_difference_is_still_one_when_sanitized(stored: str, changed: str
     raw = log()
     assert stored in raw
     assert sanitized(raw.replace(stored, changed)) != sanitized(raw)
+
+
+def test_what_was_there_after_a_kill_is_left_out_and_nothing_else() -> None:
+    there = "download: 11 files, 91.6 MB, {} of it cached\n  downloaded {} in 1.2 s, 37.1 MB/s\n"
+    assert sanitized(there.format("47.1 MB", "44.5 MB")) == there.format("SOME", "SOME").replace(
+        "1.2 s, 37.1 MB/s", "TIME, SPEED"
+    )
+    whole = "download: 11 files, 91.6 MB, all cached\n"
+    assert sanitized(whole) == whole
 
 
 def test_numbers_of_a_cell_are_not_sanitized() -> None:

@@ -8,12 +8,15 @@ from urllib.parse import unquote
 
 import pytest
 
+from tests.notebook_heads import PAGES as HERE
+from tests.notebook_heads import badges
+from tests.notebook_runs import NOTEBOOKS
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 PAGES = sorted((*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")))
 
 LINK = re.compile(r"(?:\]\(|src=\"|srcset=\")([^)\"\s]+)")
-HERE = "https://github.com/nbloader/nbloader/blob/main/"
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 
 
@@ -37,6 +40,16 @@ def test_every_link_into_the_project_leads_to_a_file_and_a_heading(page: Path) -
         found = ((ROOT if target.startswith(HERE) else page.parent) / unquote(path)).resolve()
         assert found.exists(), target
         assert not anchor or anchor in anchors(found), target
+
+
+def test_the_readme_opens_the_first_tutorial_elsewhere() -> None:
+    assert badges("01_embeddings.ipynb") in README
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/guide.md"])
+def test_every_tutorial_is_named(page: str) -> None:
+    text = (ROOT / page).read_text("utf-8")
+    assert [path.name for path in NOTEBOOKS if f"notebooks/{path.name})" not in text] == []
 
 
 def test_the_readme_is_short() -> None:
