@@ -20,7 +20,7 @@ demo: $(STAMP)demo
 	$(BIN)/python -m nbloader demo
 
 test: check
-	$(BIN)/python -m pytest -m "not timed" --numprocesses $(PROCESSES) --dist loadfile
+	$(BIN)/python -m pytest -m "not timed" --numprocesses $(PROCESSES) --dist loadfile $(ARGS)
 	$(BIN)/python -m pytest -m timed
 	$(BIN)/python -m pytest --nbval notebooks
 
