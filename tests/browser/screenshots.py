@@ -65,7 +65,7 @@ def main() -> None:
 def _widget(opened: Callable[..., Notebook], hub: LocalHub, cache: Path) -> None:
     notebook = opened("widget", DOWNLOAD.format(repo=QWEN_IMAGE_EDIT, cache=str(cache)))
     _begin(notebook, hub)
-    _take(notebook, "widget")
+    _take(notebook, "widget", "light", "dark")
     notebook.interrupt()
     notebook.wait()
     notebook.close()
@@ -75,7 +75,7 @@ def _job(opened: Callable[..., Notebook], hub: LocalHub, cache: Path) -> None:
     start = START.format(repo=QWEN_IMAGE_EDIT, cache=str(cache))
     notebook = opened("job", start, CHART.format(path=str(IMAGES / "chart.png")))
     _begin(notebook, hub)
-    _take(notebook, "start")
+    _take(notebook, "start", "light")
     notebook.run(1)
     notebook.wait(1)
     notebook.close()
@@ -99,8 +99,8 @@ def _begin(notebook: Notebook, hub: LocalHub) -> None:
     )
 
 
-def _take(notebook: Notebook, name: str) -> None:
-    for theme in ("light", "dark"):
+def _take(notebook: Notebook, name: str, *themes: str) -> None:
+    for theme in themes:
         notebook.set_dark(theme == "dark")
         _shrink(IMAGES / f"{name}-{theme}.png", notebook.wait_live().screenshot(timeout=WAIT_MS))
     notebook.set_dark(False)
