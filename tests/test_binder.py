@@ -1,0 +1,122 @@
+"""What Binder installs: the versions of the tests, all that the notebooks need, and 2 GB of memory."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import shutil
+import sys
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import nbformat
+import pytest
+from IPython.core.inputtransformer2 import TransformerManager
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+from nbloader.localhub import LocalHub
+from tests.notebook_runs import NOTEBOOKS, ROOT, execute, notebook_environment
+
+MEMORY_BYTES = 2_000_000_000
+"""Of a user of mybinder.org, with all processes of the session."""
+
+SERVER_BYTES = 200_000_000
+"""What Jupyter's own server takes of it, with room to spare: 119 MB were measured."""
+
+PEAKS = """\
+import json, resource
+rows = dict(line.split(":", 1) for line in open("/proc/self/status"))
+children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+print(json.dumps([1024 * int(rows["VmHWM"].split()[0]), 1024 * children]))"""
+
+IMPORTED_AS = {"sentence_transformers": "sentence-transformers", "PIL": "pillow"}
+OF_LOCALHUB = "aiohttp"
+
+
+def versions(file: Path) -> Mapping[str, str]:
+    """Return the versions that a file of requirements pins, by the names of the packages.
+
+    A build is no part of them (`+cpu`); a package without a version has the empty one.
+    """
+    found: dict[str, str] = {}
+    for line in file.read_text("utf-8").splitlines():
+        if line and not line.startswith(("#", "-")):
+            one = Requirement(line)
+            found[canonicalize_name(one.name)] = re.sub(r"^==|\+cpu$", "", str(one.specifier))
+    return found
+
+
+INSTALLED = versions(ROOT / "binder" / "requirements.txt")
+PYTHON = (ROOT / "binder" / "runtime.txt").read_text("utf-8").strip().removeprefix("python-")
+
+
+def needed() -> Iterator[Requirement]:
+    """Yield what nbloader requires for the models of the notebooks."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    for line in (*project["dependencies"], *extras["embeddings"], *extras["diffusers"]):
+        yield Requirement(line)
+
+
+def plain(source: str) -> str:
+    """Return a cell as Python alone."""
+    return str(TransformerManager().transform_cell(source))  # type: ignore[no-untyped-call]
+
+
+def test_the_versions_are_those_of_the_tests() -> None:
+    tested = versions(ROOT / "constraints.txt")
+    pinned = {name: version for name, version in INSTALLED.items() if version}
+    assert pinned == {name: tested[name] for name in pinned}
+
+
+def test_all_that_nbloader_requires_is_there() -> None:
+    missing = [
+        str(one)
+        for one in needed()
+        if (version := INSTALLED.get(canonicalize_name(one.name))) is None
+        or (version and version not in one.specifier)
+    ]
+    assert missing == []
+
+
+def test_its_python_is_one_that_nbloader_runs_on() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert f"{PYTHON}.0" in SpecifierSet(project["requires-python"])
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_all_that_a_notebook_imports_is_there(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
+    named = set()
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            for node in ast.walk(ast.parse(plain(cell.source))):
+                match node:
+                    case ast.Import(names=names):
+                        named |= {each.name for each in names}
+                    case ast.ImportFrom(module=str(module)):
+                        named.add(module)
+    if any(name.startswith("nbloader.localhub") for name in named):
+        assert OF_LOCALHUB in INSTALLED
+    tops = {name.partition(".")[0] for name in named}
+    foreign = {IMPORTED_AS.get(top, top) for top in tops - sys.stdlib_module_names - {"nbloader"}}
+    assert foreign <= INSTALLED.keys()
+
+
+def test_the_first_notebook_runs_in_the_memory_of_a_user(
+    demo_root: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The most that its kernel took, and the most that a process took which it started."""
+    path = next(path for path in NOTEBOOKS if path.stem == "01_embeddings")
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells.append(nbformat.v4.new_code_cell(PEAKS))
+    home = tmp_path_factory.mktemp("home")
+    with LocalHub.start(demo_root, max_seconds=600) as hub:
+        execute(path, notebook_environment(hub.endpoint, home), notebook)
+    shutil.rmtree(home)
+    kernel, child = json.loads(notebook.cells[-1].outputs[0].text)
+    assert kernel + child + SERVER_BYTES < MEMORY_BYTES, (kernel, child)
