@@ -1,4 +1,4 @@
-"""What Binder installs: the versions of the tests, all that the notebooks need, and 2 GB of memory."""
+"""What Binder installs: versions of the tests, what the notebooks need, and 2 GB of memory."""
 
 from __future__ import annotations
 
