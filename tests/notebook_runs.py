@@ -17,14 +17,19 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
-from nbloader.localhub import LocalHub
-from nbloader.localhub.demo import publish
+from nbloader.localhub import Fault, LocalHub, RequestClass
+from nbloader.localhub.demo import MINILM, publish, repo_folder
 from tests.notebook_heads import put_head
 
 __all__ = ["NOTEBOOKS", "ROOT", "execute", "notebook_environment", "serving"]
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = tuple(sorted((ROOT / "notebooks").glob("*.ipynb")))
+
+LINK = Fault(RequestClass.CDN_GET, total_bytes_per_second=40e6)
+"""Slow enough for what runs beside a download to be seen."""
+
+RERANKER = "cross-encoder/ms-marco-TinyBERT-L2-v2"
 
 CELL_TIMEOUT_S = 300
 MAX_RUN_S = 1800
@@ -56,17 +61,43 @@ def notebook_environment(endpoint: str, home: Path) -> dict[str, str]:
     return environment
 
 
+def publish_reranker(root: Path) -> None:
+    """Write a stand-in of `RERANKER` with random weights below `root`, if there is none."""
+    folder = repo_folder(root, RERANKER)
+    if folder.is_dir():
+        return
+    import torch
+    from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+
+    torch.manual_seed(0)
+    config = BertConfig(
+        hidden_size=128,
+        intermediate_size=512,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_labels=1,
+    )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=root, prefix=".writing-") as workspace:
+        finished = Path(workspace, folder.name)
+        BertForSequenceClassification(config).save_pretrained(finished)
+        AutoTokenizer.from_pretrained(repo_folder(root, MINILM)).save_pretrained(finished)
+        finished.rename(folder)
+
+
 @contextmanager
 def serving(root: Path) -> Iterator[dict[str, str]]:
-    """Serve the demo repositories under `root`, and yield the environment for kernels.
+    """Serve the repositories of the notebooks under `root`, and yield the environment for kernels.
 
     The repositories that are missing are published first.
     """
     publish(root)
+    publish_reranker(root)
     with (
         tempfile.TemporaryDirectory(prefix="nbloader-notebooks-") as home,
         LocalHub.start(root, max_seconds=MAX_RUN_S) as hub,
     ):
+        hub.set_faults([LINK])
         yield notebook_environment(hub.endpoint, Path(home))
 
 
