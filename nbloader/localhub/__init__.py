@@ -9,9 +9,9 @@ its control routes. Unmodified clients of the Hub use it once `HF_ENDPOINT` name
         print(hub.counters().of(RequestClass.CDN_GET).body_bytes)
 
 Repositories are plain folders, `<root>/models/<org>/<name>/`; `store` has the rules for their
-files. Files are served over plain HTTP, large ones by redirect to a CDN on another port, and over
-Xet as well once `hub.upload_to_xet` has brought them there, from a third port (see `xet`). With
-`tls=True` all of that is over TLS, for clients that have `SSL_CERT_FILE=hub.authority`.
+files. Files are served over plain HTTP, large ones by redirect to a CDN of another name and port,
+and over Xet as well once `hub.upload_to_xet` has brought them there, from a third port (see `xet`).
+With `tls=True` all of that is over TLS, for clients that have `SSL_CERT_FILE=hub.authority`.
 
 This module and what it imports need the standard library only; the server needs aiohttp.
 """

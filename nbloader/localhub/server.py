@@ -33,6 +33,10 @@ from nbloader.localhub.xet.cas import Cas, unauthorized
 from nbloader.localhub.xet.store import XetStore
 
 _HOST = "127.0.0.1"
+_CDN_NAME = "localhost"
+"""Some versions of the Hub's client (1.33 is one) tell hosts apart without their ports, and
+would follow a redirect to a CDN of the same name as if it were the Hub."""
+
 _SHUTDOWN_S = 0.2
 _TOKEN_CLASSES = frozenset({RequestClass.XET_TOKEN, RequestClass.XET_RECONSTRUCTION})
 
@@ -106,7 +110,9 @@ async def serving(options: Options) -> AsyncIterator[Addresses]:
     if options.tls:
         tls, authority = make_certificates(options.root / ".localhub" / "tls")
     async with AsyncExitStack() as stack:
-        state.cdn = await _listen(stack, _cdn_app(Cdn(state), control), options.cdn_port, tls)
+        state.cdn = await _listen(
+            stack, _cdn_app(Cdn(state), control), options.cdn_port, tls, _CDN_NAME
+        )
         state.cas = await _listen(stack, _cas_app(Cas(state), control), options.cas_port, tls)
         state.endpoint = await _listen(stack, _hub_app(Hub(state), control), options.port, tls)
         control_url = await _listen(stack, control.app(), 0)
@@ -121,7 +127,11 @@ async def serving(options: Options) -> AsyncIterator[Addresses]:
 
 
 async def _listen(
-    stack: AsyncExitStack, app: web.Application, port: int, tls: ssl.SSLContext | None = None
+    stack: AsyncExitStack,
+    app: web.Application,
+    port: int,
+    tls: ssl.SSLContext | None = None,
+    name: str = _HOST,
 ) -> str:
     # handler_cancellation: a stalled answer ends when its client leaves.
     runner = web.AppRunner(
@@ -130,7 +140,7 @@ async def _listen(
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     await web.TCPSite(runner, _HOST, port, ssl_context=tls).start()
-    return f"{'http' if tls is None else 'https'}://{_HOST}:{runner.addresses[0][1]}"
+    return f"{'http' if tls is None else 'https'}://{name}:{runner.addresses[0][1]}"
 
 
 def _hub_app(hub: Hub, control: Control) -> web.Application:

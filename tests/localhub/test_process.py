@@ -30,7 +30,9 @@ def test_the_command_tells_its_addresses_and_ends_in_time(tmp_path: Path) -> Non
     assert list(addresses) == ["endpoint", "cdn", "cas", "control", "key", "authority"]
     assert addresses["authority"] is None
     urls = [urlsplit(addresses[name]) for name in ("endpoint", "cdn", "cas", "control")]
-    assert [url.hostname for url in urls] == ["127.0.0.1"] * 4
+    # The Hub and its CDN differ in more than the port: some clients compare the names alone.
+    names = ["127.0.0.1", "localhost", "127.0.0.1", "127.0.0.1"]
+    assert [url.hostname for url in urls] == names
     assert len({url.port for url in urls}) == 4
     assert done.stderr == b""
 
