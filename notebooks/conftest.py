@@ -11,7 +11,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.notebook_runs import ROOT, serving
+from tests.notebook_runs import ROOT, for_one, serving
 
 _STACK = pytest.StashKey[ExitStack]()
 
@@ -27,6 +27,13 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     stack.callback(os.environ.clear)
     os.environ.clear()
     os.environ.update(environment)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Give each notebook an empty cache, before the first of its cells starts the kernel."""
+    if _STACK in item.config.stash:
+        os.environ.update(for_one(os.environ, item.path))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from nbloader.localhub import Fault, LocalHub, RequestClass
 from nbloader.localhub.demo import MINILM, publish, repo_folder
 from tests.notebook_heads import put_head
 
-__all__ = ["NOTEBOOKS", "ROOT", "execute", "notebook_environment", "serving"]
+__all__ = ["NOTEBOOKS", "ROOT", "execute", "for_one", "notebook_environment", "serving"]
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = tuple(sorted((ROOT / "notebooks").glob("*.ipynb")))
@@ -59,6 +59,14 @@ def notebook_environment(endpoint: str, home: Path) -> dict[str, str]:
         timeout=120,
     )
     return environment
+
+
+def for_one(environment: Mapping[str, str], path: Path) -> dict[str, str]:
+    """Return the environment with a cache that only one notebook has.
+
+    What it prints of its downloads is the same then, whichever ran before it.
+    """
+    return {**environment, "HF_HOME": str(Path(environment["HF_HOME"]).with_name(path.stem))}
 
 
 def publish_reranker(root: Path) -> None:
@@ -121,7 +129,7 @@ def execute(
         record_timing=False,
         coalesce_streams=True,
     )
-    return client.execute(env=environment)
+    return client.execute(env=for_one(environment, path))
 
 
 def main() -> None:
