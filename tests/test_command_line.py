@@ -203,6 +203,14 @@ def test_what_helps_is_said_in_options_where_the_command_is_run(
     assert "Pass --plan cpu, which fits, or leave --plan out." in run.stderr
 
 
+def test_an_error_is_told_once(demo_hub: LocalHub, capsys: pytest.CaptureFixture[str]) -> None:
+    run = Run(capsys, "download", "org/nothing-here", "--endpoint", demo_hub.endpoint)
+    message, *_ = run.err.splitlines()
+    assert (run.status, "org/nothing-here" in message) == (1, True)
+    assert message not in run.out
+    assert re.fullmatch(r"failed after .* s \[repo-not-found\]", run.out.splitlines()[-1])
+
+
 def test_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
     run = Run(capsys, "download", "not an id")
     assert (run.status, run.out) == (2, "")

@@ -120,14 +120,19 @@ def notice_line(notice: Notice) -> str:
     return f"{_INDENT}note: {plain(notice.message)}. {plain(notice.hint)}"
 
 
-def end_line(state: JobState) -> str:
-    """Write how the job ended."""
+def end_line(state: JobState, *, raised: bool = False) -> str:
+    """Write how the job ended.
+
+    Args:
+        raised: whether its error is raised where this is read, and so told there.
+    """
     if state.status is Status.READY:
         return f"{ended(state)}: {plain(state.summary)}"
     failure = state.failure
     if failure is None or state.ended_by_user:
         return "; ".join(filter(None, (ended(state), kept(state, "it"))))
-    return f"{ended(state)}: {plain(failure.message)} [{plain(failure.reference)}]"
+    why = "" if raised else f": {plain(failure.message)}"
+    return f"{ended(state)}{why} [{plain(failure.reference)}]"
 
 
 def render(state: JobState, *, speed: bool = True, eta: bool = True) -> str:
@@ -234,6 +239,7 @@ class TextView:
         stream: where to.
         interactive: whether the stream is a terminal whose last line can be rewritten.
         speed, eta: whether the speed and the time left are shown.
+        raised: as for `end_line`.
         clock: seconds, steady.
     """
 
@@ -244,12 +250,14 @@ class TextView:
         interactive: bool,
         speed: bool = True,
         eta: bool = True,
+        raised: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._stream = stream
         self._interactive = interactive
         self._speed = speed
         self._eta = eta
+        self._raised = raised
         self._clock = clock
         self._stages = 0
         self._news = _News(clock)
@@ -278,7 +286,7 @@ class TextView:
     def close(self, state: JobState) -> None:
         """Write the end."""
         self._write_news(state)
-        self._line(end_line(state))
+        self._line(end_line(state, raised=self._raised))
 
     def _write_news(self, state: JobState) -> None:
         if len(state.stages) < self._stages:  # The job was begun again.
@@ -314,6 +322,7 @@ class TqdmView:
     Args:
         stream: where to.
         speed, eta: whether the speed and the time left are shown.
+        raised: as for `end_line`.
         clock: seconds, steady.
     """
 
@@ -323,11 +332,13 @@ class TqdmView:
         *,
         speed: bool = True,
         eta: bool = True,
+        raised: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._stream = stream
         self._speed = speed
         self._eta = eta
+        self._raised = raised
         self._clock = clock
         self._drawn_at = clock()
         self._bar: tqdm[Never] | None = None
@@ -354,7 +365,7 @@ class TqdmView:
         self._draw(bar, state, self._news.retries(state, all_of_them=True))
         bar.leave = bar.total is not None
         bar.close()
-        write(self._stream, end_line(state) + "\n")
+        write(self._stream, end_line(state, raised=self._raised) + "\n")
 
     def _open(self) -> tqdm[Never]:
         from tqdm import tqdm

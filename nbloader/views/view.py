@@ -123,12 +123,15 @@ def make_view(
         actions: what the buttons of the widget do; None for a view without buttons.
     """
 
+    raised = actions is None  # Then its caller sees the error, too.
+
     def text() -> View:
         if stream is None:
             return NoView()
         from nbloader.views.text import TextView
 
-        return TextView(stream, interactive=_is_terminal(stream), speed=speed, eta=eta)
+        terminal = _is_terminal(stream)
+        return TextView(stream, interactive=terminal, speed=speed, eta=eta, raised=raised)
 
     match name:
         case ViewName.NONE:
@@ -138,7 +141,7 @@ def make_view(
         case ViewName.TQDM if stream is not None:
             from nbloader.views.text import TqdmView
 
-            return Guarded(TqdmView(stream, speed=speed, eta=eta), text)
+            return Guarded(TqdmView(stream, speed=speed, eta=eta, raised=raised), text)
         case _:
             return Guarded(text(), NoView)
 
