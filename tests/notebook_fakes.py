@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-import comm
 import pytest
 
 from nbloader.views.display import Bundle
@@ -52,18 +52,43 @@ class Comms:
     def of_kind(self, kind: str) -> list[float]:
         return [time for time, sent, _ in self.sent if sent == kind]
 
-    def create(self, *args: Any, **keywords: Any) -> Any:
-        """Stand in for `comm.create_comm`."""
+    def stand_in(self, patch: pytest.MonkeyPatch) -> None:
+        """Have the widgets of the installed ipywidgets speak to this."""
+        from ipywidgets.widgets import widget
+
+        if hasattr(widget, "Comm"):  # ipywidgets 7
+            patch.setattr(widget, "Comm", self._of_ipykernel())
+        else:
+            patch.setattr(widget.comm, "create_comm", self._of_comm())
+
+    def _publish(self) -> Callable[..., None]:
+        """Return the method of a comm that sends a message."""
+
+        def publish(_comm: object, msg_type: str, data: Any = None, **_: object) -> None:
+            self.before_message(len(self.sent))
+            self.sent.append((self.clock(), msg_type, data or {}))
+
+        return publish
+
+    def _of_comm(self) -> type:
         from comm.base_comm import BaseComm
 
-        comms = self
+        return type("Comm", (BaseComm,), {"publish_msg": self._publish()})
 
-        class Comm(BaseComm):
-            def publish_msg(self, msg_type: str, data: Any = None, **_: Any) -> None:  # type: ignore[override]
-                comms.before_message(len(comms.sent))
-                comms.sent.append((comms.clock(), msg_type, data or {}))
+    def _of_ipykernel(self) -> type:
+        import traitlets
+        from ipykernel.comm import Comm
 
-        return Comm(*args, **keywords)
+        manager = SimpleNamespace(
+            register_comm=lambda comm: None, unregister_comm=lambda comm: None
+        )
+        own = {
+            # Without a kernel it sends nothing.
+            "kernel": traitlets.Any(SimpleNamespace(comm_manager=manager)),
+            "publish_msg": self._publish(),
+            "_publish_msg": self._publish(),  # until ipykernel 6.17
+        }
+        return type("Comm", (Comm,), own)
 
 
 class Clock:
@@ -84,7 +109,7 @@ def recorded_comms() -> Iterator[Comms]:
     recorded = Comms()
     before = open_widgets()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(comm, "create_comm", recorded.create)
+        recorded.stand_in(patch)
         yield recorded
     assert open_widgets() == before, "the test has left widgets open"
 
@@ -93,7 +118,9 @@ def open_widgets() -> set[str]:
     """Return the ids of all widgets of this process that are not closed."""
     from ipywidgets.widgets import widget
 
-    return set(widget._instances)
+    if hasattr(widget, "_instances"):
+        return set(widget._instances)
+    return set(widget.Widget.widgets)  # ipywidgets 7
 
 
 @contextmanager

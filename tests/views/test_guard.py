@@ -4,7 +4,6 @@ import io
 from collections.abc import Mapping
 from typing import Any
 
-import comm
 import pytest
 
 from nbloader.state import JobState
@@ -61,7 +60,7 @@ NOTE = "  note: {view} broke with ConnectionError. The job goes on."
 def test_a_display_that_refuses_gives_way_to_text(
     kind: type[WidgetView | HtmlView], first: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(comm, "create_comm", Comms().create)
+    Comms().stand_in(monkeypatch)
     before, out = open_widgets(), io.StringIO()
     view = Guarded(kind(BrokenDisplay(first)), lambda: text_view(out))
     show(view)
@@ -80,7 +79,7 @@ def test_a_comm_that_fails_gives_way_to_text(number: int, monkeypatch: pytest.Mo
         if at >= number:
             raise ConnectionError("gone")
 
-    monkeypatch.setattr(comm, "create_comm", Comms(before_message=fail).create)
+    Comms(before_message=fail).stand_in(monkeypatch)
     out = io.StringIO()
     view = Guarded(
         WidgetView(RecordedDisplay(), clock=iter(range(1000)).__next__), lambda: text_view(out)
