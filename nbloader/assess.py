@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from nbloader.checks import (
@@ -61,6 +62,7 @@ from nbloader.notebook import Background
 from nbloader.records import (
     AttachedModel,
     ComponentWeights,
+    DiskFacts,
     Fit,
     LoadedModel,
     MachineFacts,
@@ -109,7 +111,8 @@ def assess(
 
     Arguments and errors are those of `gather`.
     """
-    return judge(gather(request, survey=survey, selected=selected, problem=problem))
+    facts = gather(request, survey=survey, selected=selected, problem=problem)
+    return replace(judge(facts), _on=partial(judge_on, request, facts))
 
 
 def gather(
@@ -204,6 +207,38 @@ def _with_bigger_disks(facts: Facts) -> Facts:
         others = bigger_disks(Path(facts.disk.folder), os.environ)
         facts = replace(facts, bigger_disks=others)
     return facts
+
+
+def judge_on(
+    request: Request, facts: Facts, machine: MachineFacts, disk: DiskFacts | None
+) -> PreflightReport:
+    """Make the checks for another machine, where nothing of the model is yet. Pure.
+
+    Args:
+        disk: of the cache there; None for the one of `facts`.
+
+    Raises:
+        InvalidArgumentError: the device that was asked for is not there.
+    """
+    assert facts.selection is not None
+    packages = {**facts.packages, **machine.packages}
+    machine = replace(machine, packages=packages)
+    there = replace(
+        facts,
+        machine=machine,
+        packages=packages,
+        disk=disk or facts.disk,
+        cached=frozenset(),
+        partial={},
+        copied={},
+        passing=frozenset(),
+        stays="which weights could go is not known for another machine",
+        bigger_disks=(),
+        loaded=(),
+        fit=_fit(request, facts.selection, facts.weights, machine),
+        fit_without_loaded=None,
+    )
+    return replace(judge(there), _on=partial(judge_on, request, facts))
 
 
 def judge(facts: Facts) -> PreflightReport:

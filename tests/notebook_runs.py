@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.request import urlopen
 
 import nbformat
 from nbclient import NotebookClient
@@ -20,6 +21,7 @@ from nbclient import NotebookClient
 from nbloader.localhub import Fault, LocalHub, RequestClass
 from nbloader.localhub.demo import MINILM, publish, repo_folder
 from tests.notebook_heads import put_head
+from tests.sketches import SKETCHES, publish_sketches
 
 __all__ = ["NOTEBOOKS", "ROOT", "execute", "for_one", "notebook_environment", "serving"]
 
@@ -101,10 +103,14 @@ def serving(root: Path) -> Iterator[dict[str, str]]:
     """
     publish(root)
     publish_reranker(root)
+    publish_sketches(root)
     with (
         tempfile.TemporaryDirectory(prefix="nbloader-notebooks-") as home,
         LocalHub.start(root, max_seconds=MAX_RUN_S) as hub,
     ):
+        for repo_id in SKETCHES:  # It hashes them at the first request, for many seconds.
+            with urlopen(f"{hub.endpoint}/api/models/{repo_id}", timeout=MAX_RUN_S):
+                pass
         hub.set_faults([LINK])
         yield notebook_environment(hub.endpoint, Path(home))
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from nbloader.checks import adapters, attention, files, hub, memory, packages, safety
 from nbloader.checks.facts import Facts, skipped
-from nbloader.errors import PreflightError, error_from_parts
+from nbloader.errors import InvalidArgumentError, PreflightError, error_from_parts
 from nbloader.records import (
     CheckResult,
     CheckStatus,
@@ -19,6 +19,7 @@ from nbloader.records import (
     MachineFacts,
     Selection,
 )
+from nbloader.text import quote
 from nbloader.views import ShownReport
 from nbloader.wording import Reader, worded
 
@@ -153,9 +154,12 @@ class PreflightReport(ShownReport):
     # by its `records.Method` value.
     _again: Callable[[], PreflightReport] | None = field(default=None, repr=False, compare=False)
     _line: Callable[[str], str] | None = field(default=None, repr=False, compare=False)
+    _on: Callable[[MachineFacts, DiskFacts | None], PreflightReport] | None = field(
+        default=None, repr=False, compare=False
+    )
 
     def __reduce__(self) -> tuple[Callable[[], PreflightReport], tuple[()]]:
-        """Leave out what the buttons do: it holds a token."""
+        """Leave out what makes further reports: it holds a token."""
         kept = {
             each.name: getattr(self, each.name)
             for each in fields(self)
@@ -184,6 +188,28 @@ class PreflightReport(ShownReport):
             PreflightError: several checks failed.
         """
         raise_for([each for each in self.failures if not (force and each.forceable)])
+
+    def on(self, machine: MachineFacts, *, disk: DiskFacts | None = None) -> PreflightReport:
+        """Judge the same model for another machine, by facts about it. Nobody is asked again.
+
+        Nothing is in a cache there, and no trial is made. Packages that `machine` does not name are
+        taken to be those that are installed here.
+
+        Args:
+            machine: such as `records.MachineFacts(memory=..., gpus=(...), driver=..., torch=...)`.
+            disk: the disk of the cache there; None for this machine's.
+
+        Raises:
+            InvalidArgumentError: it is not known what would be loaded, as in a report whose checks
+                ended before that, or one that was pickled; the device that was asked for is not
+                there.
+        """
+        if self._on is None or self.selection is None:
+            raise InvalidArgumentError(
+                f"what would be loaded of {quote(self.repo_id)} is not known to this report",
+                hint="Make the checks anew: nbloader.preflight(...)",
+            )
+        return self._on(machine, disk)
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain values for `json.dumps`."""

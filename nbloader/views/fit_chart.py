@@ -156,11 +156,15 @@ def _more(peak: int, parts: Sequence[tuple[str, int]]) -> int:
 
 
 def _on_disk(selection: Selection | None, disk: DiskFacts, missing_bytes: int) -> Need:
-    sizes = {file.path: file.size for file in selection.files} if selection else {}
-    parts = tuple(
-        (part.name, sum(sizes[path] for path in part.paths))
-        for part in (selection.components if selection else ())
-    )
+    # Two files of one content take the disk once.
+    files = {file.path: file for file in selection.files} if selection else {}
+    sizes: dict[str, int] = {}
+    found: list[tuple[str, int]] = []
+    for part in selection.components if selection else ():
+        own = {files[path].etag or path: files[path].size for path in part.paths}
+        found.append((part.name, sum(size for key, size in own.items() if key not in sizes)))
+        sizes |= own
+    parts = tuple(found)
     there = max(0, sum(size for _, size in parts) - missing_bytes)
     return Need(where="disk", parts=parts, free=disk.free, there=there)
 

@@ -481,6 +481,16 @@ def test_what_is_on_the_disk_already_needs_no_free_bytes() -> None:
     assert str(need) == f"30.0 MB of 50.0 GB free, {format_bytes(need.there)} cached"
 
 
+def test_two_files_of_one_content_take_the_disk_once() -> None:
+    same = tuple(replace(file, etag=f"{min(n, 2)}" * 40) for n, file in enumerate(SELECTION.files))
+    assert same[2].etag == same[3].etag
+    selection = replace(SELECTION, files=same)
+    missing = SELECTION.total - SELECTION.files[3].size
+    *_, need = needs(selection=selection, fit=None, machine=None, disk=DISK, missing_bytes=missing)
+    assert need.parts == (*WHOLE[:2], ("vae", 0))
+    assert (need.there, need.needed) == (0, missing)
+
+
 def test_a_bar_that_is_longer_than_the_axis_is_broken_and_the_legend_says_why() -> None:
     roomy = report(ON_BOTH, disk=replace(DISK, free=900 * GB))
     figure = roomy.plot()
