@@ -8,13 +8,15 @@ STAMP = .venv/.installed-
 unexport PYTHONDONTWRITEBYTECODE
 HUB_VERSIONS := $(basename $(notdir $(wildcard tests/hub_versions/*.txt)))
 LIBRARIES := $(basename $(notdir $(wildcard tests/library_versions/*.txt)))
+# Each has the versions of tests/compat/NAME.txt, and after a hyphen its Python.
+ENVIRONMENTS := colab-3.12 colab-3.13 kaggle-3.12 oldest-3.11 newest-3.13
 
 # Of `make test`. Each imports all libraries, which takes a gigabyte, and the tests of one file stay
 # together: they share its servers and models. What holds a time to a limit runs alone, afterwards.
 PROCESSES ?= 2
 
 .PHONY: demo test test-browser test-cuda test-faults test-hostile test-models check notebooks screenshots \
-  test-hub-versions test-library-versions bench-transfer bench-ready bench-gpu docs format clean
+  test-hub-versions test-library-versions test-compat bench-transfer bench-ready bench-gpu docs format clean
 
 demo: $(STAMP)demo
 	$(BIN)/python -m nbloader demo
@@ -85,21 +87,32 @@ test-hub-versions: $(STAMP)test $(HUB_VERSIONS:%=.venv-hub/%/.installed)
 # What is read in the files of old and new diffusers, transformers and sentence-transformers, against
 # what they say themselves. They are unpacked without what they require: 280 MB, three minutes.
 # Then models are compared in an environment with the oldest versions that are allowed together.
-test-library-versions: $(STAMP)test $(LIBRARIES:%=.venv/libraries/%/.installed) .venv/oldest/.installed
+test-library-versions: $(STAMP)test $(LIBRARIES:%=.venv/libraries/%/.installed) \
+  .venv/compat/oldest-3.11/.installed
 	$(BIN)/python -m pytest tests/library_versions
-	.venv/oldest/bin/python -m tests.differential --part oldest $(ARGS)
-
-# Its own packages come first, then those of the other environment: torch is not installed twice.
-.venv/oldest/.installed: tests/differential/oldest.txt $(STAMP)test
-	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(@D)
-	$(BIN)/uv pip install --quiet --no-deps --python $(@D)/bin/python --compile-bytecode --requirement $<
-	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
-	  > "$$($(@D)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/nbloader.pth"
-	touch $@
+	.venv/compat/oldest-3.11/bin/python -m tests.differential --part oldest $(ARGS)
 
 .venv/libraries/%/.installed: tests/library_versions/%.txt | $(BIN)/uv
 	rm -rf $(@D)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --target $(@D) --requirement $<
+	touch $@
+
+# nbloader with the versions of Colab and Kaggle, the oldest that are allowed, and the newest. Writes
+# docs/compatibility.md, or compares with it (ARGS=--check); one environment: ARGS="-- -k kaggle". uv
+# looks for their Pythons on PATH; those of pyenv are there with PYENV_VERSION=3.12.1:3.13.0.
+test-compat: $(STAMP)test $(ENVIRONMENTS:%=.venv/compat/%/.installed)
+	$(BIN)/python -m tests.compat $(ARGS)
+
+# What nbloader brings comes last, as where people install it. Files that environments have in common
+# are on the disk once: uv links them to its cache.
+.SECONDEXPANSION:
+.venv/compat/%/.installed: tests/compat/$$(firstword $$(subst -, ,$$*)).txt tests/compat/tools.txt \
+  pyproject.toml | $(BIN)/uv
+	$(BIN)/uv venv --quiet --clear --python $(lastword $(subst -, ,$*)) $(@D)
+	$(BIN)/uv pip install --quiet --python $(@D)/bin/python --compile-bytecode \
+	  --requirement $< --requirement tests/compat/tools.txt
+	$(BIN)/uv pip freeze --quiet --python $(@D)/bin/python > $(@D)/before.txt
+	$(BIN)/uv pip install --quiet --python $(@D)/bin/python --compile-bytecode --editable .
 	touch $@
 
 # Side by side with the Hub's own downloader and aria2; takes some 25 minutes and 10 GB of disk in

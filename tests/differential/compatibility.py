@@ -1,4 +1,4 @@
-"""The page that says what was compared, and with which versions. Pure, but for `versions`."""
+"""The page that says what was compared and run, with which versions. Pure, but for `versions`."""
 
 from __future__ import annotations
 
@@ -7,20 +7,25 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-__all__ = ["PARTS", "page", "versions"]
+__all__ = ["PARTS", "PLACES", "compared", "page", "places", "versions"]
 
 PARTS = ("newest", "oldest")
-"""Of the page, each with versions of its own."""
+"""Of the page, what was compared, each with versions of its own."""
+
+PLACES = "places"
+"""Of the page, what was run with the versions of other places."""
 
 _TITLES = {
     "newest": "## The versions of constraints.txt",
     "oldest": "## The oldest versions that are allowed",
+    PLACES: "## Where notebooks run",
 }
 
 _HEAD = """\
 # What was compared
 
-Written by the tests (`make test-models`, `make test-library-versions`), not by hand.
+Written by the tests (`make test-models`, `make test-library-versions`, `make test-compat`), not by
+hand.
 
 Each case is a tiny model with random numbers of a fixed seed. It is published on a Hub of this
 machine, loaded with `nbloader.load` and with the library's own call, and compared: class, every
@@ -54,17 +59,16 @@ def versions() -> dict[str, str]:
     return found
 
 
-def page(
-    old: str, part: str, versions: Mapping[str, str], outcomes: Sequence[Mapping[str, Any]]
-) -> str:
-    """Return the page with one part written anew and the other as it is.
+def page(old: str, part: str, text: str) -> str:
+    """Return the page with one part written anew and the others as they are.
 
     Args:
         old: the page as it was; empty if there was none.
-        outcomes: as `harness.Outcome` has them, without differences.
+        part: one of `PARTS`, or `PLACES`.
+        text: what stands below its title.
     """
     parts = {name: _cut(old, title) for name, title in _TITLES.items()}
-    parts[part] = f"{_TITLES[part]}\n\n{_part(versions, outcomes)}"
+    parts[part] = f"{_TITLES[part]}\n\n{text}"
     return "\n".join([_HEAD, *(text for text in parts.values() if text)])
 
 
@@ -78,7 +82,12 @@ def _cut(old: str, title: str) -> str:
     return f"{title}\n{rest.rstrip()}\n"
 
 
-def _part(versions: Mapping[str, str], outcomes: Sequence[Mapping[str, Any]]) -> str:
+def compared(versions: Mapping[str, str], outcomes: Sequence[Mapping[str, Any]]) -> str:
+    """Say what was compared.
+
+    Args:
+        outcomes: as `harness.Outcome` has them, without differences.
+    """
     kinds = sorted({str(outcome["kind"]) for outcome in outcomes})
     lines = [
         ", ".join(f"{name} {number}" for name, number in versions.items()) + ".",
@@ -101,3 +110,48 @@ def _part(versions: Mapping[str, str], outcomes: Sequence[Mapping[str, Any]]) ->
         )
         lines += ["", f"**{kind}**: {named}."]
     return "\n".join(lines) + "\n"
+
+
+_PLACES = """\
+Environments with a Python and versions of their own, made by `make test-compat`. In each: the demo,
+the tutorials as a batch run, models compared as above, all views, and front ends by their variables
+and the modules of their secrets. torch is a build of the index; the hosted services have builds for
+their drivers.
+"""
+
+_SHOWN = {
+    "ipywidgets": "ipywidgets",
+    "huggingface-hub": "huggingface_hub",
+    "hf-xet": "hf-xet",
+    "transformers": "transformers",
+    "diffusers": "diffusers",
+    "sentence-transformers": "sentence-transformers",
+    "torch": "torch",
+}
+
+
+def places(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Say what was run where.
+
+    Args:
+        rows: as tests/compat gathers them, of environments in which everything was right.
+    """
+    columns = {
+        "Environment": [row["name"] for row in rows],
+        "Python": [row["versions"]["python"].rpartition(".")[0] for row in rows],
+        **{
+            title: [row["versions"][name].partition("+")[0] for row in rows]
+            for name, title in _SHOWN.items()
+        },
+        "Changed by installing nbloader": [", ".join(row["changed"]) or "nothing" for row in rows],
+        "Demo": ["runs" for _ in rows],
+        "Tutorials": [f"{row['tutorials']} run" for row in rows],
+        "Models": [f"{row['models']} the same, {row['refused']} refused" for row in rows],
+        "Views, front ends": ["pass" for _ in rows],
+    }
+    # A row for each thing: there are more things than environments.
+    names, *things = columns.items()
+    lines = [["", *names[1]], ["---"] * (len(rows) + 1)]
+    lines += [[title, *cells] for title, cells in things]
+    table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return f"{_PLACES}\n{table}\n"
