@@ -238,7 +238,7 @@ def judge_on(
         fit=_fit(request, facts.selection, facts.weights, machine),
         fit_without_loaded=None,
     )
-    return replace(judge(there), _on=partial(judge_on, request, facts))
+    return judge(there)
 
 
 def judge(facts: Facts) -> PreflightReport:

@@ -12,18 +12,28 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from urllib.request import urlopen
 
 import nbformat
+from IPython.core.inputtransformer2 import TransformerManager
 from nbclient import NotebookClient
 
 from nbloader.localhub import Fault, LocalHub, RequestClass
-from nbloader.localhub.demo import MINILM, publish, repo_folder
+from nbloader.localhub.demo import MINILM, publish, repo_folder, write_missing
 from tests.notebook_heads import put_head
-from tests.sketches import SKETCHES, publish_sketches
+from tests.sketches import SKETCHES
 
-__all__ = ["NOTEBOOKS", "ROOT", "execute", "for_one", "notebook_environment", "serving"]
+__all__ = [
+    "NOTEBOOKS",
+    "ROOT",
+    "as_python",
+    "execute",
+    "for_one",
+    "notebook_environment",
+    "serving",
+]
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = tuple(sorted((ROOT / "notebooks").glob("*.ipynb")))
@@ -71,11 +81,8 @@ def for_one(environment: Mapping[str, str], path: Path) -> dict[str, str]:
     return {**environment, "HF_HOME": str(Path(environment["HF_HOME"]).with_name(path.stem))}
 
 
-def publish_reranker(root: Path) -> None:
-    """Write a stand-in of `RERANKER` with random weights below `root`, if there is none."""
-    folder = repo_folder(root, RERANKER)
-    if folder.is_dir():
-        return
+def _write_reranker(root: Path, folder: Path) -> None:
+    """Write a stand-in of `RERANKER` with random weights, and the tokenizer of MiniLM."""
     import torch
     from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
@@ -87,12 +94,8 @@ def publish_reranker(root: Path) -> None:
         num_attention_heads=2,
         num_labels=1,
     )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=root, prefix=".writing-") as workspace:
-        finished = Path(workspace, folder.name)
-        BertForSequenceClassification(config).save_pretrained(finished)
-        AutoTokenizer.from_pretrained(repo_folder(root, MINILM)).save_pretrained(finished)
-        finished.rename(folder)
+    BertForSequenceClassification(config).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(repo_folder(root, MINILM)).save_pretrained(folder)
 
 
 @contextmanager
@@ -102,8 +105,7 @@ def serving(root: Path) -> Iterator[dict[str, str]]:
     The repositories that are missing are published first.
     """
     publish(root)
-    publish_reranker(root)
-    publish_sketches(root)
+    write_missing(root, {RERANKER: partial(_write_reranker, root), **SKETCHES})
     with (
         tempfile.TemporaryDirectory(prefix="nbloader-notebooks-") as home,
         LocalHub.start(root, max_seconds=MAX_RUN_S) as hub,
@@ -136,6 +138,12 @@ def execute(
         coalesce_streams=True,
     )
     return client.execute(env=for_one(environment, path))
+
+
+def as_python(cell: str) -> str:
+    """Return the source of a cell as Python alone, without what IPython adds to it."""
+    manager = TransformerManager()  # type: ignore[no-untyped-call]
+    return str(manager.transform_cell(cell))
 
 
 def main() -> None:

@@ -9,16 +9,15 @@ from __future__ import annotations
 import json
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from math import prod
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-from nbloader.localhub.demo import repo_folder
-from tests.fit.models import BYTES, MODELS, Model, Shapes
+from tests.fit.models import BYTES, MODELS, Shapes
 
-__all__ = ["SKETCHES", "publish_sketches"]
+__all__ = ["SKETCHES"]
 
 _FILES: Mapping[str, Mapping[str, Any]] = {
     "stabilityai/stable-diffusion-xl-base-1.0": {
@@ -67,30 +66,13 @@ _FILES: Mapping[str, Mapping[str, Any]] = {
 """What is written of a repository beside its weights, by path."""
 
 
-SKETCHES = tuple(_FILES)
-"""Their ids."""
-
-
-def publish_sketches(root: Path) -> None:
-    """Write the repositories below `root` that are not there yet."""
-    for repo_id, texts in _FILES.items():
-        folder = repo_folder(root, repo_id)
-        if folder.is_dir():
-            continue
-        model = next(
-            each
-            for each in MODELS
-            if each.selection.repo_id == repo_id  # Of SDXL that is its variant fp16.
-        )
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=root, prefix=".writing-") as workspace:
-            finished = Path(workspace, folder.name)
-            _write(finished, model, texts)
-            finished.rename(folder)
-
-
-def _write(folder: Path, model: Model, texts: Mapping[str, Any]) -> None:
-    for path, content in texts.items():
+def _write(repo_id: str, folder: Path) -> None:
+    model = next(
+        each
+        for each in MODELS
+        if each.selection.repo_id == repo_id  # Of SDXL that is its variant fp16.
+    )
+    for path, content in _FILES[repo_id].items():
         place = folder / path
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text(json.dumps(content), encoding="utf-8")
@@ -111,3 +93,9 @@ def _write_hole(place: Path, shapes: Shapes) -> None:
     with place.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
     os.truncate(place, 8 + len(text) + end)
+
+
+SKETCHES: Mapping[str, Callable[[Path], None]] = {
+    repo_id: partial(_write, repo_id) for repo_id in _FILES
+}
+"""What writes each of them, by id."""

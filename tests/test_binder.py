@@ -14,14 +14,15 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from IPython.core.inputtransformer2 import TransformerManager
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from tenacity import Retrying, stop_after_delay, wait_fixed
 
 from nbloader.localhub import LocalHub
-from tests.notebook_runs import NOTEBOOKS, ROOT, notebook_environment
+from tests.notebook_runs import NOTEBOOKS, ROOT, as_python, notebook_environment
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 
 MEMORY_BYTES = 2_000_000_000
 """Of a user of mybinder.org, with all processes of the session."""
@@ -62,15 +63,9 @@ PYTHON = (ROOT / "binder" / "runtime.txt").read_text("utf-8").strip().removepref
 
 def needed() -> Iterator[Requirement]:
     """Yield what nbloader requires for the models of the notebooks."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    extras = project["optional-dependencies"]
-    for line in (*project["dependencies"], *extras["embeddings"], *extras["diffusers"]):
+    extras = PROJECT["optional-dependencies"]
+    for line in (*PROJECT["dependencies"], *extras["embeddings"], *extras["diffusers"]):
         yield Requirement(line)
-
-
-def plain(source: str) -> str:
-    """Return a cell as Python alone."""
-    return str(TransformerManager().transform_cell(source))  # type: ignore[no-untyped-call]
 
 
 def test_the_versions_are_those_of_the_tests() -> None:
@@ -90,8 +85,7 @@ def test_all_that_nbloader_requires_is_there() -> None:
 
 
 def test_its_python_is_one_that_nbloader_runs_on() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    assert f"{PYTHON}.0" in SpecifierSet(project["requires-python"])
+    assert f"{PYTHON}.0" in SpecifierSet(PROJECT["requires-python"])
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -100,7 +94,7 @@ def test_all_that_a_notebook_imports_is_there(path: Path) -> None:
     named = set()
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            for node in ast.walk(ast.parse(plain(cell.source))):
+            for node in ast.walk(ast.parse(as_python(cell.source))):
                 match node:
                     case ast.Import(names=names):
                         named |= {each.name for each in names}

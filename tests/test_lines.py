@@ -17,12 +17,10 @@ import pytest
 import nbloader
 from nbloader.__main__ import _parser, main
 from nbloader.localhub import LocalHub
+from tests.test_readme import FENCE, PAGES, ROOT
 
-ROOT = Path(__file__).parents[1]
-PAGES = sorted((*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")))
 HOW_TO = (ROOT / "docs" / "how-to.md").read_text("utf-8")
 
-_FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"`([^`\n]+)`")
 _FORMS = re.compile(r"\.\.\.|[|\[<]")
 """A line with one of these shows a form, and is none to type."""
@@ -37,7 +35,7 @@ class Line(NamedTuple):
 
 def blocks(text: str, *languages: str) -> list[str]:
     """Return what stands in the fences of these languages."""
-    return [content for language, content in _FENCE.findall(text) if language in languages]
+    return [content for language, content in FENCE.findall(text) if language in languages]
 
 
 def commands(text: str) -> Iterator[Line]:
@@ -54,7 +52,7 @@ def commands(text: str) -> Iterator[Line]:
 
 def code(text: str) -> Iterator[ast.Call]:
     """Yield the calls of nbloader in the blocks of a page, and in its running text."""
-    inline = _INLINE.findall(_FENCE.sub("", text))
+    inline = _INLINE.findall(FENCE.sub("", text))
     lines = [each for each in inline if each.startswith(("nbloader.", "await nbloader."))]
     for part in (*blocks(text, "python"), *lines):
         try:
@@ -86,7 +84,7 @@ def test_every_call_of_a_page_has_the_arguments_of_its_function(page: Path) -> N
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_command_of_a_page_can_be_read(page: Path) -> None:
     text = page.read_text("utf-8")
-    inline = "\n".join(_INLINE.findall(_FENCE.sub("", text)))
+    inline = "\n".join(_INLINE.findall(FENCE.sub("", text)))
     for part in (*blocks(text, "", "sh", "bash"), inline):
         for line in commands(part):
             if len(line.arguments) > 1:

@@ -14,7 +14,6 @@ import nbformat
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from IPython.core.inputtransformer2 import TransformerManager
 from nbval.plugin import get_sanitize_patterns
 
 from nbloader.machine import place
@@ -31,7 +30,7 @@ from nbloader.records import (
 from nbloader.state import JobState, apply
 from nbloader.views.text import TextView
 from tests.notebook_heads import INSTALL, put_head
-from tests.notebook_runs import NOTEBOOKS, ROOT
+from tests.notebook_runs import NOTEBOOKS, ROOT, as_python
 from tests.samples import MB, SELECTION
 
 PATTERNS = get_sanitize_patterns((ROOT / "tests/nbval.ini").read_text())
@@ -117,8 +116,7 @@ def test_that_cell_installs_on_colab_and_kaggle_alone(
     assert place(variables) is where
     lines = []
     shell = SimpleNamespace(run_line_magic=lambda name, line: lines.append((name, line)))
-    manager = TransformerManager()  # type: ignore[no-untyped-call]
-    exec(manager.transform_cell(INSTALL), {"get_ipython": lambda: shell})
+    exec(as_python(INSTALL), {"get_ipython": lambda: shell})
     assert lines == [("pip", line) for line in ran]
 
 

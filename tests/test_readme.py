@@ -17,7 +17,8 @@ README = (ROOT / "README.md").read_text("utf-8")
 PAGES = sorted((*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")))
 
 LINK = re.compile(r"(?:\]\(|src=\"|srcset=\")([^)\"\s]+)")
-FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+"""A block, by its language and its lines."""
 
 
 def targets(page: Path) -> list[str]:

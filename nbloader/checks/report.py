@@ -209,7 +209,7 @@ class PreflightReport(ShownReport):
                 f"what would be loaded of {quote(self.repo_id)} is not known to this report",
                 hint="Make the checks anew: nbloader.preflight(...)",
             )
-        return self._on(machine, disk)
+        return replace(self._on(machine, disk), _on=self._on)
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain values for `json.dumps`."""

@@ -158,15 +158,14 @@ def _more(peak: int, parts: Sequence[tuple[str, int]]) -> int:
 def _on_disk(selection: Selection | None, disk: DiskFacts, missing_bytes: int) -> Need:
     # Two files of one content take the disk once.
     files = {file.path: file for file in selection.files} if selection else {}
-    sizes: dict[str, int] = {}
-    found: list[tuple[str, int]] = []
+    counted: set[str] = set()
+    parts: list[tuple[str, int]] = []
     for part in selection.components if selection else ():
         own = {files[path].etag or path: files[path].size for path in part.paths}
-        found.append((part.name, sum(size for key, size in own.items() if key not in sizes)))
-        sizes |= own
-    parts = tuple(found)
+        parts.append((part.name, sum(size for key, size in own.items() if key not in counted)))
+        counted |= own.keys()
     there = max(0, sum(size for _, size in parts) - missing_bytes)
-    return Need(where="disk", parts=parts, free=disk.free, there=there)
+    return Need(where="disk", parts=tuple(parts), free=disk.free, there=there)
 
 
 def plot_fit(

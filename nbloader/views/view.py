@@ -122,8 +122,8 @@ def make_view(
         speed, eta: whether the speed and the time left are shown.
         actions: what the buttons of the widget do; None for a view without buttons.
     """
-
-    raised = actions is None  # Then its caller sees the error, too.
+    # Where the call has no buttons, whoever made it sees its error, too.
+    raised = actions is None
 
     def text() -> View:
         if stream is None:
@@ -137,7 +137,7 @@ def make_view(
         case ViewName.NONE:
             return NoView()
         case ViewName.WIDGET | ViewName.HTML:
-            return Guarded(_notebook_view(name, speed, eta, actions), text)
+            return Guarded(_notebook_view(name, speed, eta, raised, actions), text)
         case ViewName.TQDM if stream is not None:
             from nbloader.views.text import TqdmView
 
@@ -146,13 +146,15 @@ def make_view(
             return Guarded(text(), NoView)
 
 
-def _notebook_view(name: ViewName, speed: bool, eta: bool, actions: Actions | None) -> View:
-    """Make a view of a cell. Where the call has no buttons, its cell shows its error, too."""
+def _notebook_view(
+    name: ViewName, speed: bool, eta: bool, raised: bool, actions: Actions | None
+) -> View:
+    """Make a view of a cell."""
     from nbloader.views.display import Form, NotebookDisplay
     from nbloader.views.html import HtmlView
 
     display = NotebookDisplay()
-    form = Form(speed=speed, eta=eta, raised=actions is None)
+    form = Form(speed=speed, eta=eta, raised=raised)
     if name is ViewName.WIDGET:
         from nbloader.views.widget import WidgetView
 

@@ -29,15 +29,22 @@ class Environment:
     """One environment, which the Makefile has made.
 
     Attributes:
-        name: of its requirements in this folder, and after a hyphen its Python: `colab-3.12`.
+        place: whose versions it has; those of its requirements in this folder.
+        series: of its Python, such as `3.12`.
     """
 
-    name: str
+    place: str
+    series: str
+
+    @property
+    def name(self) -> str:
+        """What the Makefile calls it."""
+        return f"{self.place}-{self.series}"
 
     @property
     def title(self) -> str:
         """What the page of what was compared calls it, without its Python."""
-        return TITLES[self.name.rpartition("-")[0]]
+        return TITLES[self.place]
 
     @property
     def folder(self) -> Path:
@@ -53,7 +60,7 @@ class Environment:
     @property
     def pins(self) -> dict[str, str]:
         """The versions that are asked for, by the names of packages."""
-        return _pins(Path(__file__).with_name(f"{self.name.rpartition('-')[0]}.txt"))
+        return _pins(Path(__file__).with_name(f"{self.place}.txt"))
 
     @property
     def before(self) -> dict[str, str]:
@@ -89,7 +96,7 @@ def _pins(file: Path) -> dict[str, str]:
 
 
 ENVIRONMENTS = tuple(
-    Environment(name)
+    Environment(*name.split("-"))
     for name in ("colab-3.12", "colab-3.13", "kaggle-3.12", "oldest-3.11", "newest-3.13")
 )
 """As the Makefile makes them."""

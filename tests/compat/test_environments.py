@@ -94,7 +94,7 @@ def tests_there(environment: Environment, home: Path, *arguments: str | Path) ->
 def test_it_has_the_versions_that_are_meant(environment: Environment) -> None:
     found = environment.versions()
     assert {name: found.get(name) for name in environment.pins} == environment.pins
-    assert found["python"].startswith(f"{environment.name.rpartition('-')[2]}.")
+    assert found["python"].startswith(f"{environment.series}.")
 
 
 # -- installing ----------------------------------------------------------------------------------

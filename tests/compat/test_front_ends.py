@@ -11,7 +11,7 @@ import os
 import pty
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -123,18 +123,16 @@ def secret(hub: LocalHub, publish: Publish) -> str:
     return repo_id
 
 
-@pytest.fixture
-def alone(monkeypatch: pytest.MonkeyPatch, hub: LocalHub, tmp_path: Path) -> Callable[[], None]:
+@pytest.fixture(autouse=True)
+def _alone(
+    _own_environment: None, monkeypatch: pytest.MonkeyPatch, hub: LocalHub, tmp_path: Path
+) -> None:
     """Take everything that tells of a front end out of the environment."""
-
-    def clean() -> None:
-        for name in [each for each in os.environ if each.startswith(FOREIGN)]:
-            monkeypatch.delenv(name)
-        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
-        monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
-        monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
-
-    return clean
+    for name in [each for each in os.environ if each.startswith(FOREIGN)]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
 
 
 def download(repo_id: str) -> str:
@@ -145,11 +143,9 @@ def download(repo_id: str) -> str:
 def test_a_private_file_comes_and_is_shown_as_fits_the_place(
     front: FrontEnd,
     secret: str,
-    alone: Callable[[], None],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    alone()
     for name, value in front.variables.items():
         monkeypatch.setenv(name, value)
     if front.facts[0] == "Kaggle":
@@ -182,8 +178,7 @@ sys.modules["marimo"] = types.ModuleType("marimo")
 """
 
 
-def test_marimo(secret: str, alone: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
-    alone()
+def test_marimo(secret: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     done = subprocess.run(
         [sys.executable, "-c", MARIMO + FACTS + download(secret)],
@@ -202,11 +197,9 @@ def test_plain_ipython(
     terminal: bool,
     view: str,
     secret: str,
-    alone: Callable[[], None],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    alone()
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     # What is told goes into a file: a terminal has a line for bars as well.
     code = FACTS.replace("print(", "open('facts', 'w').write(") + download(secret)

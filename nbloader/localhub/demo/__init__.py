@@ -13,6 +13,15 @@ from nbloader.localhub.demo.repos import (
     example_image,
     publish,
     repo_folder,
+    write_missing,
 )
 
-__all__ = ["MINILM", "QWEN_IMAGE_EDIT", "PublishError", "example_image", "publish", "repo_folder"]
+__all__ = [
+    "MINILM",
+    "QWEN_IMAGE_EDIT",
+    "PublishError",
+    "example_image",
+    "publish",
+    "repo_folder",
+    "write_missing",
+]

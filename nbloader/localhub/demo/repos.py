@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -32,10 +32,7 @@ class PublishError(RuntimeError):
 
 
 def publish(root: Path, repos: Iterable[str] = (MINILM, QWEN_IMAGE_EDIT)) -> None:
-    """Write the demo repositories that are missing below `root`.
-
-    A repository appears under its name only when all of its files are there. Processes that
-    publish to the same root take turns.
+    """Write the demo repositories that are missing below `root`, see `write_missing`.
 
     Args:
         root: the folder that the local Hub serves; made if it is missing.
@@ -49,7 +46,20 @@ def publish(root: Path, repos: Iterable[str] = (MINILM, QWEN_IMAGE_EDIT)) -> Non
     unknown = [repo_id for repo_id in wanted if repo_id not in _BUILDERS]
     if unknown:
         raise PublishError(f"No demo repository is named {', '.join(unknown)}.")
-    if all(repo_folder(root, repo_id).is_dir() for repo_id in wanted):
+    write_missing(root, {repo_id: _BUILDERS[repo_id] for repo_id in wanted})
+
+
+def write_missing(root: Path, builders: Mapping[str, Callable[[Path], None]]) -> None:
+    """Write the model repositories that are missing below `root`, one after the other.
+
+    A repository appears under its name only when all of its files are there. Processes that
+    publish to the same root take turns.
+
+    Args:
+        root: the folder that the local Hub serves; made if it is missing.
+        builders: what writes a repository into a folder that it makes, by its id.
+    """
+    if all(repo_folder(root, repo_id).is_dir() for repo_id in builders):
         return
 
     from filelock import FileLock
@@ -59,7 +69,7 @@ def publish(root: Path, repos: Iterable[str] = (MINILM, QWEN_IMAGE_EDIT)) -> Non
         # Under the lock, what still lies here was left by a process that was killed.
         for orphan in root.glob(f"{_WORKSPACE}*"):
             shutil.rmtree(orphan, ignore_errors=True)
-        for repo_id in wanted:
+        for repo_id, build in builders.items():
             folder = repo_folder(root, repo_id)
             if folder.is_dir():
                 continue
@@ -67,7 +77,7 @@ def publish(root: Path, repos: Iterable[str] = (MINILM, QWEN_IMAGE_EDIT)) -> Non
             # Named afresh each time: the child of a killed publisher may still write to its own.
             with TemporaryDirectory(dir=root, prefix=_WORKSPACE) as workspace:
                 finished = Path(workspace) / folder.name
-                _BUILDERS[repo_id](finished)
+                build(finished)
                 finished.rename(folder)
 
 
