@@ -26,7 +26,7 @@ NOTE_PROGRESS = """
 import nbloader, pathlib
 
 def note(event):
-    if event.type == "file-progress" and event.completed:
+    if event.type == "file-progress" and event.path == "model.safetensors" and event.completed:
         pathlib.Path("downloading").touch()
 """
 

@@ -223,7 +223,7 @@ def test_a_token_is_neither_in_arguments_nor_environment_nor_sent_to_the_cdn(
         pass
 
     def look(event: Event) -> None:
-        if event.type == "file-progress":
+        if event.type == "file-progress" and event.path == "model.safetensors":
             workers.extend([child.cmdline(), child.environ()] for child in our_workers())
             raise Enough
 
@@ -237,6 +237,7 @@ def test_a_token_is_neither_in_arguments_nor_environment_nor_sent_to_the_cdn(
         (request.request_class, request.had_authorization) for request in demo_hub.requests()
     }
     assert (RequestClass.MODEL_INFO, True) in by_class
+    assert (RequestClass.CDN_GET, False) in by_class
     assert (RequestClass.CDN_GET, True) not in by_class
 
 
