@@ -171,6 +171,16 @@ def while_building(action):
 
 assert load() is not None
 assert not left(), left()
+
+plain = sentence_transformers.SentenceTransformer(nbloader.download(
+    {repo!r}, endpoint={endpoint!r}, cache_dir="cache", token=False, view="none"
+).as_posix(), device="cpu")
+reference = weakref.ref(plain)
+del plain
+gc.collect()
+# Before 3.13.4 some circles of objects whose `__dict__` was looked at stay for ever.
+library_keeps = reference() is not None and sys.version_info[:2] == (3, 13)
+made.clear()
 """
 
 
@@ -236,6 +246,8 @@ FAILURES = [
 def test_no_frame_of_a_failed_load_keeps_tensors(
     notebook: Notebook, arrange: str, call: str, error: str
 ) -> None:
+    if notebook.run("library_keeps") == "True":
+        pytest.skip("this Python does not free what the library loads: cpython issue 133543")
     assert notebook.run(f"seen.clear()\n{arrange}") == ""
     # A stop is no error, and the view says that it came.
     assert {"KeyboardInterrupt": "stopped after"}.get(error, error) in notebook.run(call)
