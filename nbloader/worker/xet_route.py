@@ -152,20 +152,27 @@ class XetRoute:
         Raises:
             Failure: the Hub gives no access to Xet storage.
         """
-        _, _, access = self._connected(piece)
-        cut, file = piece.cut, piece.cut.file
+        self._connected(piece)
+        cut = piece.cut
         if not cut.margin:
             return cut.start, cut.stop
-        assert file.xet_hash is not None
-        ends = []
-        for offset in (cut.start, cut.stop):
-            piece.heard()
-            ends.append(
-                self._chunks.before(access.cas_url, access.token, file.xet_hash, offset, file.size)
-            )
-        piece.heard()
-        start, stop = ends
+        start, stop = (self._chunk_start(piece, offset) for offset in (cut.start, cut.stop))
         return (start, stop) if stop > cut.start else (cut.start, cut.stop)
+
+    def _chunk_start(self, piece: Piece, offset: int) -> int:
+        """Return the first byte of the chunk that holds a byte, by a token that is accepted."""
+        file = piece.cut.file
+        assert file.xet_hash is not None
+        for _ in range(2):
+            _, group, access = self._connected(piece)
+            try:
+                return self._chunks.before(access, file.xet_hash, offset, file.size)
+            except Failure:
+                with self._lock:
+                    self._forget(group)
+            finally:
+                piece.heard()
+        return offset
 
     def fetch(self, piece: Piece) -> None:
         """Bring the bytes of a piece.
@@ -257,6 +264,11 @@ class XetRoute:
                     raise Failure(Reason.XET, f"Xet storage failed ({_kind(error)})") from error
                 return self._session, self._group, access
 
+    def _forget(self, group: Any) -> None:
+        """Ask for a new token before the next piece, unless that has been done; under the lock."""
+        if self._group is group:
+            self._group = self._access = None
+
     def _check_session(self, session: Any) -> None:
         with self._lock:
             if self._session is not session:
@@ -271,8 +283,7 @@ class XetRoute:
                 return Failure(Reason.CANCELLED)
             status = _STATUS.search(str(error))
             if status is not None and status[1] in ("401", "403"):
-                if self._group is group:
-                    self._group = self._access = None
+                self._forget(group)
                 return Failure(Reason.EXPIRED, host=host)
         if piece.clock() - piece.heard_at >= self._stall_timeout_s:
             failure = Failure(Reason.STALLED)
@@ -320,6 +331,11 @@ def ask_storage(url: str, token: str, offset: int, timeout_s: float) -> Any:
     return response.json()
 
 
+def _refuses(error: Exception) -> bool:
+    """Say whether an error of the client is an answer that does not accept the token."""
+    return getattr(getattr(error, "response", None), "status_code", None) in (401, 403)
+
+
 class ChunkStarts:
     """Finds the beginning of the chunk that holds a byte; asks once for each.
 
@@ -338,7 +354,7 @@ class ChunkStarts:
         self._lock = threading.Lock()
         self._failures = 0
 
-    def before(self, cas_url: str, token: str, xet_hash: str, offset: int, size: int) -> int:
+    def before(self, access: XetAccess, xet_hash: str, offset: int, size: int) -> int:
         """Return the first byte of the chunk that holds the byte at `offset`.
 
         Args:
@@ -346,6 +362,9 @@ class ChunkStarts:
 
         Returns:
             `offset` itself where the storage cannot tell.
+
+        Raises:
+            Failure: the token is not accepted any more.
         """
         if offset in (0, size):
             return offset
@@ -354,11 +373,13 @@ class ChunkStarts:
             if known is not None or self._failures >= MOST_FAILURES:
                 return offset if known is None else known
         try:
-            url = f"{cas_url}/v2/reconstructions/{xet_hash}"
-            answer = self._ask(url, token, offset, self._timeout_s)
+            url = f"{access.cas_url}/v2/reconstructions/{xet_hash}"
+            answer = self._ask(url, access.token, offset, self._timeout_s)
             skipped = answer["offset_into_first_range"]
             told = type(skipped) is int and 0 <= skipped <= min(offset, MAX_CHUNK_BYTES)
-        except Exception:
+        except Exception as error:
+            if _refuses(error):
+                raise Failure(Reason.EXPIRED) from None
             told = False
         with self._lock:
             if not told:

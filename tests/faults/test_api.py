@@ -180,3 +180,13 @@ def test_addresses_and_tokens_that_expire_in_the_middle(
         assert "the signed address has expired" in run.reasons
     else:
         assert hasty.counters().of(RequestClass.XET_TOKEN).requests > 1
+
+
+def test_a_token_that_expires_where_chunks_are_asked_for_is_renewed_without_a_retry(
+    hub: LocalHub, tmp_path: Path
+) -> None:
+    refused = Fault(RequestClass.XET_RECONSTRUCTION, expired=True, times=1)
+    run = download(hub, ONE, tmp_path, [refused], route="xet")
+    check_right(run)
+    assert run.reasons == []
+    assert hub.counters().of(RequestClass.XET_TOKEN).requests == 2
