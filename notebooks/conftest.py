@@ -22,7 +22,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     if not (option.nbval or option.nbval_lax):
         return
     stack = session.config.stash[_STACK] = ExitStack()
-    environment = stack.enter_context(serving(ROOT / "demo/hub"))
+    environment = stack.enter_context(serving(ROOT / "demo/tutorials"))
     stack.callback(os.environ.update, dict(os.environ))
     stack.callback(os.environ.clear)
     os.environ.clear()

@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,14 @@ from IPython.core.inputtransformer2 import TransformerManager
 from nbclient import NotebookClient
 
 from nbloader.localhub import Fault, LocalHub, RequestClass
-from nbloader.localhub.demo import MINILM, publish, repo_folder, write_missing
+from nbloader.localhub.demo import (
+    MINILM,
+    QWEN_IMAGE_EDIT,
+    publish,
+    repo_folder,
+    write_emoji_edit,
+    write_missing,
+)
 from tests.notebook_heads import put_head
 from tests.sketches import SKETCHES
 
@@ -102,10 +109,16 @@ def _write_reranker(root: Path, folder: Path) -> None:
 def serving(root: Path) -> Iterator[dict[str, str]]:
     """Serve the repositories of the notebooks under `root`, and yield the environment for kernels.
 
-    The repositories that are missing are published first.
+    The repositories that are missing are published first. It is no root of the demo's, which has
+    another stand-in of `QWEN_IMAGE_EDIT`.
     """
-    publish(root)
-    write_missing(root, {RERANKER: partial(_write_reranker, root), **SKETCHES})
+    publish(root, [MINILM])
+    others: dict[str, Callable[[Path], None]] = {
+        RERANKER: partial(_write_reranker, root),
+        QWEN_IMAGE_EDIT: write_emoji_edit,  # an edit that can be seen
+        **SKETCHES,
+    }
+    write_missing(root, others)
     with (
         tempfile.TemporaryDirectory(prefix="nbloader-notebooks-") as home,
         LocalHub.start(root, max_seconds=MAX_RUN_S) as hub,
@@ -154,7 +167,7 @@ def main() -> None:
     """
     named = {path.stem: path for path in NOTEBOOKS}
     paths = [named[name] for name in sys.argv[1:] or named]
-    with serving(ROOT / "demo/hub") as environment:
+    with serving(ROOT / "demo/tutorials") as environment:
         for path in paths:
             notebook = nbformat.read(path, as_version=4)
             put_head(notebook, path.name)

@@ -197,7 +197,7 @@ def test_the_demo(environment: Environment, record: Record, served: Path, tmp_pa
 def test_the_tutorials(
     environment: Environment, record: Record, served: Path, tmp_path: Path
 ) -> None:
-    told = run(environment, tmp_path, "-m", "tests.compat.client", served / "hub")
+    told = run(environment, tmp_path, "-m", "tests.compat.client", served / "tutorials")
     outputs = json.loads(told.splitlines()[-1])
     assert sorted(outputs) == [path.stem for path in NOTEBOOKS]
     # Nothing on stderr, no error: lines, values and pictures.

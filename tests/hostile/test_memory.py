@@ -9,7 +9,7 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -57,12 +57,15 @@ def endless(connection: socket.socket) -> None:
         connection.sendall(bytes(1 << 20))
 
 
-def test_an_error_without_an_end(tmp_path: Path) -> None:
+def test_an_error_without_an_end(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     server = Server(endless)
     try:
         told, *found = peaks(server.url.removesuffix("/a"), tmp_path)
     finally:
         server.close()
+    record_property("peak_bytes", max(found))
     assert told != "done"
     assert max(found) < MOST_BYTES
 
@@ -129,13 +132,16 @@ CASES: Mapping[str, Any] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_peak_of_both_processes(tmp_path: Path, case: str) -> None:
+def test_the_peak_of_both_processes(
+    tmp_path: Path, case: str, record_property: Callable[[str, object], None]
+) -> None:
     change, files = CASES[case]()
     hub = HostileHub(change, files)
     try:
         told, own, worker = peaks(hub.endpoint, tmp_path)
     finally:
         hub.close()
+    record_property("peak_bytes", {"process": own, "worker": worker})
     assert told
     assert {"process": own < MOST_BYTES, "worker": worker < MOST_BYTES} == {
         "process": True,

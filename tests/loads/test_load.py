@@ -106,7 +106,14 @@ def test_the_edit_pipeline_gives_the_same_picture_as_the_plain_library(
         repo_folder(demo_root, QWEN_IMAGE_EDIT), dtype=torch.bfloat16
     )
     assert type(pipe) is type(plain)
-    assert np.array_equal(edit(pipe), edit(plain))
+    for name in ("text_encoder", "transformer", "vae"):
+        tensors, others = (getattr(each, name).state_dict() for each in (pipe, plain))
+        assert {key: tensor.dtype for key, tensor in tensors.items()} == {
+            key: tensor.dtype for key, tensor in others.items()
+        }
+        assert all(torch.equal(tensor, others[key]) for key, tensor in tensors.items())
+    # In float32, ten times as fast where a processor has no bfloat16.
+    assert np.array_equal(edit(pipe.to(torch.float32)), edit(plain.to(torch.float32)))
     assert events[-1] == Ready(summary="QwenImageEditPlusPipeline on cpu, bfloat16")
 
 

@@ -12,12 +12,17 @@ from __future__ import annotations
 import gc
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKLQwenImage, QwenImageTransformer2DModel
-    from transformers import Qwen2_5_VLForConditionalGeneration
+    from diffusers import (
+        AutoencoderKLQwenImage,
+        FlowMatchEulerDiscreteScheduler,
+        QwenImageTransformer2DModel,
+    )
+    from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessor
 
 REPO_ID = "Qwen/Qwen-Image-Edit-2509"
 
@@ -27,7 +32,7 @@ _SHARDED = {
     "text_encoder": {"max_shard_size": "16MB"},
     "transformer": {"max_shard_size": "16MB"},
 }
-_SPECIAL_TOKENS = (
+SPECIAL_TOKENS = (
     "<|endoftext|>",
     "<|im_start|>",
     "<|im_end|>",
@@ -43,8 +48,7 @@ _SPECIAL_TOKENS = (
     "<|image_pad|>",
     "<|video_pad|>",
 )
-_SPECIAL_IDS = {text: 256 + place for place, text in enumerate(_SPECIAL_TOKENS)}
-_CHAT_TEMPLATE = (
+CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "<|im_start|>{{ message['role'] }}\n"
     "{% if message['content'] is string %}{{ message['content'] }}"
@@ -67,7 +71,7 @@ pipeline_tag: image-to-image
 The pipeline class, its components and the names of its files are those of the real repository.
 The weights are random and few: an edit takes seconds on a CPU, and its result is noise.
 """
-_GITATTRIBUTES = "*.safetensors filter=lfs diff=lfs merge=lfs -text\n"
+GITATTRIBUTES = "*.safetensors filter=lfs diff=lfs merge=lfs -text\n"
 
 
 def build(folder: Path) -> None:
@@ -77,18 +81,12 @@ def build(folder: Path) -> None:
     Seeds torch's global generator.
     """
     import torch
-    from diffusers import FlowMatchEulerDiscreteScheduler, QwenImageEditPlusPipeline
-    from transformers import (
-        Qwen2Tokenizer,
-        Qwen2VLImageProcessor,
-        Qwen2VLProcessor,
-        Qwen2VLVideoProcessor,
-    )
+    from diffusers import FlowMatchEulerDiscreteScheduler
+    from transformers import Qwen2VLImageProcessor
 
-    _write_tokenizer(folder / "tokenizer")
-    tokenizer = Qwen2Tokenizer.from_pretrained(folder / "tokenizer")
     torch.manual_seed(_SEED)
-    pipeline = QwenImageEditPlusPipeline(
+    write_repository(
+        folder,
         scheduler=FlowMatchEulerDiscreteScheduler(
             base_image_seq_len=256,
             base_shift=0.5,
@@ -97,13 +95,47 @@ def build(folder: Path) -> None:
             shift_terminal=0.02,
             use_dynamic_shifting=True,
         ),
-        vae=_vae().to(torch.bfloat16),
-        text_encoder=_text_encoder().to(torch.bfloat16),
+        vae=_vae(),
+        text_encoder=_text_encoder(),
+        transformer=_transformer(),
+        image_processor=Qwen2VLImageProcessor(),
+        readme=_README,
+    )
+
+
+def write_repository(
+    folder: Path,
+    *,
+    scheduler: FlowMatchEulerDiscreteScheduler,
+    vae: AutoencoderKLQwenImage,
+    text_encoder: Qwen2_5_VLForConditionalGeneration,
+    transformer: QwenImageTransformer2DModel,
+    image_processor: Qwen2VLImageProcessor,
+    readme: str,
+    vocab: Mapping[str, int] | None = None,
+    merges: Sequence[str] = (),
+) -> None:
+    """Write a `QwenImageEditPlusPipeline` in bfloat16, in the shape of the real repository.
+
+    Args:
+        vocab: see `write_tokenizer`.
+        merges: likewise.
+    """
+    import torch
+    from diffusers import QwenImageEditPlusPipeline
+    from transformers import Qwen2Tokenizer, Qwen2VLProcessor, Qwen2VLVideoProcessor
+
+    write_tokenizer(folder / "tokenizer", vocab, merges)
+    tokenizer = Qwen2Tokenizer.from_pretrained(folder / "tokenizer")
+    pipeline = QwenImageEditPlusPipeline(
+        scheduler=scheduler,
+        vae=vae.to(torch.bfloat16),
+        text_encoder=text_encoder.to(torch.bfloat16),
         tokenizer=tokenizer,
         processor=Qwen2VLProcessor(
-            Qwen2VLImageProcessor(), tokenizer, Qwen2VLVideoProcessor(), _CHAT_TEMPLATE
+            image_processor, tokenizer, Qwen2VLVideoProcessor(), CHAT_TEMPLATE
         ),
-        transformer=_transformer().to(torch.bfloat16),
+        transformer=transformer.to(torch.bfloat16),
     )
 
     # Part by part: `pipeline.save_pretrained` has one shard size for all of them, and writes the
@@ -111,17 +143,29 @@ def build(folder: Path) -> None:
     pipeline.save_config(folder)
     for name in ("scheduler", "text_encoder", "transformer", "vae"):
         getattr(pipeline, name).save_pretrained(folder / name, **_SHARDED.get(name, {}))
-    _write_tokenizer(folder / "processor")
+    write_tokenizer(folder / "processor", vocab, merges)
     tokenizer.backend_tokenizer.save(str(folder / "processor/tokenizer.json"))
     pipeline.processor.image_processor.save_pretrained(folder / "processor")
     pipeline.processor.video_processor.save_pretrained(folder / "processor")
-    (folder / "README.md").write_text(_README, encoding="utf-8")
-    (folder / ".gitattributes").write_text(_GITATTRIBUTES, encoding="utf-8")
+    (folder / "README.md").write_text(readme, encoding="utf-8")
+    (folder / ".gitattributes").write_text(GITATTRIBUTES, encoding="utf-8")
 
 
-def _write_tokenizer(folder: Path) -> None:
-    """Write a tokenizer with one token a byte, no merges, and the special tokens after them."""
+def write_tokenizer(
+    folder: Path, vocab: Mapping[str, int] | None = None, merges: Sequence[str] = ()
+) -> None:
+    """Write the files of a tokenizer in the form of the real repository.
+
+    Args:
+        vocab: tokens and their numbers, from 0 on; without it there is one token a byte. The
+            special tokens come after them.
+        merges: of byte pair encoding.
+    """
     from tokenizers.pre_tokenizers import ByteLevel
+
+    if vocab is None:
+        vocab = {char: token for token, char in enumerate(sorted(ByteLevel.alphabet()))}
+    special_ids = special_token_ids(len(vocab))
 
     def write(name: str, content: object) -> None:
         text = json.dumps(content, ensure_ascii=False, indent=2)
@@ -129,13 +173,14 @@ def _write_tokenizer(folder: Path) -> None:
 
     folder.mkdir(parents=True)
     special = {
-        "additional_special_tokens": _SPECIAL_TOKENS[1:],
+        "additional_special_tokens": SPECIAL_TOKENS[1:],
         "eos_token": "<|im_end|>",
         "pad_token": "<|endoftext|>",
     }
-    write("vocab.json", {char: token for token, char in enumerate(sorted(ByteLevel.alphabet()))})
-    (folder / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
-    write("added_tokens.json", _SPECIAL_IDS)
+    write("vocab.json", vocab)
+    lines = ["#version: 0.2", *merges, ""]
+    (folder / "merges.txt").write_text("\n".join(lines), encoding="utf-8")
+    write("added_tokens.json", special_ids)
     write("special_tokens_map.json", special)
     write(
         "tokenizer_config.json",
@@ -150,7 +195,7 @@ def _write_tokenizer(folder: Path) -> None:
                     "single_word": False,
                     "special": True,
                 }
-                for text, token in _SPECIAL_IDS.items()
+                for text, token in special_ids.items()
             },
             "bos_token": None,
             "clean_up_tokenization_spaces": False,
@@ -162,12 +207,18 @@ def _write_tokenizer(folder: Path) -> None:
             **special,
         },
     )
-    (folder / "chat_template.jinja").write_text(_CHAT_TEMPLATE, encoding="utf-8")
+    (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE, encoding="utf-8")
+
+
+def special_token_ids(vocab_size: int) -> dict[str, int]:
+    """Number the special tokens, after those of a vocabulary."""
+    return {text: vocab_size + place for place, text in enumerate(SPECIAL_TOKENS)}
 
 
 def _text_encoder() -> Qwen2_5_VLForConditionalGeneration:
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
+    special_ids = special_token_ids(256)
     config = Qwen2_5_VLConfig(
         text_config={
             "vocab_size": 512,
@@ -183,8 +234,8 @@ def _text_encoder() -> Qwen2_5_VLForConditionalGeneration:
                 # Halves of the head (64 / 2) for time, height and width.
                 "mrope_section": [8, 12, 12],
             },
-            "bos_token_id": _SPECIAL_IDS["<|endoftext|>"],
-            "eos_token_id": _SPECIAL_IDS["<|im_end|>"],
+            "bos_token_id": special_ids["<|endoftext|>"],
+            "eos_token_id": special_ids["<|im_end|>"],
         },
         vision_config={
             "depth": 2,
@@ -195,10 +246,10 @@ def _text_encoder() -> Qwen2_5_VLForConditionalGeneration:
             "fullatt_block_indexes": [1],
             "tokens_per_second": 2,
         },
-        image_token_id=_SPECIAL_IDS["<|image_pad|>"],
-        video_token_id=_SPECIAL_IDS["<|video_pad|>"],
-        vision_start_token_id=_SPECIAL_IDS["<|vision_start|>"],
-        vision_end_token_id=_SPECIAL_IDS["<|vision_end|>"],
+        image_token_id=special_ids["<|image_pad|>"],
+        video_token_id=special_ids["<|video_pad|>"],
+        vision_start_token_id=special_ids["<|vision_start|>"],
+        vision_end_token_id=special_ids["<|vision_end|>"],
     )
     return Qwen2_5_VLForConditionalGeneration(config)
 

@@ -1,7 +1,8 @@
-"""Two repositories to load without the internet, under their real names.
+"""Repositories to load without the internet.
 
 `publish` writes them below the folder that the local Hub serves. The embedding model has its real
-weights; the image editing pipeline is real in everything but its size and its random weights.
+weights; the image editing pipeline is real in everything but its size and its random weights. A
+second one, smaller still, was trained: its edits can be seen.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 MINILM = minilm.REPO_ID
 QWEN_IMAGE_EDIT = qwen_image_edit.REPO_ID
+EMOJI_EDIT = "nbloader/emoji-edit"
 
 _BUILD_TIMEOUT_S = 300  # a cold import of torch and diffusers takes up to half a minute
 _WORKSPACE = ".publish-"
@@ -31,12 +33,12 @@ class PublishError(RuntimeError):
     """A demo repository could not be built."""
 
 
-def publish(root: Path, repos: Iterable[str] = (MINILM, QWEN_IMAGE_EDIT)) -> None:
+def publish(root: Path, repos: Iterable[str] = (MINILM, QWEN_IMAGE_EDIT, EMOJI_EDIT)) -> None:
     """Write the demo repositories that are missing below `root`, see `write_missing`.
 
     Args:
         root: the folder that the local Hub serves; made if it is missing.
-        repos: which of `MINILM` and `QWEN_IMAGE_EDIT` to write.
+        repos: which of `MINILM`, `QWEN_IMAGE_EDIT` and `EMOJI_EDIT` to write.
 
     Raises:
         PublishError: a repository is unknown, or its build failed.
@@ -111,9 +113,17 @@ def _build_apart(folder: Path) -> None:
         ) from None
 
 
+def write_emoji_edit(folder: Path) -> None:
+    """Write the files of `EMOJI_EDIT`, which lie beside this module, into a new folder."""
+    shutil.copytree(Path(__file__).with_name("emoji_edit"), folder)
+    # Not kept there: git would look for its weights elsewhere.
+    (folder / ".gitattributes").write_text(qwen_image_edit.GITATTRIBUTES, encoding="utf-8")
+
+
 _BUILDERS: dict[str, Callable[[Path], None]] = {
     MINILM: minilm.build,
     QWEN_IMAGE_EDIT: _build_apart,
+    EMOJI_EDIT: write_emoji_edit,
 }
 
 

