@@ -84,7 +84,7 @@ def run(environment: Environment, home: Path, *arguments: str | Path) -> str:
     return done.stdout
 
 
-def tests_there(environment: Environment, home: Path, *arguments: str | Path) -> str:
+def run_tests(environment: Environment, home: Path, *arguments: str | Path) -> str:
     """Run tests of this repository in the environment."""
     # As for the tests here, whatever warns is an error, but not what old versions warn of.
     lenient = ("-p", "no:cacheprovider", "-W", "ignore::DeprecationWarning")
@@ -213,7 +213,7 @@ def test_models_are_what_the_libraries_make_of_them(
     environment: Environment, record: Record, tmp_path: Path
 ) -> None:
     file = tmp_path / "outcomes.json"
-    tests_there(
+    run_tests(
         environment,
         tmp_path,
         "tests/differential/test_models.py",
@@ -228,5 +228,5 @@ def test_models_are_what_the_libraries_make_of_them(
 
 
 def test_views_and_front_ends(environment: Environment, record: Record, tmp_path: Path) -> None:
-    tests_there(environment, tmp_path, *VIEWS)
+    run_tests(environment, tmp_path, *VIEWS)
     record["views"] = True

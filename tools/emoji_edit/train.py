@@ -168,12 +168,13 @@ def main() -> None:
     with TemporaryDirectory() as temporary:
         before = Path(temporary) / "before"
         parts.write(before, parts.transformer())
+        # Its text encoder computes in bfloat16, as on a GPU.
         pipeline = QwenImageEditPlusPipeline.from_pretrained(before)
         texts = Texts(pipeline, pictures.train)
     trained = train(pipeline.transformer, pictures.train, texts, PHASES)
     parts.write(folder, trained)
-    table = measure(QwenImageEditPlusPipeline.from_pretrained(folder), pictures.test)
-    print(table)
+    written = QwenImageEditPlusPipeline.from_pretrained(folder, dtype=torch.float32)
+    print(measure(written, pictures.test))
 
 
 if __name__ == "__main__":
