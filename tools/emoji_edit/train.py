@@ -37,7 +37,7 @@ class Phase(NamedTuple):
 
     Attributes:
         side: of the pictures, in pixels. Where things go when a picture is mirrored or turned is
-            learnt from small ones, a hundred steps in a few seconds, and kept.
+            learnt from small ones, in a fifth of the time, and kept.
         batch: pictures a step.
         rate: the highest learning rate; it rises over a hundred steps, and falls to the end.
     """
