@@ -27,7 +27,7 @@ OpenNotebook = Callable[..., Notebook]
 
 @pytest.fixture(scope="session")
 def demo_root() -> Path:
-    """The demo repositories that the notebooks' tests have published already."""
+    """The demo repositories, kept from run to run."""
     root = ROOT / "demo/hub"
     publish(root)
     return root

@@ -11,7 +11,7 @@ from typing import Any
 
 import nbformat
 
-__all__ = ["assert_static", "converted", "figures_in_order", "stripped"]
+__all__ = ["WIDGET_MIME", "assert_static", "converted", "figures_in_order", "stripped"]
 
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
 CONVERT_TIMEOUT_S = 60
