@@ -25,12 +25,10 @@ class Split(NamedTuple):
     Attributes:
         train: red, green, blue and opacity, from 0 to 1, shape (pictures, side, side, 4).
         test: likewise.
-        test_names: code points of those, as OpenMoji writes them.
     """
 
     train: Pictures
     test: Pictures
-    test_names: tuple[str, ...]
 
 
 def split() -> Split:
@@ -58,10 +56,8 @@ def split() -> Split:
         rgba = Image.open(io.BytesIO(bytes(png))).convert("RGBA")
         return np.asarray(rgba, np.float32) / np.float32(255)
 
-    drawn = {name: draw(name) for name in names}
-    test_names = tuple(name for name in names if name.split("-")[0] in for_test)
-    return Split(
-        np.stack([drawn[name] for name in names if name not in set(test_names)]),
-        np.stack([drawn[name] for name in test_names]),
-        test_names,
+    train, test = (
+        np.stack([draw(name) for name in names if (name.split("-")[0] in for_test) is tested])
+        for tested in (False, True)
     )
+    return Split(train, test)
