@@ -36,7 +36,7 @@ def run(folder: Path, out: TextIO) -> None:
         from nbloader.localhub.demo import MINILM, QWEN_IMAGE_EDIT, publish
 
         out.write("Publishing two demo repositories on a local Hub ...\n")
-        publish(folder / "hub")
+        publish(folder / "hub", [MINILM, QWEN_IMAGE_EDIT])
     except ModuleNotFoundError as error:
         raise MissingPackageError(
             f"the demo needs the package {error.name}",

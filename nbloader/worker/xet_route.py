@@ -152,9 +152,9 @@ class XetRoute:
         Raises:
             Failure: the Hub gives no access to Xet storage.
         """
-        self._connected(piece)
         cut = piece.cut
         if not cut.margin:
+            self._connected(piece)
             return cut.start, cut.stop
         start, stop = (self._chunk_start(piece, offset) for offset in (cut.start, cut.stop))
         return (start, stop) if stop > cut.start else (cut.start, cut.stop)

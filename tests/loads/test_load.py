@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -107,7 +108,10 @@ def test_the_edit_pipeline_gives_the_same_picture_as_the_plain_library(
     )
     assert type(pipe) is type(plain)
     for name in ("text_encoder", "transformer", "vae"):
-        tensors, others = (getattr(each, name).state_dict() for each in (pipe, plain))
+        tensors, others = (
+            dict(chain(part.named_parameters(), part.named_buffers()))
+            for part in (getattr(pipe, name), getattr(plain, name))
+        )
         assert {key: tensor.dtype for key, tensor in tensors.items()} == {
             key: tensor.dtype for key, tensor in others.items()
         }

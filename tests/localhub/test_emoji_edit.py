@@ -15,6 +15,7 @@ import nbloader
 from nbloader.localhub import LocalHub, demo
 from tools.emoji_edit.edits import EDITS, on_white
 from tools.emoji_edit.pictures import SIDE, Pictures
+from tools.emoji_edit.texts import as_image
 
 STEPS = 4
 
@@ -44,14 +45,10 @@ def drawn() -> Pictures:
     return np.asarray(small, np.float32)[None] / np.float32(255)
 
 
-def as_image(pictures: Pictures) -> Image.Image:
-    return Image.fromarray((255 * pictures[0]).round().astype(np.uint8))
-
-
 def edited(pipeline: Any, prompt: str) -> Pictures:
     """Edit the drawing as a person does, and return the colours of its 32 x 32 squares."""
     after = pipeline(
-        image=[as_image(on_white(drawn()))],
+        image=[as_image(on_white(drawn())[0])],
         prompt=prompt,
         true_cfg_scale=1.0,
         num_inference_steps=STEPS,
@@ -71,7 +68,7 @@ def test_an_edit_is_nearer_to_what_was_asked_for_than_none(pipeline: Any, name: 
 
 
 def test_the_autoencoder_gives_back_what_it_was_given(pipeline: Any) -> None:
-    image = as_image(on_white(drawn())).resize((1024, 1024), Image.Resampling.NEAREST)
+    image = as_image(on_white(drawn())[0]).resize((1024, 1024), Image.Resampling.NEAREST)
     given = pipeline.image_processor.preprocess(image).unsqueeze(2)
     with torch.no_grad():
         back = pipeline.vae.decode(pipeline.vae.encode(given).latent_dist.mode()).sample

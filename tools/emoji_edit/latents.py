@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from tools.emoji_edit.pictures import Pictures
 
@@ -49,3 +49,32 @@ def unpack(tokens: Tensor) -> Tensor:
     half = round(length**0.5)
     blocks = tokens.reshape(count, half, half, width // 4, 2, 2)
     return blocks.permute(0, 3, 1, 4, 2, 5).reshape(count, width // 4, 2 * half, 2 * half)
+
+
+def velocity(
+    model: nn.Module,
+    noisy: Tensor,
+    before: Tensor,
+    sigma: Tensor,
+    text: Tensor,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """Ask the transformer for the way from pictures to noise, as the pipeline asks it.
+
+    Args:
+        noisy: tokens of the pictures so far, of the same shape as the result.
+        before: tokens of the pictures that are edited.
+        sigma: how much of each is noise, from 0 to 1.
+        text: what its sentence is encoded as.
+        mask: which tokens of the text are there; None if all are.
+    """
+    side = round(noisy.shape[1] ** 0.5)
+    tokens: Tensor = model(
+        hidden_states=torch.cat([noisy, before], dim=1),
+        timestep=sigma,
+        encoder_hidden_states=text,
+        encoder_hidden_states_mask=mask,
+        img_shapes=[[(1, side, side)] * 2] * len(noisy),
+        return_dict=False,
+    )[0]
+    return tokens[:, : noisy.shape[1]]

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from tools.emoji_edit.edits import EDITS, on_white
-from tools.emoji_edit.latents import pack, to_latents, to_pictures, unpack
+from tools.emoji_edit.latents import pack, to_latents, to_pictures, unpack, velocity
 from tools.emoji_edit.texts import Texts
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ def edited(
     """
     generator = torch.Generator().manual_seed(wording)
     before = pack(to_latents(on_white(pictures)))
-    side = pictures.shape[1] // 2
     results = []
     for places in torch.split(torch.arange(len(pictures)), _BATCH):
         text, mask = texts.of(torch.full_like(places, wording), generator)
@@ -39,14 +38,9 @@ def edited(
         latents = torch.randn(before[places].shape, generator=generator)
         pipeline.scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / STEPS, STEPS))
         for timestep in pipeline.scheduler.timesteps:
-            velocity = pipeline.transformer(
-                hidden_states=torch.cat([latents, before[places]], dim=1),
-                timestep=(timestep / 1000).expand(len(places)),
-                encoder_hidden_states=text[:, :length],
-                img_shapes=[[(1, side, side)] * 2] * len(places),
-                return_dict=False,
-            )[0][:, : latents.shape[1]]
-            latents = pipeline.scheduler.step(velocity, timestep, latents, return_dict=False)[0]
+            sigma = (timestep / 1000).expand(len(places))
+            way = velocity(pipeline.transformer, latents, before[places], sigma, text[:, :length])
+            latents = pipeline.scheduler.step(way, timestep, latents, return_dict=False)[0]
         results.append(to_pictures(unpack(latents)))
     return np.concatenate(results)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from nbloader.localhub.demo.qwen_image_edit import (
     SPECIAL_TOKENS,
     special_token_ids,
+    text_encoder_config,
     write_repository,
 )
 from tools.emoji_edit.edits import EDITS
@@ -21,6 +22,7 @@ from tools.emoji_edit.latents import MEAN, SPREAD
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLQwenImage, QwenImageTransformer2DModel
+    from torch import Tensor
     from transformers import Qwen2_5_VLForConditionalGeneration
 
 _SEED = 64
@@ -65,55 +67,45 @@ def autoencoder() -> AutoencoderKLQwenImage:
     for name, tensor in state.items():
         if not name.endswith("gamma"):
             tensor.zero_()
-    # Channels of the encoder: each colour twice, with both signs, and the constant one.
-    pairs = [(2 * colour, 2 * colour + 1) for colour in range(3)]
     gain = _BIG / 8**0.5  # undoes the norm
 
-    first = state["encoder.conv_in.weight"]
-    for colour, (plus, minus) in enumerate(pairs):
-        first[plus, colour, 2, 1, 1] = 1
-        first[minus, colour, 2, 1, 1] = -1
-    state["encoder.conv_in.bias"][6] = _BIG
+    # Eight channels within encoder and decoder: each colour with both signs, the constant one, and
+    # one that is empty.
+    for side in ("encoder", "decoder"):
+        _split(state[f"{side}.conv_in.weight"][:, :, 2, 1, 1])
+        state[f"{side}.conv_in.bias"][6] = _BIG
+        _join(state[f"{side}.conv_out.weight"][:, :, 2, 1, 1], gain)
+    brightness = state["encoder.conv_out.weight"][:, :, 2, 1, 1]
+    brightness[3] = brightness[:3].mean(dim=0)
+    state["quant_conv.weight"][:, :, 0, 0, 0] = torch.eye(8)
+    state["quant_conv.bias"][4:] = -30  # the logarithm of the variance
+    state["post_quant_conv.weight"][:, :, 0, 0, 0] = torch.eye(4)
+
     for name, tensor in state.items():
         if "encoder.down_blocks" in name and name.endswith("resample.1.weight"):
             for channel in range(8):
                 tensor[channel, channel, :2, :2] = 1 / 4
-    last = state["encoder.conv_out.weight"]
-    for colour, (plus, minus) in enumerate(pairs):
-        last[colour, plus, 2, 1, 1] = gain
-        last[colour, minus, 2, 1, 1] = -gain
-        last[3, plus, 2, 1, 1] = gain / 3
-        last[3, minus, 2, 1, 1] = -gain / 3
-    state["quant_conv.weight"][:, :, 0, 0, 0] = torch.eye(8)
-    state["quant_conv.bias"][4:] = -30  # the logarithm of the variance
-
-    # Channels of the decoder between its blocks: the colours and the constant one; within them,
-    # eight as above.
-    state["post_quant_conv.weight"][:, :, 0, 0, 0] = torch.eye(4)
-    enter = state["decoder.conv_in.weight"]
-    for colour, (plus, minus) in enumerate(pairs):
-        enter[plus, colour, 2, 1, 1] = 1
-        enter[minus, colour, 2, 1, 1] = -1
-    state["decoder.conv_in.bias"][6] = _BIG
-    for name, tensor in state.items():
-        if "decoder.up_blocks" not in name:
-            continue
-        if name.endswith("resample.1.weight"):
-            for colour, (plus, minus) in enumerate(pairs):
-                tensor[colour, plus, 1, 1] = 1 / 2
-                tensor[colour, minus, 1, 1] = -1 / 2
+        elif "decoder.up_blocks" in name and name.endswith("resample.1.weight"):
+            # Between the blocks of the decoder are four: the colours and the constant one.
+            _join(tensor[:, :, 1, 1], 1 / 2)
             tensor[3, 6, 1, 1] = 1
-        elif name.endswith("conv_shortcut.weight"):
-            for colour, (plus, minus) in enumerate(pairs):
-                tensor[plus, colour, 0, 0, 0] = 1
-                tensor[minus, colour, 0, 0, 0] = -1
+        elif "decoder.up_blocks" in name and name.endswith("conv_shortcut.weight"):
+            _split(tensor[:, :, 0, 0, 0])
             tensor[6, 3, 0, 0, 0] = 1
-    leave = state["decoder.conv_out.weight"]
-    for colour, (plus, minus) in enumerate(pairs):
-        leave[colour, plus, 2, 1, 1] = gain
-        leave[colour, minus, 2, 1, 1] = -gain
     vae.load_state_dict(state)
     return vae.eval()
+
+
+def _split(weight: Tensor) -> None:
+    """Let a layer give each colour twice, with both signs; its weight has (outputs, inputs)."""
+    for colour in range(3):
+        weight[2 * colour, colour], weight[2 * colour + 1, colour] = 1, -1
+
+
+def _join(weight: Tensor, gain: float) -> None:
+    """Let a layer make a colour again of the two."""
+    for colour in range(3):
+        weight[colour, 2 * colour], weight[colour, 2 * colour + 1] = gain, -gain
 
 
 def vocabulary(template: str) -> tuple[dict[str, int], list[str]]:
@@ -143,39 +135,28 @@ def vocabulary(template: str) -> tuple[dict[str, int], list[str]]:
 def text_encoder(vocab_size: int) -> Qwen2_5_VLForConditionalGeneration:
     """Draw a text encoder, which is always the same."""
     import torch
-    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+    from transformers import Qwen2_5_VLForConditionalGeneration
 
     special_ids = special_token_ids(vocab_size)
-    config = Qwen2_5_VLConfig(
-        text_config={
+    config = text_encoder_config(
+        special_ids,
+        _TEXT_WIDTH,
+        text={
             "vocab_size": vocab_size + len(special_ids),
-            "hidden_size": _TEXT_WIDTH,
             "intermediate_size": 128,
             "num_hidden_layers": 2,
             "num_attention_heads": 2,
             "num_key_value_heads": 1,
             "max_position_embeddings": 4096,
-            "rope_parameters": {
-                "rope_type": "default",
-                "rope_theta": 1_000_000.0,
-                "mrope_section": [4, 6, 6],
-            },
-            "bos_token_id": special_ids["<|endoftext|>"],
-            "eos_token_id": special_ids["<|im_end|>"],
         },
-        vision_config={
+        mrope_section=[4, 6, 6],
+        vision={
             "depth": 1,
             "hidden_size": 32,
             "intermediate_size": 64,
             "num_heads": 2,
-            "out_hidden_size": _TEXT_WIDTH,
             "fullatt_block_indexes": [0],
-            "tokens_per_second": 2,
         },
-        image_token_id=special_ids["<|image_pad|>"],
-        video_token_id=special_ids["<|video_pad|>"],
-        vision_start_token_id=special_ids["<|vision_start|>"],
-        vision_end_token_id=special_ids["<|vision_end|>"],
         tie_word_embeddings=True,
     )
     with torch.random.fork_rng():

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from tools.emoji_edit import parts
 from tools.emoji_edit.edits import EDITS, on_white
-from tools.emoji_edit.latents import pack, to_latents
+from tools.emoji_edit.latents import pack, to_latents, velocity
 from tools.emoji_edit.measure import measure
 from tools.emoji_edit.pictures import SIDE, Pictures, split
 from tools.emoji_edit.texts import Texts
@@ -87,22 +87,13 @@ def loss_of(
     after: Tensor,
     text: Tensor,
     mask: Tensor,
-    side: int,
     generator: torch.Generator,
 ) -> Tensor:
     noise = torch.randn(after.shape, generator=generator)
     sigma = torch.rand(len(after), generator=generator).sqrt()
     weight = sigma[:, None, None]
     noisy = (1 - weight) * after + weight * noise
-    shape = (1, side // 2, side // 2)
-    predicted = model(
-        hidden_states=torch.cat([noisy, before], dim=1),
-        timestep=sigma,
-        encoder_hidden_states=text,
-        encoder_hidden_states_mask=mask,
-        img_shapes=[[shape, shape]] * len(after),
-        return_dict=False,
-    )[0][:, : after.shape[1]]
+    predicted = velocity(model, noisy, before, sigma, text, mask)
     return nn.functional.mse_loss(predicted, noise - after)
 
 
@@ -136,7 +127,6 @@ def train(
                 data.after[texts.edits[wording], which],
                 text,
                 mask,
-                phase.side,
                 generator,
             )
             optimizer.zero_grad(set_to_none=True)

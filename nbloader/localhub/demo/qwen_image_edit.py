@@ -22,7 +22,11 @@ if TYPE_CHECKING:
         FlowMatchEulerDiscreteScheduler,
         QwenImageTransformer2DModel,
     )
-    from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessor
+    from transformers import (
+        Qwen2_5_VLConfig,
+        Qwen2_5_VLForConditionalGeneration,
+        Qwen2VLImageProcessor,
+    )
 
 REPO_ID = "Qwen/Qwen-Image-Edit-2509"
 
@@ -48,7 +52,7 @@ SPECIAL_TOKENS = (
     "<|image_pad|>",
     "<|video_pad|>",
 )
-CHAT_TEMPLATE = (
+_CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "<|im_start|>{{ message['role'] }}\n"
     "{% if message['content'] is string %}{{ message['content'] }}"
@@ -118,14 +122,14 @@ def write_repository(
     """Write a `QwenImageEditPlusPipeline` in bfloat16, in the shape of the real repository.
 
     Args:
-        vocab: see `write_tokenizer`.
+        vocab: see `_write_tokenizer`.
         merges: likewise.
     """
     import torch
     from diffusers import QwenImageEditPlusPipeline
     from transformers import Qwen2Tokenizer, Qwen2VLProcessor, Qwen2VLVideoProcessor
 
-    write_tokenizer(folder / "tokenizer", vocab, merges)
+    _write_tokenizer(folder / "tokenizer", vocab, merges)
     tokenizer = Qwen2Tokenizer.from_pretrained(folder / "tokenizer")
     pipeline = QwenImageEditPlusPipeline(
         scheduler=scheduler,
@@ -133,7 +137,7 @@ def write_repository(
         text_encoder=text_encoder.to(torch.bfloat16),
         tokenizer=tokenizer,
         processor=Qwen2VLProcessor(
-            image_processor, tokenizer, Qwen2VLVideoProcessor(), CHAT_TEMPLATE
+            image_processor, tokenizer, Qwen2VLVideoProcessor(), _CHAT_TEMPLATE
         ),
         transformer=transformer.to(torch.bfloat16),
     )
@@ -143,7 +147,7 @@ def write_repository(
     pipeline.save_config(folder)
     for name in ("scheduler", "text_encoder", "transformer", "vae"):
         getattr(pipeline, name).save_pretrained(folder / name, **_SHARDED.get(name, {}))
-    write_tokenizer(folder / "processor", vocab, merges)
+    _write_tokenizer(folder / "processor", vocab, merges)
     tokenizer.backend_tokenizer.save(str(folder / "processor/tokenizer.json"))
     pipeline.processor.image_processor.save_pretrained(folder / "processor")
     pipeline.processor.video_processor.save_pretrained(folder / "processor")
@@ -151,7 +155,7 @@ def write_repository(
     (folder / ".gitattributes").write_text(GITATTRIBUTES, encoding="utf-8")
 
 
-def write_tokenizer(
+def _write_tokenizer(
     folder: Path, vocab: Mapping[str, int] | None = None, merges: Sequence[str] = ()
 ) -> None:
     """Write the files of a tokenizer in the form of the real repository.
@@ -207,7 +211,7 @@ def write_tokenizer(
             **special,
         },
     )
-    (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE, encoding="utf-8")
+    (folder / "chat_template.jinja").write_text(_CHAT_TEMPLATE, encoding="utf-8")
 
 
 def special_token_ids(vocab_size: int) -> dict[str, int]:
@@ -216,42 +220,71 @@ def special_token_ids(vocab_size: int) -> dict[str, int]:
 
 
 def _text_encoder() -> Qwen2_5_VLForConditionalGeneration:
-    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+    from transformers import Qwen2_5_VLForConditionalGeneration
 
-    special_ids = special_token_ids(256)
-    config = Qwen2_5_VLConfig(
-        text_config={
+    config = text_encoder_config(
+        special_token_ids(256),
+        _HIDDEN_SIZE,
+        text={
             "vocab_size": 512,
-            "hidden_size": _HIDDEN_SIZE,
             "intermediate_size": 2048,
             "num_hidden_layers": 4,
             "num_attention_heads": 8,
             "num_key_value_heads": 2,
             "max_position_embeddings": 128_000,
-            "rope_parameters": {
-                "rope_type": "default",
-                "rope_theta": 1_000_000.0,
-                # Halves of the head (64 / 2) for time, height and width.
-                "mrope_section": [8, 12, 12],
-            },
-            "bos_token_id": special_ids["<|endoftext|>"],
-            "eos_token_id": special_ids["<|im_end|>"],
         },
-        vision_config={
+        mrope_section=[8, 12, 12],
+        vision={
             "depth": 2,
             "hidden_size": 128,
             "intermediate_size": 256,
             "num_heads": 4,
-            "out_hidden_size": _HIDDEN_SIZE,
             "fullatt_block_indexes": [1],
-            "tokens_per_second": 2,
         },
+    )
+    return Qwen2_5_VLForConditionalGeneration(config)
+
+
+def text_encoder_config(
+    special_ids: Mapping[str, int],
+    width: int,
+    *,
+    text: Mapping[str, object],
+    mrope_section: Sequence[int],
+    vision: Mapping[str, object],
+    **options: object,
+) -> Qwen2_5_VLConfig:
+    """Return the configuration of a text encoder as the real one is, in other sizes.
+
+    Args:
+        special_ids: of `special_token_ids`.
+        width: at which it meets the transformer.
+        text: sizes of the language model.
+        mrope_section: halves of one of its heads for time, height and width.
+        vision: sizes of what sees pictures.
+        options: further ones of the configuration.
+    """
+    from transformers import Qwen2_5_VLConfig
+
+    return Qwen2_5_VLConfig(
+        text_config={
+            **text,
+            "hidden_size": width,
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 1_000_000.0,
+                "mrope_section": mrope_section,
+            },
+            "bos_token_id": special_ids["<|endoftext|>"],
+            "eos_token_id": special_ids["<|im_end|>"],
+        },
+        vision_config={**vision, "out_hidden_size": width, "tokens_per_second": 2},
         image_token_id=special_ids["<|image_pad|>"],
         video_token_id=special_ids["<|video_pad|>"],
         vision_start_token_id=special_ids["<|vision_start|>"],
         vision_end_token_id=special_ids["<|vision_end|>"],
+        **options,
     )
-    return Qwen2_5_VLForConditionalGeneration(config)
 
 
 def _transformer() -> QwenImageTransformer2DModel:
